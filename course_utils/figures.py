@@ -1,0 +1,267 @@
+"""Figures, tables and progress bars in one style, for light and dark themes and every kind of colour vision.
+
+use_style()
+fig, ax = figure()
+ax.plot(...)
+show(fig, alt="Loss falls from 4 to 1 in 300 steps.")
+"""
+
+import base64
+import html
+import io
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+
+# Okabe and Ito's colours: told apart with every common form of colour blindness, also on grey.
+# Yellow is left out of the cycle, because it can't be read as a thin line on white.
+PALETTE = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+    "sky": "#56B4E9",
+    "black": "#000000",
+    "yellow": "#F0E442",
+}
+CYCLE = [colour for name, colour in PALETTE.items() if name != "yellow"]
+GREY = "#767676"
+
+# The eight colours of the toys, for bars and points that stand for a toy. White needs a dark edge.
+PRISMA = {
+    "red": "#D62728",
+    "orange": "#FF8C1A",
+    "yellow": "#FFD92F",
+    "green": "#2CA02C",
+    "blue": "#1F5FD0",
+    "purple": "#8E44AD",
+    "white": "#FFFFFF",
+    "black": "#111111",
+}
+
+
+def use_style() -> None:
+    """Set matplotlib to the course's style: opaque white paper, whatever the theme, and large type."""
+    import matplotlib
+
+    matplotlib.rcParams.update(
+        {
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "axes.facecolor": "white",
+            "text.color": "black",
+            "axes.labelcolor": "black",
+            "xtick.color": "black",
+            "ytick.color": "black",
+            "figure.figsize": (7.0, 3.8),
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "font.size": 11,
+            "axes.titlesize": 12,
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": "#DDDDDD",
+            "axes.axisbelow": True,
+            "axes.prop_cycle": matplotlib.cycler(color=CYCLE),
+            "lines.linewidth": 2,
+            "image.cmap": "viridis",
+            "legend.frameon": False,
+        }
+    )
+
+
+def figure(rows: int = 1, columns: int = 1, width: float = 7.0, height: float = 3.8):
+    """A new figure and its axes in the course's style, `width` by `height` inches in all."""
+    import matplotlib.pyplot as plt
+
+    use_style()
+    return plt.subplots(rows, columns, figsize=(width, height))
+
+
+def heatmap(
+    ax,
+    values,
+    x: Sequence[str] | None = None,
+    y: Sequence[str] | None = None,
+    label: str = "",
+    low: float | None = None,
+    high: float | None = None,
+):
+    """Draw the matrix `values` (rows downwards) on `ax` in viridis, which also reads well in grey.
+
+    `x` and `y` name columns and rows. With a `label` a colour bar carries it; `low` and `high` fix its ends.
+    """
+    image = ax.imshow(values, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    ax.grid(False)
+    if x is not None:
+        ax.set_xticks(range(len(x)), x, rotation=90 if max(map(len, x), default=0) > 2 else 0)
+    if y is not None:
+        ax.set_yticks(range(len(y)), y)
+    if label:
+        ax.figure.colorbar(image, ax=ax, label=label)
+    return image
+
+
+def png(fig) -> bytes:
+    """The figure as a PNG file on opaque white paper."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", facecolor="white", pil_kwargs={"optimize": True})
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG with a text for those who can't see it. Jupyter shows the picture, a terminal the text.
+
+    It goes out as an HTML image and not as `image/png`, because JupyterLab 4 and nbconvert's default template
+    both drop the `alt` in the metadata of an `image/png`.
+    """
+
+    data: bytes
+    alt: str
+
+    def _repr_html_(self) -> str:
+        source = base64.b64encode(self.data).decode()
+        return f'<img src="data:image/png;base64,{source}" alt="{html.escape(self.alt)}">'
+
+    def __repr__(self) -> str:
+        return f"Figure: {self.alt}"
+
+
+def show(fig, alt: str) -> None:
+    """Display `fig` with the alternative text `alt` (a sentence that says what is to be seen) and close it.
+
+    Raises ValueError for a text of fewer than three words: a title is no description.
+    """
+    from IPython.display import display
+    from matplotlib import pyplot as plt
+
+    if len(alt.split()) < 3:
+        raise ValueError("show(fig, alt=...) needs a sentence that says what the figure shows.")
+    display(Picture(png(fig), alt))
+    plt.close(fig)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A small table that reads well in a notebook, on the web and in a terminal. Make it with `table`."""
+
+    rows: list[list[str]]
+    header: list[str]
+    caption: str = ""
+    right: frozenset[int] = field(default_factory=frozenset)
+
+    def _repr_html_(self) -> str:
+        def line(cells: list[str], tag: str) -> str:
+            align = ["right" if i in self.right else "left" for i in range(len(cells))]
+            scope = ' scope="col"' if tag == "th" else ""
+            inner = "".join(
+                f'<{tag}{scope} style="text-align: {a}">{html.escape(c)}</{tag}>'
+                for a, c in zip(align, cells, strict=True)
+            )
+            return f"<tr>{inner}</tr>"
+
+        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
+        body = "\n".join(line(row, "td") for row in self.rows)
+        return f"<table>{caption}<thead>{line(self.header, 'th')}</thead>\n<tbody>\n{body}\n</tbody></table>"
+
+    def __repr__(self) -> str:
+        lines = [self.header, *self.rows]
+        widths = [max(len(row[i]) for row in lines) for i in range(len(self.header))]
+
+        def line(row: list[str]) -> str:
+            pairs = enumerate(zip(row, widths, strict=True))
+            cells = [c.rjust(w) if i in self.right else c.ljust(w) for i, (c, w) in pairs]
+            return "  ".join(cells).rstrip()
+
+        rule = "  ".join("-" * width for width in widths)
+        parts = [self.caption, line(self.header), rule, *map(line, self.rows)]
+        return "\n".join(parts if self.caption else parts[1:])
+
+
+def table(rows: Iterable[Mapping], caption: str = "", digits: int = 2) -> Table:
+    """A table of `rows`, dictionaries with the same keys or a DataFrame; floats get `digits` decimals.
+
+    Columns of numbers are set to the right. Raises ValueError if there is no row.
+    """
+    if hasattr(rows, "to_dict"):
+        rows = rows.to_dict("records")
+    rows = list(rows)
+    if not rows:
+        raise ValueError("table() needs at least one row.")
+    header = list(rows[0])
+    numeric = [all(isinstance(row[key], Real) for row in rows) for key in header]
+    text = [[_cell(row[key], digits) for key in header] for row in rows]
+    right = frozenset(i for i, number in enumerate(numeric) if number)
+    return Table(text, [str(key) for key in header], caption, right)
+
+
+def _cell(value, digits: int) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Real) and not isinstance(value, Integral):
+        return f"{value:,.{digits}f}"
+    return f"{value:,}" if isinstance(value, Integral) else str(value)
+
+
+def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:
+    """Yield `items` and show how far it is: a line in a terminal, a bar in a notebook that goes when done.
+
+    Shows nothing where nobody watches: with COURSE_QUIET=1, and where the output is a file or a pipe.
+    """
+    show_step = _watcher(label)
+    if show_step is None:
+        yield from items
+        return
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    last = 0.0
+    show_step(0, total)
+    for done, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - last > 0.2:  # five times a second is enough
+            show_step(done, total)
+            last = time.monotonic()
+    show_step(None, total)
+
+
+def _watcher(label: str):
+    """A function of (done, total) that shows a step, None for `done` clears it; None if nobody watches."""
+    if os.environ.get("COURSE_QUIET") == "1":
+        return None
+    if _in_notebook():
+        return _notebook_bar(label)
+    return _terminal_line(label) if sys.stderr.isatty() else None
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def _notebook_bar(label: str):
+    from IPython.display import HTML, display
+
+    handle = display(HTML(""), display_id=True)
+
+    def show_step(done: int | None, total: int | None) -> None:
+        bar = "" if total is None or done is None else f'<progress value="{done}" max="{total}"></progress> '
+        handle.update(HTML("" if done is None else f"{bar}{html.escape(label)}: {done} of {total or '?'}"))
+
+    return show_step
+
+
+def _terminal_line(label: str):
+    def show_step(done: int | None, total: int | None) -> None:
+        text = "" if done is None else f"{label}: {done} of {total or '?'}"
+        sys.stderr.write(f"\r\033[K{text}")
+        sys.stderr.flush()
+
+    return show_step

@@ -1,0 +1,114 @@
+"""Figures carry their text into HTML, stay opaque, and progress bars are quiet when nobody watches."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from course_utils import figures
+
+
+@pytest.fixture(autouse=True)
+def no_window(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+
+
+def make_figure():
+    fig, ax = figures.figure()
+    ax.plot([1, 2, 3], [2.0, 1.0, 0.5])
+    ax.set(xlabel="step", ylabel="loss (nats)")
+    return fig
+
+
+def test_png_is_opaque_white_paper():
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(figures.png(make_figure()))).convert("RGBA")
+    assert picture.getpixel((0, 0)) == (255, 255, 255, 255)
+    assert picture.getchannel("A").getextrema() == (255, 255)
+
+
+def test_show_displays_once_with_alt_text_and_closes(monkeypatch):
+    import IPython.display
+    import matplotlib.pyplot as plt
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    plt.close("all")
+    figures.show(make_figure(), alt='Loss "falls" from 2 to 0.5 & stays')
+    assert plt.get_fignums() == []
+    assert len(shown) == 1
+    assert 'alt="Loss &quot;falls&quot; from 2 to 0.5 &amp; stays"' in shown[0]._repr_html_()
+
+
+@pytest.mark.parametrize("alt", ["", "Loss curve"])
+def test_show_wants_a_sentence(alt):
+    with pytest.raises(ValueError, match="sentence"):
+        figures.show(make_figure(), alt=alt)
+
+
+def test_alt_text_survives_nbconvert():
+    nbformat = pytest.importorskip("nbformat")
+    from nbconvert import HTMLExporter
+
+    picture = figures.Picture(figures.png(make_figure()), "Loss falls from 2 to 0.5")
+    output = nbformat.v4.new_output(
+        "display_data", {"text/html": picture._repr_html_(), "text/plain": repr(picture)}
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("show()", outputs=[output])])
+    page, _ = HTMLExporter().from_notebook_node(nbformat.reads(json.dumps(notebook), as_version=4))
+    assert 'alt="Loss falls from 2 to 0.5"' in page
+    assert "No description has been provided" not in page
+
+
+def test_palettes_can_be_told_apart():
+    from matplotlib.colors import to_rgb
+
+    from course_utils.prisma.shop import COLOURS
+
+    assert set(figures.PRISMA) == set(COLOURS)
+    for palette in (figures.PALETTE, figures.PRISMA):
+        colours = [to_rgb(c) for c in palette.values()]
+        gaps = [
+            max(abs(a - b) for a, b in zip(x, y, strict=True)) for x in colours for y in colours if x != y
+        ]
+        assert min(gaps) > 0.15
+
+
+def test_table_in_html_and_in_a_terminal():
+    result = figures.table(
+        [{"model": "a<b", "size": 7.254, "fits": True}, {"model": "c", "size": 13.0, "fits": False}]
+    )
+    assert "a&lt;b" in result._repr_html_() and "7.25" in result._repr_html_()
+    assert result._repr_html_().count("<tr>") == 3
+    assert str(result).splitlines()[0].split() == ["model", "size", "fits"]
+    assert "yes" in str(result) and "13.00" in str(result)
+
+
+def test_table_takes_a_dataframe_and_refuses_nothing():
+    pandas = pytest.importorskip("pandas")
+    assert "2" in str(figures.table(pandas.DataFrame({"a": [1, 2]})))
+    with pytest.raises(ValueError, match="one row"):
+        figures.table([])
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_speaks_in_a_terminal_and_cleans_up(monkeypatch):
+    monkeypatch.delenv("COURSE_QUIET", raising=False)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert list(figures.progress(range(3), "Training")) == [0, 1, 2]
+    assert "Training: 0 of 3" in sys.stderr.getvalue()
+    assert sys.stderr.getvalue().endswith("\r\033[K")
+
+
+@pytest.mark.parametrize("stream, quiet", [(Terminal(), "1"), (io.StringIO(), "0")])
+def test_progress_is_quiet_under_test_and_in_a_pipe(monkeypatch, stream, quiet):
+    monkeypatch.setenv("COURSE_QUIET", quiet)
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert list(figures.progress(iter("abc"), "Training")) == ["a", "b", "c"]
+    assert stream.getvalue() == ""
