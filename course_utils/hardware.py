@@ -1,0 +1,186 @@
+"""What this machine has: device, memory, number format, cores, network, cached models."""
+
+import importlib.util
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from course_utils import offline
+
+if TYPE_CHECKING:
+    import torch
+
+GIB = 2**30
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The machine as detected. Memory is in GiB."""
+
+    device: str  # "cuda", "mps" or "cpu"
+    dtype: str  # the half or single precision format to run models in, as torch names it
+    dtype_reason: str
+    ram_total_gb: float
+    ram_free_gb: float
+    cores: int
+    gpu: str | None = None
+    gpu_total_gb: float = 0.0
+    gpu_free_gb: float = 0.0
+    capability: tuple[int, int] | None = None  # NVIDIA compute capability
+    host: str = "local"  # "colab", "kaggle" or "local"
+    network: bool = False
+    cached: tuple[str, ...] = ()  # ids of the models in the hub cache, complete or not
+
+    @property
+    def torch_dtype(self) -> "torch.dtype":
+        """`dtype` as torch's object."""
+        import torch
+
+        return getattr(torch, self.dtype)
+
+    @property
+    def free_gb(self) -> float:
+        """GiB that a model may take: on the GPU if it has its own memory, else in RAM."""
+        return self.gpu_free_gb if self.device == "cuda" else self.ram_free_gb
+
+    def describe(self) -> str:
+        """One line for people."""
+        ram = f"{self.cores} cores, {self.ram_free_gb:.0f} of {self.ram_total_gb:.0f} GiB RAM free"
+        if self.device == "cuda":
+            return f"{self.gpu}, {self.gpu_free_gb:.1f} of {self.gpu_total_gb:.1f} GiB free; {ram}"
+        return f"{self.gpu or 'no GPU'}; {ram}"
+
+
+def detect() -> Hardware:
+    """Look at this machine. Imports torch (seconds); waits at most 1.5 s for the network."""
+    device, gpu = _device()
+    dtype, reason = usable_dtype(device, gpu.get("capability"))
+    total, free = _ram()
+    return Hardware(
+        device=device,
+        dtype=dtype,
+        dtype_reason=reason,
+        ram_total_gb=total,
+        ram_free_gb=free,
+        cores=_cores(),
+        host=_host(),
+        network=offline.network_reachable(),
+        cached=cached_models(),
+        **gpu,
+    )
+
+
+def _device() -> tuple[str, dict]:
+    import torch
+
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        return "cuda", {
+            "gpu": torch.cuda.get_device_name(),
+            "gpu_total_gb": total / GIB,
+            "gpu_free_gb": free / GIB,
+            "capability": torch.cuda.get_device_capability(),
+        }
+    if torch.backends.mps.is_available():
+        return "mps", {"gpu": "Apple GPU"}
+    return "cpu", {}
+
+
+def usable_dtype(device: str, capability: tuple[int, int] | None = None) -> tuple[str, str]:
+    """The number format to run models in, and why.
+
+    `torch.cuda.is_bf16_supported()` is not asked: it says yes on a T4, which only emulates bfloat16.
+    """
+    if device == "cuda":
+        name = "compute capability {}.{}".format(*capability)
+        if capability >= (8, 0):
+            return "bfloat16", f"{name} has bfloat16 units"
+        return "float16", f"{name} is below 8.0, so bfloat16 would be emulated"
+    if device == "mps":
+        return "float16", "Apple GPUs run float16 at full speed"
+    fast = _cpu_bf16_units()
+    if fast:
+        return "bfloat16", f"this CPU multiplies bfloat16 in hardware ({fast})"
+    return "float32", "this CPU has no fast 16-bit units"
+
+
+def _cpu_bf16_units() -> str | None:
+    """The name of the CPU's bfloat16 instructions, if Linux lists them."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return None
+    return next((unit for unit in ("amx_bf16", "avx512_bf16") if unit in flags), None)
+
+
+def _cgroup_number(*names: str) -> int | None:
+    """The first number found in one of the control group's files; None means no limit."""
+    for name in names:
+        try:
+            text = (CGROUP / name).read_text().split()[0]
+        except (OSError, IndexError):
+            continue
+        return int(text) if text.isdigit() else None
+    return None
+
+
+def _ram() -> tuple[float, float]:
+    """Total and free RAM in GiB, within the container's limit where there is one."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    limit = _cgroup_number("memory.max", "memory/memory.limit_in_bytes")
+    if limit is None or limit >= memory.total:
+        return memory.total / GIB, memory.available / GIB
+    used = _cgroup_number("memory.current", "memory/memory.usage_in_bytes") or 0
+    return limit / GIB, max(0, min(memory.available, limit - used + _reclaimable())) / GIB
+
+
+def _reclaimable() -> int:
+    """Bytes of file cache that count as used in a control group, but are given up when needed."""
+    for name in ("memory.stat", "memory/memory.stat"):
+        try:
+            lines = (CGROUP / name).read_text().splitlines()
+        except OSError:
+            continue
+        return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    return 0
+
+
+def _cores() -> int:
+    """Cores this process may use, by affinity and by the container's quota."""
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+        return min(mine, max(1, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return mine
+
+
+def _host() -> str:
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        return "kaggle"
+    try:
+        colab = importlib.util.find_spec("google.colab")
+    except (ImportError, ValueError):
+        colab = None
+    return "colab" if "COLAB_RELEASE_TAG" in os.environ or colab else "local"
+
+
+def hub_cache() -> Path:
+    """The folder of downloaded models, by the same rules as huggingface_hub (which stays unimported)."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    hub = Path(os.environ.get("HF_HOME") or Path(home) / "huggingface") / "hub"
+    return Path(os.environ.get("HF_HUB_CACHE") or hub).expanduser()
+
+
+def cached_models() -> tuple[str, ...]:
+    """Ids of the models that the hub cache holds a snapshot of, sorted; complete or not."""
+    try:
+        names = {snapshot.parent.parent.name for snapshot in hub_cache().glob("models--*/snapshots/*")}
+    except OSError:
+        return ()
+    return tuple(sorted(name.removeprefix("models--").replace("--", "/", 1) for name in names))
