@@ -1,0 +1,121 @@
+"""What the recipes of the three Prisma models share: a deadline, a checkpoint, a progress line, intervals."""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from course_utils.settings import BUILD
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measured number with its 95 % interval; `n` says how many cases stand behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    unit: str = ""
+
+    def __str__(self) -> str:
+        if self.unit == "%":
+            return f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%}, n = {self.n})"
+        return f"{self.value:.3g} {self.unit} ({self.low:.3g} to {self.high:.3g}, n = {self.n})"
+
+
+def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share: it stays within 0..1 and is honest near both ends."""
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"{successes} successes out of {n} is no share")
+    share, spread = successes / n, z * z / n
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def share(successes: Sequence[bool] | Sequence[int]) -> Measure:
+    """The share of successes as a Measure in per cent."""
+    right, n = sum(int(one) for one in successes), len(successes)
+    return Measure(right / n, *wilson(right, n), n, "%")
+
+
+class Deadline:
+    """Counts the minutes spent, those before a resume included: `part` runs from 0 to 1."""
+
+    def __init__(self, minutes: float, spent: float = 0.0) -> None:
+        if minutes <= 0:
+            raise ValueError(f"training needs more than {minutes} minutes")
+        self.seconds, self.before, self.started = minutes * 60, spent, time.monotonic()
+
+    @property
+    def spent(self) -> float:
+        """Seconds spent so far."""
+        return self.before + time.monotonic() - self.started
+
+    @property
+    def part(self) -> float:
+        return min(self.spent / self.seconds, 1.0)
+
+    @property
+    def over(self) -> bool:
+        return self.spent >= self.seconds
+
+
+class Checkpoint:
+    """The state of a training run in `folder`, written so that a kill at any moment leaves a whole file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "state.pt"
+
+    def save(self, model: Any, optimiser: Any, **numbers: Any) -> None:
+        """Keep the weights, the optimiser and any plain values (step, spent seconds, seeds, history)."""
+        import torch
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        half_written = self.path.with_suffix(".part")
+        torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), **numbers}, half_written)
+        os.replace(half_written, self.path)
+
+    def load(self, model: Any, optimiser: Any) -> dict[str, Any]:
+        """Put the saved state back and return the plain values; an empty dict if there is none.
+
+        Nothing is unpickled: `weights_only` lets in tensors and plain values alone.
+        """
+        import torch
+
+        if not self.path.exists():
+            return {}
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            model.load_state_dict(state.pop("model"))
+            optimiser.load_state_dict(state.pop("optimiser"))
+        except Exception as error:
+            raise ValueError(f"{self.path} does not fit this recipe; delete it and train afresh ({error})") from error
+        return state
+
+
+def checkpoint(model_name: str) -> Checkpoint:
+    """The checkpoint of `course train <model_name>`."""
+    return Checkpoint(BUILD / "train" / model_name)
+
+
+def progress(text: str, last: bool = False) -> None:
+    """One progress line: rewritten in place in a terminal, a line of its own in a log."""
+    if os.environ.get("COURSE_QUIET") == "1":
+        return
+    if sys.stdout.isatty():
+        print(f"\r\033[K{text}", end="\n" if last else "", flush=True)
+    else:
+        print(text, flush=True)
+
+
+def learning_rate(part: float, peak: float, warm: float = 0.02) -> float:
+    """Linear warm-up to `peak`, then a cosine down to a fiftieth of it; `part` of the run is 0..1."""
+    if part < warm:
+        return peak * (part + 1e-3) / (warm + 1e-3)
+    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (part - warm) / (1 - warm))))
