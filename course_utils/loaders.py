@@ -1,0 +1,482 @@
+"""Models by role. What you get has the same type and methods at every tier."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from course_utils import bundled, catalogue, tiers
+from course_utils.catalogue import Model
+from course_utils.downloads import DownloadError, fetch
+from course_utils.hardware import Hardware, detect
+from course_utils.tiers import Choice
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from PIL.Image import Image
+
+BATCH = 32  # inputs that go through a model at once
+
+
+def _chunks(items: Sequence, size: int = BATCH) -> list[Sequence]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+# ---------------------------------------------------------------- the roles
+
+
+@dataclass
+class ImageText:
+    """Pictures and sentences in one space: an open_clip `CLIP` with its preprocessing and tokenizer."""
+
+    model: Any
+    preprocess: Callable
+    tokenizer: Callable
+    name: str
+    tier: str
+
+    def encode_images(self, images: "Sequence[Image]") -> "torch.Tensor":
+        """Unit vectors (n, d) on the CPU, one per picture."""
+        return self._encode(images, lambda part: self.model.encode_image(self._pixels(part), normalize=True))
+
+    def encode_texts(self, texts: Sequence[str]) -> "torch.Tensor":
+        """Unit vectors (n, d) on the CPU, one per text."""
+        return self._encode(texts, lambda part: self.model.encode_text(self._tokens(part), normalize=True))
+
+    def _pixels(self, images: "Sequence[Image]") -> "torch.Tensor":
+        import torch
+
+        pixels = torch.stack([self.preprocess(image.convert("RGB")) for image in images])
+        return pixels.to(_device(self.model))
+
+    def _tokens(self, texts: Sequence[str]) -> "torch.Tensor":
+        return self.tokenizer(list(texts)).to(_device(self.model))
+
+    def _encode(self, items: Sequence, encode: Callable) -> "torch.Tensor":
+        import torch
+
+        if not len(items):
+            raise ValueError("Nothing to encode: the list is empty.")
+        with torch.inference_mode():
+            return torch.cat([encode(chunk).float().cpu() for chunk in _chunks(items)])
+
+
+@dataclass
+class Speech:
+    """Speech to text: an openai-whisper `Whisper`, greedy, English."""
+
+    model: Any
+    name: str
+    tier: str
+
+    @property
+    def window(self) -> int:
+        """Samples that the model hears at once; one audio position is 320 samples (20 ms)."""
+        return self.model.dims.n_audio_ctx * 320
+
+    def mel(self, audio: "np.ndarray") -> "torch.Tensor":
+        """Log-mel spectrogram (mels, frames) of one window; `audio` is float32 at 16 kHz.
+
+        Shorter sounds are padded with silence. ValueError if the sound is longer than the window.
+        """
+        import numpy as np
+        from whisper import log_mel_spectrogram, pad_or_trim
+
+        if len(audio) > self.window:
+            raise ValueError(
+                f"{self.name} hears {self.window / 16_000:.0f} s at a time and this sound is "
+                f"{len(audio) / 16_000:.1f} s long: cut it into shorter pieces."
+            )
+        sound = pad_or_trim(np.asarray(audio, np.float32), self.window)
+        return log_mel_spectrogram(sound, self.model.dims.n_mels)
+
+    def transcribe(self, audio: "np.ndarray") -> str:
+        """What is said in `audio` (float32, 16 kHz). Beyond 30 s it is transcribed piece by piece."""
+        if len(audio) > self.window and self.tier != "bundled":
+            return self.model.transcribe(audio, language="en", fp16=self._fp16)["text"].strip()
+        return self.transcribe_many([audio])[0]
+
+    def transcribe_many(self, sounds: "Sequence[np.ndarray]") -> list[str]:
+        """What is said in each sound, at most one window long each."""
+        import torch
+        from whisper import DecodingOptions
+
+        options = DecodingOptions(language="en", without_timestamps=True, fp16=self._fp16)
+        texts = []
+        for chunk in _chunks(sounds):
+            spectra = torch.stack([self.mel(sound) for sound in chunk]).to(self.model.device)
+            texts += [result.text.strip() for result in self.model.decode(spectra, options)]
+        return texts
+
+    @property
+    def _fp16(self) -> bool:
+        return self.model.device.type == "cuda"
+
+
+@dataclass
+class Chat:
+    """A causal language model with its tokenizer; greedy unless a temperature is given."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+    tier: str
+
+    def complete(
+        self,
+        prompt: str,
+        max_new_tokens: int = 128,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> str:
+        """What the model writes after `prompt`, up to the first of the `stop` strings (not included)."""
+        return self.complete_many([prompt], max_new_tokens, stop, temperature, seed)[0]
+
+    def complete_many(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int = 128,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> list[str]:
+        """`complete` for many prompts, in batches padded on the left. The same seed gives the same texts."""
+        import torch
+
+        # Alike in length, alike in a batch: less padding, less work.
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        written: dict[int, str] = {}
+        with torch.random.fork_rng():
+            if seed is not None:
+                torch.manual_seed(seed)
+            for chunk in _chunks(order):
+                texts = self._generate([prompts[i] for i in chunk], max_new_tokens, stop, temperature)
+                written.update(zip(chunk, texts, strict=True))
+        return [written[i] for i in range(len(prompts))]
+
+    def chat(
+        self,
+        messages: Sequence[dict],
+        tools: Sequence[dict] | None = None,
+        max_new_tokens: int = 256,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> str:
+        """The next message, through the model's own chat template. `tools` are JSON schemas."""
+        return self.complete(self.prompt(messages, tools), max_new_tokens, stop, temperature, seed)
+
+    def prompt(self, messages: Sequence[dict], tools: Sequence[dict] | None = None) -> str:
+        """The text that the chat template makes of a conversation, ready for the answer."""
+        return self.tokenizer.apply_chat_template(
+            list(messages), tools=tools or None, tokenize=False, add_generation_prompt=True
+        )
+
+    def _generate(self, prompts: list[str], new: int, stop: Sequence[str], temperature: float) -> list[str]:
+        import torch
+        from transformers import GenerationConfig, StoppingCriteriaList
+
+        stop = [stop] if isinstance(stop, str) else list(stop or [])
+        inputs = self._inputs(prompts, new)
+        length = inputs["input_ids"].shape[1]
+        sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {}
+        config = GenerationConfig(
+            max_new_tokens=new,
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=self.model.generation_config.eos_token_id,
+            **sampling,
+        )
+        criteria = [_Stop(self.tokenizer, stop, length)] if stop else []
+        with torch.inference_mode():
+            rows = self.model.generate(
+                **inputs, generation_config=config, stopping_criteria=StoppingCriteriaList(criteria)
+            )
+        texts = self.tokenizer.batch_decode(rows[:, length:], skip_special_tokens=True)
+        return [_before(text, stop) for text in texts]
+
+    def _inputs(self, prompts: list[str], new: int) -> Any:
+        """Token ids and attention mask on the model's device. ValueError if they leave no room to answer."""
+        # A chat template writes the beginning-of-text marker itself: it must not stand there twice.
+        marker = self.tokenizer.bos_token
+        again = not (marker and prompts[0].startswith(marker))
+        inputs = self.tokenizer(
+            prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=again
+        )
+        inputs.pop("token_type_ids", None)
+        room = self.model.config.max_position_embeddings
+        if inputs["input_ids"].shape[1] + new > room:
+            raise ValueError(
+                f"The prompt has {inputs['input_ids'].shape[1]} tokens and {new} more are asked for, but "
+                f"{self.name} reads {room} in all: shorten the prompt or ask for fewer."
+            )
+        return inputs.to(_device(self.model))
+
+
+class _Stop:
+    """Tells `generate` which rows have written one of the stop strings."""
+
+    def __init__(self, tokenizer: Any, stop: list[str], start: int):
+        self.tokenizer, self.stop, self.start = tokenizer, stop, start
+        self.tail = max(len(s.encode()) for s in stop) + 1  # a token writes a byte at least
+
+    def __call__(self, ids: "torch.Tensor", scores: Any, **_: Any) -> "torch.Tensor":
+        import torch
+
+        tails = self.tokenizer.batch_decode(ids[:, max(self.start, ids.shape[1] - self.tail) :])
+        return torch.tensor([any(s in tail for s in self.stop) for tail in tails], device=ids.device)
+
+
+def _before(text: str, stop: Sequence[str]) -> str:
+    """The part of `text` before the first stop string."""
+    return re.split("|".join(map(re.escape, stop)), text, maxsplit=1)[0] if stop else text
+
+
+@dataclass
+class Embedder:
+    """Sentences as vectors: the mean of a transformer's last hidden states."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+    tier: str
+
+    def encode(self, texts: Sequence[str]) -> "np.ndarray":
+        """Unit vectors (n, d), float32. Only the first 256 tokens of a text count."""
+        import numpy as np
+        import torch
+
+        if not len(texts):
+            raise ValueError("Nothing to encode: the list is empty.")
+        with torch.inference_mode():
+            return np.concatenate([self._encode(list(chunk)) for chunk in _chunks(texts)])
+
+    def _encode(self, texts: list[str]) -> "np.ndarray":
+        import torch
+
+        inputs = self.tokenizer(
+            texts, return_tensors="pt", padding=True, padding_side="right", truncation=True, max_length=256
+        ).to(_device(self.model))
+        states = self.model(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+        ).last_hidden_state.float()
+        mask = inputs["attention_mask"].unsqueeze(-1)
+        means = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+        return torch.nn.functional.normalize(means, dim=-1).cpu().numpy()
+
+
+Role = ImageText | Speech | Chat | Embedder
+
+
+def _device(model: Any) -> "torch.device":
+    return next(model.parameters()).device
+
+
+# ---------------------------------------------------------------- loading
+
+
+def load(
+    role: str | Choice,
+    hardware: Hardware | None = None,
+    tier: str | None = None,
+    say: Callable[[str], None] = print,
+) -> Role:
+    """The model for a role: the chosen one, or the next smaller one if it cannot be had.
+
+    `role` is a role's name or what `tiers.choose` returned. Every step down is said through `say`.
+    BundledModelError if not even the model that comes with the course is there.
+    """
+    hardware = hardware or detect()
+    choice = role if isinstance(role, Choice) else tiers.choose(role, hardware, tier)
+    quiet_libraries()
+    while True:
+        try:
+            return load_model(choice.model, hardware, say)
+        except DownloadError as error:
+            if not error.network:
+                hardware = replace(hardware, network=False)
+            choice = _step_down(choice, hardware, error, say)
+
+
+def _step_down(choice: Choice, hardware: Hardware, error: DownloadError, say: Callable) -> Choice:
+    """The next smaller model that can work here, after telling the reader what is lost and how to get it."""
+    smaller = catalogue.TIERS[: catalogue.TIERS.index(choice.tier)]
+    below = [name for name in catalogue.tiers_of(choice.role) if name in smaller]
+    models = [catalogue.find(choice.role, name) for name in reversed(below)]
+    model = next(m for m in models if m.tier == "bundled" or not tiers.obstacle(m, hardware))
+    say(
+        f"{choice.role}: {choice.model.id} is not available, because {error.problem}.\n"
+        f"  Used instead: {model.id} (tier {model.tier}). What it costs: {model.limits}.\n"
+        f"  To get the better one: {error.cure}"
+    )
+    return Choice(choice.role, model.tier, model, f"fallback: {error.problem}")
+
+
+def load_model(model: Model, hardware: Hardware, say: Callable[[str], None] = print) -> Role:
+    """Load exactly this model. DownloadError if it cannot be had or does not fit."""
+    import torch
+
+    folder = bundled.verify(model.id) if model.tier == "bundled" else fetch(model, say)
+    loaders = {"image-text": _image_text, "speech": _speech, "chat": _chat, "embedding": _embedder}
+    try:
+        return loaders[model.role](model, folder, hardware)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        torch.cuda.empty_cache()
+        cure = "Restart the kernel, close other notebooks that hold the GPU, and run again."
+        raise DownloadError("there is not enough free memory for it", cure) from error
+
+
+def _image_text(model: Model, folder: Path, hardware: Hardware) -> ImageText:
+    if model.tier == "bundled":
+        from course_utils.prisma import clip
+
+        net, preprocess, tokenizer = clip.load(folder)
+    else:
+        import open_clip
+
+        # The schema makes open_clip read the preprocessing from the folder (open_clip issue 1068).
+        name = f"local-dir:{folder}"
+        net, _, preprocess = open_clip.create_model_and_transforms(name)
+        tokenizer = open_clip.get_tokenizer(name)
+    return ImageText(net.eval().to(hardware.device), preprocess, tokenizer, model.id, model.tier)
+
+
+def _speech(model: Model, folder: Path, hardware: Hardware) -> Speech:
+    if model.tier == "bundled":
+        from course_utils.prisma import whisper
+
+        net = whisper.load(folder)
+    else:
+        net = whisper_from_hub(folder)
+    # openai-whisper keeps a sparse buffer, which Apple GPUs do not know.
+    device = "cpu" if hardware.device == "mps" else hardware.device
+    return Speech(net.eval().to(device), model.id, model.tier)
+
+
+def _chat(model: Model, folder: Path, hardware: Hardware) -> Chat:
+    if model.tier == "bundled":
+        from course_utils.prisma import lm
+
+        net, tokenizer = lm.load(folder)
+        return Chat(_plain(net.to(hardware.device)), tokenizer, model.id, model.tier)
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options = {"dtype": hardware.torch_dtype, "use_safetensors": True, "device_map": {"": hardware.device}}
+    if model.quantise == "nf4":
+        options["quantization_config"] = nf4(hardware.torch_dtype)
+    net = AutoModelForCausalLM.from_pretrained(folder, **options)
+    return Chat(_plain(net.eval()), AutoTokenizer.from_pretrained(folder), model.id, model.tier)
+
+
+def _plain(net: Any) -> Any:
+    """Drop the sampling settings that a model suggests: the course decodes greedily unless told otherwise."""
+    from transformers import GenerationConfig
+
+    given = net.generation_config
+    net.generation_config = GenerationConfig(
+        bos_token_id=given.bos_token_id, eos_token_id=given.eos_token_id, pad_token_id=given.pad_token_id
+    )
+    return net
+
+
+def nf4(compute_dtype: "torch.dtype") -> Any:
+    """4-bit NormalFloat with double quantisation, as in QLoRA (arXiv 2305.14314)."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+
+
+def _embedder(model: Model, folder: Path, hardware: Hardware) -> Embedder:
+    if model.tier == "bundled":
+        from course_utils.prisma import lm
+
+        net, tokenizer = lm.load(folder)
+        net = net.base_model  # without the layer that names the next token
+    else:
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
+        net = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    return Embedder(net.eval().to(hardware.device), tokenizer, model.id, model.tier)
+
+
+# Names of Hugging Face's Whisper layers and of openai-whisper's, in the order of replacement.
+_WHISPER_NAMES = (
+    ("embed_positions.weight", "positional_embedding"),
+    ("embed_tokens", "token_embedding"),
+    ("encoder.layer_norm", "encoder.ln_post"),
+    ("decoder.layer_norm", "decoder.ln"),
+    ("layers.", "blocks."),
+    ("self_attn_layer_norm", "attn_ln"),
+    ("encoder_attn_layer_norm", "cross_attn_ln"),
+    ("final_layer_norm", "mlp_ln"),
+    ("self_attn", "attn"),
+    ("encoder_attn", "cross_attn"),
+    ("q_proj", "query"),
+    ("k_proj", "key"),
+    ("v_proj", "value"),
+    ("out_proj", "out"),
+    ("fc1", "mlp.0"),
+    ("fc2", "mlp.2"),
+)
+
+
+def whisper_from_hub(folder: Path) -> Any:
+    """openai-whisper's `Whisper` (float32) from a checkpoint in Hugging Face's layout.
+
+    The hub has the weights as safetensors; openai-whisper itself would download pickled files.
+    """
+    import json
+
+    from safetensors.torch import load_file
+    from whisper.model import ModelDimensions, Whisper
+
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    audio = [config[f"encoder_{key}"] for key in ("attention_heads", "layers")]
+    text = [config[f"decoder_{key}"] for key in ("attention_heads", "layers")]
+    width = config["d_model"]
+    net = Whisper(
+        ModelDimensions(
+            config["num_mel_bins"], config["max_source_positions"], width, *audio,
+            config["vocab_size"], config["max_target_positions"], width, *text,
+        )
+    )  # fmt: skip
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("proj_out.weight", None)  # the same matrix as the token embedding
+    net.load_state_dict({_whisper_name(key): value.float() for key, value in weights.items()})
+    return net
+
+
+def _whisper_name(key: str) -> str:
+    key = key.removeprefix("model.")
+    for theirs, ours in _WHISPER_NAMES:
+        key = key.replace(theirs, ours)
+    return key
+
+
+def quiet_libraries() -> None:
+    """Keep progress bars and notes of the libraries out of the notebooks; real errors still show."""
+    import logging
+    import os
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # silences a note on forked processes
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    for name in ("huggingface_hub", "httpx", "httpx2", "bitsandbytes", "open_clip", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*FP16 is not supported on CPU.*")
+    warnings.filterwarnings("ignore", module="bitsandbytes")

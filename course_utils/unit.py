@@ -1,0 +1,206 @@
+"""One call that opens a unit: looks at the machine, chooses models, prints what will happen."""
+
+import atexit
+import os
+import random
+import shutil
+import sys
+import tempfile
+import textwrap
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from course_utils import loaders, offline, settings, tiers
+from course_utils.hardware import Hardware, detect
+from course_utils.tiers import Choice
+
+WIDTH = 88  # columns of the preflight card
+MEGABYTES_PER_SECOND = 10  # an ordinary connection, to estimate downloads
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a unit needs. `minutes` is how long its notebook runs at each tier, without downloads."""
+
+    title: str
+    roles: tuple[str, ...]
+    minutes: dict[str, int]
+
+
+UNITS = {
+    "7.1": Plan(
+        "Multimodal AI", ("image-text", "speech", "embedding"), {"bundled": 2, "small": 5, "full": 10}
+    ),
+    "7.2": Plan("Agentic AI", ("chat", "embedding"), {"bundled": 2, "small": 10, "full": 15}),
+    "7.3": Plan("Research directions", ("chat", "image-text"), {"bundled": 2, "small": 5, "full": 10}),
+    "7.4": Plan("Self-hosting", ("chat",), {"bundled": 2, "small": 5, "full": 10}),
+    "7.5": Plan("Fine-tuning", ("chat",), {"bundled": 2, "small": 15, "full": 30}),
+}
+
+
+@dataclass
+class Unit:
+    """What a notebook needs: the machine, the chosen models, a scratch folder, the seed."""
+
+    name: str
+    hardware: Hardware
+    choices: dict[str, Choice]
+    folder: Path  # writable, removed when Python ends
+    seed: int = settings.SEED
+    _loaded: dict[str, loaders.Role] = field(default_factory=dict, repr=False)
+
+    @property
+    def device(self) -> str:
+        """ "cuda", "mps" or "cpu"."""
+        return self.hardware.device
+
+    def load(self, role: str) -> loaders.Role:
+        """The model for a role, loaded once. Falls back to a smaller one aloud if it cannot be had."""
+        if role not in self.choices:
+            self.choices[role] = tiers.choose(role, self.hardware)
+        if role not in self._loaded:
+            made = loaders.load(self.choices[role], self.hardware)
+            if made.tier != self.choices[role].tier:
+                self.choices[role] = tiers.choose(role, self.hardware, made.tier)
+            self._loaded[role] = made
+        return self._loaded[role]
+
+
+def open_unit(name: str, tier: str | None = None) -> Unit:
+    """Prepare unit `name` ("7.1" to "7.5"), print its preflight card and return what the notebook needs.
+
+    `tier` ("bundled", "small" or "full") or COURSE_TIER asks for a tier. ValueError for an unknown unit.
+    """
+    plan = UNITS.get(str(name))
+    if plan is None:
+        known = ", ".join(f"{unit} ({p.title})" for unit, p in UNITS.items())
+        raise ValueError(f"There is no unit {name!r}. Units are {known}.")
+    tiers.wanted_tier(tier)  # complain about a misspelt tier before anything slow
+    prepare()
+    hardware = detect()
+    if not hardware.network:
+        _hub_offline(True)
+    seed_everything(settings.SEED)
+    loaders.quiet_libraries()
+    unit = Unit(str(name), hardware, _choose_all(plan.roles, hardware, tier), _scratch(str(name)))
+    print(card(unit))
+    return unit
+
+
+def prepare() -> None:
+    """Settings that must stand before the libraries are imported: writable caches, offline mode."""
+    _writable_caches()
+    _hub_offline(offline.is_offline())
+    if offline._on("COURSE_OFFLINE"):
+        offline.close_sockets()
+
+
+def _writable_caches() -> None:
+    """Where HOME cannot be written, send the libraries' caches to a folder that can."""
+    home = Path.home()
+    if settings.writable(home / ".cache") and os.access(home, os.W_OK):
+        return
+    place = settings.cache_dir()
+    for variable, name in {
+        "XDG_CACHE_HOME": "",
+        "HF_HOME": "huggingface",
+        "MPLCONFIGDIR": "matplotlib",
+        "NUMBA_CACHE_DIR": "numba",
+        "IPYTHONDIR": "ipython",
+    }.items():
+        if variable not in os.environ:
+            os.environ[variable] = str(place / name)
+
+
+_set_by_us = False
+
+
+def _hub_offline(on: bool) -> None:
+    """Tell huggingface_hub and transformers not to try the network, or take back what we told them."""
+    global _set_by_us
+    if on and not offline._on("HF_HUB_OFFLINE"):
+        os.environ["HF_HUB_OFFLINE"], _set_by_us = "1", True
+    elif not on and _set_by_us:
+        os.environ["HF_HUB_OFFLINE"], _set_by_us = "0", False
+    if "huggingface_hub.constants" in sys.modules:  # it reads the variable only once, when imported
+        sys.modules["huggingface_hub.constants"].HF_HUB_OFFLINE = offline._on("HF_HUB_OFFLINE")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's random numbers."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _choose_all(roles: tuple[str, ...], hardware: Hardware, tier: str | None) -> dict[str, Choice]:
+    """A choice per role; what one model takes is not offered to the next."""
+    choices, left = {}, hardware
+    for role in roles:
+        choices[role] = tiers.choose(role, left, tier)
+        taken = choices[role].model.memory_gb
+        left = replace(left, gpu_free_gb=left.gpu_free_gb - taken, ram_free_gb=left.ram_free_gb - taken)
+    return choices
+
+
+def _scratch(name: str) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix=f"genai-{name}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+# ---------------------------------------------------------------- the preflight card
+
+
+def card(unit: Unit) -> str:
+    """The preflight card as plain text, so that it reads well on any background."""
+    hardware, choices = unit.hardware, unit.choices
+    rows = [("machine", hardware.describe()), ("numbers", f"{hardware.dtype}: {hardware.dtype_reason}")]
+    rows.append(("network", _network(hardware)))
+    rows += [(role, f"{c.tier}: {c.model.id} ({c.reason})") for role, c in choices.items()]
+    rows += [("download", _download(choices)), ("time", _minutes(unit)), ("more", _more(choices))]
+    title = f" Unit {unit.name}  {UNITS[unit.name].title} "
+    lines = [f"┌{title:─<{WIDTH - 2}}┐"]
+    for label, text in rows:
+        for i, line in enumerate(textwrap.wrap(text, WIDTH - 16)):
+            lines.append(f"│ {label if i == 0 else '':<11} {line:<{WIDTH - 16}} │")
+    return "\n".join([*lines, f"└{'':─<{WIDTH - 2}}┘"])
+
+
+def _network(hardware: Hardware) -> str:
+    if hardware.network:
+        return f"{offline.hub_address()} answers"
+    return (
+        "switched off (COURSE_OFFLINE)"
+        if offline._on("COURSE_OFFLINE")
+        else "none; everything here works without"
+    )
+
+
+def _download_gb(choices: dict[str, Choice]) -> float:
+    return sum(choice.model.to_download_gb for choice in choices.values())
+
+
+def _download(choices: dict[str, Choice]) -> str:
+    parts = [
+        f"{c.model.id} {c.model.to_download_gb:.1f} GB" for c in choices.values() if c.model.to_download_gb
+    ]
+    return f"{_download_gb(choices):.1f} GB when first used: {', '.join(parts)}" if parts else "nothing"
+
+
+def _minutes(unit: Unit) -> str:
+    top = max((c.tier for c in unit.choices.values()), key=tiers.TIERS.index)
+    text = f"about {UNITS[unit.name].minutes[top]} minutes"
+    wait = _download_gb(unit.choices) * 1000 / MEGABYTES_PER_SECOND / 60
+    return f"{text}, and {max(1, round(wait))} to download at {MEGABYTES_PER_SECOND} MB/s" if wait else text
+
+
+def _more(choices: dict[str, Choice]) -> str:
+    if any(c.tier == "bundled" and c.reason == "asked for" for c in choices.values()):
+        return 'the bundled tier was asked for; open_unit(..., tier="small") asks for bigger models'
+    if all(c.tier != "bundled" for c in choices.values()):
+        return 'open_unit(..., tier="bundled") uses the course\'s own small models'
+    return 'the bundled models know only the shop Prisma; with a network, tier="small" brings general ones'
