@@ -74,7 +74,8 @@ def resolve(units: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
         if path.suffix in (".py", ".ipynb") and path.exists():
             found.append(path.resolve())
             continue
-        names = [name for name in sorted(known) if name == path.stem or name.startswith(f"{unit}_")]
+        plain = unit.removesuffix(".ipynb").removesuffix(".py")
+        names = [name for name in sorted(known) if name == plain or name.startswith(f"{plain}_")]
         if not names:
             raise ValueError(f"no notebook for {unit!r}; there are: {', '.join(sorted(known)) or 'none yet'}")
         found += [known[name] for name in names]

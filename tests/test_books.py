@@ -1,0 +1,183 @@
+"""Notebooks are built the same way every time, and what doesn't belong into them is refused."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from course_utils import books, settings
+
+SOURCE = """# %% [markdown] tags=["badge"]
+# # A title
+# and a formula $x^2$
+
+# %% tags=["topic:react", "other"]
+total = sum(range(10))
+print("total", total)
+
+# %%
+from IPython.display import display
+display({"text/html": "<b>" + "bold</b>", "text/plain": "bold"}, raw=True)
+
+# %%
+total + 1
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built notebook in a folder with a space in its name; returns its text source."""
+    folder = tmp_path_factory.mktemp("books") / "with a space"
+    folder.mkdir()
+    source = folder / "7.2_agents.py"
+    source.write_text(SOURCE)
+    books.build(source)
+    return source
+
+
+def altered(source: Path, tmp_path: Path, change) -> Path:
+    """A copy of a built notebook whose .ipynb (a dict) was changed by `change`; returns the text source."""
+    copy = tmp_path / source.name
+    copy.write_text(source.read_text())
+    notebook = json.loads(source.with_suffix(".ipynb").read_text())
+    change(notebook)
+    copy.with_suffix(".ipynb").write_text(json.dumps(notebook))
+    return copy
+
+
+def test_a_build_is_executed_clean_and_agrees_with_its_text(built: Path) -> None:
+    notebook = nbformat.read(built.with_suffix(".ipynb"), as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert [c.cell_type for c in notebook.cells] == ["markdown", "code", "code", "code"]
+    assert notebook.cells[0].metadata.tags == ["badge"]
+    assert notebook.cells[1].outputs[0].text == "total 45\n"
+    assert notebook.cells[3].outputs[0].data["text/plain"] == "46"
+    assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
+    assert books.agree(built) == []
+
+
+def test_a_second_build_gives_the_same_bytes(built: Path) -> None:
+    target = built.with_suffix(".ipynb")
+    before = target.read_bytes()
+    assert books.build(built) == target
+    assert target.read_bytes() == before
+
+
+def test_equal_cells_have_different_ids(tmp_path: Path) -> None:
+    source = tmp_path / "x.py"
+    source.write_text("# %%\nprint(1)\n\n# %%\nprint(1)\n")
+    ids = [cell.id for cell in books.convert(source).cells]
+    assert len(set(ids)) == 2
+
+
+def test_agree_says_what_differs_and_where(built: Path, tmp_path: Path) -> None:
+    def cell(number, **new):
+        return lambda notebook: notebook["cells"][number].update(new)
+
+    def said(change) -> str:
+        return "\n".join(books.agree(altered(built, tmp_path, change)))
+
+    assert "cell 2 differs in its source" in said(cell(1, source="total = 3"))
+    assert "cell 2 differs in its tags" in said(cell(1, metadata={"tags": ["other"]}))
+    assert "3 cells where its source has 4" in said(lambda n: n["cells"].pop())
+    assert "cell ids" in said(cell(3, id="elsewhere"))
+    assert "executed from top to bottom" in said(cell(3, execution_count=9))
+    assert "cell 3 holds metadata: execution" in said(cell(2, metadata={"execution": {}}))
+    assert "metadata of one machine" in said(lambda n: n["metadata"].update(widgets={}))
+    assert "differs in its type" in said(
+        lambda n: n["cells"].__setitem__(
+            3, {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "total + 1"}
+        )
+    )
+    stderr = {"output_type": "stream", "name": "stderr", "text": "Warning!"}
+    assert "wrote to stderr" in said(cell(1, outputs=[stderr]))
+
+
+def test_a_missing_ipynb_is_named_with_its_cure(tmp_path: Path) -> None:
+    source = tmp_path / "7.1_new.py"
+    source.write_text("# %%\n1\n")
+    (line,) = books.agree(source)
+    assert "7.1_new.ipynb is missing" in line and "course notebooks" in line
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import os; print(os.getcwd())", "path of this machine"),
+        ("import sys; sys.executable", "path of this machine"),
+        ("print('/home/' + 'someone/data')", "path of this machine"),
+        ("import warnings; warnings.warn('careful')", "stderr"),
+        ("object()", "memory address"),
+        ("print('fine'); 1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_what_may_not_be_committed_stops_the_build(tmp_path: Path, code: str, said: str) -> None:
+    source = tmp_path / "7.9_bad.py"
+    source.write_text(f"# %%\n1\n\n# %%\n{code}\n")
+    with pytest.raises(books.BuildError, match=said) as caught:
+        books.build(source)
+    assert "[2]" in str(caught.value)
+    assert not source.with_suffix(".ipynb").exists()
+
+
+def test_pictures_and_relative_paths_are_no_fault() -> None:
+    picture = f"data:image/png;base64,AAAA{settings.ROOT}/AAAA".replace("-", "+")
+    output = nbformat.v4.new_output("display_data", {"text/html": f'<img src="{picture}">'})
+    near = nbformat.v4.new_output("stream", text=f"build/run data{settings.ROOT}s https://x.org/home/a/b")
+    cell = nbformat.v4.new_code_cell("1", outputs=[output, near])
+    assert books.output_faults(nbformat.v4.new_notebook(cells=[cell])) == []
+
+
+def test_widgets_are_left_out_and_their_state_too() -> None:
+    widget = nbformat.v4.new_output(
+        "display_data", {books.WIDGET_VIEW: {"model_id": "1"}, "text/plain": "HBox()"}
+    )
+    text = nbformat.v4.new_output("stream", text="kept")
+    cell = nbformat.v4.new_code_cell("1", outputs=[widget, text], metadata={"scrolled": True, "tags": ["a"]})
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": {}}})
+    books.clean(notebook)
+    assert "widgets" not in notebook.metadata
+    assert notebook.cells[0].metadata == {"tags": ["a"]}
+    assert [output.text for output in notebook.cells[0].outputs] == ["kept"]
+
+
+# Topics
+
+
+def test_topics_are_read_from_text_and_ipynb(built: Path) -> None:
+    assert books.topics(built) == books.topics(built.with_suffix(".ipynb")) == ["react"]
+    assert books.topic_faults(built.with_suffix(".ipynb")) == []
+
+
+def test_a_tag_of_another_unit_and_an_idle_topic_are_faults(built: Path, tmp_path: Path) -> None:
+    def change(notebook):
+        notebook["cells"][0]["metadata"]["tags"] = ["topic:rewoo", "topic:framework-table"]
+        notebook["cells"][3]["metadata"]["tags"] = ["topic:qlora"]
+
+    path = altered(built, tmp_path, change).with_suffix(".ipynb")
+    foreign, idle = books.topic_faults(path)
+    assert "topic:qlora is no topic of unit 7.2" in foreign
+    assert "topic:rewoo has to run" in idle
+
+
+def test_the_curriculum_is_complete_and_its_ids_are_unique() -> None:
+    topics = books.curriculum()
+    assert {t.unit for t in topics} >= {"7.1", "7.2", "7.3", "7.4", "7.5"}
+    assert len({(t.unit, t.id) for t in topics}) == len(topics) > 100
+    assert {t.need for t in topics} == {"run", "tool", "explain"}
+
+
+def test_the_committed_notebooks_carry_only_tags_of_their_unit(record_property) -> None:
+    faults = [f for path in sorted(settings.NOTEBOOKS.glob("*.ipynb")) for f in books.topic_faults(path)]
+    assert faults == []
+    report = books.coverage()
+    assert sum(len(have) + len(missing) for have, missing in report.values()) == len(books.curriculum())
+    for unit, (have, missing) in report.items():
+        record_property(f"unit {unit}", f"{len(have)} of {len(have) + len(missing)} topics")
+        print(f"unit {unit}: {len(have)} of {len(have) + len(missing)} topics; missing: {', '.join(missing)}")
+
+
+def test_the_committed_notebooks_agree_with_their_text() -> None:
+    assert books.check() == []

@@ -1,0 +1,193 @@
+"""The runner says what failed and why, measures, and leaves no process, port or file behind."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from rich.console import Console
+
+from course_utils import runner
+
+MIB = 2**20
+
+
+def write(folder: Path, name: str, *cells: str) -> Path:
+    """A notebook with these code cells, after a title."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = [nbformat.v4.new_markdown_cell("# A title"), *map(nbformat.v4.new_code_cell, cells)]
+    path = folder / f"{name}.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=made), path)
+    return path
+
+
+def run(path: Path, out: Path, **options) -> runner.Result:
+    (result,) = runner.run([path], out=out, console=Console(quiet=True), **options)
+    return result
+
+
+def gone(pid: int, within: float = 5.0) -> bool:
+    """Whether the process `pid` has ended, or ends within some seconds."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def scratch_folders() -> set[str]:
+    return {p.name for p in Path(tempfile.gettempdir()).glob("course-run-*")}
+
+
+def test_all_run_although_one_fails_and_the_failure_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder with spaces"
+    bad = write(folder, "9.1_bad", "a = 1", "# a comment\nb = a / 0\nprint(b)", "print('never')")
+    good = write(folder, "9.2_good", "print('hel' + 'lo')", "import os; os.path.basename(os.getcwd())")
+    before = scratch_folders()
+    first, second = runner.run([bad, good], out=tmp_path / "out", console=Console(quiet=True))
+    assert first.failure == runner.Failure(2, "# a comment", "ZeroDivisionError: division by zero")
+    words = runner.describe(first)
+    assert all(part in words for part in ("9.1_bad", "[2]", "# a comment", "ZeroDivisionError"))
+    assert (second.failure, second.cells, second.tier, second.left_running) == (None, 2, "bundled", [])
+    assert 0 < second.seconds < 60 and second.peak_bytes > 20 * MIB
+    page = Path(second.html).read_text()
+    assert "hello" in page and "a folder with spaces" in page
+    assert "ZeroDivisionError" in Path(first.html).read_text()
+    saved = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [r["notebook"] for r in saved] == ["9.1_bad", "9.2_good"] and saved[0]["failure"]["cell"] == 2
+    assert scratch_folders() == before
+
+
+def test_memory_counts_the_kernel_and_its_children(tmp_path: Path) -> None:
+    child = "import time; data = bytearray(200 << 20); time.sleep(1.5)"
+    cells = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])"
+    result = run(write(tmp_path, "9.3_memory", "own = bytearray(150 << 20)", cells), tmp_path / "out")
+    assert result.failure is None
+    assert 350 * MIB < result.peak_bytes < 900 * MIB
+
+
+def test_children_left_behind_are_stopped_and_reported(tmp_path: Path) -> None:
+    """One child in a session of its own, and one whose parent is gone."""
+    pids = tmp_path / "pids"
+    start = "import subprocess as s, sys; p = s.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], "
+    start += f"start_new_session=True, stdout=s.DEVNULL); print(p.pid, file=open({str(pids)!r}, 'a'))"
+    parent = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {start!r}], check=True)"
+    result = run(write(tmp_path, "9.4_child", start, parent), tmp_path / "out")
+    assert result.failure is None and len(result.left_running) == 2
+    left = [int(pid) for pid in pids.read_text().split()]
+    assert len(left) == 2 and all(gone(pid) for pid in left)
+
+
+def test_a_notebook_over_its_time_limit_is_stopped(tmp_path: Path) -> None:
+    start = time.monotonic()
+    result = run(write(tmp_path, "9.5_slow", "1", "import time\ntime.sleep(300)"), tmp_path / "out", limit=4)
+    assert time.monotonic() - start < 60
+    assert result.failure.cell == 2 and "limit of 4 s" in result.failure.cause
+
+
+def test_a_kernel_that_dies_is_a_failure_with_a_cure(tmp_path: Path) -> None:
+    dies = "import os, sys\nos.write(2, b'last words\\n')\nos._exit(3)"
+    result = run(write(tmp_path, "9.6_dies", dies), tmp_path / "out")
+    assert result.failure.cell == 1
+    assert "kernel died" in result.failure.cause and "course doctor" in result.failure.cause
+
+
+def test_a_broken_file_is_a_failure_of_that_notebook(tmp_path: Path) -> None:
+    path = tmp_path / "9.7_broken.ipynb"
+    path.write_text("{ this is not JSON")
+    result = run(path, tmp_path / "out")
+    assert result.failure.cell == 0 and "before the first cell" in runner.describe(result)
+
+
+def test_kernels_are_offline_and_write_only_into_scratch(tmp_path: Path) -> None:
+    env = runner.kernel_environment(tmp_path, "bundled", "mark")
+    assert (env["COURSE_TIER"], env["COURSE_OFFLINE"], env["COURSE_QUIET"]) == ("bundled", "1", "1")
+    for name in ("TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR", "JUPYTER_RUNTIME_DIR", "HF_HOME"):
+        assert Path(env[name]).is_dir() and Path(env[name]).is_relative_to(tmp_path)
+    assert "COURSE_OFFLINE" not in runner.kernel_environment(tmp_path, "small", "mark")
+
+
+def test_it_runs_without_a_writable_home(tmp_path: Path) -> None:
+    path = write(tmp_path, "9.8_home", "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()")
+    code = "import sys; from pathlib import Path; from course_utils import runner\n"
+    code += "r, = runner.run([Path(sys.argv[1])], out=Path(sys.argv[2])); sys.exit(r.failure is not None)"
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "XDG", "IPYTHON", "HF_"))}
+    env["HOME"] = "/dev/null/nobody"
+    command = [sys.executable, "-c", code, str(path), str(tmp_path / "out")]
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "9.8_home: 1 cells" in done.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent the POSIX way")
+def test_ctrl_c_stops_the_kernel_and_removes_the_scratch_folder(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    cell = f"import os, time\nopen({str(pid_file)!r}, 'w').write(str(os.getpid()))\ntime.sleep(300)"
+    path = write(tmp_path, "9.9_long", cell)
+    code = "import sys; from pathlib import Path; from course_utils import runner\n"
+    code += "runner.run([Path(sys.argv[1])], out=Path(sys.argv[2]))"
+    before = scratch_folders()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(path), str(tmp_path / "out")], stderr=subprocess.PIPE
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode != 0 and b"KeyboardInterrupt" in said
+    assert gone(int(pid_file.read_text()))
+    assert scratch_folders() == before
+
+
+def test_units_are_found_by_number_name_and_path(tmp_path: Path) -> None:
+    one, two = write(tmp_path, "7.1_one", "1"), write(tmp_path, "7.2_two", "1")
+    (tmp_path / "7.3_three.py").write_text("# %%\n1\n")
+    (tmp_path / "7.1_one.py").write_text("# %%\n1\n")
+    assert runner.resolve(["7.2", "7.1_one"], tmp_path) == [two, one]
+    assert runner.resolve(["7.2_two.ipynb"], tmp_path) == [two]
+    assert runner.resolve([str(two)], tmp_path) == [two.resolve()]
+    assert runner.resolve([], tmp_path) == [one, two, tmp_path / "7.3_three.py"]
+    with pytest.raises(ValueError, match="no notebook for '8.8'; there are: 7.1_one"):
+        runner.resolve(["8.8"], tmp_path)
+
+
+def test_bad_tier_and_unwritable_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="choose from bundled, small, full"):
+        runner.run([], tier="huge", out=tmp_path)
+    with pytest.raises(ValueError, match="choose another folder"):
+        runner.run([], out=Path("/dev/null/out"))
+
+
+def test_the_table_names_everything(tmp_path: Path) -> None:
+    failure = runner.Failure(3, "x = 1", "NameError: x")
+    results = [
+        runner.Result("7.1_one", "bundled", 12, 34.5, 700 * MIB),
+        runner.Result("7.2_two", "small", 3, 1.0, 2048 * MIB, failure),
+    ]
+    console = Console(width=120, file=io.StringIO())
+    console.print(runner.table(results))
+    text = console.file.getvalue()
+    for part in (
+        "7.1_one",
+        "12",
+        "34.5 s",
+        "0.68 GiB",
+        "bundled",
+        "passed",
+        "2.00 GiB",
+        "failed in cell [3]",
+    ):
+        assert part in text
