@@ -1,0 +1,54 @@
+"""What every test stands on: no network, no noise, the same random numbers, nothing left running."""
+
+import os
+import random
+import sys
+
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "COURSE_QUIET": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MPLBACKEND": "Agg",
+}
+os.environ.pop("COURSE_TIER", None)
+
+import psutil  # noqa: E402
+import pytest  # noqa: E402
+
+from course_utils import offline  # noqa: E402
+from course_utils.settings import SEED  # noqa: E402
+
+offline.close_sockets()
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Seed whichever sources of random numbers are in use; importing torch just for this takes seconds."""
+    random.seed(SEED)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(SEED)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(SEED)
+
+
+def _children() -> set[psutil.Process]:
+    """Running descendants, without the helpers that multiprocessing keeps until Python ends."""
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        try:
+            lasting = any("resource_tracker" in word or "forkserver" in word for word in child.cmdline())
+            if child.status() != psutil.STATUS_ZOMBIE and not lasting:
+                found.add(child)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_orphans():
+    """A test ends the processes that it started."""
+    before = _children()
+    yield
+    _, alive = psutil.wait_procs(_children() - before, timeout=3)
+    assert not alive, f"left running: {[child.cmdline() for child in alive]}"

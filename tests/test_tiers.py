@@ -1,0 +1,177 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from course_utils import catalogue, tiers
+from course_utils.hardware import Hardware
+
+LAPTOP = Hardware("cpu", "float32", "", ram_total_gb=16, ram_free_gb=10, cores=8, network=True)
+SMALL_LAPTOP = Hardware("cpu", "float32", "", ram_total_gb=4, ram_free_gb=2, cores=2, network=True)
+OFFLINE = Hardware("cpu", "float32", "", ram_total_gb=16, ram_free_gb=10, cores=8, network=False)
+STRONG_CPU = Hardware("cpu", "bfloat16", "", ram_total_gb=32, ram_free_gb=28, cores=16, network=True)
+CUDA = {
+    "device": "cuda",
+    "dtype_reason": "",
+    "ram_total_gb": 12.7,
+    "ram_free_gb": 11,
+    "cores": 2,
+    "network": True,
+}
+T4 = Hardware(
+    dtype="float16", gpu="Tesla T4", gpu_total_gb=14.75, gpu_free_gb=14.6, capability=(7, 5), **CUDA
+)
+FULL_T4 = Hardware(
+    dtype="float16", gpu="Tesla T4", gpu_total_gb=14.75, gpu_free_gb=3.0, capability=(7, 5), **CUDA
+)
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def put_in_cache(folder: Path, model: catalogue.Model, leave_out: str = "") -> None:
+    snapshot = folder / f"models--{model.id.replace('/', '--')}" / "snapshots" / model.revision
+    snapshot.mkdir(parents=True)
+    for name in model.files:
+        if name != leave_out:
+            (snapshot / name).write_text("x")
+
+
+@pytest.mark.parametrize(
+    "machine, role, tier, reason",
+    [
+        (LAPTOP, "chat", "small", "not full: no NVIDIA GPU"),
+        (LAPTOP, "embedding", "small", "10 GiB free"),
+        (SMALL_LAPTOP, "chat", "bundled", "not small: it needs 2.5 GiB, 2.0 are free"),
+        (SMALL_LAPTOP, "speech", "small", "not full: no NVIDIA GPU"),
+        (OFFLINE, "chat", "bundled", "not small: no network, and it is not in the cache"),
+        (STRONG_CPU, "chat", "small", "not full: no NVIDIA GPU"),
+        (T4, "chat", "full", "15 GiB free"),
+        (T4, "image-text", "full", "15 GiB free"),
+        (FULL_T4, "chat", "small", "not full: it needs 12 GiB, 3.0 are free"),
+    ],
+)
+def test_the_best_that_works_is_chosen_and_explained(machine, role, tier, reason):
+    choice = tiers.choose(role, machine)
+    assert (choice.tier, choice.reason) == (tier, reason)
+    assert choice.model == catalogue.find(role, tier)
+
+
+def test_what_is_cached_needs_no_network(empty_cache):
+    put_in_cache(empty_cache, catalogue.find("chat", "small"))
+    assert tiers.choose("chat", OFFLINE).tier == "small"
+
+
+def test_an_incomplete_cache_does_not_count(empty_cache):
+    put_in_cache(empty_cache, catalogue.find("chat", "small"), leave_out="model.safetensors")
+    assert tiers.choose("chat", OFFLINE).tier == "bundled"
+
+
+def test_cached_models_download_nothing(empty_cache):
+    model = catalogue.find("speech", "small")
+    assert model.to_download_gb == model.download_gb > 0
+    put_in_cache(empty_cache, model)
+    assert model.to_download_gb == 0
+
+
+def test_the_reason_mentions_the_cache(empty_cache):
+    put_in_cache(empty_cache, catalogue.find("embedding", "small"))
+    assert tiers.choose("embedding", LAPTOP).reason == "10 GiB free, already downloaded"
+
+
+def test_the_argument_asks_for_a_tier():
+    choice = tiers.choose("chat", T4, "bundled")
+    assert (choice.tier, choice.reason) == ("bundled", "asked for")
+
+
+def test_the_environment_asks_for_a_tier(monkeypatch):
+    monkeypatch.setenv("COURSE_TIER", "Small")
+    assert tiers.choose("chat", T4).tier == "small"
+    assert tiers.choose("chat", T4, "bundled").tier == "bundled"  # the argument wins
+
+
+def test_auto_asks_for_nothing(monkeypatch):
+    monkeypatch.setenv("COURSE_TIER", "auto")
+    assert tiers.choose("chat", LAPTOP) == tiers.choose("chat", LAPTOP, "auto")
+
+
+def test_a_patient_cpu_gets_the_full_tier_when_it_asks():
+    assert tiers.choose("chat", STRONG_CPU, "full").tier == "full"
+
+
+def test_a_cpu_that_is_too_small_is_told_so():
+    choice = tiers.choose("chat", LAPTOP, "full")
+    assert choice.tier == "small"
+    assert choice.reason == "not full: it needs 20 GiB RAM, this machine has 16"
+
+
+def test_asking_does_not_conjure_up_a_network():
+    choice = tiers.choose("chat", OFFLINE, "small")
+    assert choice.tier == "bundled" and "no network" in choice.reason
+
+
+def test_a_tier_that_the_role_lacks_gives_the_next_lower_one():
+    choice = tiers.choose("embedding", T4, "full")
+    assert (choice.tier, choice.reason) == ("small", "there is no full model for this role")
+
+
+@pytest.mark.parametrize("wrong", ["huge", "smal"])
+def test_misspelt_tiers_are_named(monkeypatch, wrong):
+    with pytest.raises(ValueError, match="bundled, small, full"):
+        tiers.choose("chat", LAPTOP, wrong)
+    monkeypatch.setenv("COURSE_TIER", wrong)
+    with pytest.raises(ValueError, match=wrong):
+        tiers.choose("chat", LAPTOP)
+
+
+def test_unknown_roles_are_named():
+    with pytest.raises(ValueError, match="image-text, speech, chat, embedding"):
+        tiers.choose("vision", LAPTOP)
+
+
+# ---------------------------------------------------------------- the catalogue itself
+
+
+def test_every_role_has_a_bundled_and_a_small_model():
+    for role in catalogue.ROLES:
+        assert set(catalogue.tiers_of(role)) >= {"bundled", "small"}
+
+
+def test_there_is_one_model_per_role_and_tier():
+    pairs = [(m.role, m.tier) for m in catalogue.models()]
+    assert len(pairs) == len(set(pairs))
+    assert {role for role, _ in pairs} == set(catalogue.ROLES) and {tier for _, tier in pairs} == set(
+        catalogue.TIERS
+    )
+
+
+@pytest.mark.parametrize("model", [m for m in catalogue.models() if m.tier != "bundled"], ids=lambda m: m.id)
+def test_defaults_are_ungated_pinned_and_safetensors_only(model):
+    assert not model.gated
+    assert not model.id.startswith(("meta-llama/", "mistralai/", "google/"))
+    assert re.fullmatch("[0-9a-f]{40}", model.revision)
+    assert any(name.endswith(".safetensors") for name in model.files)
+    assert not [
+        name for name in model.files if name.endswith((".bin", ".pt", ".pth", ".pkl", ".py", ".msgpack"))
+    ]
+    shards = sum(name.endswith(".safetensors") for name in model.files)
+    assert 0 < model.download_gb / shards < 5
+    assert model.licence in {"Apache-2.0", "MIT"} and model.limits
+
+
+def test_the_small_tier_is_at_most_three_gigabytes():
+    assert sum(m.download_gb for m in catalogue.models() if m.tier == "small") <= 3
+
+
+def test_gated_alternatives_are_named_as_such():
+    named = [text for m in catalogue.models() for text in m.alternatives]
+    gated = [text for text in named if text.startswith(("meta-llama/", "mistralai/"))]
+    assert gated and all("gated" in text for text in gated)
+
+
+def test_missing_tiers_are_named():
+    with pytest.raises(ValueError, match="It has bundled, small"):
+        catalogue.find("embedding", "full")
