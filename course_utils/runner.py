@@ -25,9 +25,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from course_utils.catalogue import TIERS
 from course_utils.settings import BUILD, NOTEBOOKS, cache_dir, writable
 
-TIERS = ("bundled", "small", "full")
 SECONDS_PER_NOTEBOOK = 900
 SAMPLE_EVERY = 0.1  # seconds between two looks at the memory
 MARK = "COURSE_RUN_MARK"  # in the environment of a kernel, so that its descendants can be recognised
@@ -328,6 +328,12 @@ def to_html(notebook: Any, title: str) -> str:
     return exporter.from_notebook_node(notebook, {"metadata": {"name": title}})[0]
 
 
+def check_tier(tier: str) -> None:
+    """Raises ValueError for a tier that doesn't exist."""
+    if tier not in TIERS:
+        raise ValueError(f"unknown tier {tier!r}; choose from {', '.join(TIERS)}")
+
+
 def output_folder(out: Path | None) -> Path:
     """`out`, or build/run of the checkout, or of the user's cache where the checkout is read-only.
 
@@ -353,8 +359,7 @@ def run(
     """
     from rich.console import Console
 
-    if tier not in TIERS:
-        raise ValueError(f"unknown tier {tier!r}; choose from {', '.join(TIERS)}")
+    check_tier(tier)
     console = console or Console()
     out = output_folder(out)
     results: list[Result] = []

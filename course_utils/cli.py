@@ -1,0 +1,362 @@
+"""The `course` command. Whatever is heavy is imported by the command that needs it, so --help is instant."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="course",
+    help="Check this machine, run the units, train and measure the models of the course.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: rich would take longer to import than the rest together
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Units = Annotated[list[str] | None, typer.Argument(help="Units or notebooks: 7.1, 7.2 ... All if left out.")]
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Bad input ends with one plain sentence and exit code 2."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        typer.echo(f"course: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM both end long work in order: kernels stopped, scratch folders gone, exit code 130."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("course: stopped.", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def show_json(content: Any) -> None:
+    """Machine-readable output, and nothing else, on stdout."""
+    typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def console() -> Any:
+    """rich's console; wide enough for a table where the output goes to a file."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def view(title: str, *headings: str) -> Any:
+    """An empty rich table; a heading that starts with ">" is of a column of numbers."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    for heading in headings:
+        numbers = heading.startswith(">")
+        table.add_column(heading.removeprefix(">"), justify="right" if numbers else "left")
+    return table
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this machine, with a cure for every gap.
+
+    Python, packages, GPU, memory, disk, network and bundled models. Exit code 1 if the bundled tier can't run.
+    """
+    from course_utils import doctor as clinic
+
+    checks = clinic.examine()
+    if as_json:
+        show_json(clinic.as_dict(checks))
+    else:
+        _show_checks(checks)
+        bundled = (
+            "The bundled tier runs here." if clinic.healthy(checks) else "The bundled tier can't run yet."
+        )
+        typer.echo(bundled)
+    if not clinic.healthy(checks):
+        raise typer.Exit(1)
+
+
+def _show_checks(checks: list[Any]) -> None:
+    """One row per check; the cure stands below its finding."""
+    from rich.text import Text
+
+    styles = {"ok": "green", "note": "cyan", "warn": "yellow", "fail": "bold red"}
+    table = view("course doctor", "check", "", "found")
+    for check in checks:
+        words = Text(check.found)
+        words.append(f"\n-> {check.cure}", "bold") if check.cure else None
+        table.add_row(check.name, Text(check.status, styles[check.status]), words)
+    console().print(table)
+
+
+@app.command()
+def run(
+    units: Units = None,
+    tier: Annotated[str, typer.Option(help="bundled (offline), small or full.")] = "bundled",
+    out: Annotated[Path | None, typer.Option(help="Where the HTML goes; build/run if left out.")] = None,
+) -> None:
+    """Run notebooks: time, memory, failures.
+
+    Executes them from top to bottom, each in a fresh kernel, and keeps the pages as HTML. Exit code 1 if one
+    failed.
+    """
+    from course_utils import runner
+
+    screen = console()
+    with plain_errors():
+        paths = runner.resolve(units or [])
+        runner.check_tier(tier)
+        out = runner.output_folder(out)
+    with interruptible():
+        results = runner.run(paths, tier, out, console=screen)
+    screen.print(runner.table(results))
+    screen.print(f"Executed pages: {_near(out)}", soft_wrap=True)
+    failed = [result for result in results if result.failure]
+    for result in failed:
+        screen.print(f"[bold red]{runner.describe(result)}[/]", highlight=False, soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _near(path: Path) -> str:
+    """`path` as seen from here, if it is below."""
+    with contextlib.suppress(ValueError):
+        return str(path.resolve().relative_to(Path.cwd()))
+    return str(path)
+
+
+@app.command()
+def lab() -> None:
+    """Open JupyterLab on the start page.
+
+    It is reachable from this machine only, and only with its token.
+    """
+    import importlib.util
+    import subprocess
+
+    from course_utils.settings import NOTEBOOKS, ROOT
+
+    if importlib.util.find_spec("jupyterlab") is None:
+        cure = 'python -m pip install -c constraints.txt -e ".[lab]"'
+        typer.echo(f"course: JupyterLab isn't installed; {cure}", err=True)
+        raise typer.Exit(1)
+    start = next((page.name for page in sorted(NOTEBOOKS.glob("0_start_here*.ipynb"))), "")
+    # Loopback and token are JupyterLab's defaults; they are named so that no configuration opens them up.
+    options = ["--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={ROOT}"]
+    options.append(f"--LabApp.default_url=/lab/tree/{NOTEBOOKS.name}/{start}".rstrip("/"))
+    command = [sys.executable, "-m", "jupyterlab", *options]
+    os.chdir(ROOT)
+    if os.name == "nt":
+        raise typer.Exit(subprocess.call(command))
+    os.execv(command[0], command)  # JupyterLab takes our place, so that Ctrl-C and kill reach it and no other
+
+
+@app.command()
+def vram(
+    model: Annotated[str, typer.Option(help="A short name such as mistral-7b, or a model folder.")],
+    method: Annotated[str, typer.Option(help="inference-fp16, inference-nf4, lora, qlora, full ...")],
+    seq: Annotated[int, typer.Option(help="Tokens per sequence.")] = 512,
+    batch: Annotated[int, typer.Option(help="Sequences at a time.")] = 1,
+    gpu: Annotated[str | None, typer.Option(help="A card such as t4; this machine if left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Estimate the memory that a model needs.
+
+    Part by part, and whether it fits on the card.
+    """
+    from course_utils import memory
+
+    with plain_errors():
+        needed = memory.estimate(model, method, seq=seq, batch=batch)
+        if gpu is None:
+            from course_utils import hardware
+
+            verdict = memory.fits(needed, hardware.detect())
+        else:
+            verdict = memory.fits(needed, gpu)
+    if as_json:
+        from dataclasses import asdict
+
+        show_json(needed.as_dict() | {"verdict": asdict(verdict)})
+        return
+    table = view(f"{needed.model}, {method}, {seq} tokens, batch {batch}", "component", ">GiB", "how")
+    for row in needed.rows():
+        table.add_row(row["component"], f"{row['GiB']:.2f}", row["how"])
+    console().print(table)
+    typer.echo(str(verdict))
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the models and those chosen here."""
+    from course_utils import catalogue, hardware, tiers
+
+    with plain_errors():
+        machine = hardware.detect()
+        choices = {role: tiers.choose(role, machine) for role in catalogue.ROLES}
+    if as_json:
+        show_json([_model_row(model, choices[model.role]) for model in catalogue.models()])
+        return
+    screen = console()
+    table = view("Models", "role", "tier", "model", ">download GB", ">memory GiB", "licence", "here")
+    for model in catalogue.models():
+        here = "chosen" if choices[model.role].model == model else "cached" if model.cached_folder else ""
+        sizes = f"{model.download_gb:.2f}", f"{model.memory_gb:g}"
+        table.add_row(model.role, model.tier, model.id, *sizes, model.licence, here)
+    screen.print(table)
+    for role, choice in choices.items():
+        typer.echo(f"{role}: {choice.model.id} ({choice.tier}), {choice.reason}")
+
+
+def _model_row(model: Any, choice: Any) -> dict[str, Any]:
+    """A catalogue entry for --json, with whether it is cached and chosen here, and why."""
+    from dataclasses import asdict
+
+    chosen = choice.model == model
+    row = asdict(model) | {"cached": model.cached_folder is not None, "chosen": chosen}
+    return row | ({"reason": choice.reason} if chosen else {})
+
+
+@app.command()
+def notebooks(
+    units: Units = None,
+    check: Annotated[bool, typer.Option("--check", help="Only say what differs; change nothing.")] = False,
+) -> None:
+    """Build the .ipynb files from their text.
+
+    They are executed on the bundled tier without network. --check compares text and .ipynb instead.
+    """
+    from course_utils import books, runner
+
+    with plain_errors(), interruptible():
+        chosen = [path.with_suffix(".py") for path in runner.resolve(units or [])]
+        if missing := [path.name for path in chosen if not path.exists()]:
+            raise ValueError(f"no text source {', '.join(missing)}")
+        if check:
+            faults = books.check() if not units else [line for path in chosen for line in books.agree(path)]
+        else:
+            faults = _build_all(chosen)
+    for fault in faults:
+        typer.echo(fault, err=True)
+    if faults:
+        raise typer.Exit(1)
+    typer.echo(f"{len(chosen)} notebooks {'agree with their sources' if check else 'built'}.")
+
+
+def _build_all(chosen: list[Path]) -> list[str]:
+    """Builds one after the other, and keeps going when one fails; returns what went wrong."""
+    from course_utils import books
+
+    faults = []
+    for source in chosen:
+        try:
+            typer.echo(f"built {books.build(source).name}")
+        except books.BuildError as error:
+            faults.append(str(error))
+    return faults
+
+
+@app.command()
+def links(
+    check: Annotated[bool, typer.Option("--check", help="Only say what would change.")] = False,
+) -> None:
+    """Rewrite badges and bootstrap cells.
+
+    The repository's address is taken from course_utils/settings.py.
+    """
+    from course_utils import colab
+
+    with plain_errors():
+        changed = colab.rewrite_links(check=check)
+    for path in changed:
+        typer.echo(f"{'out of date' if check else 'rewritten'}: {path}")
+    if not changed:
+        typer.echo("Badges and bootstrap cells are up to date.")
+    if check and changed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="prisma-clip, prisma-whisper or prisma-lm.")],
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    minutes: Annotated[float | None, typer.Option(help="Stop after this time.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+) -> None:
+    """Train one of the course's own models.
+
+    The result goes to build/train/<model>; --resume goes on from the last checkpoint there.
+    """
+    with plain_errors(), interruptible():
+        recipe = _recipe(model)
+        chosen = {} if minutes is None else {"minutes": minutes}
+        folder = recipe.train(device=device, resume=resume, **chosen)
+    typer.echo(f"Trained {model}: {_near(Path(folder))}" if folder else f"Trained {model}.")
+
+
+def _recipe(model: str) -> Any:
+    """The module that knows how to train `model`; ValueError for another name."""
+    import importlib
+
+    from course_utils import bundled
+
+    if model not in bundled.NAMES:
+        raise ValueError(f"no model {model!r} to train; there are {', '.join(bundled.NAMES)}")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the recipes need nothing from the network
+    return importlib.import_module(f"course_utils.prisma.{model.removeprefix('prisma-')}")
+
+
+@app.command()
+def evaluate(
+    seed: Annotated[int, typer.Option(help="Draws the cases that are measured.")] = 7,
+    as_json: Json = False,
+) -> None:
+    """Measure the bundled models.
+
+    On cases that they never saw in training, drawn from --seed, with 95 % intervals.
+    """
+    from course_utils import bundled
+    from course_utils.prisma import evaluate as evaluation
+
+    try:
+        report = evaluation.evaluate_all(seed)
+    except bundled.BundledModelError as error:
+        typer.echo(f"course: {error}", err=True)
+        raise typer.Exit(1) from error
+    if as_json:
+        from dataclasses import asdict
+
+        show_json(
+            {m: {name: asdict(one) for name, one in measures.items()} for m, measures in report.items()}
+        )
+        return
+    table = view(f"Prisma models, seed {seed}", "model", "measure", "value (95 % interval)")
+    for name, measures in report.items():
+        for measure, one in measures.items():
+            table.add_row(name, measure, str(one))
+    console().print(table)
+
+
+if __name__ == "__main__":
+    app()
