@@ -151,6 +151,7 @@ REQUESTS = (
     "where is {}",
     "how much is {}",
 )
+PLURALS = ("do you have any {}", "are there any {}", "how many {} are left", "two {} please", "{} please", "{}")
 WORDS_BETWEEN = {
     "left of": ("left of", "to the left of", "on the left of"),
     "right of": ("right of", "to the right of", "on the right of"),
@@ -159,6 +160,9 @@ WORDS_BETWEEN = {
     "in front of": ("in front of", "before"),
     "behind": ("behind", "in back of"),
 }
+# The other words that captions are made of, and those that carry the meaning of a relation.
+FRAMES = ("a an the one that is something toy toys two three and then with next to from left right top bottom",)
+MEANT = tuple("left right top bottom above over on below under beneath front before behind back from then".split())
 
 
 class Caption(NamedTuple):
@@ -248,6 +252,12 @@ def _dress(stated: Caption, rng: random.Random) -> Caption:
     return Caption(template.format(stated.text), stated.facts)
 
 
+def _plural(toy: Toy, rng: random.Random) -> Caption:
+    """What a customer asks for in the plural finds the picture of one."""
+    name = _name(toy, rng, article=False)
+    return Caption(rng.choice(PLURALS).format(f"{name.text}s"), name.facts)
+
+
 def caption(scene: Scene, rng: random.Random) -> str:
     """One complete caption: every toy by colour and shape, and how they stand."""
     return _dress(_complete(scene, rng), rng).text
@@ -256,6 +266,9 @@ def caption(scene: Scene, rng: random.Random) -> str:
 def captions(scene: Scene, rng: random.Random, complete: int = 1, partial: int = 1) -> list[Caption]:
     """Captions of one scene with the facts that they state: `complete` full ones, `partial` shorter ones."""
     found = [_complete(scene, rng) for _ in range(complete)] + [_partial(scene, rng) for _ in range(partial)]
+    if len(scene.toys) == 1 and rng.random() < 0.12:
+        found[0] = _plural(scene.toys[0], rng)
+        return found[:1] + [_dress(one, rng) for one in found[1:]]
     return [_dress(one, rng) for one in found]
 
 

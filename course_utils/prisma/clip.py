@@ -1,0 +1,387 @@
+"""prisma-clip: a small open_clip `CLIP` that knows Prisma's pictures, its recipe and its evaluation.
+
+The folder it ships in is one that open_clip itself opens: `create_model_from_pretrained("local-dir:...")`.
+"""
+
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from course_utils.prisma import pictures, speech
+from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES
+from course_utils.prisma.training import Deadline, Measure, checkpoint, learning_rate, progress, share
+from course_utils.settings import MODELS, SEED
+
+NAME = "prisma-clip"
+FOLDER = MODELS / NAME
+BATCH = 128
+PEAK = 1e-3
+TOYS = (1, 1, 1, 2, 2, 2, 3, 3)
+
+Loaded = tuple[open_clip.CLIP, Any, Any]
+
+
+def vocabulary() -> tuple[str, ...]:
+    """Every word that a caption or a spoken request can hold, the special tokens first and last.
+
+    The end token has the highest id: CLIP's text tower reads its answer where the id is largest.
+    """
+    frames = [*pictures.PROMPTS, *pictures.REQUESTS, *pictures.PLURALS, *pictures.FRAMES]
+    frames += [form for forms in pictures.WORDS_BETWEEN.values() for form in forms]
+    words = set(re.findall(r"[a-z]+", " ".join(frames).lower())) | set(speech.vocabulary())
+    words |= {*COLOURS, *SHAPES, *SIZES, *(f"{shape}s" for shape in SHAPES)}
+    return ("[pad]", "[start]", "[unk]", *sorted(words), "[end]")
+
+
+def config() -> dict[str, Any]:
+    """The contents of open_clip_config.json: 2.2 million parameters, 64 pixels, patches of 8."""
+    vision = {"image_size": 64, "patch_size": 8, "width": 160, "layers": 5, "head_width": 32, "pool_type": "avg"}
+    text = {"context_length": 32, "vocab_size": len(vocabulary()), "width": 128, "heads": 4, "layers": 3}
+    text["hf_tokenizer_name"] = NAME  # makes open_clip read the tokenizer from the same folder
+    half = [0.5, 0.5, 0.5]
+    return {
+        "model_cfg": {"embed_dim": 128, "vision_cfg": vision, "text_cfg": text},
+        "preprocess_cfg": {"mean": half, "std": half, "interpolation": "bicubic", "resize_mode": "shortest"},
+    }
+
+
+def build(seed: int = SEED) -> open_clip.CLIP:
+    """The untrained model, its weights drawn from `seed`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return open_clip.CLIP(**config()["model_cfg"])
+
+
+def _write_tokenizer(folder: Path) -> None:
+    """One token a word; what is not in the vocabulary becomes [unk], punctuation is left out."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    ids = {word: i for i, word in enumerate(vocabulary())}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[unk]"))
+    plain = normalizers.Replace(Regex(r"[^a-z ]"), " ")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), plain])
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    ends = [("[start]", ids["[start]"]), ("[end]", ids["[end]"])]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[start] $A [end]", special_tokens=ends)
+    special = {"pad_token": "[pad]", "unk_token": "[unk]", "bos_token": "[start]", "eos_token": "[end]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+
+
+def save(model: open_clip.CLIP, folder: Path) -> Path:
+    """Write configuration, tokenizer and weights in half precision; a kill leaves the old files whole."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        fresh = Path(name)
+        _write_tokenizer(fresh)
+        (fresh / "open_clip_config.json").write_text(json.dumps(config(), indent=2) + "\n", encoding="utf-8")
+        weights = {key: value.detach().cpu().half().contiguous() for key, value in model.state_dict().items()}
+        save_file(weights, fresh / "model.safetensors", metadata={"format": "pt"})
+        for file in sorted(fresh.iterdir()):
+            os.chmod(file, 0o644)
+            os.replace(file, folder / file.name)
+    return folder
+
+
+def load(folder: Path = FOLDER) -> Loaded:
+    """Model (in evaluation mode, float32), preprocessing and tokenizer of `folder`.
+
+    The whole folder is handed to open_clip: a bare weights file would silently get ViT-B's preprocessing.
+    Raises FileNotFoundError with a cure if a file is missing.
+    """
+    for file in ("open_clip_config.json", "model.safetensors", "tokenizer.json"):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{folder / file} is missing. Restore it (`git checkout {folder}`) or train it.")
+    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    return model.eval(), preprocess, open_clip.get_tokenizer(f"local-dir:{folder}")
+
+
+# --- training -------------------------------------------------------------------------------------------
+
+
+def draw_training_batch(seed: int, step: int, size: int = BATCH) -> tuple[np.ndarray, list, list]:
+    """Batch number `step`: pictures, two lists of captions, two masks (pictures x captions).
+
+    No scene holds a pair of HELD_OUT. A mask is true where a caption of another picture happens to be
+    true of this one too ("something red"): the loss must not push those apart.
+    """
+    rng = random.Random(f"{NAME} {seed} {step}")
+    scenes = [pictures.random_scene(rng, TOYS, HELD_OUT) for _ in range(size)]
+    images = pictures.draw_batch(scenes, np.random.default_rng(rng.getrandbits(64)))
+    known = [pictures.facts(scene) for scene in scenes]
+    texts, masks = [], []
+    for kind in zip(*(pictures.captions(scene, rng) for scene in scenes), strict=True):
+        mask = np.array([[stated.facts <= facts for stated in kind] for facts in known])
+        np.fill_diagonal(mask, False)
+        texts.append([one.text for one in kind])
+        masks.append(mask)
+    return images, texts, masks
+
+
+def _draw_ahead(queue: Any, seed: int, step: int) -> None:
+    while True:
+        queue.put(draw_training_batch(seed, step))
+        step += 1
+
+
+def _batches(seed: int, step: int) -> Iterator[tuple]:
+    """Batches from `step` on, drawn ahead by one process of their own."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue(maxsize=6)
+    worker = context.Process(target=_draw_ahead, args=(queue, seed, step), daemon=True)
+    worker.start()
+    try:
+        while True:
+            yield queue.get(timeout=120)
+    finally:
+        worker.kill()
+        worker.join()
+
+
+class MaskedClipLoss(open_clip.ClipLoss):
+    """open_clip's contrastive loss, which leaves out pairs that are true although not on the diagonal."""
+
+    mask: torch.Tensor
+
+    def get_logits(self, *args: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        per_image, per_text = super().get_logits(*args, **options)
+        no = float("-inf")
+        return per_image.masked_fill(self.mask, no), per_text.masked_fill(self.mask.T, no)
+
+
+def _tokens(tokenizer: Any, texts: list[str], generator: torch.Generator) -> torch.Tensor:
+    """Token ids (n, longest): a tenth of the filler words are hidden, so that [unk] learns to mean nothing."""
+    ids = tokenizer(texts)
+    words = vocabulary()
+    content = {*COLOURS, *SHAPES, *(f"{s}s" for s in SHAPES), *SIZES, *pictures.MEANT, *words[:3], words[-1]}
+    filler = torch.tensor([word not in content for word in words])
+    hidden = filler[ids] & (torch.rand(ids.shape, generator=generator) < 0.1)
+    longest = int((ids != 0).sum(1).max())
+    return ids.masked_fill(hidden, words.index("[unk]"))[:, :longest]
+
+
+def _normalise(images: np.ndarray, device: str) -> torch.Tensor:
+    """uint8 (n, h, w, 3) to float (n, 3, h, w) in -1..1, as the shipped preprocessing does."""
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+def _encode_short(model: open_clip.CLIP, tokens: torch.Tensor) -> torch.Tensor:
+    """`model.encode_text(..., normalize=True)` of tokens cut to the longest caption: padding costs time."""
+    length = tokens.shape[1]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]
+    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
+    last = x[torch.arange(len(x), device=x.device), tokens.argmax(-1)]
+    return torch.nn.functional.normalize(last @ model.text_projection, dim=-1)
+
+
+def step_loss(model: open_clip.CLIP, tokenizer: Any, batch: tuple, generator: torch.Generator) -> torch.Tensor:
+    """The loss of one batch: each picture meets its complete and its partial caption."""
+    images, texts, masks = batch
+    device = next(model.parameters()).device.type
+    loss_of, total = MaskedClipLoss(), 0.0
+    # The fused attention kernel is slower than plain products for 65 tokens on a CPU.
+    with sdpa_kernel(SDPBackend.MATH), torch.autocast(device, torch.bfloat16):
+        image = model.encode_image(_normalise(images, device), normalize=True)
+        for text, mask in zip(texts, masks, strict=True):
+            tokens = _tokens(tokenizer, text, generator).to(device)
+            loss_of.mask = torch.from_numpy(mask).to(device)
+            encoded = _encode_short(model, tokens)
+            total = total + loss_of(image.float(), encoded.float(), model.logit_scale.exp())
+    return total / len(texts)
+
+
+class Optimiser:
+    """Muon for the matrices inside the towers, AdamW for everything else; one object to step and to save."""
+
+    def __init__(self, model: open_clip.CLIP, peak: float = PEAK) -> None:
+        inner = [p for name, p in model.named_parameters() if "resblocks" in name and p.ndim == 2]
+        known = {id(p) for p in inner}
+        outer = [p for p in model.parameters() if id(p) not in known]
+        muon = torch.optim.Muon(inner, lr=peak, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+        self.parts = muon, torch.optim.AdamW(outer, lr=peak, betas=(0.9, 0.98), weight_decay=0.02)
+
+    def step(self, rate: float) -> None:
+        """One update at the learning rate `rate`, after which the gradients are gone."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = rate
+            part.step()
+            part.zero_grad()
+
+    def state_dict(self) -> list[dict]:
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, states: list[dict]) -> None:
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)
+
+
+def tokenizer_of() -> Any:
+    """The tokenizer alone, as `load` returns it."""
+    with tempfile.TemporaryDirectory() as name:
+        _write_tokenizer(Path(name))
+        return open_clip.tokenizer.HFTokenizer(name, context_length=config()["model_cfg"]["text_cfg"]["context_length"])
+
+
+def train_steps(
+    model: open_clip.CLIP, optimiser: Optimiser, deadline: Deadline, state: dict, keep: Any, most: int | None = None
+) -> dict:
+    """Train until the deadline (or `most` steps in all); `keep(state)` is called each minute and at the end."""
+    tokenizer, kept, losses = tokenizer_of(), deadline.spent, []
+    for batch in _batches(state["seed"], state["step"]):
+        if deadline.over or (most is not None and state["step"] >= most):
+            break
+        # Each step has a seed of its own, so that a resumed run sees what an unbroken one would.
+        loss = step_loss(model, tokenizer, batch, torch.Generator().manual_seed(state["step"]))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step(learning_rate(deadline.part, PEAK))
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=float(np.log(100)))
+        losses.append(loss.item())
+        state.update(step=state["step"] + 1, spent=deadline.spent)
+        if deadline.spent - kept > 60:
+            keep(state)
+            progress(f"{NAME} {deadline.part:4.0%}, step {state['step']}, loss {np.mean(losses[-50:]):.3f}")
+            kept = deadline.spent
+    keep(state)
+    return state
+
+
+def train(
+    minutes: float = 60, device: str = "cpu", resume: bool = False, out: Path | None = None, seed: int = SEED
+) -> dict[str, Measure]:
+    """Train for `minutes`, evaluate, and put the result into `out` if it beats what is there.
+
+    A run that was killed goes on where its last checkpoint stood with `resume`; without it, training starts
+    anew. The result stays in build/train/prisma-clip/model either way.
+    """
+    model, point, out = build(seed).to(device), checkpoint(NAME), out or FOLDER
+    optimiser, state = Optimiser(model), {"step": 0, "spent": 0.0, "seed": seed}
+    if resume:
+        state.update(point.load(model, optimiser))
+    deadline = Deadline(minutes, state["spent"])
+    state = train_steps(model, optimiser, deadline, state, lambda s: point.save(model, optimiser, **s))
+    fresh = save(model.float(), point.folder / "model")
+    measures = evaluate(fresh)
+    progress(f"{NAME}: {state['step']} steps of {BATCH} pictures", last=True)
+    for name, measure in measures.items():
+        progress(f"  {name}: {measure}", last=True)
+    _offer(fresh, measures, out)
+    return measures
+
+
+def _offer(fresh: Path, measures: dict[str, Measure], out: Path) -> None:
+    """Copy the files of `fresh` into `out` if they score better than the model there, and say so."""
+    try:
+        shipped = score(evaluate(out))
+    except FileNotFoundError:
+        shipped = 0.0
+    verdict = f"mean of the barred measures {score(measures):.1%}, the model in {out.name} {shipped:.1%}"
+    if score(measures) <= shipped:
+        return progress(f"Not better than the shipped model ({verdict}); it stays in {fresh}.", last=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for file in fresh.iterdir():
+        part = out / f"{file.name}.part"
+        shutil.copyfile(file, part)
+        os.replace(part, out / file.name)
+    progress(f"Better than the shipped model ({verdict}): copied to {out}.", last=True)
+
+
+# --- evaluation -----------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def embed_images(loaded: Loaded, images: Sequence[Any]) -> torch.Tensor:
+    """Unit vectors (n, 128) of PIL pictures, through the shipped preprocessing."""
+    model, preprocess, _ = loaded
+    device = next(model.parameters()).device
+    parts = [torch.stack([preprocess(one) for one in images[i : i + 256]]) for i in range(0, len(images), 256)]
+    return torch.cat([model.encode_image(part.to(device), normalize=True).cpu() for part in parts])
+
+
+@torch.no_grad()
+def embed_texts(loaded: Loaded, texts: Sequence[str]) -> torch.Tensor:
+    """Unit vectors (n, 128) of captions."""
+    model, _, tokenizer = loaded
+    device = next(model.parameters()).device
+    parts = [tokenizer(list(texts[i : i + 512])).to(device) for i in range(0, len(texts), 512)]
+    return torch.cat([model.encode_text(part, normalize=True).cpu() for part in parts])
+
+
+def class_vectors(loaded: Loaded, prompts: Sequence[str] = pictures.PROMPTS) -> torch.Tensor:
+    """One unit vector (64, 128) a colour-shape class, colours slowest: the mean over the prompts."""
+    names = [f"{'an' if c == 'orange' else 'a'} {c} {s}" for c in COLOURS for s in SHAPES]
+    texts = [prompt.format(name) for prompt in prompts for name in names]
+    mean = embed_texts(loaded, texts).reshape(len(prompts), len(names), -1).mean(0)
+    return torch.nn.functional.normalize(mean, dim=-1)
+
+
+def zero_shot(loaded: Loaded, pairs: Sequence[tuple[str, str]], n: int, seed: int) -> Measure:
+    """Top-1 accuracy over all 64 classes on `n` fresh single-toy pictures of `pairs` in turn."""
+    rng = random.Random(seed)
+    chosen = [pairs[i % len(pairs)] for i in range(n)]
+    scenes = [pictures.scene_of(pair, size=rng.choice(SIZES)) for pair in chosen]
+    images = embed_images(loaded, pictures.draw_many(scenes, seed))
+    guesses = (images @ class_vectors(loaded).T).argmax(1).tolist()
+    truth = [COLOURS.index(c) * len(SHAPES) + SHAPES.index(s) for c, s in chosen]
+    return share([guess == true for guess, true in zip(guesses, truth, strict=True)])
+
+
+def retrieval(loaded: Loaded, n: int, seed: int) -> tuple[Measure, Measure]:
+    """R@1 among `n` distinct scenes of two or three toys: picture to caption, caption to picture."""
+    rng = random.Random(seed)
+    scenes = pictures.distinct_scenes(rng, n)
+    texts = embed_texts(loaded, [pictures.caption(scene, rng) for scene in scenes])
+    alike = embed_images(loaded, pictures.draw_many(scenes, seed)) @ texts.T
+    truth = torch.arange(n)
+    return share((alike.argmax(1) == truth).tolist()), share((alike.argmax(0) == truth).tolist())
+
+
+def swapped_colours(loaded: Loaded, n: int, seed: int) -> Measure:
+    """How often the true caption of two toys beats the same words with the colours exchanged."""
+    rng = random.Random(seed)
+    scenes = [pictures.random_scene(rng, (2,)) for _ in range(4 * n)]
+    scenes = [one for one in scenes if len({t.colour for t in one.toys}) == len({t.shape for t in one.toys}) == 2]
+    scenes, seeds = scenes[:n], range(seed, seed + n)
+    # The same seed draws the same words around the toys.
+    true = [pictures.caption(one, random.Random(s)) for one, s in zip(scenes, seeds, strict=True)]
+    false = [pictures.caption(pictures.swap_colours(one), random.Random(s)) for one, s in zip(scenes, seeds, strict=True)]
+    images = embed_images(loaded, pictures.draw_many(scenes, seed))
+    margin = (images * (embed_texts(loaded, true) - embed_texts(loaded, false))).sum(1)
+    return share((margin > 0).tolist())
+
+
+def evaluate(loaded: Loaded | Path = FOLDER, seed: int = 2026, n: int = 500) -> dict[str, Measure]:
+    """Every measure of the model card on pictures drawn from `seed`; `n` cases each. Training seeds are strings
+    that name the model, so no number given here can repeat a training picture."""
+    loaded = load(loaded) if isinstance(loaded, Path) else loaded
+    seen = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in HELD_OUT]
+    to_text, to_image = retrieval(loaded, n, seed + 2)
+    return {
+        "zero-shot, pairs never trained": zero_shot(loaded, HELD_OUT, n, seed),
+        "zero-shot, pairs trained": zero_shot(loaded, seen, n, seed + 1),
+        "image to text R@1": to_text,
+        "text to image R@1": to_image,
+        "true caption beats swapped colours": swapped_colours(loaded, n, seed + 3),
+    }
+
+
+def score(measures: dict[str, Measure]) -> float:
+    """One number to compare two models by: the mean of the three measures that have a bar."""
+    barred = ("zero-shot, pairs never trained", "image to text R@1", "text to image R@1")
+    return sum(measures[name].value for name in barred) / 3
