@@ -38,7 +38,7 @@ def plain_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM both end long work in order: kernels stopped, scratch folders gone, exit code 130."""
+    """Ctrl-C and SIGTERM end long work in order: kernels stopped, scratch folders gone; exit code 130."""
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -80,7 +80,7 @@ def view(title: str, *headings: str) -> Any:
 def doctor(as_json: Json = False) -> None:
     """Check this machine, with a cure for every gap.
 
-    Python, packages, GPU, memory, disk, network and bundled models. Exit code 1 if the bundled tier can't run.
+    Python, packages, GPU, memory, disk, network, bundled models. Exit code 1 if the bundled tier can't run.
     """
     from course_utils import doctor as clinic
 
@@ -126,6 +126,8 @@ def run(
     screen = console()
     with plain_errors():
         paths = runner.resolve(units or [])
+        if not paths:
+            raise ValueError("there are no notebooks yet")
         runner.check_tier(tier)
         out = runner.output_folder(out)
     with interruptible():
@@ -291,6 +293,8 @@ def links(
         changed = colab.rewrite_links(check=check)
     for path in changed:
         typer.echo(f"{'out of date' if check else 'rewritten'}: {path}")
+    if changed and not check:
+        typer.echo("Now `course notebooks` brings the .ipynb in step.")
     if not changed:
         typer.echo("Badges and bootstrap cells are up to date.")
     if check and changed:

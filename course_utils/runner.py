@@ -126,7 +126,8 @@ def kernel_environment(folder: Path, tier: str, mark: str) -> dict[str, str]:
         environment[name] = str(folder / place)
     environment |= {"TEMP": environment["TMPDIR"], "TMP": environment["TMPDIR"], MARK: mark}
     environment |= {"COURSE_TIER": tier, "COURSE_QUIET": "1", "TQDM_DISABLE": "1"}
-    environment.pop("COURSE_OFFLINE", None)
+    for name in ("COURSE_OFFLINE", "MPLBACKEND"):  # a backend that is set keeps figures out of notebooks
+        environment.pop(name, None)
     if tier == "bundled":
         environment["COURSE_OFFLINE"] = "1"
     return environment

@@ -1,0 +1,260 @@
+"""The `course` command: instant help, JSON that parses, plain words and exit code 2 for bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from course_utils import books, bundled, cli, doctor, runner
+
+SOURCE = '# %% [markdown]\n# # A title\n\n# %%\nprint("six", 6)\n'
+
+
+def course(*arguments: str):
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A notebooks folder with one source in it, which the command uses instead of the course's own."""
+    (tmp_path / "7.9_small.py").write_text(SOURCE)
+    defaults = {runner.resolve: 1, books.check: 1, books.sources: 1}
+    for function, count in defaults.items():
+        assert len(function.__defaults__) == count
+        monkeypatch.setattr(function, "__defaults__", (tmp_path,))
+    return tmp_path
+
+
+def test_help_is_instant_and_imports_nothing_heavy() -> None:
+    command = [sys.executable, "-m", "course_utils.cli", "--help"]
+    times = []
+    for _ in range(5):
+        start = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        times.append(time.monotonic() - start)
+    assert done.returncode == 0
+    names = ("doctor", "run", "lab", "vram", "models", "evaluate", "train", "notebooks", "links")
+    assert all(f"  {name} " in done.stdout for name in names)
+    assert min(times) < 0.3  # measured 0.17 on a quiet machine; others may be at work beside us
+    code = "import sys, course_utils.cli as c; print({'torch', 'rich.table', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.stdout.strip() == "set()"
+
+
+def test_every_command_has_help() -> None:
+    for name in ("doctor", "run", "lab", "vram", "models", "evaluate", "train", "notebooks", "links"):
+        result = course(name, "--help")
+        assert result.exit_code == 0 and name in result.output
+
+
+def test_doctor_as_json_and_its_exit_code(monkeypatch) -> None:
+    checks = [doctor.Check("python", "ok", "3.11"), doctor.Check("ffmpeg", "note", "not found", "install it")]
+    monkeypatch.setattr(doctor, "examine", lambda: checks)
+    result = course("doctor", "--json")
+    report = json.loads(result.output)
+    assert result.exit_code == 0 and report["ok"] and report["checks"][1]["cure"] == "install it"
+    assert "The bundled tier runs here" in course("doctor").output
+    checks.append(doctor.Check("torch", "fail", "not installed", "pip install torch"))
+    result = course("doctor")
+    assert result.exit_code == 1 and "pip install torch" in result.output
+    assert json.loads(course("doctor", "--json").output)["ok"] is False
+
+
+def test_vram_as_table_and_json() -> None:
+    setting = ("vram", "--model", "mistral-7b", "--method", "qlora", "--seq", "512", "--batch", "1")
+    table = course(*setting, "--gpu", "t4")
+    assert table.exit_code == 0 and "weights" in table.output and "fits: needs" in table.output
+    report = json.loads(course(*setting, "--gpu", "t4", "--json").output)
+    assert 4 < report["total"] < 8 and report["verdict"]["fits"] is True
+    full = json.loads(
+        course("vram", "--model", "mistral-7b", "--method", "full", "--gpu", "t4", "--json").output
+    )
+    assert full["verdict"]["fits"] is False and full["verdict"]["advice"]
+
+
+def test_models_as_table_and_json() -> None:
+    rows = json.loads(course("models", "--json").output)
+    chosen = [row for row in rows if row["chosen"]]
+    assert {row["role"] for row in chosen} == {"image-text", "speech", "chat", "embedding"}
+    assert all(row["reason"] for row in chosen) and len(rows) > len(chosen)
+    table = course("models").output
+    assert "prisma-clip" in table and "chosen" in table and "licence" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("vram", "--model", "nope", "--method", "qlora", "--gpu", "t4"), "mistral-7b"),
+        (("vram", "--model", "mistral-7b", "--method", "nope", "--gpu", "t4"), "qlora"),
+        (("vram", "--model", "mistral-7b", "--method", "qlora", "--gpu", "nope"), "t4"),
+        (("vram", "--model", "mistral-7b", "--method", "qlora", "--seq", "0", "--gpu", "t4"), "at least 1"),
+        (("vram", "--model", "mistral-7b", "--method", "qlora", "--seq", "many"), "seq"),
+        (("vram",), "--model"),
+        (("run", "8.8"), "no notebook for '8.8'"),
+        (("run", "--tier", "huge"), "bundled, small, full"),
+        (("run", "--out", "/dev/null/x"), "another folder"),
+        (("notebooks", "8.8"), "no notebook"),
+        (("train", "prisma-opera"), "prisma-clip, prisma-whisper, prisma-lm"),
+        (("frobnicate",), "No such command"),
+        (("doctor", "--frob"), "No such option"),
+    ],
+)
+def test_bad_input_is_answered_plainly(folder, arguments, said) -> None:
+    result = course(*arguments)
+    assert result.exit_code == 2
+    assert said in result.output and "Traceback" not in result.output
+
+
+def test_a_wrong_tier_in_the_environment_is_bad_input(monkeypatch) -> None:
+    monkeypatch.setenv("COURSE_TIER", "huge")
+    result = course("models")
+    assert result.exit_code == 2 and "huge" in result.output
+
+
+def test_run_shows_a_table_and_writes_pages(folder: Path, tmp_path: Path) -> None:
+    result = course("run", "7.9", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert all(
+        word in result.output for word in ("7.9_small", "wall time", "peak memory", "bundled", "passed")
+    )
+    assert "six 6" in (tmp_path / "out" / "7.9_small.html").read_text()
+
+
+def test_run_fails_with_notebook_cell_and_cause(folder: Path, tmp_path: Path) -> None:
+    (folder / "7.8_bad.py").write_text("# %%\n1\n\n# %%\nprice = stock['cube']\n")
+    result = course("run", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    said = " ".join(result.output.split())
+    assert "7.8_bad failed in cell [2] `price = stock['cube']`: NameError: name 'stock'" in said
+    assert "7.9_small: 1 cells" in said
+
+
+def test_notebooks_builds_and_checks(folder: Path) -> None:
+    before = course("notebooks", "--check")
+    assert before.exit_code == 1 and "7.9_small.ipynb is missing" in before.output
+    assert course("notebooks").exit_code == 0
+    assert course("notebooks", "--check").exit_code == 0
+    (folder / "7.9_small.py").write_text(SOURCE.replace("6)", "7)"))
+    after = course("notebooks", "--check", "7.9")
+    assert after.exit_code == 1 and "cell 2 differs in its source" in after.output
+
+
+def test_a_build_that_fails_names_the_cell_and_others_are_built(folder: Path) -> None:
+    (folder / "7.8_bad.py").write_text("# %%\n1 / 0\n")
+    result = course("notebooks")
+    assert result.exit_code == 1
+    assert "7.8_bad failed in cell [1]" in result.output and "built 7.9_small.ipynb" in result.output
+
+
+def test_links_check_says_what_is_out_of_date(folder: Path, monkeypatch) -> None:
+    from course_utils import colab
+
+    monkeypatch.setattr(colab.rewrite_links, "__defaults__", (folder, False))
+    page = folder / "7.9_small.py"
+    page.write_text('# %% [markdown] tags=["badge"]\n# # A title\n')
+    result = course("links", "--check")
+    assert result.exit_code == 1 and "7.9_small.py" in result.output and "colab" not in page.read_text()
+    assert course("links").exit_code == 0 and "colab" in page.read_text()
+    assert course("links", "--check").exit_code == 0
+
+
+def test_train_passes_its_options_on(monkeypatch) -> None:
+    got = {}
+
+    class Recipe:
+        @staticmethod
+        def train(**options):
+            got.update(options)
+            return Path("build/train/prisma-lm")
+
+    monkeypatch.setattr(cli, "_recipe", lambda name: Recipe)
+    result = course("train", "prisma-lm", "--minutes", "0.5", "--resume")
+    assert result.exit_code == 0 and "build/train/prisma-lm" in result.output
+    assert got == {"device": "cpu", "resume": True, "minutes": 0.5}
+
+
+@pytest.mark.parametrize("name", bundled.NAMES)
+def test_every_bundled_model_has_a_recipe_with_these_options(name: str) -> None:
+    import inspect
+
+    parameters = inspect.signature(cli._recipe(name).train).parameters
+    assert {"minutes", "device", "resume"} <= set(parameters)
+
+
+def test_evaluate_as_table_and_json(monkeypatch) -> None:
+    from course_utils.prisma import training
+
+    def evaluate_all(seed: int) -> dict:
+        return {"prisma-lm": {"orders answered": training.share([True] * (50 + seed) + [False] * 3)}}
+
+    evaluation = types.ModuleType("course_utils.prisma.evaluate")
+    evaluation.evaluate_all = evaluate_all
+    monkeypatch.setitem(sys.modules, evaluation.__name__, evaluation)
+    monkeypatch.setattr(sys.modules["course_utils.prisma"], "evaluate", evaluation, raising=False)
+    report = json.loads(course("evaluate", "--seed", "11", "--json").output)
+    assert report["prisma-lm"]["orders answered"]["n"] == 64
+    assert "orders answered" in course("evaluate").output
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent the POSIX way")
+def test_sigterm_ends_long_work_in_order() -> None:
+    before, ended = signal.getsignal(signal.SIGTERM), []
+    with pytest.raises(typer.Exit) as caught, cli.interruptible():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            ended.append("cleaned up")
+    assert caught.value.exit_code == 130 and ended == ["cleaned up"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="JupyterLab takes the command's place only on POSIX")
+def test_lab_listens_on_loopback_only_and_wants_its_token(tmp_path: Path) -> None:
+    config = {"ServerApp": {"allow_root": True, "open_browser": False}}
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "jupyter_server_config.json").write_text(json.dumps(config))
+    env = os.environ | {"JUPYTER_RUNTIME_DIR": str(tmp_path / "run"), "HOME": str(tmp_path)}
+    env |= {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_DATA_DIR": str(tmp_path / "data")}
+    log = (tmp_path / "log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "course_utils.cli", "lab"], env=env, stdout=log, stderr=log
+    )
+    try:
+        server = _server(tmp_path / "run", process)
+        listening = [
+            c.laddr.ip for c in psutil.Process(process.pid).net_connections() if c.status == "LISTEN"
+        ]
+        assert listening and set(listening) <= {"127.0.0.1", "::1"}
+        place = f"http://127.0.0.1:{server['port']}/api/contents"
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(place, timeout=20)
+        answer = urllib.request.urlopen(f"{place}?token={server['token']}", timeout=20)
+        assert "notebooks" in [entry["name"] for entry in json.load(answer)["content"]]
+        assert "/lab/tree/notebooks" in (tmp_path / "log").read_text()
+    finally:
+        process.terminate()
+        process.wait(30)
+        log.close()
+
+
+def _server(runtime: Path, process: subprocess.Popen) -> dict:
+    """What a starting Jupyter server writes about itself: port and token."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        for file in runtime.glob("jpserver-*.json"):
+            if text := file.read_text():
+                return json.loads(text)
+        time.sleep(0.2)
+    raise AssertionError(f"JupyterLab didn't start: {(runtime.parent / 'log').read_text()}")
