@@ -20,13 +20,14 @@ class OfflineError(ConnectionError):
         )
 
 
-def _on(variable: str) -> bool:
+def is_on(variable: str) -> bool:
+    """Whether an environment variable is set to 1, on, yes or true."""
     return os.environ.get(variable, "").strip().lower() in {"1", "on", "yes", "true"}
 
 
 def is_offline() -> bool:
     """Whether someone asked for no network use at all (COURSE_OFFLINE or HF_HUB_OFFLINE)."""
-    return _on("COURSE_OFFLINE") or _on("HF_HUB_OFFLINE")
+    return is_on("COURSE_OFFLINE") or is_on("HF_HUB_OFFLINE")
 
 
 def hub_address() -> str:

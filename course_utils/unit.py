@@ -10,7 +10,7 @@ import textwrap
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from course_utils import loaders, offline, settings, tiers
+from course_utils import catalogue, loaders, offline, settings, tiers
 from course_utils.hardware import Hardware, detect
 from course_utils.tiers import Choice
 
@@ -59,10 +59,11 @@ class Unit:
         if role not in self.choices:
             self.choices[role] = tiers.choose(role, self.hardware)
         if role not in self._loaded:
-            made = loaders.load(self.choices[role], self.hardware)
-            if made.tier != self.choices[role].tier:
-                self.choices[role] = tiers.choose(role, self.hardware, made.tier)
-            self._loaded[role] = made
+            wanted = self.choices[role]
+            made = self._loaded[role] = loaders.load(wanted, self.hardware)
+            if made.tier != wanted.tier:
+                model = catalogue.find(role, made.tier)
+                self.choices[role] = Choice(role, made.tier, model, f"instead of {wanted.model.id}")
         return self._loaded[role]
 
 
@@ -80,7 +81,7 @@ def open_unit(name: str, tier: str | None = None) -> Unit:
     hardware = detect()
     if not hardware.network:
         _hub_offline(True)
-    seed_everything(settings.SEED)
+    seed_everything()
     loaders.quiet_libraries()
     unit = Unit(str(name), hardware, _choose_all(plan.roles, hardware, tier), _scratch(str(name)))
     print(card(unit))
@@ -90,8 +91,9 @@ def open_unit(name: str, tier: str | None = None) -> Unit:
 def prepare() -> None:
     """Settings that must stand before the libraries are imported: writable caches, offline mode."""
     _writable_caches()
+    _hub_offline(False)  # an earlier call may have found no network
     _hub_offline(offline.is_offline())
-    if offline._on("COURSE_OFFLINE"):
+    if offline.is_on("COURSE_OFFLINE"):
         offline.close_sockets()
 
 
@@ -118,15 +120,15 @@ _set_by_us = False
 def _hub_offline(on: bool) -> None:
     """Tell huggingface_hub and transformers not to try the network, or take back what we told them."""
     global _set_by_us
-    if on and not offline._on("HF_HUB_OFFLINE"):
+    if on and not offline.is_on("HF_HUB_OFFLINE"):
         os.environ["HF_HUB_OFFLINE"], _set_by_us = "1", True
     elif not on and _set_by_us:
         os.environ["HF_HUB_OFFLINE"], _set_by_us = "0", False
     if "huggingface_hub.constants" in sys.modules:  # it reads the variable only once, when imported
-        sys.modules["huggingface_hub.constants"].HF_HUB_OFFLINE = offline._on("HF_HUB_OFFLINE")
+        sys.modules["huggingface_hub.constants"].HF_HUB_OFFLINE = offline.is_on("HF_HUB_OFFLINE")
 
 
-def seed_everything(seed: int) -> None:
+def seed_everything(seed: int = settings.SEED) -> None:
     """Seed Python's, NumPy's and PyTorch's random numbers."""
     import numpy as np
     import torch
@@ -175,7 +177,7 @@ def _network(hardware: Hardware) -> str:
         return f"{offline.hub_address()} answers"
     return (
         "switched off (COURSE_OFFLINE)"
-        if offline._on("COURSE_OFFLINE")
+        if offline.is_on("COURSE_OFFLINE")
         else "none; everything here works without"
     )
 

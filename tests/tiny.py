@@ -129,3 +129,16 @@ def clip(folder: Path, weights: str = "open_clip_model.safetensors") -> dict[str
     state = CLIP(32, vision | {"head_width": 32}, text).state_dict()
     save_file(state, folder / weights)
     return contents(folder)
+
+
+def prisma(root: Path) -> Path:
+    """Untrained stand-ins for the bundled models, made by the builders that make the real ones."""
+    from course_utils import bundled
+    from course_utils.prisma import clip, lm, whisper
+
+    tokenizer = lm.build_tokenizer()
+    lm.save(lm.build(tokenizer), tokenizer, root / "prisma-lm")
+    whisper.save(whisper.build(), root / "prisma-whisper")
+    clip.save(clip.build(), root / "prisma-clip")
+    bundled.write_sums(root)
+    return root

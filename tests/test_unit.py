@@ -1,0 +1,228 @@
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from course_utils import bundled, catalogue, loaders, tiers, unit
+from course_utils.hardware import Hardware
+from course_utils.settings import SEED
+from course_utils.unit import UNITS, open_unit
+
+LAPTOP = Hardware("cpu", "float32", "this CPU has no fast 16-bit units", 16, 10, cores=8, network=True)
+EMULATED = "compute capability 7.5 is below 8.0, so bfloat16 would be emulated"
+CARD = {"gpu": "Tesla T4", "gpu_total_gb": 14.75, "gpu_free_gb": 14.6, "capability": (7, 5)}
+T4 = replace(LAPTOP, device="cuda", dtype="float16", dtype_reason=EMULATED, **CARD)
+MACHINES = {"laptop": LAPTOP, "offline": replace(LAPTOP, network=False), "t4": T4}
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A function that puts the course on another machine."""
+
+    def put(hardware: Hardware) -> None:
+        monkeypatch.setattr(unit, "detect", lambda: hardware)
+
+    put(LAPTOP)
+    return put
+
+
+def python(code: str, **environment: str) -> str:
+    """What a fresh Python prints; fails on anything on stderr."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "COURSE_", "MPL", "XDG"))}
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", code], env=clean | environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout
+
+
+# ---------------------------------------------------------------- the card
+
+
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("where", MACHINES)
+@pytest.mark.parametrize("tier", [None, "bundled"])
+def test_the_card_is_a_small_box_of_plain_text(machine, capsys, name, where, tier):
+    machine(MACHINES[where])
+    opened = open_unit(name, tier)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 14
+    assert {len(line) for line in lines} == {unit.WIDTH}
+    assert lines[0].startswith("┌ Unit " + name) and lines[-1].startswith("└")
+    text = "\n".join(lines)
+    for role, choice in opened.choices.items():
+        assert f"│ {role} " in text and choice.model.id in text
+    assert "about" in text and "minutes" in text
+
+
+def test_the_card_tells_machine_number_format_and_download(machine, capsys):
+    machine(T4)
+    open_unit("7.2")
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Tesla T4, 14.6 of 14.8 GiB free" in text
+    assert "float16: compute capability 7.5 is below 8.0" in text
+    assert "chat full: Qwen/Qwen2.5-7B-Instruct (15 GiB free)" in text
+    assert "15.3 GB when first used: Qwen/Qwen2.5-7B-Instruct 15.2 GB" in text
+    assert "and 26 to download at 10 MB/s" in text
+
+
+def test_without_a_network_the_card_promises_no_download(machine, capsys):
+    machine(MACHINES["offline"])
+    open_unit("7.1")
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "download nothing" in text and "network none; everything here works without" in text
+    assert "bundled models know only the shop Prisma" in text
+
+
+# ---------------------------------------------------------------- what it returns
+
+
+def test_a_unit_has_what_a_notebook_needs(machine, capsys):
+    opened = open_unit("7.1")
+    assert set(opened.choices) == {"image-text", "speech", "embedding"}
+    assert (opened.hardware, opened.device, opened.seed) == (LAPTOP, "cpu", SEED)
+    (opened.folder / "notes.txt").write_text("x")
+    assert open_unit("7.1").folder != opened.folder
+
+
+def test_unknown_units_are_named():
+    with pytest.raises(ValueError, match=r"There is no unit '7.9'. Units are 7.1 \(Multimodal AI\)"):
+        open_unit("7.9")
+
+
+def test_a_misspelt_tier_is_told_before_anything_slow(monkeypatch):
+    monkeypatch.setattr(unit, "detect", lambda: pytest.fail("looked at the machine first"))
+    with pytest.raises(ValueError, match="bundled, small, full"):
+        open_unit("7.1", tier="tiny")
+
+
+def test_opening_seeds_everything(machine, capsys):
+    def draw():
+        open_unit("7.4")
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    assert draw() == draw()
+
+
+def test_what_one_model_takes_is_not_offered_to_the_next(machine, capsys):
+    machine(replace(T4, gpu_total_gb=14, gpu_free_gb=13.5))
+    choices = open_unit("7.3").choices
+    assert choices["chat"].tier == "full"
+    assert (choices["image-text"].tier, choices["image-text"].reason) == (
+        "small",
+        "not full: it needs 2.5 GiB, 1.5 are free",
+    )
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    return tiny.prisma(tmp_path_factory.mktemp("models"))
+
+
+def test_models_are_loaded_once(machine, monkeypatch, untrained, capsys):
+    monkeypatch.setattr(bundled, "MODELS", untrained)
+    opened = open_unit("7.1", "bundled")
+    speech = opened.load("speech")
+    assert isinstance(speech, loaders.Speech)
+    assert opened.load("speech") is speech
+
+
+def test_a_role_beyond_the_plan_can_be_loaded(machine, monkeypatch, untrained, capsys):
+    monkeypatch.setattr(bundled, "MODELS", untrained)
+    machine(MACHINES["offline"])
+    opened = open_unit("7.4")
+    assert isinstance(opened.load("embedding"), loaders.Embedder)
+    assert opened.choices["embedding"].tier == "bundled"
+
+
+def test_after_a_fallback_the_choice_tells_the_truth(machine, monkeypatch, untrained, capsys):
+    monkeypatch.setattr(bundled, "MODELS", untrained)
+    opened = open_unit("7.4")
+    assert opened.choices["chat"].tier == "small"
+    assert opened.load("chat").tier == "bundled"  # the tests run offline
+    assert opened.choices["chat"] == tiers.Choice(
+        "chat", "bundled", catalogue.find("chat", "bundled"), "instead of Qwen/Qwen2.5-0.5B-Instruct"
+    )
+    assert "the course runs offline" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- what it does to the process
+
+
+def test_offline_is_set_before_the_hub_is_imported():
+    out = python(
+        """
+import socket
+from course_utils import open_unit
+unit = open_unit("7.4")
+import huggingface_hub.constants, os
+print(huggingface_hub.constants.HF_HUB_OFFLINE, os.environ["HF_HUB_OFFLINE"])
+try:
+    socket.create_connection(("192.0.2.1", 80), timeout=1)
+except ConnectionError as error:
+    print(error)
+""",
+        COURSE_OFFLINE="1",
+    )
+    assert "True 1" in out and "unset COURSE_OFFLINE" in out
+    assert "switched off (COURSE_OFFLINE)" in out
+
+
+def test_the_hub_is_told_when_there_is_no_network_and_when_it_is_back(machine, monkeypatch, capsys):
+    from huggingface_hub import constants
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    machine(MACHINES["offline"])
+    open_unit("7.4")
+    assert constants.HF_HUB_OFFLINE is True
+    machine(LAPTOP)
+    open_unit("7.4")
+    assert constants.HF_HUB_OFFLINE is False
+
+
+def test_a_users_own_offline_setting_is_kept(machine, monkeypatch, capsys):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    open_unit("7.4")
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_the_scratch_folder_is_gone_afterwards():
+    out = python(
+        'from course_utils import open_unit; u = open_unit("7.4")\n'
+        '(u.folder / "x").write_text("x"); print(u.folder)',
+        COURSE_OFFLINE="1",
+    )
+    folder = Path(out.splitlines()[-1])
+    assert folder.name.startswith("genai-7.4-") and not folder.exists()
+
+
+def test_a_home_that_cannot_be_written_is_no_trouble():
+    out = python(
+        """
+from course_utils import open_unit
+open_unit("7.4")
+import matplotlib, os
+from pathlib import Path
+for path in (matplotlib.get_cachedir(), os.environ["HF_HOME"], os.environ["NUMBA_CACHE_DIR"]):
+    Path(path).mkdir(parents=True, exist_ok=True)
+    (Path(path) / "probe").write_text("x")
+    (Path(path) / "probe").unlink()
+    print("writable", path)
+""",
+        COURSE_OFFLINE="1",
+        HOME="/proc/nowhere",
+    )
+    assert out.count("writable") == 3 and "/proc/nowhere" not in out
