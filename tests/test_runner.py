@@ -44,15 +44,12 @@ def gone(pid: int, within: float = 5.0) -> bool:
     return False
 
 
-def scratch_folders() -> set[str]:
-    return {p.name for p in Path(tempfile.gettempdir()).glob("course-run-*")}
-
-
-def test_all_run_although_one_fails_and_the_failure_is_named(tmp_path: Path) -> None:
+def test_all_run_although_one_fails_and_the_failure_is_named(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     folder = tmp_path / "a folder with spaces"
     bad = write(folder, "9.1_bad", "a = 1", "# a comment\nb = a / 0\nprint(b)", "print('never')")
     good = write(folder, "9.2_good", "print('hel' + 'lo')", "import os; os.path.basename(os.getcwd())")
-    before = scratch_folders()
     first, second = runner.run([bad, good], out=tmp_path / "out", console=Console(quiet=True))
     assert first.failure == runner.Failure(2, "# a comment", "ZeroDivisionError: division by zero")
     words = runner.describe(first)
@@ -64,7 +61,7 @@ def test_all_run_although_one_fails_and_the_failure_is_named(tmp_path: Path) -> 
     assert "ZeroDivisionError" in Path(first.html).read_text()
     saved = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [r["notebook"] for r in saved] == ["9.1_bad", "9.2_good"] and saved[0]["failure"]["cell"] == 2
-    assert scratch_folders() == before
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_memory_counts_the_kernel_and_its_children(tmp_path: Path) -> None:
@@ -135,10 +132,10 @@ def test_ctrl_c_stops_the_kernel_and_removes_the_scratch_folder(tmp_path: Path) 
     path = write(tmp_path, "9.9_long", cell)
     code = "import sys; from pathlib import Path; from course_utils import runner\n"
     code += "runner.run([Path(sys.argv[1])], out=Path(sys.argv[2]))"
-    before = scratch_folders()
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(path), str(tmp_path / "out")], stderr=subprocess.PIPE
-    )
+    (tmp_path / "temporary").mkdir()
+    env = os.environ | {"TMPDIR": str(tmp_path / "temporary")}
+    command = [sys.executable, "-c", code, str(path), str(tmp_path / "out")]
+    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + 60
         while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
@@ -149,7 +146,7 @@ def test_ctrl_c_stops_the_kernel_and_removes_the_scratch_folder(tmp_path: Path) 
         process.kill()
     assert process.returncode != 0 and b"KeyboardInterrupt" in said
     assert gone(int(pid_file.read_text()))
-    assert scratch_folders() == before
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_units_are_found_by_number_name_and_path(tmp_path: Path) -> None:
