@@ -10,7 +10,7 @@ import random
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ def vocabulary() -> tuple[str, ...]:
 
 def config() -> dict[str, Any]:
     """The contents of open_clip_config.json: 2.2 million parameters, 64 pixels, patches of 8."""
-    vision = {"image_size": 64, "patch_size": 8, "width": 160, "layers": 5, "head_width": 32, "pool_type": "avg"}
+    vision = {"image_size": 64, "patch_size": 8, "width": 160, "layers": 5, "head_width": 32}
+    vision["pool_type"] = "avg"
     text = {"context_length": 32, "vocab_size": len(vocabulary()), "width": 128, "heads": 4, "layers": 3}
     text["hf_tokenizer_name"] = NAME  # makes open_clip read the tokenizer from the same folder
     half = [0.5, 0.5, 0.5]
@@ -105,7 +106,8 @@ def load(folder: Path = FOLDER) -> Loaded:
     """
     for file in ("open_clip_config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / file).is_file():
-            raise FileNotFoundError(f"{folder / file} is missing. Restore it (`git checkout {folder}`) or train it.")
+            cure = f"Restore it (`git checkout -- {folder}`) or run `course train {NAME}`."
+            raise FileNotFoundError(f"{folder / file} is missing. {cure}")
     model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
     return model.eval(), preprocess, open_clip.get_tokenizer(f"local-dir:{folder}")
 
@@ -164,7 +166,7 @@ class MaskedClipLoss(open_clip.ClipLoss):
 
 
 def _tokens(tokenizer: Any, texts: list[str], generator: torch.Generator) -> torch.Tensor:
-    """Token ids (n, longest): a tenth of the filler words are hidden, so that [unk] learns to mean nothing."""
+    """Token ids (n, longest); a tenth of the filler words are hidden, so that [unk] comes to mean nothing."""
     ids = tokenizer(texts)
     words = vocabulary()
     content = {*COLOURS, *SHAPES, *(f"{s}s" for s in SHAPES), *SIZES, *pictures.MEANT, *words[:3], words[-1]}
@@ -188,7 +190,9 @@ def _encode_short(model: open_clip.CLIP, tokens: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(last @ model.text_projection, dim=-1)
 
 
-def step_loss(model: open_clip.CLIP, tokenizer: Any, batch: tuple, generator: torch.Generator) -> torch.Tensor:
+def step_loss(
+    model: open_clip.CLIP, tokenizer: Any, batch: tuple, generator: torch.Generator
+) -> torch.Tensor:
     """The loss of one batch: each picture meets its complete and its partial caption."""
     images, texts, masks = batch
     device = next(model.parameters()).device.type
@@ -234,13 +238,19 @@ def tokenizer_of() -> Any:
     """The tokenizer alone, as `load` returns it."""
     with tempfile.TemporaryDirectory() as name:
         _write_tokenizer(Path(name))
-        return open_clip.tokenizer.HFTokenizer(name, context_length=config()["model_cfg"]["text_cfg"]["context_length"])
+        length = config()["model_cfg"]["text_cfg"]["context_length"]
+        return open_clip.tokenizer.HFTokenizer(name, context_length=length)
 
 
 def train_steps(
-    model: open_clip.CLIP, optimiser: Optimiser, deadline: Deadline, state: dict, keep: Any, most: int | None = None
+    model: open_clip.CLIP,
+    optimiser: Optimiser,
+    deadline: Deadline,
+    state: dict,
+    keep: Callable[[dict], None],
+    most: int | None = None,
 ) -> dict:
-    """Train until the deadline (or `most` steps in all); `keep(state)` is called each minute and at the end."""
+    """Train until the deadline or `most` steps in all; `keep(state)` is called each minute and at the end."""
     tokenizer, kept, losses = tokenizer_of(), deadline.spent, []
     for batch in _batches(state["seed"], state["step"]):
         if deadline.over or (most is not None and state["step"] >= most):
@@ -310,8 +320,8 @@ def embed_images(loaded: Loaded, images: Sequence[Any]) -> torch.Tensor:
     """Unit vectors (n, 128) of PIL pictures, through the shipped preprocessing."""
     model, preprocess, _ = loaded
     device = next(model.parameters()).device
-    parts = [torch.stack([preprocess(one) for one in images[i : i + 256]]) for i in range(0, len(images), 256)]
-    return torch.cat([model.encode_image(part.to(device), normalize=True).cpu() for part in parts])
+    pixels = torch.stack([preprocess(one) for one in images]).split(256)
+    return torch.cat([model.encode_image(part.to(device), normalize=True).cpu() for part in pixels])
 
 
 @torch.no_grad()
@@ -319,8 +329,8 @@ def embed_texts(loaded: Loaded, texts: Sequence[str]) -> torch.Tensor:
     """Unit vectors (n, 128) of captions."""
     model, _, tokenizer = loaded
     device = next(model.parameters()).device
-    parts = [tokenizer(list(texts[i : i + 512])).to(device) for i in range(0, len(texts), 512)]
-    return torch.cat([model.encode_text(part, normalize=True).cpu() for part in parts])
+    parts = tokenizer(list(texts)).split(512)
+    return torch.cat([model.encode_text(part.to(device), normalize=True).cpu() for part in parts])
 
 
 def class_vectors(loaded: Loaded, prompts: Sequence[str] = pictures.PROMPTS) -> torch.Tensor:
@@ -356,19 +366,22 @@ def swapped_colours(loaded: Loaded, n: int, seed: int) -> Measure:
     """How often the true caption of two toys beats the same words with the colours exchanged."""
     rng = random.Random(seed)
     scenes = [pictures.random_scene(rng, (2,)) for _ in range(4 * n)]
-    scenes = [one for one in scenes if len({t.colour for t in one.toys}) == len({t.shape for t in one.toys}) == 2]
-    scenes, seeds = scenes[:n], range(seed, seed + n)
+    # With the same colour or the same shape twice, the exchange would change nothing.
+    scenes = [one for one in scenes if not set(one.toys[0].pair) & set(one.toys[1].pair)][:n]
     # The same seed draws the same words around the toys.
-    true = [pictures.caption(one, random.Random(s)) for one, s in zip(scenes, seeds, strict=True)]
-    false = [pictures.caption(pictures.swap_colours(one), random.Random(s)) for one, s in zip(scenes, seeds, strict=True)]
+    true = [pictures.caption(one, random.Random(seed + i)) for i, one in enumerate(scenes)]
+    swapped = map(pictures.swap_colours, scenes)
+    false = [pictures.caption(one, random.Random(seed + i)) for i, one in enumerate(swapped)]
     images = embed_images(loaded, pictures.draw_many(scenes, seed))
     margin = (images * (embed_texts(loaded, true) - embed_texts(loaded, false))).sum(1)
     return share((margin > 0).tolist())
 
 
 def evaluate(loaded: Loaded | Path = FOLDER, seed: int = 2026, n: int = 500) -> dict[str, Measure]:
-    """Every measure of the model card on pictures drawn from `seed`; `n` cases each. Training seeds are strings
-    that name the model, so no number given here can repeat a training picture."""
+    """Every measure of the model card on pictures drawn from `seed`; `n` cases each.
+
+    Training seeds are strings that name the model, so no number given here repeats a training picture.
+    """
     loaded = load(loaded) if isinstance(loaded, Path) else loaded
     seen = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in HELD_OUT]
     to_text, to_image = retrieval(loaded, n, seed + 2)

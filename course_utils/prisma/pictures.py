@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES
+from course_utils.prisma.shop import COLOURS, SHAPES, SIZES
 
 # Radius of a toy's bounding sphere, as a part of the picture's side.
 RADII = {"small": (0.125, 0.145), "medium": (0.165, 0.185), "large": (0.225, 0.26)}
@@ -26,7 +26,7 @@ HSV = {
     "blue": ((0.58, 0.64), (0.75, 0.95), (0.75, 0.95)),
     "purple": ((0.75, 0.81), (0.6, 0.85), (0.55, 0.8)),
     "white": ((0.0, 1.0), (0.0, 0.04), (0.95, 1.0)),
-    "black": ((0.0, 1.0), (0.0, 0.25), (0.07, 0.13)),
+    "black": ((0.0, 1.0), (0.0, 0.25), (0.09, 0.15)),
 }
 OPPOSITE = {"left of": "right of", "above": "below", "in front of": "behind"}
 RELATIONS = (*OPPOSITE, *OPPOSITE.values())
@@ -63,7 +63,7 @@ class Scene:
         if not 1 <= len(self.toys) <= 3:
             raise ValueError(f"a scene holds one to three toys, not {len(self.toys)}")
         if len(self.toys) > 1 and self.relation not in OPPOSITE:
-            raise ValueError(f"several toys need a relation out of {', '.join(OPPOSITE)}, not {self.relation}")
+            raise ValueError(f"several toys need a relation ({', '.join(OPPOSITE)}), not {self.relation}")
 
     @property
     def key(self) -> tuple:
@@ -151,7 +151,7 @@ REQUESTS = (
     "where is {}",
     "how much is {}",
 )
-PLURALS = ("do you have any {}", "are there any {}", "how many {} are left", "two {} please", "{} please", "{}")
+PLURALS = ("do you have any {}", "are there any {}", "how many {} are left", "two {} please", "{} please")
 WORDS_BETWEEN = {
     "left of": ("left of", "to the left of", "on the left of"),
     "right of": ("right of", "to the right of", "on the right of"),
@@ -161,8 +161,14 @@ WORDS_BETWEEN = {
     "behind": ("behind", "in back of"),
 }
 # The other words that captions are made of, and those that carry the meaning of a relation.
-FRAMES = ("a an the one that is something toy toys two three and then with next to from left right top bottom",)
-MEANT = tuple("left right top bottom above over on below under beneath front before behind back from then".split())
+FRAMES = (
+    "a an the one that is something toy toys two three and then with next to",
+    "from left right top bottom",
+)
+MEANT = (
+    "left", "right", "top", "bottom", "above", "over", "on", "below", "under", "beneath", "front", "before",
+    "behind", "back", "from", "then",
+)  # fmt: skip
 
 
 class Caption(NamedTuple):
@@ -232,7 +238,8 @@ def _partial(scene: Scene, rng: random.Random) -> Caption:
     toy = rng.choice(scene.toys)
     kind = rng.random()
     if kind < 0.3:
-        return Caption(rng.choice(("something {}", "a toy that is {}", "{}")).format(toy.colour), frozenset((toy.colour,)))
+        form = rng.choice(("something {}", "a toy that is {}", "{}"))
+        return Caption(form.format(toy.colour), frozenset((toy.colour,)))
     if kind < 0.6:
         return Caption(rng.choice(("a {}", "a toy {}", "{}")).format(toy.shape), frozenset((toy.shape,)))
     if kind < 0.7:
@@ -244,7 +251,8 @@ def _partial(scene: Scene, rng: random.Random) -> Caption:
     if len(scene.toys) == 1 or kind < 0.85:
         return _name(toy, rng)
     first, second = rng.sample(scene.toys, 2)
-    return _join([_name(first, rng), _name(second, rng)], rng.choice(("{} and {}", "{} with {}", "{} next to {}")))
+    form = rng.choice(("{} and {}", "{} with {}", "{} next to {}"))
+    return _join([_name(first, rng), _name(second, rng)], form)
 
 
 def _dress(stated: Caption, rng: random.Random) -> Caption:
@@ -386,7 +394,7 @@ def _march(
     half = to_light + frame[:, 2]
     half /= np.sqrt((half**2).sum(0))
     shine = np.maximum((normal * half).sum(0), 0) ** 24
-    return np.clip(0.5 - nearest / pixel, 0, 1), np.maximum((normal * to_light).sum(0), 0), shine
+    return np.clip(1 - nearest / pixel, 0, 1), np.maximum((normal * to_light).sum(0), 0), shine
 
 
 def _rgb(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -419,7 +427,7 @@ def _layout(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
 
 def _backgrounds(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """Muted gradients with soft blotches, some with a table edge: (n, size, size, 3) in 0..1."""
-    y, x = np.mgrid[0:1 : size * 1j, 0:1 : size * 1j].astype(np.float32)
+    y, x = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size * 1j].astype(np.float32)
     base = _rgb(_uniform(rng, 0, 1, n), _uniform(rng, 0, 0.28, n), _uniform(rng, 0.3, 0.85, n))
     table = base * _uniform(rng, 0.6, 1.25, n, 1)
     edge = np.where(rng.random(n) < 0.5, _uniform(rng, 0.25, 0.8, n), 2.0)[:, None, None]
@@ -452,12 +460,13 @@ def _shadow(canvas: np.ndarray, centre: np.ndarray, radius: float, strength: flo
     cx, cy = centre[0] + lean * radius, centre[1] + 0.72 * radius
     top, left = max(int(cy) - reach, 0), max(int(cx) - reach, 0)
     y, x = np.ogrid[top : min(int(cy) + reach, size), left : min(int(cx) + reach, size)]
-    blob = np.exp(-(((x - cx) / (0.8 * radius)) ** 2 + ((y - cy) / (0.35 * radius)) ** 2) ** 2)
-    canvas[top : top + y.shape[0], left : left + x.shape[1]] *= (1 - strength * blob)[..., None].astype(np.float32)
+    blob = np.exp(-((((x - cx) / (0.8 * radius)) ** 2 + ((y - cy) / (0.35 * radius)) ** 2) ** 2))
+    keep = (1 - strength * blob)[..., None].astype(np.float32)
+    canvas[top : top + y.shape[0], left : left + x.shape[1]] *= keep
 
 
 def _paste(canvas: np.ndarray, patch: np.ndarray, alpha: np.ndarray, row: int, column: int) -> None:
-    """Blend `patch` (side, side, 3) onto `canvas` in place, its corner at (row, column), cut at the border."""
+    """Blend `patch` (side, side, 3) onto `canvas` in place, its corner at (row, column), cut off outside."""
     size, side = canvas.shape[0], patch.shape[0]
     r0, c0, r1, c1 = max(row, 0), max(column, 0), min(row + side, size), min(column + side, size)
     inside = slice(r0 - row, r1 - row), slice(c0 - column, c1 - column)
@@ -520,8 +529,3 @@ def draw(scene: Scene, size: int = 64, seed: int = 0) -> Image.Image:
 def draw_many(scenes: Sequence[Scene], seed: int = 0, size: int = 64) -> list[Image.Image]:
     """One picture of each scene, as PIL images."""
     return [Image.fromarray(one) for one in draw_batch(scenes, np.random.default_rng(seed), size)]
-
-
-def unseen_pairs() -> tuple[tuple[str, str], ...]:
-    """The colour-shape pairs that prisma-clip never met in training."""
-    return HELD_OUT

@@ -78,7 +78,8 @@ class Checkpoint:
 
         self.folder.mkdir(parents=True, exist_ok=True)
         half_written = self.path.with_suffix(".part")
-        torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), **numbers}, half_written)
+        state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), **numbers}
+        torch.save(state, half_written)
         os.replace(half_written, self.path)
 
     def load(self, model: Any, optimiser: Any) -> dict[str, Any]:
@@ -95,7 +96,8 @@ class Checkpoint:
             model.load_state_dict(state.pop("model"))
             optimiser.load_state_dict(state.pop("optimiser"))
         except Exception as error:
-            raise ValueError(f"{self.path} does not fit this recipe; delete it and train afresh ({error})") from error
+            cure = "delete it and train afresh, without --resume"
+            raise ValueError(f"{self.path} does not fit this recipe; {cure} ({error})") from error
         return state
 
 
