@@ -75,11 +75,9 @@ def test_plan_placeholders_resolve_to_the_arguments(tasks, toolbox):
     for task in tasks:
         results = {}
         for number, step in enumerate(task.steps, 1):
-            argument = re.sub(
-                r"#E(\d+)\.(\w+)",
-                lambda m: results[int(m[1])].fields[m[2]],
-                step.planned,  # noqa: B023
-            )
+            argument = step.planned
+            for name, key in re.findall(r"#E(\d+)\.(\w+)", step.planned):
+                argument = argument.replace(f"#E{name}.{key}", results[int(name)].fields[key])
             assert argument == step.argument, task
             results[number] = toolbox(step.tool, argument)
 
