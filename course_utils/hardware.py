@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,10 +49,11 @@ class Hardware:
 
     def describe(self) -> str:
         """One line for people."""
+        where = {"colab": "Colab: ", "kaggle": "Kaggle: "}.get(self.host, "")
         ram = f"{self.cores} cores, {self.ram_free_gb:.0f} of {self.ram_total_gb:.0f} GiB RAM free"
         if self.device == "cuda":
-            return f"{self.gpu}, {self.gpu_free_gb:.1f} of {self.gpu_total_gb:.1f} GiB free; {ram}"
-        return f"{self.gpu or 'no GPU'}; {ram}"
+            return f"{where}{self.gpu}, {self.gpu_free_gb:.1f} of {self.gpu_total_gb:.1f} GiB free; {ram}"
+        return f"{where}{self.gpu or 'no GPU'}; {ram}"
 
 
 def detect() -> Hardware:
@@ -77,16 +79,29 @@ def _device() -> tuple[str, dict]:
     import torch
 
     if torch.cuda.is_available():
+        name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+        oldest = _oldest_capability()
+        if capability < oldest:  # Kaggle's P100, say: seen by PyTorch, but every kernel fails
+            needs = "this PyTorch needs compute capability {}.{}".format(*oldest)
+            return "cpu", {"gpu": f"{name} is too old ({needs})"}
         free, total = torch.cuda.mem_get_info()
         return "cuda", {
-            "gpu": torch.cuda.get_device_name(),
+            "gpu": name,
             "gpu_total_gb": total / GIB,
             "gpu_free_gb": free / GIB,
-            "capability": torch.cuda.get_device_capability(),
+            "capability": capability,
         }
     if torch.backends.mps.is_available():
         return "mps", {"gpu": "Apple GPU"}
     return "cpu", {}
+
+
+def _oldest_capability() -> tuple[int, int]:
+    """The lowest compute capability that the installed PyTorch has compiled code for."""
+    import torch
+
+    built = [re.match(r"sm_(\d+)(\d)", arch) for arch in torch.cuda.get_arch_list()]
+    return min((int(m[1]), int(m[2])) for m in built if m) if any(built) else (0, 0)
 
 
 def usable_dtype(device: str, capability: tuple[int, int] | None = None) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from course_utils import bundled, catalogue, tiers
+from course_utils import bundled, catalogue, compat, tiers
 from course_utils.catalogue import Model
 from course_utils.downloads import DownloadError, fetch
 from course_utils.hardware import Hardware, detect
@@ -95,7 +95,8 @@ class Speech:
     def transcribe(self, audio: "np.ndarray") -> str:
         """What is said in `audio` (float32, 16 kHz). Beyond 30 s it is transcribed piece by piece."""
         if len(audio) > self.window and self.tier != "bundled":
-            return self.model.transcribe(audio, language="en", fp16=self._fp16)["text"].strip()
+            made = self.model.transcribe(audio, language="en", fp16=self._fp16, temperature=0.0)
+            return made["text"].strip()
         return self.transcribe_many([audio])[0]
 
     def transcribe_many(self, sounds: "Sequence[np.ndarray]") -> list[str]:
@@ -322,6 +323,9 @@ def load_model(model: Model, hardware: Hardware, say: Callable[[str], None] = pr
     loaders = {"image-text": _image_text, "speech": _speech, "chat": _chat, "embedding": _embedder}
     try:
         return loaders[model.role](model, folder, hardware)
+    except ImportError as error:
+        cure = f"Install it (`pip install {error.name or 'the package named above'}`) and restart the kernel."
+        raise DownloadError(f"a package that it needs cannot be imported ({error})", cure) from error
     except (MemoryError, torch.OutOfMemoryError) as error:
         torch.cuda.empty_cache()
         cure = "Restart the kernel, close other notebooks that hold the GPU, and run again."
@@ -365,7 +369,7 @@ def _chat(model: Model, folder: Path, hardware: Hardware) -> Chat:
 
     options = {"dtype": hardware.torch_dtype, "use_safetensors": True, "device_map": {"": hardware.device}}
     if model.quantise == "nf4":
-        options["quantization_config"] = nf4(hardware.torch_dtype)
+        options["quantization_config"] = compat.nf4_config(hardware.torch_dtype)
     net = AutoModelForCausalLM.from_pretrained(folder, **options)
     return Chat(_plain(net.eval()), AutoTokenizer.from_pretrained(folder), model.id, model.tier)
 
@@ -379,18 +383,6 @@ def _plain(net: Any) -> Any:
         bos_token_id=given.bos_token_id, eos_token_id=given.eos_token_id, pad_token_id=given.pad_token_id
     )
     return net
-
-
-def nf4(compute_dtype: "torch.dtype") -> Any:
-    """4-bit NormalFloat with double quantisation, as in QLoRA (arXiv 2305.14314)."""
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute_dtype,
-    )
 
 
 def _embedder(model: Model, folder: Path, hardware: Hardware) -> Embedder:

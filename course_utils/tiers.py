@@ -53,6 +53,8 @@ def obstacle(model: Model, hardware: Hardware, asked: bool = False) -> str | Non
         return None
     if not model.cached_folder and not hardware.network:
         return "no network, and it is not in the cache"
+    if model.quantise and hardware.device == "mps":
+        return "its 4-bit weights need an NVIDIA GPU or a CPU"
     if asked and hardware.device != "cuda":
         needed = PATIENT_CPU_GB if model.tier == "full" else model.memory_gb
         short = hardware.ram_total_gb < needed

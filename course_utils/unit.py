@@ -167,7 +167,7 @@ def card(unit: Unit) -> str:
     title = f" Unit {unit.name}  {UNITS[unit.name].title} "
     lines = [f"┌{title:─<{WIDTH - 2}}┐"]
     for label, text in rows:
-        for i, line in enumerate(textwrap.wrap(text, WIDTH - 16)):
+        for i, line in enumerate(textwrap.wrap(text, WIDTH - 16, break_on_hyphens=False)):
             lines.append(f"│ {label if i == 0 else '':<11} {line:<{WIDTH - 16}} │")
     return "\n".join([*lines, f"└{'':─<{WIDTH - 2}}┘"])
 

@@ -52,6 +52,22 @@ def test_a_t4_gets_float16_with_the_reason(gpu):
     assert "Tesla T4, 14.6 of 14.8 GiB free" in found.describe()
 
 
+def test_a_card_that_this_pytorch_cannot_use_counts_as_none(gpu, monkeypatch):
+    gpu("Tesla P100-PCIE-16GB", (6, 0))
+    monkeypatch.setattr(
+        torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90a", "sm_120", "compute_120"]
+    )
+    found = hardware.detect()
+    assert found.device == "cpu" and found.capability is None and found.gpu_free_gb == 0
+    assert "Tesla P100-PCIE-16GB is too old (this PyTorch needs compute capability 7.5)" in found.describe()
+
+
+def test_a_pytorch_that_lists_no_cards_refuses_none(gpu, monkeypatch):
+    gpu("Tesla P100-PCIE-16GB", (6, 0))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: [])
+    assert hardware.detect().device == "cuda"
+
+
 @pytest.mark.parametrize("capability", [(8, 0), (8, 9), (9, 0), (12, 0)])
 def test_newer_cards_get_bfloat16(gpu, capability):
     gpu("A card", capability)
@@ -118,6 +134,7 @@ def test_cores_respect_the_quota(groups):
 def test_hosted_notebooks_are_recognised(monkeypatch, variable, host):
     monkeypatch.setenv(variable, "x")
     assert hardware._host() == host
+    assert hardware.detect().describe().lower().startswith(f"{host}: ")
 
 
 def test_colab_is_recognised_by_its_package(monkeypatch):

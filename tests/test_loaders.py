@@ -1,6 +1,9 @@
 """Loaders against a hub on loopback, with tiny random checkpoints under the real names."""
 
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -116,6 +119,35 @@ def test_speech(hub, tier):
     texts = made.transcribe_many([audio, audio * 0.1])
     assert len(texts) == 2 and all(isinstance(text, str) for text in texts)
     assert made.transcribe(audio) == texts[0]
+
+
+def test_long_sounds_are_transcribed_piece_by_piece(hub):
+    made, _ = get("speech", "small")
+    audio = np.sin(np.arange(31 * 16_000) / 20).astype(np.float32)
+    with pytest.raises(ValueError, match="hears 30 s at a time and this sound is 31.0 s"):
+        made.mel(audio)
+    assert isinstance(made.transcribe(audio), str)
+
+
+def test_a_fresh_process_prints_no_warning(hub):
+    """What a student sees: the card, the announcements, the answers."""
+    code = """
+import numpy as np
+from PIL import Image
+from course_utils import open_unit
+unit = open_unit("7.1", tier="small")
+unit.load("image-text").encode_images([Image.new("RGB", (9, 9))])
+unit.load("speech").transcribe(np.zeros(16_000, np.float32))
+unit.load("embedding").encode(["hello"])
+chat = open_unit("7.2", tier="full").load("chat")
+chat.complete_many(["hello", "you there"], 4, stop=["!"], temperature=0.7, seed=1)
+print("done", chat.tier)
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("COURSE_")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stderr == ""
+    lines = [line for line in done.stdout.splitlines() if not line.startswith(("┌", "│", "└"))]
+    assert [line.split()[0] for line in lines] == ["Downloading"] * 4 + ["done"]
 
 
 def test_whisper_computes_what_transformers_computes(hub):
@@ -400,6 +432,15 @@ def test_too_little_memory_steps_down(hub, prisma, monkeypatch):
     said = []
     made = loaders.load(choice, MACHINE, say=said.append)
     assert made.tier == "bundled" and "not enough free memory" in said[-1]
+
+
+def test_a_missing_package_steps_down(hub, prisma, monkeypatch):
+    def missing(*_):
+        raise ModuleNotFoundError("No module named 'bitsandbytes'", name="bitsandbytes")
+
+    monkeypatch.setattr("course_utils.compat.nf4_config", missing)
+    made, said = get("chat", "full")
+    assert made.tier == "small" and "`pip install bitsandbytes`" in said
 
 
 def test_every_downloaded_model_of_the_catalogue_is_covered(checkpoints):

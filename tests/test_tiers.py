@@ -108,6 +108,18 @@ def test_a_cpu_that_is_too_small_is_told_so():
     assert choice.reason == "not full: it needs 20 GiB RAM, this machine has 16"
 
 
+def test_apple_gpus_get_no_four_bit_weights():
+    mac = Hardware(
+        "mps", "float16", "", ram_total_gb=64, ram_free_gb=50, cores=10, gpu="Apple GPU", network=True
+    )
+    choice = tiers.choose("chat", mac, "full")
+    assert (choice.tier, choice.reason) == (
+        "small",
+        "not full: its 4-bit weights need an NVIDIA GPU or a CPU",
+    )
+    assert tiers.choose("speech", mac, "full").tier == "full"
+
+
 def test_asking_does_not_conjure_up_a_network():
     choice = tiers.choose("chat", OFFLINE, "small")
     assert choice.tier == "bundled" and "no network" in choice.reason

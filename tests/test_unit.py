@@ -74,7 +74,7 @@ def test_the_card_tells_machine_number_format_and_download(machine, capsys):
     assert "Tesla T4, 14.6 of 14.8 GiB free" in text
     assert "float16: compute capability 7.5 is below 8.0" in text
     assert "chat full: Qwen/Qwen2.5-7B-Instruct (15 GiB free)" in text
-    assert "15.3 GB when first used: Qwen/Qwen2.5-7B-Instruct 15.2 GB" in text
+    assert "15.3 GB when first used: Qwen2.5-7B-Instruct 15.2, all-MiniLM-L6-v2 0.1" in text
     assert "and 26 to download at 10 MB/s" in text
 
 
