@@ -187,10 +187,9 @@ def _download_gb(choices: dict[str, Choice]) -> float:
 
 
 def _download(choices: dict[str, Choice]) -> str:
-    parts = [
-        f"{c.model.id} {c.model.to_download_gb:.1f} GB" for c in choices.values() if c.model.to_download_gb
-    ]
-    return f"{_download_gb(choices):.1f} GB when first used: {', '.join(parts)}" if parts else "nothing"
+    models = [c.model for c in choices.values() if c.model.to_download_gb]
+    parts = ", ".join(f"{m.id.split('/')[-1]} {m.download_gb:.1f}" for m in models)
+    return f"{_download_gb(choices):.1f} GB when first used: {parts}" if parts else "nothing"
 
 
 def _minutes(unit: Unit) -> str:
