@@ -85,27 +85,32 @@ def policy_text(shop: Shop, topic: str) -> str:
     return TOPICS[topic].format(shop.policies[topic])
 
 
-def write_database(shop: Shop, path: Path) -> Path:
-    """Write the shop to a SQLite file with the tables `products`, `orders` and `policies`."""
-    path.unlink(missing_ok=True)
-    with sqlite3.connect(path) as db:
-        db.execute("create table products (name text primary key, size, colour, shape, price int, stock int)")
-        db.execute(
-            "create table orders (number int primary key, customer, quantity int, product text, status,"
-            " foreign key (product) references products (name))"
-        )
-        db.execute("create table policies (topic text primary key, sentence text)")
-        rows = [(p.name, p.size, p.colour, p.shape, p.price, p.stock) for p in shop.products.values()]
-        db.executemany("insert into products values (?, ?, ?, ?, ?, ?)", rows)
-        rows = [(o.number, o.customer, o.quantity, o.product.name, o.status) for o in shop.orders.values()]
-        db.executemany("insert into orders values (?, ?, ?, ?, ?)", rows)
-        db.executemany("insert into policies values (?, ?)", [(t, policy_text(shop, t)) for t in TOPICS])
-    db.close()
-    return path
+def open_database(shop: Shop, path: Path | str = ":memory:") -> sqlite3.Connection:
+    """A SQLite database of the shop with the tables `products`, `orders` and `policies`.
+
+    Without a path it lives in memory. An existing file is replaced.
+    """
+    if path != ":memory:":
+        Path(path).unlink(missing_ok=True)
+    # Agents may call their tools from another thread; every query here is a single read.
+    db = sqlite3.connect(path, check_same_thread=False)
+    db.execute("create table products (name text primary key, size, colour, shape, price int, stock int)")
+    db.execute(
+        "create table orders (number int primary key, customer text, quantity int, product text, status text,"
+        " foreign key (product) references products (name))"
+    )
+    db.execute("create table policies (topic text primary key, sentence text)")
+    rows = [(p.name, p.size, p.colour, p.shape, p.price, p.stock) for p in shop.products.values()]
+    db.executemany("insert into products values (?, ?, ?, ?, ?, ?)", rows)
+    rows = [(o.number, o.customer, o.quantity, o.product.name, o.status) for o in shop.orders.values()]
+    db.executemany("insert into orders values (?, ?, ?, ?, ?)", rows)
+    db.executemany("insert into policies values (?, ?)", [(t, policy_text(shop, t)) for t in TOPICS])
+    db.commit()
+    return db
 
 
 def write_policies(shop: Shop, path: Path) -> Path:
     """Write the policies as a Markdown page, one section a topic."""
     parts = [f"## {topic.capitalize()}\n\n{policy_text(shop, topic).capitalize()}.\n" for topic in TOPICS]
-    path.write_text("# How Prisma works\n\n" + "\n".join(parts), encoding="utf-8")
+    path.write_text("# How Prisma works\n\n" + "\n".join(parts), encoding="utf-8", newline="\n")
     return path

@@ -4,7 +4,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,3 +121,39 @@ def learning_rate(part: float, peak: float, warm: float = 0.02) -> float:
     if part < warm:
         return peak * (part + 1e-3) / (warm + 1e-3)
     return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (part - warm) / (1 - warm))))
+
+
+class MuonAdamW:
+    """Muon (arXiv 2502.16982) for the matrices inside the layers, AdamW for everything else.
+
+    On these small models it needs about half the steps of AdamW alone. `inner(name, parameter)` says which
+    parameters are such matrices.
+    """
+
+    def __init__(
+        self, model: Any, peak: float, inner: Callable[[str, Any], bool], decay: float = 0.01
+    ) -> None:
+        import torch
+
+        # Of tied weights the model names only one, so nothing is updated twice.
+        matrices = [p for name, p in model.named_parameters() if inner(name, p)]
+        others = [p for name, p in model.named_parameters() if not inner(name, p)]
+        self.parts = (
+            torch.optim.Muon(matrices, lr=peak, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=peak, betas=(0.9, 0.95), weight_decay=decay),
+        )
+
+    def step(self, rate: float) -> None:
+        """One update at the learning rate `rate`, after which the gradients are gone."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = rate
+            part.step()
+            part.zero_grad()
+
+    def state_dict(self) -> list[dict]:
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, states: list[dict]) -> None:
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)

@@ -1,0 +1,229 @@
+"""prisma-lm: a small Llama that knows the Prisma shop's tools, and its tokenizer and recipe.
+
+It loads with `AutoModelForCausalLM` and `AutoTokenizer` like any other checkpoint.
+"""
+
+import copy
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from course_utils.prisma import text
+from course_utils.prisma.training import Deadline, MuonAdamW, checkpoint, progress
+from course_utils.settings import SEED
+
+MARKERS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|call|>")
+NAME = "prisma-lm"
+PEAK = 3e-3
+BATCH_TOKENS = 4096
+POOL = 400
+
+# Writes what course_utils.prisma.text writes: turns between markers, tools as `name(argument)` lines.
+CHAT_TEMPLATE = """\
+{%- if tools %}{{ '<|system|>Call a function or answer. Functions:' }}
+{%- for tool in tools %}{{ '\\n' + tool.function.name + '(' }}
+{{- tool.function.parameters.properties.keys() | list | join(', ') }}{{ ')' }}{% endfor %}{{ '<|end|>' }}{% endif %}
+{%- for message in messages %}
+{%- if message.role != 'system' or not tools %}{{ '<|' + message.role + '|>' }}
+{%- for call in message.tool_calls or [] %}{{ '<|call|>{"name": "' + call.function.name + '", "arguments": ' }}
+{{- (call.function.arguments if call.function.arguments is string else call.function.arguments | tojson) + '}' }}
+{%- endfor %}{{ message.content or '' }}{{ '<|end|>' }}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"""
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE in which words, digits and spaces are tokens of their own.
+
+    "red" is the same token after a space, a quote or a bracket, so the model has one thing to copy.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    words = pre_tokenizers.Split(Regex(r"[A-Za-z]+|\d|\s|[^A-Za-z\d\s]+"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=4000,
+        min_frequency=20,
+        special_tokens=list(MARKERS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    corpus = [example.text for example in itertools.islice(text.mixture(SEED), 4000)]
+    tokenizer.train_from_iterator(corpus + [" ".join(text.LEXICON)] * 20, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        additional_special_tokens=list(MARKERS[2:]),
+        chat_template=CHAT_TEMPLATE,
+        padding_side="left",
+        model_max_length=1024,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """The untrained model: 6 layers, 8 heads, 256 wide, tied embeddings, rotary positions."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(SEED)
+    return LlamaForCausalLM(config)
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a Hugging Face model folder with bfloat16 safetensors."""
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """The model in float32 (fastest on most CPUs) and its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+# ---------------------------------------------------------------- training
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, example: text.Example) -> tuple[list[int], list[int]]:
+    """Token ids of an example and its labels; -100 where nothing is to be learned."""
+    ids, labels = [], []
+    for (_, learn), piece in zip(
+        example.pieces, tokenizer([p for p, _ in example.pieces])["input_ids"], strict=True
+    ):
+        ids += piece
+        labels += piece if learn else [-100] * len(piece)
+    return ids, labels
+
+
+def collate(rows: list[tuple[list[int], list[int]]], pad: int) -> dict[str, torch.Tensor]:
+    """Right-padded `input_ids`, `labels`, `attention_mask`, each (rows, longest)."""
+    longest = max(len(ids) for ids, _ in rows)
+    ids = torch.tensor([r + [pad] * (longest - len(r)) for r, _ in rows])
+    labels = torch.tensor([r + [-100] * (longest - len(r)) for _, r in rows])
+    return {"input_ids": ids, "labels": labels, "attention_mask": (ids != pad).long()}
+
+
+def batches(tokenizer: PreTrainedTokenizerFast, seed: int, shares: dict[str, float]) -> Iterator[dict]:
+    """Endless batches of examples of like length, about BATCH_TOKENS tokens each."""
+    rng, examples = random.Random(seed), text.mixture(seed, shares)
+    while True:
+        rows = sorted(
+            (encode(tokenizer, e) for e in itertools.islice(examples, POOL)), key=lambda r: len(r[0])
+        )
+        cut, made = [], []
+        for row in rows:
+            if cut and (len(cut) + 1) * len(row[0]) > BATCH_TOKENS:
+                made.append(cut)
+                cut = []
+            cut.append(row)
+        rng.shuffle(made)  # the last, unfinished cut is dropped
+        yield from (collate(rows, tokenizer.pad_token_id) for rows in made)
+
+
+def token_rows(vocabulary: int, seed: int, done: Callable[[], float]) -> Iterator[dict]:
+    """Rows of random tokens, each row three times over; the repeats have to be copied.
+
+    Rows grow from 3-8 to 3-24 tokens as `done` goes from 0 to 1: short rows teach copying within minutes,
+    and starting with long ones does not teach it at all in that time.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    while True:
+        longest = 8 + int(16 * done())
+        n = int(torch.randint(3, longest + 1, (1,), generator=draw))
+        row = torch.randint(len(MARKERS), vocabulary, (BATCH_TOKENS // (4 * n), n), generator=draw)
+        ids = torch.cat([row, row, row], 1)
+        labels = torch.cat([torch.full_like(row, -100), row, row], 1)
+        yield {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
+
+
+def is_inner(name: str, parameter: torch.nn.Parameter) -> bool:
+    """Whether Muon updates this parameter: the matrices of the layers, not the embedding."""
+    return parameter.ndim == 2 and "embed" not in name
+
+
+def rate(done: float, step: int) -> float:
+    """The share of the peak learning rate: 50 steps of warm-up, then flat, then down over the last 40 %."""
+    return min(1.0, (step + 1) / 50) * min(1.0, max(0.0, (1 - done) / 0.4))
+
+
+def update(model: LlamaForCausalLM, optimiser: MuonAdamW, batch: dict, learning_rate: float) -> float:
+    """One step in bfloat16 autocast. Returns the loss."""
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16):
+        loss = model(**{k: v.to(device) for k, v in batch.items()}).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step(learning_rate)
+    return loss.item()
+
+
+def lessons(tokenizer: PreTrainedTokenizerFast, seed: int, done: Callable[[], float]) -> Iterator[dict]:
+    """The curriculum: copying tokens (7 % of the time), copying words (8 %), then the whole mixture."""
+    tokens = token_rows(len(tokenizer), seed, lambda: min(1.0, done() / 0.07))
+    drills, everything = batches(tokenizer, seed + 1, text.DRILLS), batches(tokenizer, seed + 2, text.SHARES)
+    while True:
+        yield next(tokens if done() < 0.07 else drills if done() < 0.15 else everything)
+
+
+def train_steps(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    optimiser: MuonAdamW,
+    deadline: Deadline,
+    state: dict,
+    keep: Callable[[dict], None],
+    most: int | None = None,
+) -> dict:
+    """Train until the deadline or `most` steps in all; `keep(state)` is called each minute and at the end."""
+    kept, losses = deadline.spent, []
+    for batch in lessons(tokenizer, SEED + state["step"], lambda: deadline.part):
+        if deadline.over or (most is not None and state["step"] >= most):
+            break
+        losses.append(update(model, optimiser, batch, PEAK * rate(deadline.part, state["step"])))
+        state.update(step=state["step"] + 1, spent=deadline.spent)
+        if deadline.spent - kept > 60:
+            keep(state)
+            progress(f"{NAME} {deadline.part:4.0%}, step {state['step']}, loss {sum(losses[-50:]) / 50:.3f}")
+            kept = deadline.spent
+    keep(state)
+    return state
+
+
+def train(minutes: float = 75, device: str = "cpu", resume: bool = False, out: Path | None = None) -> Path:
+    """Train for `minutes` and put the result into `out` (build/train/prisma-lm/model unless given).
+
+    `resume` goes on where the last checkpoint of a killed run stood.
+    """
+    tokenizer, point = build_tokenizer(), checkpoint(NAME)
+    model = build(tokenizer).to(device)
+    model.set_attn_implementation("eager")  # the fused kernel's backward pass is slower on short rows
+    optimiser, state = MuonAdamW(model, PEAK, is_inner), {"step": 0, "spent": 0.0}
+    if resume:
+        state.update(point.load(model, optimiser))
+    deadline = Deadline(minutes, state["spent"])
+    train_steps(model, tokenizer, optimiser, deadline, state, lambda s: point.save(model, optimiser, **s))
+    folder = out or point.folder / "model"
+    save(model, tokenizer, folder)
+    progress(f"{NAME}: {state['step']} steps, saved in {folder}", last=True)
+    return folder

@@ -1,0 +1,552 @@
+"""The text that prisma-lm learns from, and the tasks that measure it.
+
+An `Episode` is a question with the tool calls that answer it. One episode can be written as a ReAct trace,
+as JSON function calls or as a ReWOO plan, so every format teaches the same skill. The support
+conversations of Unit 7.5 are not in here: the base model has never seen them.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from course_utils.prisma.shop import (
+    COLOURS,
+    NAMES,
+    SHAPES,
+    SIZES,
+    STATUSES,
+    Product,
+    Shop,
+    make_shop,
+    open_database,
+)
+from course_utils.prisma.tools import SIGNATURES, Toolbox
+
+SYSTEM = {
+    "react": "Use tools: " + ", ".join(SIGNATURES) + ". Write Thought, Action, Observation, then Answer.",
+    "plan": "Plan all tool calls first: " + ", ".join(SIGNATURES) + ".",
+    "solve": "Read the evidence and answer.",
+    "direct": "Answer at once.",
+    "steps": "Think step by step.",
+    "read": "Read the facts and answer.",
+}
+
+# Ordinary words that the shop's customers use. They are single tokens, and the copy drills cover them.
+WORDS = (
+    "I we you he she it they my your our their a an the this that these those and or but if so not no yes very too "
+    "is are was were be been has have had do does did can could will would may must should want need like know see "
+    "hello dear thank thanks please sorry kind regards welcome sincerely glad happy sad angry fine good bad great "
+    "order parcel box toy toys shop price stock gift card invoice receipt address name date day days week month "
+    "refund return exchange cancel change repair replace send sent pay paid cost costs buy bought wait waiting late "
+    "wrong broken missing damaged lost found open closed new old big free full empty safe quick slow soon now today "
+    "tomorrow again already still yet here there when where what who why how much many more most less of in on at to "
+    "from for with without by about after before under over between one two three four five six seven eight nine ten "
+    "team help question answer problem customer service number code colour size shape voucher discount percent "
+    "euro euros arrive arrived arrives delivery deliver contact email phone call write tell ask give take get keep "
+    "make made use used put look show other same both all any some each every first last next only also just never "
+    "always because then than as up down out off hand child children birthday present party window door table blue "
+    "sent check checked look looked moment minutes hours within until since them us me him her its which while"
+).split()
+LEXICON = tuple(
+    dict.fromkeys(
+        (*COLOURS, *SHAPES, *(s + "s" for s in SHAPES), *SIZES, *STATUSES, *NAMES, *SIGNATURES, *WORDS)
+    )
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One tool call: why, which tool, its argument, and the argument as a ReWOO plan writes it (`#E1.price`)."""
+
+    thought: str
+    tool: str
+    argument: str
+    planned: str
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A question, the calls that answer it and the exact answer."""
+
+    kind: str
+    question: str
+    steps: tuple[Step, ...]
+    answer: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """Training text in pieces: (text, learn) pairs. The loss falls only on pieces with `learn` set."""
+
+    kind: str
+    pieces: tuple[tuple[str, bool], ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(text for text, _ in self.pieces)
+
+
+# ---------------------------------------------------------------- questions with the calls that answer them
+
+
+def _order_step(number: object, planned: str | None = None) -> Step:
+    return Step(f"I look up order {number}.", "orders", str(number), planned or str(number))
+
+
+def _about_order(kind: str, phrasings: tuple[str, ...]) -> Callable[[random.Random, Shop], Episode]:
+    def make(rng: random.Random, shop: Shop) -> Episode:
+        order = rng.choice(list(shop.orders.values()))
+        answer = {
+            "status": order.status,
+            "owner": order.customer,
+            "contents": order.product.name,
+            "quantity": str(order.quantity),
+        }[kind]
+        question = rng.choice(phrasings).format(n=order.number)
+        return Episode(kind, question, (_order_step(order.number),), answer)
+
+    return make
+
+
+def _about_product(kind: str, phrasings: tuple[str, ...]) -> Callable[[random.Random, Shop], Episode]:
+    def make(rng: random.Random, shop: Shop) -> Episode:
+        item = rng.choice(list(shop.products.values()))
+        answer = f"{item.price} euros" if kind == "price" else str(item.stock)
+        step = Step(f"I look up the {item.name}.", "catalogue", item.name, item.name)
+        return Episode(kind, rng.choice(phrasings).format(p=item.name), (step,), answer)
+
+    return make
+
+
+def _bill(rng: random.Random, shop: Shop) -> Episode:
+    item, n = rng.choice(list(shop.products.values())), rng.randint(2, 9)
+    question = rng.choice(
+        (
+            f"How much do I pay for {n} pieces of the {item.name}?",
+            f"What do {n} pieces of the {item.name} cost?",
+            f"I want {n} of the {item.name}. What is the price?",
+        )
+    )
+    steps = (
+        Step(f"I look up the {item.name}.", "catalogue", item.name, item.name),
+        Step(
+            f"One costs {item.price}, so I multiply by {n}.",
+            "calculator",
+            f"{n} * {item.price}",
+            f"{n} * #E1.price",
+        ),
+    )
+    return Episode("bill", question, steps, f"{n * item.price} euros")
+
+
+def _total_steps(shop: Shop, number: int, first: str = "", at: int = 1) -> tuple[Step, ...]:
+    order = shop.orders[number]
+    n, item = order.quantity, shop.products[order.product.name]
+    return (
+        _order_step(number, first),
+        Step(f"It is {n} {item.name}, I need the price.", "catalogue", item.name, f"#E{at}.product"),
+        Step(
+            f"One costs {item.price}, so I multiply by {n}.",
+            "calculator",
+            f"{n} * {item.price}",
+            f"#E{at}.quantity * #E{at + 1}.price",
+        ),
+    )
+
+
+def _total(rng: random.Random, shop: Shop) -> Episode:
+    order = rng.choice(list(shop.orders.values()))
+    question = rng.choice(
+        ("What does order {n} cost?", "How much is order {n} in all?", "What is the total of order {n}?")
+    ).format(n=order.number)
+    steps = _total_steps(shop, order.number)
+    return Episode("total", question, steps, f"{order.quantity * order.product.price} euros")
+
+
+def _total_with_fee(rng: random.Random, shop: Shop) -> Episode:
+    order = rng.choice(list(shop.orders.values()))
+    total, fee = order.quantity * order.product.price, shop.policies["fee"]
+    question = rng.choice(
+        ("What does order {n} cost with shipping?", "What is the total of order {n} with the shipping fee?")
+    ).format(n=order.number)
+    steps = (
+        *_total_steps(shop, order.number),
+        Step(f"The toys cost {total}, I need the shipping fee.", "policy", "fee", "fee"),
+        Step(f"I add {total} and {fee}.", "calculator", f"{total} + {fee}", "#E3.value + #E4.number"),
+    )
+    return Episode("total with fee", question, steps, f"{total + fee} euros")
+
+
+def _last_order(rng: random.Random, shop: Shop) -> Episode:
+    name = rng.choice(sorted({order.customer for order in shop.orders.values()}))
+    order = [order for order in shop.orders.values() if order.customer == name][-1]
+    find = Step(f"I find the last order of {name}.", "customer", name, name)
+    if rng.random() < 0.5:
+        question = rng.choice(("What did {c} order last?", "Which toy is in the last order of {c}?")).format(
+            c=name
+        )
+        steps = (find, _order_step(order.number, "#E1.number"))
+        return Episode("last contents", question, steps, order.product.name)
+    if rng.random() < 0.6:
+        question = rng.choice(("Where is the last order of {c}?", "What is the status of {c}'s last order?"))
+        steps = (find, _order_step(order.number, "#E1.number"))
+        return Episode("last status", question.format(c=name), steps, order.status)
+    question = rng.choice(("What does the last order of {c} cost?", "How much is {c}'s last order in all?"))
+    steps = (find, *_total_steps(shop, order.number, "#E1.number", at=2))
+    return Episode(
+        "last total", question.format(c=name), steps, f"{order.quantity * order.product.price} euros"
+    )
+
+
+POLICY_QUESTIONS = {
+    "returns": (("How many days do I have to return a toy?", "How long can I send goods back?"), "{} days"),
+    "warranty": (("How long is a toy covered?", "How many months does the warranty last?"), "{} months"),
+    "shipping": (("How long does a parcel take?", "How many days until my parcel arrives?"), "{} days"),
+    "fee": (("What does shipping cost?", "How much is the shipping fee?"), "{} euros"),
+    "discount": (
+        ("What discount do I get for ten or more?", "How many percent off for ten toys?"),
+        "{} percent",
+    ),
+    "gift": (("What does gift wrapping cost?", "How much do you ask for a gift box?"), "{} euros"),
+}
+
+
+def _policy(rng: random.Random, shop: Shop) -> Episode:
+    topic = rng.choice(list(POLICY_QUESTIONS))
+    questions, answer = POLICY_QUESTIONS[topic]
+    step = Step(f"I look up the policy on {topic}.", "policy", topic, topic)
+    return Episode("policy", rng.choice(questions), (step,), answer.format(shop.policies[topic]))
+
+
+def _sum(rng: random.Random, shop: Shop) -> Episode:
+    a, b, c = rng.randint(2, 99), rng.randint(2, 99), rng.randint(2, 9)
+    expression, value = rng.choice(
+        ((f"{a} + {b}", a + b), (f"{c} * {a}", c * a), (f"{a + b} - {b}", a), (f"{c} * {a} + {b}", c * a + b))
+    )
+    question = rng.choice(("What is {e}?", "Work out {e}.", "How much is {e}?")).format(e=expression)
+    return Episode(
+        "sum", question, (Step("I calculate it.", "calculator", expression, expression),), str(value)
+    )
+
+
+MAKERS: dict[str, Callable[[random.Random, Shop], Episode]] = {
+    "status": _about_order(
+        "status",
+        (
+            "Where is order {n}?",
+            "What is the status of order {n}?",
+            "Has order {n} been sent?",
+            "Tell me about my order {n}.",
+        ),
+    ),
+    "owner": _about_order(
+        "owner", ("Who bought order {n}?", "Whose order is {n}?", "Who is the customer of order {n}?")
+    ),
+    "contents": _about_order(
+        "contents", ("What is in order {n}?", "Which toy is in order {n}?", "What did I buy with order {n}?")
+    ),
+    "quantity": _about_order(
+        "quantity", ("How many toys are in order {n}?", "How many pieces did I buy with order {n}?")
+    ),
+    "price": _about_product(
+        "price", ("What does the {p} cost?", "How much is the {p}?", "What is the price of the {p}?")
+    ),
+    "stock": _about_product(
+        "stock",
+        (
+            "How many of the {p} are in stock?",
+            "How many of the {p} do you have?",
+            "What is the stock of the {p}?",
+        ),
+    ),
+    "bill": _bill,
+    "total": _total,
+    "total with fee": _total_with_fee,
+    "last order": _last_order,
+    "policy": _policy,
+    "sum": _sum,
+}
+
+
+def episode(rng: random.Random, shop: Shop, kind: str | None = None) -> Episode:
+    """Draw a question of `kind` (any kind when None) about `shop`."""
+    return MAKERS[kind or rng.choice(list(MAKERS))](rng, shop)
+
+
+def episodes(n: int, seed: int, shop: Shop) -> list[Episode]:
+    """`n` questions with distinct wording about `shop`, all kinds in turn."""
+    rng, found = random.Random(seed), {}
+    kinds = list(MAKERS)
+    for turn in range(50 * n):
+        made = episode(rng, shop, kinds[turn % len(kinds)])
+        found.setdefault(made.question, made)
+        if len(found) == n:
+            break
+    drawn = list(found.values())
+    rng.shuffle(drawn)
+    return drawn
+
+
+def final_answer(text: str) -> str:
+    """What follows the last `Answer:` in a reply, or the whole reply where there is none."""
+    return text.rsplit("Answer:", 1)[-1].strip().rstrip(".").strip()
+
+
+def correct(expected: str, reply: str) -> bool:
+    """Exact match of the final answer, ignoring case, spaces at the ends and a final full stop."""
+    return final_answer(reply).lower() == expected.lower()
+
+
+# ---------------------------------------------------------------- how prompts look
+
+
+def turn(role: str, text: str) -> str:
+    """One closed turn of the chat format."""
+    return f"<|{role}|>{text}<|end|>"
+
+
+def prompt(mode: str, question: str) -> str:
+    """The text that prisma-lm continues: system line of `mode`, the question, and an open assistant turn."""
+    return turn("system", SYSTEM[mode]) + turn("user", question) + "<|assistant|>"
+
+
+def tool_system(order: list[str]) -> str:
+    """The system turn for function calling. The chat template writes the same text from JSON schemas."""
+    return "Call a function or answer. Functions:" + "".join(
+        f"\n{name}({SIGNATURES[name][0]})" for name in order
+    )
+
+
+def call_text(tool: str, argument: str) -> str:
+    """One function call as JSON behind the marker token."""
+    name, kind, _ = SIGNATURES[tool]
+    value = int(argument) if kind == "integer" else argument
+    return "<|call|>" + json.dumps({"name": tool, "arguments": {name: value}})
+
+
+def _observe(
+    rng: random.Random, toolbox: Toolbox, step: Step, unreliable: float
+) -> Iterator[tuple[bool, str]]:
+    """The observations a step meets: now and then a time-out first, then the real result."""
+    if rng.random() < unreliable:
+        yield False, "error: timeout"
+    yield True, toolbox(step.tool, step.argument).text
+
+
+def react(rng: random.Random, toolbox: Toolbox, task: Episode, unreliable: float = 0.05) -> Example:
+    """A ReAct trace (arXiv 2210.03629). Observations come from the tools, so they are read, not learned."""
+    pieces = [(prompt("react", task.question), False)]
+    for step in task.steps:
+        thought = step.thought
+        for fine, seen in _observe(rng, toolbox, step, unreliable):
+            pieces.append((f"Thought: {thought}\nAction: {step.tool}[{step.argument}]\nObservation:", True))
+            pieces.append((f" {seen}\n", False))
+            thought = "The tool failed, I try again." if not fine else thought
+    pieces.append((f"Thought: I know the answer.\nAnswer: {task.answer}<|end|>", True))
+    return Example("react", tuple(pieces))
+
+
+def function_calls(rng: random.Random, toolbox: Toolbox, task: Episode, unreliable: float = 0.05) -> Example:
+    """The same calls as JSON, each in a turn of its own, then the answer."""
+    names = rng.sample(list(SIGNATURES), len(SIGNATURES))
+    head = turn("system", tool_system(names)) + turn("user", task.question)
+    pieces = [(head, False)]
+    for step in task.steps:
+        for _, seen in _observe(rng, toolbox, step, unreliable):
+            pieces += [("<|assistant|>", False), (call_text(step.tool, step.argument) + "<|end|>", True)]
+            pieces.append((turn("tool", seen), False))
+    pieces += [("<|assistant|>", False), (f"{task.answer}<|end|>", True)]
+    return Example("function", tuple(pieces))
+
+
+def plan_text(task: Episode) -> str:
+    """A ReWOO plan (arXiv 2305.18323): every call at once, results named #E1, #E2, ..."""
+    return "\n".join(f"#E{i} = {s.tool}[{s.planned}]" for i, s in enumerate(task.steps, 1))
+
+
+def solve_prompt(question: str, evidence: list[tuple[str, str]]) -> str:
+    """The solver's turn of ReWOO: the question with what each call returned."""
+    lines = "".join(f"\n#E{i} = {call}: {seen}" for i, (call, seen) in enumerate(evidence, 1))
+    return prompt("solve", question + lines)
+
+
+def plan(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
+    return Example("plan", ((prompt("plan", task.question), False), (plan_text(task) + "<|end|>", True)))
+
+
+def solve(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
+    evidence = [(f"{s.tool}[{s.argument}]", toolbox(s.tool, s.argument).text) for s in task.steps]
+    return Example(
+        "solve", ((solve_prompt(task.question, evidence), False), (f"Answer: {task.answer}<|end|>", True))
+    )
+
+
+def direct(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
+    """The question without tools. The answer cannot be known, so what is learned here is to guess well."""
+    return Example(
+        "direct", ((prompt("direct", task.question), False), (f"Answer: {task.answer}<|end|>", True))
+    )
+
+
+# ---------------------------------------------------------------- arithmetic, reading, prose and copying
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A story with prices: the question, the worked steps and the answer."""
+
+    question: str
+    steps: str
+    answer: str
+
+
+def shopping_sum(rng: random.Random) -> Sum:
+    """Two purchases to add up, for example 3 * 12 + 4 * 7."""
+    name, (first, second) = rng.choice(NAMES), rng.sample(SHAPES, 2)
+    a, b = (rng.randint(2, 9) for _ in range(2))
+    p, q = (rng.randint(3, 49) for _ in range(2))
+    question = rng.choice(
+        (
+            f"{name} buys {a} {first}s for {p} euros each and {b} {second}s for {q} euros each. What is the total?",
+            f"One {first} costs {p} euros and one {second} costs {q} euros. What do {a} {first}s and {b} {second}s cost?",
+        )
+    )
+    steps = f"{a} * {p} = {a * p}. {b} * {q} = {b * q}. {a * p} + {b * q} = {a * p + b * q}. "
+    return Sum(question, steps, str(a * p + b * q))
+
+
+def worked(rng: random.Random) -> Example:
+    made = shopping_sum(rng)
+    return Example(
+        "worked",
+        ((prompt("steps", made.question), False), (f"{made.steps}Answer: {made.answer}<|end|>", True)),
+    )
+
+
+def unworked(rng: random.Random) -> Example:
+    made = shopping_sum(rng)
+    return Example(
+        "unworked", ((prompt("direct", made.question), False), (f"Answer: {made.answer}<|end|>", True))
+    )
+
+
+def number_facts(rng: random.Random) -> Example:
+    """Rows of single products and sums, the facts that worked steps are made of."""
+    rows = []
+    for _ in range(rng.randint(4, 10)):
+        a, p, b, q = rng.randint(2, 9), rng.randint(3, 49), rng.randint(6, 441), rng.randint(2, 441)
+        if rng.random() < 0.5:
+            rows.append((f"{a} * {p} =", f" {a * p}. "))
+        else:
+            rows.append((f"{b} + {q} =", f" {b + q}. "))
+    return Example(
+        "facts", tuple((text, learn) for row in rows for text, learn in zip(row, (False, True), strict=True))
+    )
+
+
+def _fact(rng: random.Random, item: Product) -> str:
+    forms = (
+        "The {0.name} costs {0.price} euros, and we have {0.stock} in stock.",
+        "You can buy the {0.name} for {0.price} euros. There are {0.stock} left.",
+        "Our {0.name} is {0.price} euros.",
+    )
+    return rng.choice(forms).format(item)
+
+
+def reading(rng: random.Random, shop: Shop) -> Example:
+    """A few facts and a question on one of them: the answer has to be read, not remembered."""
+    items = rng.sample(list(shop.products.values()), rng.randint(2, 4))
+    orders = rng.sample(list(shop.orders.values()), 2)
+    facts = [_fact(rng, item) for item in items]
+    facts += [f"Order {o.number} of {o.customer}: {o.quantity} {o.product.name}, {o.status}." for o in orders]
+    rng.shuffle(facts)
+    item, order = items[0], orders[0]
+    question, answer = rng.choice(
+        (
+            (f"What does the {item.name} cost?", f"{item.price} euros"),
+            (f"Where is order {order.number}?", order.status),
+            (f"Who bought order {order.number}?", order.customer),
+            (f"What is in order {order.number}?", order.product.name),
+        )
+    )
+    text = "\n".join((*facts, question))
+    return Example("reading", ((prompt("read", text), False), (f"Answer: {answer}<|end|>", True)))
+
+
+def prose(rng: random.Random, shop: Shop) -> Example:
+    """Plain talk about the shop, in the voice of a catalogue."""
+    order = rng.choice(list(shop.orders.values()))
+    item, other = rng.sample(list(shop.products.values()), 2)
+    lines = (
+        _fact(rng, item),
+        f"{order.customer} bought {order.quantity} {order.product.name} with order {order.number}. "
+        f"The parcel was {order.status}.",
+        f"A {item.shape} is a good present for a birthday. {order.customer} likes the colour {item.colour}.",
+        f"The {other.size} {other.shape} is also made in {other.colour}, {rng.choice(COLOURS)} and {item.colour}.",
+        f"I was waiting for my {item.name}, and today it arrived. The box was {rng.choice(('open', 'broken', 'fine'))}.",
+        f"Toys that are broken or lost will be sent again. Please write to our team with the number {order.number}.",
+    )
+    return Example("prose", ((" ".join(rng.sample(lines, 3)) + "<|end|>", True),))
+
+
+def _word(rng: random.Random) -> str:
+    return str(rng.randint(0, 9999)) if rng.random() < 0.25 else rng.choice(LEXICON)
+
+
+def copying(rng: random.Random) -> Example:
+    """A row of random words twice. Only the second row can be predicted, by copying (arXiv 2209.11895)."""
+    row = " ".join(_word(rng) for _ in range(rng.randint(5, 24)))
+    return Example("copying", ((row + "\n", False), (row + "<|end|>", True)))
+
+
+def recall(rng: random.Random) -> Example:
+    """Pairs of words, then some of the first words again: the partner has to be looked up."""
+    pairs = [(_word(rng), f"{_word(rng)} {_word(rng)}") for _ in range(rng.randint(3, 9))]
+    pairs = list(dict(pairs).items())
+    pieces = [("".join(f"{key}: {value}\n" for key, value in pairs), False)]
+    for key, value in rng.choices(pairs, k=4):
+        pieces += [(f"{key}:", False), (f" {value}\n", True)]
+    return Example("recall", tuple(pieces))
+
+
+# Shares of the training mixture. Copying comes first in training (see `mixture`): everything builds on it.
+SHARES = {
+    "react": 0.30,
+    "function": 0.14,
+    "plan": 0.05,
+    "solve": 0.05,
+    "direct": 0.03,
+    "worked": 0.12,
+    "unworked": 0.03,
+    "facts": 0.08,
+    "reading": 0.07,
+    "prose": 0.03,
+    "copying": 0.05,
+    "recall": 0.05,
+}
+DRILLS = {"copying": 0.35, "recall": 0.35, "reading": 0.2, "facts": 0.1}
+
+_ON_EPISODES = {"react": react, "function": function_calls, "plan": plan, "solve": solve, "direct": direct}
+_ALONE = {"worked": worked, "unworked": unworked, "facts": number_facts, "copying": copying, "recall": recall}
+_ON_SHOP = {"reading": reading, "prose": prose}
+
+
+def example(rng: random.Random, shop: Shop, toolbox: Toolbox, kind: str) -> Example:
+    """One training example of `kind`, a key of SHARES."""
+    if kind in _ALONE:
+        return _ALONE[kind](rng)
+    if kind in _ON_SHOP:
+        return _ON_SHOP[kind](rng, shop)
+    return _ON_EPISODES[kind](rng, toolbox, episode(rng, shop))
+
+
+def mixture(seed: int, shares: dict[str, float] = SHARES) -> Iterator[Example]:
+    """Endless training examples. Every 200 come from a fresh shop, so no price can be learned by heart."""
+    rng = random.Random(seed)
+    while True:
+        shop = make_shop(rng.randrange(10**6, 10**9))
+        toolbox = Toolbox(open_database(shop))
+        for kind in rng.choices(list(shares), list(shares.values()), k=200):
+            yield example(rng, shop, toolbox, kind)
+        toolbox.database.close()
