@@ -1,0 +1,297 @@
+"""prisma-whisper: openai-whisper's own `Whisper` at a small size, trained on espeak-ng's speech.
+
+It hears five seconds at a time and knows the words of Prisma's customers, nothing else.
+"""
+
+import copy
+import itertools
+import json
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from whisper import DecodingOptions, log_mel_spectrogram, pad_or_trim
+from whisper.model import ModelDimensions, Whisper, disable_sdpa
+from whisper.tokenizer import Tokenizer, get_tokenizer
+
+from course_utils.prisma import speech
+from course_utils.prisma.training import Deadline, checkpoint, learning_rate, progress
+from course_utils.settings import MODELS, SEED
+
+NAME = "prisma-whisper"
+FOLDER = MODELS / NAME
+SAMPLES = int(speech.LONGEST * speech.RATE)  # the window
+VOCABULARY = 51_864  # rows of openai-whisper's English vocabulary
+WIDTH, HEADS = 144, 3
+IMPOSSIBLE = -1e4  # the logit of a token that the model does not know
+OPTIONS = DecodingOptions(language="en", without_timestamps=True, fp16=False)
+
+BATCH, FRESH = 32, 8  # utterances a step, and how many of them are new; the others come from a pool
+POOL = 3_000
+PEAK = 2e-3
+
+
+def tokenizer() -> Tokenizer:
+    """openai-whisper's tokenizer for English-only models."""
+    return get_tokenizer(multilingual=False)
+
+
+def used_tokens() -> list[int]:
+    """The token ids that Prisma's sentences need, in rising order, with the three special ones."""
+    words = tokenizer()
+    known = {token for word in speech.vocabulary() for token in words.encode(" " + word)}
+    return sorted(known | {words.eot, words.sot, words.no_timestamps})
+
+
+def build(vocabulary: int = VOCABULARY) -> Whisper:
+    """An untrained model with `vocabulary` rows: 80 mels, 250 audio positions, 3 + 2 layers, 144 wide."""
+    model = Whisper(ModelDimensions(80, SAMPLES // 320, WIDTH, HEADS, 3, vocabulary, 40, WIDTH, HEADS, 2))
+    torch.nn.init.normal_(model.decoder.token_embedding.weight, std=0.05)
+    torch.nn.init.normal_(model.decoder.positional_embedding, std=0.02)
+    return reserve_bias(model)
+
+
+@torch.no_grad()
+def reserve_bias(model: Whisper) -> Whisper:
+    """Hold the first of the decoder's outputs at 1, so that column 0 of the embedding is a logit's bias."""
+    model.decoder.ln.weight[0], model.decoder.ln.bias[0] = 0.0, 1.0
+    return model
+
+
+def widen(narrow: Whisper, ids: list[int]) -> Whisper:
+    """The same model with the full vocabulary: rows outside `ids` get the logit -10,000, whatever it hears."""
+    weights = narrow.state_dict()
+    rows = torch.zeros(VOCABULARY, WIDTH)
+    rows[:, 0] = IMPOSSIBLE
+    rows[ids] = weights["decoder.token_embedding.weight"].float()
+    model = build()
+    model.load_state_dict(weights | {"decoder.token_embedding.weight": rows})
+    return model.eval()
+
+
+def save(model: Whisper, folder: Path) -> Path:
+    """Write config.json and model.safetensors (fp16, used rows only; the fixed sinusoids are left out)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ids, weights = used_tokens(), dict(model.state_dict())
+    rows = weights["decoder.token_embedding.weight"]
+    weights["decoder.token_embedding.weight"] = rows[ids] if len(rows) == VOCABULARY else rows
+    del weights["encoder.positional_embedding"]
+    save_file({k: v.half().contiguous() for k, v in weights.items()}, folder / "model.safetensors")
+    config = {"dimensions": asdict(model.dims) | {"n_vocab": VOCABULARY}, "tokens": ids}
+    (folder / "config.json").write_text(json.dumps(config) + "\n", encoding="utf-8")
+    return folder
+
+
+def load(folder: Path = FOLDER) -> Whisper:
+    """Read a folder that `save` wrote. The model is an ordinary float32 `Whisper`, ready to decode."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    narrow = Whisper(ModelDimensions(**config["dimensions"] | {"n_vocab": len(config["tokens"])}))
+    weights = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
+    narrow.load_state_dict(weights | {"encoder.positional_embedding": narrow.encoder.positional_embedding})
+    return widen(narrow, config["tokens"])
+
+
+def mel(audio: np.ndarray) -> torch.Tensor:
+    """The library's log-mel spectrogram of one five-second window, (80, 500)."""
+    if len(audio) > SAMPLES:
+        raise ValueError(
+            f"prisma-whisper hears {speech.LONGEST:.0f} s at a time, this sound is "
+            f"{len(audio) / speech.RATE:.1f} s long: cut it into shorter pieces."
+        )
+    return log_mel_spectrogram(pad_or_trim(np.asarray(audio, np.float32), SAMPLES))
+
+
+def transcribe(model: Whisper, audio: np.ndarray | list[np.ndarray]) -> str | list[str]:
+    """What is said in one sound (float32, 16 kHz, at most 5 s), or in each sound of a list."""
+    if isinstance(audio, np.ndarray):
+        return transcribe(model, [audio])[0]
+    texts = []
+    for start in range(0, len(audio), 32):
+        spectra = torch.stack([mel(sound) for sound in audio[start : start + 32]]).to(model.device)
+        texts += [result.text for result in model.decode(spectra, OPTIONS)]
+    return texts
+
+
+# --- training -------------------------------------------------------------------------------------------
+
+
+def augment(audio: np.ndarray, rng: np.random.Generator, talk: list[np.ndarray], hard: float) -> np.ndarray:
+    """Change the tape's speed, draw the start and the volume; add room, clipping and noise by chance.
+
+    `hard` from 0 to 1 scales those chances: the first lessons are quiet ones.
+    """
+    audio = speech.change_speed(audio, rng.uniform(0.88, 1.12))
+    if rng.random() < 0.3 * hard:
+        audio = speech.add_room(audio, rng)
+    if rng.random() < 0.1 * hard:
+        audio = speech.clip_peaks(audio, rng.uniform(0.2, 0.8))
+    pause = int(rng.uniform(0, 0.3) * speech.RATE)
+    first = rng.random() < 0.5  # noise in the pause before the speech as well, or in the speech alone
+    audio = np.pad(audio, (pause, 0)) if first else audio
+    if rng.random() < 0.6 * hard:
+        audio = speech.add_noise(audio, rng.uniform(3, 30), rng, rng.choice(["white", "pink", "babble"]), talk)
+    audio = audio if first else np.pad(audio, (pause, 0))
+    return (audio * rng.uniform(0.2, 1.2)).clip(-1, 1).astype(np.float32)[:SAMPLES]
+
+
+def spoken_ahead(start: int) -> Iterator[speech.Clip]:
+    """Training utterances number `start` and up, in order; 64 are spoken ahead while the model learns."""
+    with ThreadPoolExecutor(1) as mouth:
+        waiting: deque[Future] = deque()
+        for number in itertools.count(start):
+            waiting.append(mouth.submit(speech.utterance, number, speech.VOICES_TRAIN, drills=0.2))
+            if len(waiting) > 64:
+                yield waiting.popleft().result()
+
+
+def batches(seed: int, step: int) -> Iterator[list[speech.Clip]]:
+    """Batches from `step` on: new utterances, and some that were heard before and will sound different."""
+    rng, pool = random.Random(f"{seed} {step}"), deque(maxlen=POOL)
+    fresh = spoken_ahead(seed * 10**8 + step * FRESH)
+    pool.extend(next(fresh) for _ in range(BATCH * 4))
+    while True:
+        new = [next(fresh) for _ in range(FRESH)]
+        pool.extend(new)
+        yield new + rng.choices(pool, k=BATCH - FRESH)
+
+
+def collate(
+    clips: list[speech.Clip], rng: np.random.Generator, hard: float, whole: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Augmented spectra (n, 80, frames) and tokens (n, length), numbered among the used ones, -1 after the end.
+
+    The window is cut to the longest sound of the batch unless `whole`: silence teaches little and costs time.
+    """
+    sounds = [augment(clip.audio, rng, [other.audio for other in clips], hard) for clip in clips]
+    length = SAMPLES if whole else min(SAMPLES, math.ceil(max(map(len, sounds)) / 320 + 5) * 320)
+    spectra = torch.stack([log_mel_spectrogram(pad_or_trim(sound, length)) for sound in sounds])
+    for row in spectra:  # a band of frequencies goes missing (SpecAugment, arXiv 1904.08779)
+        low, high = rng.integers(80), rng.integers(12)
+        row[low : low + high] = row.mean()
+    words, number = tokenizer(), {token: i for i, token in enumerate(used_tokens())}
+    lists = [[words.sot, words.no_timestamps, *words.encode(" " + clip.text), words.eot] for clip in clips]
+    rows = [torch.tensor([number[token] for token in tokens]) for tokens in lists]
+    return spectra, torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
+
+
+class Student(torch.nn.Module):
+    """The model with the used vocabulary alone, and a helper head that is thrown away after training.
+
+    The head reads words off the encoder (CTC beside attention, arXiv 1609.06773): it teaches the encoder
+    to listen before the decoder has found out where to look.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whisper = build(len(used_tokens()))
+        self.head = torch.nn.Linear(WIDTH, len(used_tokens()) + 1)
+
+    def loss(self, spectra: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Next-token loss with the true beginning given, plus half the helper's loss."""
+        heard = self.encode(spectra)
+        logits = self.whisper.decoder(tokens[:, :-1].clamp(min=0), heard)
+        told = F.cross_entropy(logits[:, 1:].flatten(0, 1).float(), tokens[:, 2:].flatten(), ignore_index=-1)
+        spoken, lengths = tokens[:, 2:].clamp(min=0), (tokens[:, 2:] >= 0).sum(1) - 1
+        chances = self.head(heard).float().log_softmax(-1).transpose(0, 1)
+        frames, blank = torch.full_like(lengths, len(chances)), chances.shape[-1] - 1
+        return told + 0.5 * F.ctc_loss(chances, spoken, frames, lengths, blank=blank, zero_infinity=True)
+
+    def encode(self, spectra: torch.Tensor) -> torch.Tensor:
+        """The library's encoder, on a window that may be shorter than five seconds."""
+        encoder = self.whisper.encoder
+        full = encoder.positional_embedding
+        encoder.positional_embedding = full[: spectra.shape[-1] // 2]
+        try:
+            return encoder(spectra)
+        finally:
+            encoder.positional_embedding = full
+
+
+class Optimiser:
+    """Muon for the matrices inside the layers, AdamW for everything else; one object to step and to save."""
+
+    def __init__(self, student: Student) -> None:
+        inner = [p for n, p in student.named_parameters() if "blocks" in n and p.ndim == 2]
+        known = {id(p) for p in inner}
+        outer = [p for p in student.parameters() if id(p) not in known]
+        muon = torch.optim.Muon(inner, lr=PEAK, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+        self.parts = muon, torch.optim.AdamW(outer, lr=PEAK, betas=(0.9, 0.98), weight_decay=0.02)
+
+    def step(self, rate: float) -> None:
+        """One update at the learning rate `rate`, after which the gradients are gone."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = rate
+            part.step()
+            part.zero_grad()
+
+    def state_dict(self) -> list[dict]:
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, states: list[dict]) -> None:
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)
+
+
+def learn(student: Student, optimiser: Optimiser, clips: list[speech.Clip], step: int, part: float) -> float:
+    """One step on one batch, `part` of the way through the training. Returns the loss."""
+    device = next(student.parameters()).device
+    rng = np.random.default_rng([SEED, step])
+    spectra, tokens = collate(clips, rng, hard=min(1.0, 4 * part), whole=step % 5 == 0)
+    # The fused attention kernel is slower than plain products for 250 positions on a CPU.
+    with disable_sdpa(), torch.autocast(device.type, torch.bfloat16):
+        loss = student.loss(spectra.to(device), tokens.to(device))
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+    optimiser.step(learning_rate(part, PEAK))
+    reserve_bias(student.whisper)
+    return loss.item()
+
+
+def finished(student: Student) -> Whisper:
+    """The model as it will be used: on the CPU, with the whole vocabulary, without the helper head."""
+    return widen(copy.deepcopy(student.whisper).cpu(), used_tokens())
+
+
+def run(
+    student: Student,
+    optimiser: Optimiser,
+    deadline: Deadline,
+    state: dict,
+    keep: Callable[[dict], None],
+    most: int | None = None,
+) -> dict:
+    """Train until the deadline or `most` steps in all; `keep(state)` is called each minute and at the end."""
+    kept, losses = deadline.spent, []
+    for clips in batches(SEED, state["step"]):
+        if deadline.over or (most is not None and state["step"] >= most):
+            break
+        losses.append(learn(student, optimiser, clips, state["step"], deadline.part))
+        state.update(step=state["step"] + 1, spent=deadline.spent)
+        if deadline.spent - kept > 60:
+            keep(state)
+            progress(f"{NAME} {deadline.part:4.0%}, step {state['step']}, loss {np.mean(losses[-50:]):.3f}")
+            kept = deadline.spent
+    keep(state)
+    return state
+
+
+def train(minutes: float = 60, device: str = "cpu", resume: bool = False, out: Path | None = None) -> dict:
+    """Train for `minutes`; the result stays in build/train/prisma-whisper/model."""
+    torch.manual_seed(SEED)
+    student, point = Student().to(device), checkpoint(NAME)
+    optimiser, state = Optimiser(student), {"step": 0, "spent": 0.0}
+    if resume:
+        state.update(point.load(student, optimiser))
+    deadline = Deadline(minutes, state["spent"])
+    run(student, optimiser, deadline, state, lambda s: point.save(student, optimiser, **s))
+    save(finished(student), point.folder / "model")
+    return state
