@@ -8,6 +8,8 @@ import itertools
 import json
 import math
 import random
+import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +25,7 @@ from whisper.model import ModelDimensions, Whisper, disable_sdpa
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from course_utils.prisma import speech
-from course_utils.prisma.training import Deadline, checkpoint, learning_rate, progress
+from course_utils.prisma.training import Deadline, Measure, MuonAdamW, checkpoint, learning_rate, progress
 from course_utils.settings import MODELS, SEED
 
 NAME = "prisma-whisper"
@@ -36,7 +38,11 @@ OPTIONS = DecodingOptions(language="en", without_timestamps=True, fp16=False)
 
 BATCH, FRESH = 32, 8  # utterances a step, and how many of them are new; the others come from a pool
 POOL = 3_000
+QUIET = 1_500  # steps until the sound is as bad as it gets
 PEAK = 2e-3
+
+CLEAN, NOISY = "word errors, clean", "word errors at 10 dB"
+WORD_BARS = {CLEAN: 0.04, NOISY: 0.12}  # at most
 
 
 def tokenizer() -> Tokenizer:
@@ -215,37 +221,16 @@ class Student(torch.nn.Module):
             encoder.positional_embedding = full
 
 
-class Optimiser:
-    """Muon for the matrices inside the layers, AdamW for everything else; one object to step and to save."""
-
-    def __init__(self, student: Student) -> None:
-        inner = [p for n, p in student.named_parameters() if "blocks" in n and p.ndim == 2]
-        known = {id(p) for p in inner}
-        outer = [p for p in student.parameters() if id(p) not in known]
-        muon = torch.optim.Muon(inner, lr=PEAK, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
-        self.parts = muon, torch.optim.AdamW(outer, lr=PEAK, betas=(0.9, 0.98), weight_decay=0.02)
-
-    def step(self, rate: float) -> None:
-        """One update at the learning rate `rate`, after which the gradients are gone."""
-        for part in self.parts:
-            for group in part.param_groups:
-                group["lr"] = rate
-            part.step()
-            part.zero_grad()
-
-    def state_dict(self) -> list[dict]:
-        return [part.state_dict() for part in self.parts]
-
-    def load_state_dict(self, states: list[dict]) -> None:
-        for part, state in zip(self.parts, states, strict=True):
-            part.load_state_dict(state)
+def is_inner(name: str, parameter: torch.nn.Parameter) -> bool:
+    """Whether Muon updates this parameter: the matrices of the layers."""
+    return "blocks" in name and parameter.ndim == 2
 
 
-def learn(student: Student, optimiser: Optimiser, clips: list[speech.Clip], step: int, part: float) -> float:
+def learn(student: Student, optimiser: MuonAdamW, clips: list[speech.Clip], step: int, part: float) -> float:
     """One step on one batch, `part` of the way through the training. Returns the loss."""
     device = next(student.parameters()).device
     rng = np.random.default_rng([SEED, step])
-    spectra, tokens = collate(clips, rng, hard=min(1.0, 4 * part), whole=step % 5 == 0)
+    spectra, tokens = collate(clips, rng, hard=min(1.0, step / QUIET), whole=step % 5 == 0)
     # The fused attention kernel is slower than plain products for 250 positions on a CPU.
     with disable_sdpa(), torch.autocast(device.type, torch.bfloat16):
         loss = student.loss(spectra.to(device), tokens.to(device))
@@ -263,7 +248,7 @@ def finished(student: Student) -> Whisper:
 
 def run(
     student: Student,
-    optimiser: Optimiser,
+    optimiser: MuonAdamW,
     deadline: Deadline,
     state: dict,
     keep: Callable[[dict], None],
@@ -284,14 +269,97 @@ def run(
     return state
 
 
-def train(minutes: float = 60, device: str = "cpu", resume: bool = False, out: Path | None = None) -> dict:
-    """Train for `minutes`; the result stays in build/train/prisma-whisper/model."""
+def train(minutes: float = 75, device: str = "cpu", resume: bool = False, out: Path | None = None) -> Path:
+    """Train for `minutes`, put the result into `out` (build/train/prisma-whisper/model unless given), compare.
+
+    `resume` goes on where the last checkpoint of a killed run stood. Needs espeak-ng.
+    """
+    speech.speak("hello", speech.VOICES_TRAIN[0], 0)  # where espeak-ng is missing, say so at once
     torch.manual_seed(SEED)
     student, point = Student().to(device), checkpoint(NAME)
-    optimiser, state = Optimiser(student), {"step": 0, "spent": 0.0}
+    optimiser, state = MuonAdamW(student, PEAK, is_inner), {"step": 0, "spent": 0.0}
     if resume:
         state.update(point.load(student, optimiser))
     deadline = Deadline(minutes, state["spent"])
     run(student, optimiser, deadline, state, lambda s: point.save(student, optimiser, **s))
-    save(finished(student), point.folder / "model")
-    return state
+    folder = save(finished(student), out or point.folder / "model")
+    progress(f"{NAME}: {state['step']} steps of {BATCH} utterances, saved in {folder}", last=True)
+    progress(verdict(folder), last=True)
+    return folder
+
+
+def verdict(folder: Path, shipped: Path = FOLDER, n: int = 150) -> str:
+    """One line that says whether the model in `folder` makes fewer word errors than the shipped one."""
+    if not (shipped / "model.safetensors").exists():
+        return f"No model is shipped yet: copy {folder} to {shipped}, then `python -m course_utils.bundled`."
+    new, old = (mean_error(evaluate(load(place), n=n)) for place in (folder, shipped))
+    line = f"{new:.1%} word errors (clean and noisy together), the shipped model {old:.1%}"
+    if new >= old:
+        return f"Not better than the shipped model: {line}."
+    return f"Better than the shipped model: {line}. Copy it to {shipped}, then `python -m course_utils.bundled`."
+
+
+# --- evaluation -----------------------------------------------------------------------------------------
+
+
+def evaluate(model: Whisper | Path = FOLDER, seed: int = 2026, n: int = 300) -> dict[str, Measure]:
+    """Every measure of the model card, on `n` utterances drawn from `seed`; a few seconds.
+
+    Voices and sentence patterns are those that training never used. Without espeak-ng the 60 shipped clips
+    stand in for fresh speech, and a line on stderr says so.
+    """
+    model = load(model) if isinstance(model, Path) else model
+    rng, clips = np.random.default_rng(seed), held_out_clips(seed, n, speech.VOICES_HELD_OUT)
+    sounds, texts = [clip.audio for clip in clips], [clip.text for clip in clips]
+    kinds = itertools.cycle(["white", "pink", "babble"])
+    noisy = [speech.add_noise(sound, 10, rng, kind, sounds) for sound, kind in zip(sounds, kinds, strict=False)]
+    roomy = [speech.add_room(sound, rng) for sound in sounds]
+    measures = {
+        CLEAN: word_errors(texts, transcribe(model, sounds)),
+        NOISY: word_errors(texts, transcribe(model, noisy)),
+        "word errors in a room": word_errors(texts, transcribe(model, roomy)),
+    }
+    if speech.has_espeak():
+        far = held_out_clips(seed, n, speech.VOICES_NEW_ACCENT)
+        heard = transcribe(model, [clip.audio for clip in far])
+        measures["word errors in an accent never heard"] = word_errors([clip.text for clip in far], heard)
+    return measures | {"real time factor on one core": real_time_factor(model, sounds[:30])}
+
+
+def held_out_clips(seed: int, n: int, voices: tuple[str, ...]) -> list[speech.Clip]:
+    """`n` fresh utterances with held-out patterns, or the shipped clips where espeak-ng is missing."""
+    if speech.has_espeak():
+        return [speech.utterance(seed * 10**6 + i, voices, held_out=True) for i in range(n)]
+    clips = speech.load_clips()
+    print(f"espeak-ng is not installed: measured on the {len(clips)} shipped clips instead.", file=sys.stderr)
+    return clips
+
+
+def word_errors(texts: list[str], heard: list[str]) -> Measure:
+    """Word error rate over all utterances, with the 95 % interval of a bootstrap over utterances."""
+    errors = np.array([speech.word_errors(*pair) for pair in zip(texts, heard, strict=True)])
+    words = np.array([len(text.split()) for text in texts])
+    draws = np.random.default_rng(0).integers(len(texts), size=(2000, len(texts)))
+    low, high = np.quantile(errors[draws].sum(1) / words[draws].sum(1), [0.025, 0.975])
+    return Measure(errors.sum() / words.sum(), float(low), float(high), len(texts), "%")
+
+
+def real_time_factor(model: Whisper, sounds: list[np.ndarray]) -> Measure:
+    """Seconds of work per second of sound, one sound at a time on one core; middle 95 % of the sounds."""
+    threads, factors = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        transcribe(model, sounds[0])  # the first call fills caches
+        for sound in sounds:
+            start = time.perf_counter()
+            transcribe(model, sound)
+            factors.append((time.perf_counter() - start) / (len(sound) / speech.RATE))
+    finally:
+        torch.set_num_threads(threads)
+    low, high = np.quantile(factors, [0.025, 0.975])
+    return Measure(float(np.median(factors)), float(low), float(high), len(sounds), "s per s")
+
+
+def mean_error(measures: dict[str, Measure]) -> float:
+    """One number to compare two models by: the mean of the word error rates that have a bar."""
+    return sum(measures[name].value for name in WORD_BARS) / len(WORD_BARS)
