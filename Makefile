@@ -1,0 +1,44 @@
+# What a newcomer needs: `make run` and `make test`. Both set up .venv first if it isn't there.
+# Every path is relative, so that the folder may be anywhere, also below a name with spaces.
+
+MAKEFLAGS += --no-print-directory
+# The first Python that the course supports; `make PYTHON=/path/to/python` overrides it.
+PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,\
+	$(shell $(name) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 14) and print("$(name)")' 2>/dev/null)))
+READY := .venv/.ready
+
+.PHONY: run test lab check notebooks clean setup
+
+run: $(READY)
+	@.venv/bin/course run
+
+# One pytest for the unit tests and, cell by cell, for every notebook. Two threads are what CI has.
+test: $(READY)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} .venv/bin/python -m pytest --nbval-lax --nbval-current-env
+
+lab: $(READY)
+	@.venv/bin/course lab
+
+check: $(READY)
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/course links --check
+	@.venv/bin/course notebooks --check
+
+notebooks: $(READY)
+	@.venv/bin/course notebooks
+
+clean:
+	rm -rf .venv build .pytest_cache .ruff_cache *.egg-info
+	find course_utils notebooks tests -name __pycache__ -prune -exec rm -rf {} +
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "The course needs Python 3.11 to 3.14 as python3. Found: $$(python3 --version 2>&1)"; exit 1; }
+	@echo "Setting up .venv with $(PYTHON). The first time this downloads several GB and takes a few minutes."
+	@"$(PYTHON)" -m venv .venv || { rm -rf .venv; \
+		echo "Python can't make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+	@echo "Ready."

@@ -1,0 +1,193 @@
+"""Colab: the first cell, the links, and the proof that nothing there has to change."""
+
+import ast
+import json
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+from packaging.requirements import Requirement
+
+from course_utils import colab, settings
+
+KEPT = ("torch", "torchvision", "numpy", "transformers", "pandas")
+SOURCE = """# %% [markdown] tags=["badge"]
+# # A unit
+#
+# [![Open In Colab](https://example.org/old.svg)](https://example.org/old)
+#
+# More words.
+
+# %% tags=["bootstrap"]
+print("an old first cell")
+
+# %%
+answer = 42
+"""
+
+
+def run_cell(folder, before=""):
+    """Runs the bootstrap cell in plain Python, in `folder`, where the course is not installed."""
+    probe = f"{before}\n{colab.bootstrap_source()}\nprint('root', colab.ROOT)"
+    hidden = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
+    return subprocess.run([sys.executable, "-c", hidden + probe], cwd=folder, capture_output=True, text=True)
+
+
+def test_nothing_on_colab_has_to_change():
+    assert colab.resolve() == []
+
+
+def test_the_five_that_matter_are_on_colab_and_required():
+    needed = {r.name for r in colab.requirements()}
+    assert set(KEPT) <= needed and set(KEPT) <= set(colab.colab_packages())
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_requirement_that_colab_cannot_meet_is_found(name):
+    wanted = [Requirement(f"{name}>=99")]
+    assert [name in fault and "would have to change" in fault for fault in colab.resolve(wanted)] == [True]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_an_added_package_that_would_change_colab_is_found(name):
+    added = {"newcomer": {"version": "1.0", "requires": [f"{name}<0.1"]}}
+    (fault,) = colab.resolve([Requirement("newcomer")], added=added)
+    assert fault.startswith("newcomer needs") and name in fault
+
+
+def test_a_package_that_nobody_recorded_is_found():
+    (fault,) = colab.resolve([Requirement("unheard-of>=1")])
+    assert "not on Colab" in fault
+
+
+def test_markers_are_judged_for_colab():
+    assert colab.resolve([Requirement('unheard-of; sys_platform == "win32"')]) == []
+
+
+def test_the_record_is_what_the_packages_themselves_say():
+    """Where the recorded version is installed here too, its own metadata must list the same needs."""
+    compared = 0
+    for name, about in json.loads(colab.MISSING.read_text())["packages"].items():
+        here = metadata.distribution(name)
+        if here.version == about["version"]:
+            needs = [Requirement(line) for line in here.requires or [] if "extra ==" not in line]
+            assert {str(r) for r in needs} == {str(Requirement(line)) for line in about["requires"]}
+            compared += 1
+    assert compared >= 3
+
+
+def test_missing_and_unmet_requirements():
+    everything = {"torch": "2.11.0+cu128", "numpy": "1.26.4"}
+    missing = [Requirement(line).name for line in colab.missing_requirements(everything)]
+    assert "torch" not in missing and "trl" in missing
+    (line,) = colab.unmet_requirements(everything)
+    assert line.startswith("numpy 1.26.4 is here")
+
+
+def test_here_nothing_is_missing(capsys):
+    assert colab.missing_requirements() == [] and colab.unmet_requirements() == []
+    colab.prepare()
+    assert "Nothing was fetched or installed" in capsys.readouterr().out
+
+
+def test_on_colab_only_the_missing_ones_are_asked_for():
+    missing = {Requirement(line).name for line in colab.missing_requirements(colab.colab_packages())}
+    assert missing == {"bitsandbytes", "trl", "open-clip-torch", "openai-whisper", "langchain-openai"}
+
+
+def test_pip_is_told_to_keep_everything(monkeypatch, capsys):
+    asked = {}
+
+    def pip(command, **_):
+        asked["command"] = command
+        asked["kept"] = open(command[command.index("-c") + 1]).read()
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(colab.subprocess, "run", pip)
+    colab.install_missing(["trl>=0.29"])
+    assert asked["command"][-1] == "trl>=0.29"
+    for name in KEPT:
+        assert f"{name}=={metadata.version(name)}" in asked["kept"].splitlines()
+    assert "network" in capsys.readouterr().out
+
+
+def test_a_failing_pip_is_explained():
+    with pytest.raises(RuntimeError, match="restart the runtime"):
+        colab.install_missing(["./no-such-folder-for-pip"])
+
+
+def test_free_form_versions_are_left_out():
+    assert colab.frozen({"a": "1.0+cu128", "b": "not a version"}) == ["a==1.0+cu128"]
+
+
+def test_the_first_cell_is_short_python_and_takes_its_address_from_the_setting(monkeypatch):
+    ast.parse(colab.bootstrap_source())
+    assert colab.bootstrap_source().count("\n") < 25
+    monkeypatch.setattr(colab, "REPOSITORY", "somebody/fork")
+    assert '"https://github.com/somebody/fork"' in colab.bootstrap_source()
+    assert "github/somebody/fork/blob" in colab.badge("7.1_multimodal_ai.py")
+
+
+def test_the_first_cell_finds_the_course_from_a_folder_below(tmp_path):
+    done = run_cell(settings.ROOT / "tests")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"root {settings.ROOT}"
+
+
+def test_the_first_cell_says_what_to_do_where_there_is_no_course(tmp_path):
+    done = run_cell(tmp_path)
+    assert done.returncode and "git clone https://github.com/" in done.stderr
+
+
+def test_on_colab_the_first_cell_fetches_the_course_once(tmp_path, monkeypatch):
+    """A repository on disk stands in for the real address; the rest is the cell as it is."""
+    origin = tmp_path / "origin"
+    (origin / "course_utils").mkdir(parents=True)
+    (origin / "course_utils" / "__init__.py").write_text("")
+    (origin / "course_utils" / "colab.py").write_text(
+        "ROOT = __file__\ndef prepare(install): print('installs:', install)\n"
+    )
+    git = ["git", "-C", str(origin), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for words in (["init", "-q", "-b", settings.BRANCH], ["add", "."], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *words], check=True)
+    monkeypatch.setattr(colab, "address", lambda: origin.as_uri())
+    before = "import types; sys.modules['google.colab'] = types.ModuleType('google.colab')"
+    content = tmp_path / "content"
+    content.mkdir()
+    first, second = run_cell(content, before), run_cell(content, before)
+    assert "Fetching the course" in first.stdout and "installs: True" in first.stdout, first.stderr
+    assert "Fetching" not in second.stdout and "installs: True" in second.stdout, second.stderr
+
+
+def test_links_are_rewritten_from_the_setting(tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    (folder / "7.1_multimodal_ai.py").write_text(SOURCE)
+    (tmp_path / "README.md").write_text(
+        "[x](https://colab.research.google.com/github/a/b/blob/c/notebooks/n.ipynb)\ngit clone https://github.com/a/b\n"
+    )
+    assert len(colab.rewrite_links(folder, check=True)) == 2
+    assert (folder / "7.1_multimodal_ai.py").read_text() == SOURCE
+    monkeypatch.setattr(colab, "REPOSITORY", "somebody/fork")
+    assert len(colab.rewrite_links(folder)) == 2
+    text = (folder / "7.1_multimodal_ai.py").read_text()
+    assert f"# {colab.badge('7.1_multimodal_ai')}\n#\n# More words." in text
+    assert f'# %% tags=["bootstrap"]\n{colab.bootstrap_source()}\n\n# %%\nanswer = 42\n' in text
+    assert "old" not in text
+    assert "github/somebody/fork/blob/main/notebooks/n.ipynb" in (tmp_path / "README.md").read_text()
+    assert "git clone https://github.com/somebody/fork" in (tmp_path / "README.md").read_text()
+    assert colab.rewrite_links(folder) == []
+
+
+def test_a_title_without_a_badge_gets_one(tmp_path):
+    path = tmp_path / "7.9_new.py"
+    path.write_text('# %% [markdown] tags=["badge"]\n# # Title\n\n# %%\n1\n')
+    colab.rewrite_links(tmp_path)
+    assert path.read_text().startswith(
+        f'# %% [markdown] tags=["badge"]\n# # Title\n#\n# {colab.badge("7.9_new")}\n\n# %%'
+    )
+
+
+def test_the_course_itself_is_up_to_date():
+    assert colab.rewrite_links(check=True) == []
