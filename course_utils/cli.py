@@ -341,7 +341,7 @@ def evaluate(
     On cases that they never saw in training, drawn from --seed, with 95 % intervals.
     """
     from course_utils import bundled
-    from course_utils.prisma import evaluate as evaluation
+    from course_utils import evaluate as evaluation
 
     try:
         report = evaluation.evaluate_all(seed)

@@ -198,10 +198,10 @@ def test_evaluate_as_table_and_json(monkeypatch) -> None:
     def evaluate_all(seed: int) -> dict:
         return {"prisma-lm": {"orders answered": training.share([True] * (50 + seed) + [False] * 3)}}
 
-    evaluation = types.ModuleType("course_utils.prisma.evaluate")
+    evaluation = types.ModuleType("course_utils.evaluate")
     evaluation.evaluate_all = evaluate_all
     monkeypatch.setitem(sys.modules, evaluation.__name__, evaluation)
-    monkeypatch.setattr(sys.modules["course_utils.prisma"], "evaluate", evaluation, raising=False)
+    monkeypatch.setattr(sys.modules["course_utils"], "evaluate", evaluation, raising=False)
     report = json.loads(course("evaluate", "--seed", "11", "--json").output)
     assert report["prisma-lm"]["orders answered"]["n"] == 64
     assert "orders answered" in course("evaluate").output

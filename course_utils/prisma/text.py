@@ -409,7 +409,8 @@ def shopping_sum(rng: random.Random) -> Sum:
     question = rng.choice(
         (
             f"{name} buys {a} {first}s for {p} euros each and {b} {second}s for {q} euros each. What is the total?",
-            f"One {first} costs {p} euros and one {second} costs {q} euros. What do {a} {first}s and {b} {second}s cost?",
+            f"One {first} costs {p} euros and one {second} costs {q} euros. "
+            f"What do {a} {first}s and {b} {second}s cost?",
         )
     )
     steps = f"{a} * {p} = {a * p}. {b} * {q} = {b * q}. {a * p} + {b * q} = {a * p + b * q}. "
@@ -484,7 +485,8 @@ def prose(rng: random.Random, shop: Shop) -> Example:
         f"The parcel was {order.status}.",
         f"A {item.shape} is a good present for a birthday. {order.customer} likes the colour {item.colour}.",
         f"The {other.size} {other.shape} is also made in {other.colour}, {rng.choice(COLOURS)} and {item.colour}.",
-        f"I was waiting for my {item.name}, and today it arrived. The box was {rng.choice(('open', 'broken', 'fine'))}.",
+        f"I was waiting for my {item.name}, and today it arrived. "
+        f"The box was {rng.choice(('open', 'broken', 'fine'))}.",
         f"Toys that are broken or lost will be sent again. Please write to our team with the number {order.number}.",
     )
     return Example("prose", ((" ".join(rng.sample(lines, 3)) + "<|end|>", True),))

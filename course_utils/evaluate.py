@@ -1,0 +1,163 @@
+"""`course evaluate`: how good the bundled models are, on cases that a seed draws and training never saw.
+
+This sits above the unit helpers, like the command line: it runs the very agents and scores of the lessons.
+"""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from course_utils.prisma import text
+from course_utils.prisma.shop import make_shop, open_database
+from course_utils.prisma.tools import Toolbox
+from course_utils.prisma.training import Measure, share
+
+if TYPE_CHECKING:
+    from course_utils.loaders import Chat
+
+SAMPLES, TEMPERATURE = 15, 1.0
+
+
+def bootstrap(values: Sequence[float], unit: str, seed: int = 0, rounds: int = 2000) -> Measure:
+    """The mean of `values` with the 95 % interval of a bootstrap over cases."""
+    import numpy as np
+
+    numbers = np.asarray(values, float)
+    means = np.random.default_rng(seed).choice(numbers, (rounds, len(numbers))).mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Measure(float(numbers.mean()), float(low), float(high), len(numbers), unit)
+
+
+def evaluate_all(seed: int, n: int = 500) -> dict[str, dict[str, Measure]]:
+    """Every measure of the three model cards, `n` cases each where the measure counts cases."""
+    return {name: measure(seed, n) for name, measure in MEASURES.items()}
+
+
+def clip(seed: int, n: int) -> dict[str, Measure]:
+    """prisma-clip's zero-shot, retrieval and binding measures."""
+    from course_utils import bundled
+    from course_utils.prisma import clip as recipe
+
+    return recipe.evaluate(recipe.load(bundled.verify("prisma-clip")), seed, n)
+
+
+def whisper(seed: int, n: int) -> dict[str, Measure]:
+    """prisma-whisper's word error rates and its speed."""
+    from course_utils import bundled
+    from course_utils.prisma import whisper as recipe
+
+    return recipe.evaluate(recipe.load(bundled.verify("prisma-whisper")), seed)
+
+
+def lm(seed: int, n: int) -> dict[str, Measure]:
+    """prisma-lm's tool use, function calls, arithmetic, induction and speed."""
+    from course_utils import loaders
+
+    chat = loaders.load("chat", tier="bundled")
+    return {
+        **tool_use(chat, seed, n),
+        "function calls right": function_calls(chat, seed, n),
+        **arithmetic(chat, seed, n),
+        "majority of 15 over one": majority(chat, seed, n // 5),
+        "strongest induction score": induction(chat, seed),
+        "greedy tokens": speed(chat),
+    }
+
+
+def tool_use(chat: "Chat", seed: int, n: int) -> dict[str, Measure]:
+    """Success on `n` questions about a fresh shop, with tools (ReAct) and without."""
+    from course_utils import agents
+
+    shop = make_shop(seed)
+    tasks = text.episodes(n, seed, shop)
+    questions = [task.question for task in tasks]
+    with_tools = agents.run_many(chat, Toolbox(open_database(shop)), questions)
+    return {
+        "ReAct success": agents.success(tasks, with_tools),
+        "same questions without tools": agents.success(tasks, agents.run_direct(chat, questions)),
+    }
+
+
+def function_calls(chat: "Chat", seed: int, n: int) -> Measure:
+    """How often the first reply is valid JSON that names the right function and the right argument."""
+    tasks = text.episodes(n, seed, make_shop(seed))
+    system = text.turn("system", text.tool_system(list(text.SIGNATURES)))
+    prompts = [system + text.turn("user", task.question) + "<|assistant|>" for task in tasks]
+    replies = chat.complete_many(prompts, max_new_tokens=48)
+    return share([_right_call(reply, task.steps[0]) for reply, task in zip(replies, tasks, strict=True)])
+
+
+def _right_call(reply: str, step: text.Step) -> bool:
+    from course_utils import agents
+
+    try:
+        name, arguments = agents.parse_call(reply)
+    except agents.CallError:
+        return False
+    return (name, [str(value) for value in arguments.values()]) == (step.tool, [step.argument])
+
+
+def arithmetic(chat: "Chat", seed: int, n: int) -> dict[str, Measure]:
+    """Shopping sums with worked steps, and answered at once."""
+    sums = _sums(seed, n)
+
+    def right(mode: str) -> Measure:
+        replies = chat.complete_many([text.prompt(mode, made.question) for made in sums], max_new_tokens=64)
+        return share([text.correct(made.answer, reply) for made, reply in zip(sums, replies, strict=True)])
+
+    return {"arithmetic, worked steps": right("steps"), "arithmetic, direct": right("direct")}
+
+
+def _sums(seed: int, n: int) -> list[text.Sum]:
+    rng = random.Random(f"evaluate {seed}")
+    return [text.shopping_sum(rng) for _ in range(n)]
+
+
+def majority(chat: "Chat", seed: int, n: int) -> Measure:
+    """Gain in points of the most frequent of 15 sampled answers over one sample (arXiv 2203.11171)."""
+    sums = _sums(seed + 1, n)
+    prompts = [text.prompt("steps", made.question) for made in sums for _ in range(SAMPLES)]
+    replies = chat.complete_many(prompts, max_new_tokens=64, temperature=TEMPERATURE, seed=seed)
+    gains = []
+    for i, made in enumerate(sums):
+        answers = [text.final_answer(reply) for reply in replies[i * SAMPLES : (i + 1) * SAMPLES]]
+        one = answers.count(made.answer) / SAMPLES
+        gains.append(100 * ((Counter(answers).most_common(1)[0][0] == made.answer) - one))
+    return bootstrap(gains, "points", seed)
+
+
+def induction(chat: "Chat", seed: int) -> Measure:
+    """The induction score of the head that has the highest one, over 16 rows of random tokens."""
+    from course_utils import research
+
+    length = 20
+    words = [i for i in range(len(chat.tokenizer)) if i not in chat.tokenizer.all_special_ids]
+    rows = research.repeated_rows(words, length, 16, seed)
+    with research.eager(chat.model):
+        scores = [
+            research.induction_scores(research.attention_maps(chat.model, row[None]), length).max().item() for row in rows
+        ]
+    return bootstrap(scores, "", seed)
+
+
+def speed(chat: "Chat", new: int = 200, rounds: int = 5) -> Measure:
+    """Tokens a second, batch of one, greedy."""
+    import torch
+
+    inputs = chat.tokenizer(text.prompt("react", "What does order 1234 cost?"), return_tensors="pt")
+    rates = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        with torch.inference_mode():
+            chat.model.generate(**inputs.to(chat.model.device), min_new_tokens=new, max_new_tokens=new, do_sample=False)
+        rates.append(new / (time.perf_counter() - start))
+    return bootstrap(rates, "tokens/s")
+
+
+MEASURES: dict[str, Callable[[int, int], dict[str, Measure]]] = {
+    "prisma-clip": clip,
+    "prisma-whisper": whisper,
+    "prisma-lm": lm,
+}
