@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -101,7 +102,7 @@ def test_pip_is_told_to_keep_everything(monkeypatch, capsys):
 
     def pip(command, **_):
         asked["command"] = command
-        asked["kept"] = open(command[command.index("-c") + 1]).read()
+        asked["kept"] = Path(command[command.index("-c") + 1]).read_text()
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(colab.subprocess, "run", pip)

@@ -1,0 +1,216 @@
+"""What the repository promises around its code: requirements in step, plain targets, clean files."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+
+import nbformat
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from course_utils.settings import NOTEBOOKS, ROOT
+
+TARGETS = ("run", "test", "lab", "check", "notebooks", "clean")
+# Module -> package, where their names differ.
+PACKAGES = {"PIL": "pillow", "whisper": "openai-whisper", "open_clip": "open-clip-torch", "IPython": "ipython"}
+
+
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def requirements():
+    """Every requirement of the package and its extras, but not of an extra that names the package itself."""
+    lines = [*project()["dependencies"], *(r for e in project()["optional-dependencies"].values() for r in e)]
+    return [r for r in map(Requirement, lines) if r.name != project()["name"]]
+
+
+def pins():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def tracked():
+    """Every file that git knows, or would take; a copy without git has no such list."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z"]
+    listed = subprocess.run(command, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout: there is no list of tracked files")
+    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def texts():
+    """Path and content of every tracked file that is text."""
+    for path in tracked():
+        try:
+            yield path, path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+
+
+# Requirements
+
+
+def test_every_requirement_has_a_pin_within_its_range():
+    pinned = {canonicalize_name(name): version for name, version in pins().items()}
+    for need in requirements():
+        version = pinned.get(canonicalize_name(need.name))
+        assert version, f"{need.name} is in pyproject.toml and not in constraints.txt"
+        assert need.specifier.contains(version), f"{need} does not admit the pin {version}"
+
+
+def test_pins_are_exact_and_unique():
+    lines = [x for x in (ROOT / "constraints.txt").read_text().splitlines() if x and not x.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][\w.]*", line) for line in lines)
+    assert len({canonicalize_name(line.split("==")[0]) for line in lines}) == len(lines)
+
+
+def test_what_is_installed_needs_nothing_unpinned():
+    """Follows the metadata of what is installed here, so that no dependency of a dependency floats."""
+    from importlib import metadata
+
+    pinned = {canonicalize_name(name) for name in pins()}
+    todo, seen = [(r, "pyproject.toml") for r in requirements()], set()
+    while todo:
+        need, source = todo.pop()
+        name = canonicalize_name(need.name)
+        if (name, *need.extras) in seen:
+            continue
+        seen.add((name, *need.extras))
+        assert name in pinned, f"{source} needs {need}, which constraints.txt does not pin"
+        for line in metadata.distribution(need.name).requires or []:
+            child = Requirement(line)
+            extras = need.extras or {""}
+            if child.marker is None or any(child.marker.evaluate({"extra": e}) for e in extras):
+                todo.append((child, name))
+    assert len(seen) > 100
+
+
+def test_conda_installs_the_same():
+    text = (ROOT / "environment.yml").read_text()
+    lines = [line.strip().removeprefix("- ") for line in text.splitlines() if not line.startswith("#")]
+    assert f"name: {project()['name']}" in lines
+    assert "-c constraints.txt" in lines and "-e .[dev]" in lines
+    version = next(line.removeprefix("python=") for line in lines if line.startswith("python="))
+    assert Requirement(f"python{project()['requires-python']}").specifier.contains(version)
+
+
+def modules(path):
+    """Top-level modules that a Python file imports anywhere."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("folder, extras", [("course_utils", False), ("notebooks", False), ("tests", True)])
+def test_every_import_is_a_declared_requirement(folder, extras):
+    allowed = requirements() if extras else map(Requirement, project()["dependencies"])
+    names = {canonicalize_name(need.name) for need in allowed}
+    own = {path.stem for path in (ROOT / "tests").glob("*.py")} | {"course_utils"}
+    for path in (ROOT / folder).rglob("*.py"):
+        for module in modules(path):
+            known = module in sys.stdlib_module_names or (module in own)
+            package = canonicalize_name(PACKAGES.get(module, module))
+            assert known or package in names, f"{path.name} imports {module}, which nothing requires"
+
+
+# Files
+
+
+def test_no_registry_is_named():
+    """Where packages come from is the user's setting, so that mirrors and offline shelves work."""
+    hosts = ["pypi" + ".org", "python" + "hosted.org", "pypi." + "nvidia", "download." + "pytorch.org"]
+    hosts += ["conda." + "anaconda.org", "registry." + "npmjs.org", "deb." + "debian.org", "--index" + "-url"]
+    found = [(path.name, host) for path, text in texts() for host in hosts if host in text]
+    assert found == []
+
+
+def test_no_path_of_a_machine():
+    places = re.compile(r"(?<![\w.:/])/(?:home|Users|root|wor" + r"k|tm" + r"p)/[\w.-]+")
+    found = [(path.name, hit.group()) for path, text in texts() if (hit := places.search(text))]
+    assert [pair for pair in found if pair[0] not in ("test_books.py", "test_runner.py")] == []
+
+
+def test_files_are_small():
+    sizes = {path: path.stat().st_size for path in tracked()}
+    assert [str(path) for path, size in sizes.items() if size > 5e6] == []
+    assert sum(sizes.values()) < 30e6
+
+
+def test_licences_are_there():
+    assert "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
+    assert "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION" in (ROOT / "LICENSE").read_text()
+    text = (ROOT / "LICENSES" / "CC-BY-4.0.txt").read_text()
+    assert "Attribution 4.0 International Public License" in text and "Section 8" in text
+    assert project()["license"] == "Apache-2.0 AND CC-BY-4.0"
+
+
+# Commands
+
+
+def recipe(*targets, cwd=ROOT):
+    """The commands that make would run, without running them."""
+    command = ["make", "--always-make", "--dry-run", *targets]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_readme_opens_with_the_two_commands_and_names_every_target():
+    text = (ROOT / "README.md").read_text()
+    assert text.index("make run") < text.index("make test") < 120
+    assert [name for name in TARGETS if f"`make {name}`" not in text] == []
+
+
+@pytest.mark.parametrize("target", [name for name in TARGETS if name != "clean"])
+def test_a_target_sets_up_first(target):
+    text = recipe(target)
+    assert text.index("-m pip install") < text.rindex(".venv/bin/")
+    assert "-c constraints.txt" in text and "--index" + "-url" not in text
+
+
+def test_ci_does_what_make_test_does():
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    words = [line for line in script if line and not line.startswith("#")]
+    assert words[-1] == "exec make test" and len(words) == 3
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert "bash .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+
+
+def test_make_refuses_a_python_that_is_too_old(tmp_path):
+    old = tmp_path / "bin"
+    old.mkdir()
+    for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14"):
+        (old / name).write_text('#!/bin/sh\ncase "$*" in --version) echo Python 3.8.1;; esac\n')
+        (old / name).chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    environment = {**os.environ, "PATH": f"{old}:/usr/bin:/bin"}
+    done = subprocess.run(["make", "run"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode and "needs Python 3.11" in done.stdout and "3.8.1" in done.stdout
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_nbval_runs_notebooks_offline_on_the_bundled_tier(tmp_path):
+    """The root conftest.py gives a notebook's kernel the environment of `course run`."""
+    folder = tmp_path / "with space"
+    folder.mkdir()
+    (folder / "conftest.py").write_text((ROOT / "conftest.py").read_text())
+    source = "# NBVAL_CHECK_OUTPUT\nimport os\nprint(os.environ['COURSE_TIER'], os.environ['COURSE_OFFLINE'])"
+    for name, text in (("right", "bundled 1\n"), ("wrong", "full 0\n")):
+        cell = nbformat.v4.new_code_cell(source, execution_count=1)
+        cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / f"{name}.ipynb")
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "--nbval-current-env", "--rootdir", "."]
+    outside = {**os.environ, "COURSE_TIER": "full"}
+    done = subprocess.run(command, cwd=folder, env=outside, capture_output=True, text=True)
+    assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_every_source_has_its_notebook():
+    sources = {path.stem for path in NOTEBOOKS.glob("*.py")}
+    assert sources == {path.stem for path in NOTEBOOKS.glob("*.ipynb")}
