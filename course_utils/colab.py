@@ -159,11 +159,7 @@ def unmet_requirements(present: Mapping[str, str] | None = None) -> list[str]:
 
     present = installed() if present is None else present
     found = [(r, present.get(canonicalize_name(r.name))) for r in requirements()]
-    return [
-        f"{r.name} {v} is here, the course needs {r.name}{r.specifier}"
-        for r, v in found
-        if v and not fits(r, v)
-    ]
+    return [f"{r.name} {v} is here, the course needs {r.name}{r.specifier}" for r, v in found if v and not fits(r, v)]
 
 
 def fits(requirement: Requirement, version: str) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from course_utils.settings import NOTEBOOKS, ROOT
+from course_utils.settings import ROOT
 
 TARGETS = ("run", "test", "lab", "check", "notebooks", "clean")
 # Module -> package, where their names differ.
@@ -209,8 +209,3 @@ def test_nbval_runs_notebooks_offline_on_the_bundled_tier(tmp_path):
     outside = {**os.environ, "COURSE_TIER": "full"}
     done = subprocess.run(command, cwd=folder, env=outside, capture_output=True, text=True)
     assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
-
-
-def test_every_source_has_its_notebook():
-    sources = {path.stem for path in NOTEBOOKS.glob("*.py")}
-    assert sources == {path.stem for path in NOTEBOOKS.glob("*.ipynb")}
