@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from open_clip.transformer import PatchDropout
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from course_utils.prisma import pictures, speech
@@ -29,8 +28,8 @@ NAME = "prisma-clip"
 FOLDER = MODELS / NAME
 BATCH = 128
 PEAK = 1.5e-3
-TOYS = (1, 1, 1, 2, 2, 2, 3, 3)  # toys in a picture, each as likely
-HALF = 0.6  # the part of a run in which each picture loses half its patches (arXiv 2212.00794): twice as fast
+TOYS = (1, 1, 1, 1, 2, 2, 2, 3)  # toys in a picture, each as likely
+HALF = 0.65  # the part of a run in which only half the patches of each picture are looked at
 # What the shipped model should reach.
 BARS = {"zero-shot, pairs never trained": 0.95, "image to text R@1": 0.8, "text to image R@1": 0.8}
 
@@ -194,14 +193,36 @@ def _encode_short(model: open_clip.CLIP, tokens: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(last @ model.text_projection, dim=-1)
 
 
-def step_loss(model: open_clip.CLIP, tokenizer: Any, batch: tuple) -> torch.Tensor:
-    """The loss of one batch: each picture meets its complete and its partial caption."""
+class BusyPatches(torch.nn.Module):
+    """Passes on the half of the patches that vary most; takes the place of open_clip's `patch_dropout`.
+
+    Training on half the patches is nearly twice as fast. Dropping them at random (arXiv 2212.00794) hid the
+    outlines of the toys and shapes were not learned; flat patches show background and are not missed.
+    """
+
+    def __init__(self, pixels: torch.Tensor, side: int) -> None:
+        super().__init__()
+        patches = pixels.mean(1).unfold(1, side, side).unfold(2, side, side).flatten(3).flatten(1, 2)
+        busiest = patches.std(-1).topk(patches.shape[1] // 2).indices + 1  # token 0 is the class token
+        self.keep = torch.cat([torch.zeros_like(busiest[:, :1]), busiest], 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.gather(1, self.keep[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def step_loss(model: open_clip.CLIP, tokenizer: Any, batch: tuple, busy: bool = False) -> torch.Tensor:
+    """The loss of one batch: each picture meets its complete and its partial caption.
+
+    With `busy`, the model sees the busier half of each picture's patches.
+    """
     images, texts, masks = batch
     device = next(model.parameters()).device.type
-    loss_of, total = MaskedClipLoss(), 0.0
+    loss_of, total, pixels = MaskedClipLoss(), 0.0, _normalise(images, device)
+    side = model.visual.patch_size[0]
+    model.visual.patch_dropout = BusyPatches(pixels, side) if busy else torch.nn.Identity()
     # The fused attention kernel is slower than plain products for 65 tokens on a CPU.
     with sdpa_kernel(SDPBackend.MATH), torch.autocast(device, torch.bfloat16):
-        image = model.encode_image(_normalise(images, device), normalize=True)
+        image = model.encode_image(pixels, normalize=True)
         for text, mask in zip(texts, masks, strict=True):
             tokens = _tokens(tokenizer, text).to(device)
             loss_of.mask = torch.from_numpy(mask).to(device)
@@ -259,8 +280,7 @@ def train_steps(
             break
         # Each step has a seed of its own, so that a resumed run sees what an unbroken one would.
         torch.manual_seed(1_000_003 * state["seed"] + state["step"])
-        model.visual.patch_dropout = PatchDropout(0.5) if deadline.part < HALF else torch.nn.Identity()
-        loss = step_loss(model, tokenizer, batch)
+        loss = step_loss(model, tokenizer, batch, busy=deadline.part < HALF)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step(learning_rate(deadline.part, PEAK))
@@ -272,6 +292,7 @@ def train_steps(
             keep(state)
             progress(f"{NAME} {deadline.part:4.0%}, step {state['step']}, loss {np.mean(losses[-50:]):.3f}")
             kept = deadline.spent
+    model.visual.patch_dropout = torch.nn.Identity()
     keep(state)
     return state
 
