@@ -208,9 +208,7 @@ def weight_bytes(model: "str | Architecture", number_format: str = "fp16") -> fl
     raise ValueError(f"No number format {number_format!r}. Known: {known}.")
 
 
-def kv_cache_bytes(
-    model: "str | Architecture", seq: int, batch: int = 1, bytes_per_number: float = 2
-) -> float:
+def kv_cache_bytes(model: "str | Architecture", seq: int, batch: int = 1, bytes_per_number: float = 2) -> float:
     """Bytes of the keys and values of `seq` tokens: 2 x layers x key width x tokens x batch.
 
     Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245) makes the key width smaller than the
@@ -356,9 +354,7 @@ def estimate(
     a = architecture(model)
     _check(method, optimiser, seq=seq, batch=batch, rank=rank)
     training, adapted = method in TRAINING, method in ("lora", "qlora")
-    number_format = {"lora": "fp16", "qlora": "nf4", "full": "fp16"}.get(
-        method, method.removeprefix("inference-")
-    )
+    number_format = {"lora": "fp16", "qlora": "nf4", "full": "fp16"}.get(method, method.removeprefix("inference-"))
     trained = lora_count(a, rank) if adapted else parameter_count(a) if method == "full" else 0
     layer = layer_activation_bytes(a, method, seq, batch)
     checkpoints = 2 * a.hidden * seq * batch * a.layers
@@ -497,6 +493,4 @@ def _options(needed: Estimate) -> list[tuple[str, dict]]:
     options += [(f"sequences of {s} tokens", {"seq": s}) for s in (2048, 1024, 512, 256) if s < needed.seq]
     smaller = {"full": ("lora", "qlora"), "lora": ("qlora",), "inference-fp32": INFERENCE[1:]}
     smaller |= {"inference-fp16": INFERENCE[2:], "inference-int8": INFERENCE[3:]}
-    return options + [
-        (f"{m} instead of {needed.method}", {"method": m}) for m in smaller.get(needed.method, ())
-    ]
+    return options + [(f"{m} instead of {needed.method}", {"method": m}) for m in smaller.get(needed.method, ())]

@@ -142,22 +142,30 @@ def head_roles(maps: Tensor) -> dict[str, Tensor]:
     }
 
 
-def repeated_rows(tokens: Sequence[int], length: int, rows: int, seed: int) -> Tensor:
-    """`rows` rows of `length` random tokens, each row written twice in a row: (rows, 2 x length)."""
-    generator = torch.Generator().manual_seed(seed)
-    picks = torch.randint(len(tokens), (rows, length), generator=generator)
-    return torch.tensor(list(tokens))[picks].repeat(1, 2)
+def repeated_rows(tokenizer, words: Sequence[str], count: int, rows: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows of `count` different words, each row written twice: token ids (rows, 2 x length), and where copying is due.
 
-
-def induction_scores(maps: Tensor, length: int) -> Tensor:
-    """(layers, heads): attention, while a row is repeated, to the token that followed the last time.
-
-    Olsson et al. 2022, arXiv 2209.11895. `maps` is (layers, batch, heads, 2 x length, 2 x length) for rows of
-    `repeated_rows`. 1 means that a head always looks where copying needs it to look; chance is about 1 /
-    length.
+    Only words are used that take as few tokens as the shortest, with the space before them. The second tensor holds
+    the positions, in the second copy, after which a word comes that the model can know.
     """
-    after = maps.diagonal(offset=1 - length, dim1=-2, dim2=-1)[..., 1:]
-    return after.mean(dim=(1, -1))
+    pieces = [tokenizer.encode(f" {word}", add_special_tokens=False) for word in words]
+    size = min(map(len, pieces))
+    usable = torch.tensor([piece for piece in pieces if len(piece) == size])
+    generator = torch.Generator().manual_seed(seed)
+    picks = torch.stack([torch.randperm(len(usable), generator=generator)[:count] for _ in range(rows)])
+    length = count * size
+    asks = torch.arange(length + 2 * size - 2, 2 * length - 1, size)
+    return usable[picks].flatten(1).repeat(1, 2), asks
+
+
+def induction_scores(maps: Tensor, asks: Tensor) -> Tensor:
+    """The share of attention that goes to the token which came next the last time: (layers, heads).
+
+    `maps` is (layers, batch, heads, n, n) for rows that are written twice; `asks` are the positions that count.
+    Olsson et al. 2022, arXiv 2209.11895. 1 means that a head always looks where copying needs it to look.
+    """
+    wanted = asks - maps.shape[-1] // 2 + 1
+    return maps[..., asks, wanted].mean(dim=(1, -1))
 
 
 @contextlib.contextmanager
@@ -180,14 +188,11 @@ def without_heads(model: nn.Module, heads: Sequence[tuple[int, int]]) -> Iterato
             hook.remove()
 
 
-def copying(model: nn.Module, ids: Tensor) -> list[bool]:
-    """For rows of `repeated_rows`: is each token of the repetition, after its first, the model's first
-    choice?
-    """
-    half = ids.shape[1] // 2
+def copying(model: nn.Module, ids: Tensor, asks: Tensor) -> list[bool]:
+    """For rows of `repeated_rows`: is each word of the second copy the model's first choice?"""
     with torch.inference_mode():
         guesses = model(input_ids=ids.to(model.device), use_cache=False).logits.argmax(-1).cpu()
-    return (guesses[:, half:-1] == ids[:, half + 1 :]).flatten().tolist()
+    return (guesses[:, asks] == ids[:, asks + 1]).flatten().tolist()
 
 
 # ---------------------------------------------------------------------------------- quantisation
@@ -257,6 +262,11 @@ def sums(n: int, seed: int) -> list[text.Sum]:
         made = text.shopping_sum(rng)
         found.setdefault(made.question, made)
     return list(found.values())
+
+
+def sum_tasks(n: int, seed: int) -> list[text.Example]:
+    """`n` shopping sums with their worked steps, to be scored like the tool tasks."""
+    return [text.worked(random.Random(f"sum {seed} {i}")) for i in range(n)]
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,7 @@ def test_alt_text_survives_nbconvert():
     from nbconvert import HTMLExporter
 
     picture = figures.Picture(figures.png(make_figure()), "Loss falls from 2 to 0.5")
-    output = nbformat.v4.new_output(
-        "display_data", {"text/html": picture._repr_html_(), "text/plain": repr(picture)}
-    )
+    output = nbformat.v4.new_output("display_data", {"text/html": picture._repr_html_(), "text/plain": repr(picture)})
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("show()", outputs=[output])])
     page, _ = HTMLExporter().from_notebook_node(nbformat.reads(json.dumps(notebook), as_version=4))
     assert 'alt="Loss falls from 2 to 0.5"' in page
@@ -70,16 +68,12 @@ def test_palettes_can_be_told_apart():
     assert set(figures.PRISMA) == set(COLOURS)
     for palette in (figures.PALETTE, figures.PRISMA):
         colours = [to_rgb(c) for c in palette.values()]
-        gaps = [
-            max(abs(a - b) for a, b in zip(x, y, strict=True)) for x in colours for y in colours if x != y
-        ]
+        gaps = [max(abs(a - b) for a, b in zip(x, y, strict=True)) for x in colours for y in colours if x != y]
         assert min(gaps) > 0.15
 
 
 def test_table_in_html_and_in_a_terminal():
-    result = figures.table(
-        [{"model": "a<b", "size": 7.254, "fits": True}, {"model": "c", "size": 13.0, "fits": False}]
-    )
+    result = figures.table([{"model": "a<b", "size": 7.254, "fits": True}, {"model": "c", "size": 13.0, "fits": False}])
     assert "a&lt;b" in result._repr_html_() and "7.25" in result._repr_html_()
     assert result._repr_html_().count("<tr>") == 3
     assert str(result).splitlines()[0].split() == ["model", "size", "fits"]

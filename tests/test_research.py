@@ -145,12 +145,24 @@ def test_head_roles_tell_made_up_heads_apart():
     assert roles["the first token"][0, 2] == 1
 
 
-def test_repeated_rows_repeat_and_depend_on_the_seed():
-    rows = research.repeated_rows(range(10, 90), 12, 4, seed=1)
-    assert rows.shape == (4, 24) and rows.min() >= 10
-    assert torch.equal(rows[:, :12], rows[:, 12:])
-    assert torch.equal(rows, research.repeated_rows(range(10, 90), 12, 4, seed=1))
-    assert not torch.equal(rows, research.repeated_rows(range(10, 90), 12, 4, seed=2))
+def test_repeated_rows_repeat_and_ask_for_words(tokenizer):
+    words = ["red", "blue", "cube", "star", "7", "order"]
+    ids, asks = research.repeated_rows(tokenizer, words, count=5, rows=4, seed=1)
+    assert ids.shape == (4, 20)  # a space is a token of its own here
+    first, second = tokenizer.decode(ids[0][:10]).split(), tokenizer.decode(ids[0][10:]).split()
+    assert first == second and len(set(first)) == 5
+    assert [tokenizer.decode([i]) for i in ids[0][asks]] == [" "] * 4
+    # The first word of the second copy can't be known, all others can.
+    assert [tokenizer.decode([i]) for i in ids[0][asks + 1]] == second[1:]
+    assert torch.equal(ids, research.repeated_rows(tokenizer, words, 5, 4, seed=1)[0])
+    assert not torch.equal(ids, research.repeated_rows(tokenizer, words, 5, 4, seed=2)[0])
+
+
+def test_repeated_rows_of_a_tokenizer_that_joins_spaces_to_words():
+    joined = SimpleNamespace(encode=lambda w, add_special_tokens: [ord(w[1])] * (2 if len(w) > 2 else 1))
+    ids, asks = research.repeated_rows(joined, ["a", "b", "c", "long"], count=3, rows=2, seed=0)
+    assert ids.shape == (2, 6) and ord("l") not in ids
+    assert asks.tolist() == [3, 4]
 
 
 def test_induction_score_of_a_perfect_head_is_one():
@@ -160,7 +172,7 @@ def test_induction_score_of_a_perfect_head_is_one():
         perfect[i, i - length + 1] = 1  # where the same token stood, and one further
         previous[i, i - 1] = 1
     maps = torch.stack([perfect, previous])[None, None]  # one layer, one row, two heads
-    assert research.induction_scores(maps, length).tolist() == [[1.0, 0.0]]
+    assert research.induction_scores(maps, torch.arange(length, 2 * length - 1)).tolist() == [[1.0, 0.0]]
 
 
 def test_heads_can_be_switched_off_and_on(llama):
@@ -197,10 +209,10 @@ class Oracle(nn.Module):
 
 
 def test_copying_counts_first_choices():
-    rows = research.repeated_rows(range(40), 10, 3, seed=0)
-    assert research.copying(Oracle(40), rows) == [True] * 27
-    one_off = research.copying(Oracle(40, wrong_at=(1, 12)), rows)
-    assert one_off.count(False) == 1
+    ids, asks = torch.arange(10).repeat(3, 2), torch.arange(10, 19)
+    assert research.copying(Oracle(40), ids, asks) == [True] * 27
+    one_off = research.copying(Oracle(40, wrong_at=(1, 12)), ids, asks)
+    assert one_off.index(False) == 11 and one_off.count(False) == 1
 
 
 # --- quantisation ---
@@ -246,9 +258,7 @@ def test_a_quantised_copy_changes_the_matrices_only(llama):
 def test_sizes_agree_with_the_memory_estimates(llama):
     shape = memory.from_config(llama.config.to_dict())
     assert research.megabytes(llama, 16) == pytest.approx(memory.weight_bytes(shape, "fp16") / 1e6)
-    assert research.megabytes(llama, memory.NF4_BITS) == pytest.approx(
-        memory.weight_bytes(shape, "nf4") / 1e6
-    )
+    assert research.megabytes(llama, memory.NF4_BITS) == pytest.approx(memory.weight_bytes(shape, "nf4") / 1e6)
 
 
 # --- measurements ---
