@@ -1,10 +1,17 @@
 """Every call whose keyword arguments change between library versions, in one place.
 
-`tests` hold each keyword used here against the installed library. Libraries are imported where they are used.
+tests/test_compat.py holds each keyword used here against the installed libraries, so that a new version fails
+there, with the name of the keyword, and not in a notebook. Libraries are imported where they are used.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+# ---------------------------------------------------------------- agents (LangChain)
 
 
 def create_agent(model: Any, tools: Sequence[Any], system_prompt: str, max_model_calls: int) -> Any:
@@ -14,3 +21,140 @@ def create_agent(model: Any, tools: Sequence[Any], system_prompt: str, max_model
 
     limit = ModelCallLimitMiddleware(run_limit=max_model_calls, exit_behavior="end")
     return create_agent(model=model, tools=list(tools), system_prompt=system_prompt, middleware=[limit])
+
+
+# ---------------------------------------------------------------- fine-tuning (transformers, PEFT, TRL)
+
+CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")  # the newer name first
+
+
+def nf4_config(compute_dtype: "torch.dtype") -> Any:
+    """4-bit NormalFloat with double quantisation, as in QLoRA (arXiv 2305.14314); sums in `compute_dtype`."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+
+
+def load_nf4(folder: str | Path, dtype: "torch.dtype", device: str, attention: str) -> Any:
+    """A causal language model whose layer matrices are quantised to NF4 while they are read."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        quantization_config=nf4_config(dtype),
+        dtype=dtype,
+        device_map={"": device},
+        attn_implementation=attention,
+        use_safetensors=True,
+    )
+    return keep_gradients(model)
+
+
+def keep_gradients(model: Any) -> Any:
+    """Stop bitsandbytes from repacking 4-bit layers on CPUs with AVX512-BF16.
+
+    It does so in the first forward pass outside training, for a kernel that has no backward pass: whoever trains
+    after evaluating loses, with no more than a warning, the gradient through every 4-bit layer (seen in 0.50.2).
+    """
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+    return model
+
+
+def lora_config(rank: int = 16, alpha: int = 32) -> Any:
+    """LoRA on every linear layer except the one that names the next token."""
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def sft_config(
+    folder: Path,
+    *,
+    batch: int,
+    accumulate: int,
+    learning_rate: float,
+    epochs: float,
+    max_length: int,
+    steps_between: int,
+    checkpointing: bool,
+    optimiser: str,
+    bf16: bool,
+    fp16: bool,
+    cpu: bool,
+    seed: int,
+) -> Any:
+    """Settings of a TRL training run: loss on the completion only, both losses and checkpoints."""
+    from trl import SFTConfig
+
+    # transformers 5.15 renamed gradient checkpointing and warns about the old name.
+    names = [name for name in CHECKPOINTING if name in SFTConfig.__dataclass_fields__]
+    return SFTConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=batch,
+        per_device_eval_batch_size=batch,
+        gradient_accumulation_steps=accumulate,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=5,
+        num_train_epochs=epochs,
+        max_length=max_length,
+        completion_only_loss=True,
+        optim=optimiser,
+        bf16=bf16,
+        fp16=fp16,
+        use_cpu=cpu,
+        logging_steps=max(1, steps_between // 5),
+        eval_strategy="steps",
+        eval_steps=steps_between,
+        save_strategy="steps",
+        save_steps=steps_between,
+        save_total_limit=2,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        seed=seed,
+        **{names[0]: checkpointing},
+    )
+
+
+def sft_trainer(
+    model: Any,
+    settings: Any,
+    train: list[dict],
+    validation: list[dict],
+    tokenizer: Any,
+    adapter: Any,
+    callbacks: Sequence[Any],
+) -> Any:
+    """TRL's trainer around `model`, to which it adds the `adapter`. Rows have `prompt` and `completion`.
+
+    It prints nothing by itself: progress and curves are for `callbacks` and the reader.
+    """
+    import warnings
+
+    from datasets import Dataset, disable_progress_bars
+    from transformers import PrinterCallback
+    from trl import SFTTrainer
+
+    disable_progress_bars()
+    with warnings.catch_warnings():
+        # PEFT and TRL ask models for a property that transformers has renamed.
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        trainer = SFTTrainer(
+            model=model,
+            args=settings,
+            train_dataset=Dataset.from_list(train),
+            eval_dataset=Dataset.from_list(validation),
+            processing_class=tokenizer,
+            peft_config=adapter,
+            callbacks=list(callbacks),
+        )
+    trainer.remove_callback(PrinterCallback)
+    return trainer

@@ -1,0 +1,105 @@
+"""Every keyword in course_utils/compat.py exists in the installed library. Nothing is run but the imports."""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+from course_utils import compat
+
+
+def _imports(tree: ast.AST) -> dict[str, str]:
+    """Local name -> dotted name of everything that compat.py imports from other libraries."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    return found
+
+
+def calls(source: str) -> list[tuple[str, str]]:
+    """(dotted name, keyword) of every call of an imported name in `source`, `Name.method(...)` included."""
+    found = []
+    for function in ast.walk(ast.parse(source)):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        names = _imports(function)
+        for node in ast.walk(function):
+            if not isinstance(node, ast.Call):
+                continue
+            parts = ast.unparse(node.func).split(".")
+            if parts[0] in names:
+                called = ".".join([names[parts[0]], *parts[1:]])
+                found += [(called, k.arg) for k in node.keywords if k.arg]
+    return found
+
+
+def resolve(dotted: str):
+    """The object with this dotted name."""
+    parts = dotted.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[cut:]:
+            found = getattr(found, part)
+        return found
+    raise ModuleNotFoundError(dotted)
+
+
+def version(dotted: str) -> str:
+    name = dotted.split(".")[0]
+    return f"{name} {getattr(importlib.import_module(name), '__version__', '')}"
+
+
+def takes(dotted: str, keyword: str) -> bool:
+    """Whether a call of `dotted` takes `keyword` by name. A catch-all `**kwargs` does not count."""
+    if dotted.endswith(".from_pretrained"):
+        return _pretrained_takes(keyword)
+    return keyword in inspect.signature(resolve(dotted)).parameters
+
+
+def _pretrained_takes(keyword: str) -> bool:
+    """`from_pretrained` pops most of its keywords from **kwargs, so its source is asked."""
+    from transformers import AutoModelForCausalLM, PreTrainedModel
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
+
+    assert issubclass(AutoModelForCausalLM, _BaseAutoModelClass)
+    method = PreTrainedModel.from_pretrained
+    known = inspect.signature(method).parameters
+    config = inspect.getsource(importlib.import_module("transformers.configuration_utils"))
+    return keyword in known or any(f'"{keyword}"' in text for text in (inspect.getsource(method), config))
+
+
+KEYWORDS = calls(Path(compat.__file__).read_text("utf-8"))
+
+
+@pytest.mark.parametrize("called, keyword", KEYWORDS)
+def test_keyword_exists(called, keyword):
+    assert takes(called, keyword), (
+        f"{version(called)}: {called} no longer takes {keyword!r}. Change the call in course_utils/compat.py."
+    )
+
+
+def test_all_calls_are_seen():
+    called = {name.split(".")[-1] for name, _ in KEYWORDS}
+    wanted = {"BitsAndBytesConfig", "LoraConfig", "SFTConfig", "SFTTrainer", "create_agent", "from_pretrained"}
+    assert wanted <= called
+    assert len(KEYWORDS) > 40
+
+
+def test_checkpointing_has_one_of_its_names():
+    from trl import SFTConfig
+
+    assert set(compat.CHECKPOINTING) & set(inspect.signature(SFTConfig).parameters)
+
+
+def test_a_renamed_keyword_is_noticed():
+    """The test itself can fail: keywords that libraries have dropped are reported."""
+    old = "def f():\n    from trl import SFTConfig\n    SFTConfig(max_seq_length=1)\n"
+    assert [takes(*call) for call in calls(old)] == [False]
+    assert not takes("transformers.AutoModelForCausalLM.from_pretrained", "load_in_four_bits")
+    assert takes("transformers.AutoModelForCausalLM.from_pretrained", "dtype")
