@@ -34,11 +34,14 @@ clean:
 
 setup: $(READY)
 
+# Where the home folder is read-only, pip has to do without its cache: a build from source fails otherwise.
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "The course needs Python 3.11 to 3.14 as python3. Found: $$(python3 --version 2>&1)"; exit 1; }
 	@echo "Setting up .venv with $(PYTHON). The first time this downloads several GB and takes a few minutes."
 	@"$(PYTHON)" -m venv .venv || { rm -rf .venv; \
 		echo "Python can't make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@cache=$$(.venv/bin/python -m pip cache dir 2>/dev/null); \
+	{ mkdir -p "$$cache" && test -w "$$cache"; } 2>/dev/null || export PIP_NO_CACHE_DIR=1; \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 	@echo "Ready."
