@@ -35,7 +35,8 @@ def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
     share, spread = successes / n, z * z / n
     centre = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    # Rounding must not push the interval past the share itself.
+    return max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0)
 
 
 def share(successes: Sequence[bool] | Sequence[int]) -> Measure:
@@ -130,9 +131,7 @@ class MuonAdamW:
     parameters are such matrices.
     """
 
-    def __init__(
-        self, model: Any, peak: float, inner: Callable[[str, Any], bool], decay: float = 0.01
-    ) -> None:
+    def __init__(self, model: Any, peak: float, inner: Callable[[str, Any], bool], decay: float = 0.01) -> None:
         import torch
 
         # Of tied weights the model names only one, so nothing is updated twice.
