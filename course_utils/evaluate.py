@@ -129,17 +129,13 @@ def majority(chat: "Chat", seed: int, n: int) -> Measure:
 
 
 def induction(chat: "Chat", seed: int) -> Measure:
-    """The induction score of the head that has the highest one, over 16 rows of random tokens."""
+    """The induction score of the head with the highest one, over rows of random words (arXiv 2209.11895)."""
     from course_utils import research
 
-    length = 20
-    words = [i for i in range(len(chat.tokenizer)) if i not in chat.tokenizer.all_special_ids]
-    rows = research.repeated_rows(words, length, 16, seed)
-    with research.eager(chat.model):
-        scores = [
-            research.induction_scores(research.attention_maps(chat.model, row[None]), length).max().item() for row in rows
-        ]
-    return bootstrap(scores, "", seed)
+    rows, asks = research.repeated_rows(chat.tokenizer, text.LEXICON, count=16, rows=24, seed=seed)
+    scores = [research.induction_scores(research.attention_maps(chat.model, row[None]), asks) for row in rows]
+    best = sum(scores).flatten().argmax()
+    return bootstrap([one.flatten()[best].item() for one in scores], "", seed)
 
 
 def speed(chat: "Chat", new: int = 200, rounds: int = 5) -> Measure:

@@ -108,9 +108,7 @@ def load(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
 def encode(tokenizer: PreTrainedTokenizerFast, example: text.Example) -> tuple[list[int], list[int]]:
     """Token ids of an example and its labels; -100 where nothing is to be learned."""
     ids, labels = [], []
-    for (_, learn), piece in zip(
-        example.pieces, tokenizer([p for p, _ in example.pieces])["input_ids"], strict=True
-    ):
+    for (_, learn), piece in zip(example.pieces, tokenizer([p for p, _ in example.pieces])["input_ids"], strict=True):
         ids += piece
         labels += piece if learn else [-100] * len(piece)
     return ids, labels
@@ -128,9 +126,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int, shares: dict[str, flo
     """Endless batches of examples of like length, about BATCH_TOKENS tokens each."""
     rng, examples = random.Random(seed), text.mixture(seed, shares)
     while True:
-        rows = sorted(
-            (encode(tokenizer, e) for e in itertools.islice(examples, POOL)), key=lambda r: len(r[0])
-        )
+        rows = sorted((encode(tokenizer, e) for e in itertools.islice(examples, POOL)), key=lambda r: len(r[0]))
         cut, made = [], []
         for row in rows:
             if cut and (len(cut) + 1) * len(row[0]) > BATCH_TOKENS:
@@ -179,11 +175,14 @@ def update(model: LlamaForCausalLM, optimiser: MuonAdamW, batch: dict, learning_
 
 
 def lessons(tokenizer: PreTrainedTokenizerFast, seed: int, done: Callable[[], float]) -> Iterator[dict]:
-    """The curriculum: copying tokens (7 % of the time), copying words (8 %), then the whole mixture."""
+    """The curriculum, by the share of the time that is over: copying tokens, copying words, then everything."""
     tokens = token_rows(len(tokenizer), seed, lambda: min(1.0, done() / 0.07))
-    drills, everything = batches(tokenizer, seed + 1, text.DRILLS), batches(tokenizer, seed + 2, text.SHARES)
+    mixtures = [
+        batches(tokenizer, seed + i, shares) for i, shares in enumerate((text.DRILLS, text.SHARES, text.HARDER), 1)
+    ]
     while True:
-        yield next(tokens if done() < 0.07 else drills if done() < 0.15 else everything)
+        part = done()
+        yield next(tokens if part < 0.07 else mixtures[(part >= 0.15) + (part >= 0.55)])
 
 
 def train_steps(

@@ -68,13 +68,11 @@ def make_shop(seed: int = SEED, orders: int = 400) -> Shop:
     """Draw a shop: 192 products, `orders` orders with distinct numbers and six policies."""
     rng = random.Random(seed)
     products = [
-        Product(*parts, price=rng.randint(3, 49), stock=rng.randint(0, 99))
-        for parts in cross(SIZES, COLOURS, SHAPES)
+        Product(*parts, price=rng.randint(3, 49), stock=rng.randint(0, 99)) for parts in cross(SIZES, COLOURS, SHAPES)
     ]
     numbers = rng.sample(range(1000, 10000), orders)
     drawn = [
-        Order(n, rng.choice(NAMES), rng.randint(1, 9), rng.choice(products), rng.choice(STATUSES))
-        for n in numbers
+        Order(n, rng.choice(NAMES), rng.randint(1, 9), rng.choice(products), rng.choice(STATUSES)) for n in numbers
     ]
     policies = {topic: rng.randint(2, 60) for topic in TOPICS}
     return Shop({p.name: p for p in products}, {o.number: o for o in drawn}, policies)

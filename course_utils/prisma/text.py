@@ -49,9 +49,7 @@ WORDS = (
     "sent check checked look looked moment minutes hours within until since them us me him her its which while"
 ).split()
 LEXICON = tuple(
-    dict.fromkeys(
-        (*COLOURS, *SHAPES, *(s + "s" for s in SHAPES), *SIZES, *STATUSES, *NAMES, *SIGNATURES, *WORDS)
-    )
+    dict.fromkeys((*COLOURS, *SHAPES, *(s + "s" for s in SHAPES), *SIZES, *STATUSES, *NAMES, *SIGNATURES, *WORDS))
 )
 
 
@@ -183,9 +181,7 @@ def _last_order(rng: random.Random, shop: Shop) -> Episode:
     order = [order for order in shop.orders.values() if order.customer == name][-1]
     find = Step(f"I find the last order of {name}.", "customer", name, name)
     if rng.random() < 0.5:
-        question = rng.choice(("What did {c} order last?", "Which toy is in the last order of {c}?")).format(
-            c=name
-        )
+        question = rng.choice(("What did {c} order last?", "Which toy is in the last order of {c}?")).format(c=name)
         steps = (find, _order_step(order.number, "#E1.number"))
         return Episode("last contents", question, steps, order.product.name)
     if rng.random() < 0.6:
@@ -194,9 +190,7 @@ def _last_order(rng: random.Random, shop: Shop) -> Episode:
         return Episode("last status", question.format(c=name), steps, order.status)
     question = rng.choice(("What does the last order of {c} cost?", "How much is {c}'s last order in all?"))
     steps = (find, *_total_steps(shop, order.number, "#E1.number", at=2))
-    return Episode(
-        "last total", question.format(c=name), steps, f"{order.quantity * order.product.price} euros"
-    )
+    return Episode("last total", question.format(c=name), steps, f"{order.quantity * order.product.price} euros")
 
 
 POLICY_QUESTIONS = {
@@ -225,9 +219,7 @@ def _sum(rng: random.Random, shop: Shop) -> Episode:
         ((f"{a} + {b}", a + b), (f"{c} * {a}", c * a), (f"{a + b} - {b}", a), (f"{c} * {a} + {b}", c * a + b))
     )
     question = rng.choice(("What is {e}?", "Work out {e}.", "How much is {e}?")).format(e=expression)
-    return Episode(
-        "sum", question, (Step("I calculate it.", "calculator", expression, expression),), str(value)
-    )
+    return Episode("sum", question, (Step("I calculate it.", "calculator", expression, expression),), str(value))
 
 
 MAKERS: dict[str, Callable[[random.Random, Shop], Episode]] = {
@@ -313,9 +305,7 @@ def prompt(mode: str, question: str) -> str:
 
 def tool_system(order: list[str]) -> str:
     """The system turn for function calling. The chat template writes the same text from JSON schemas."""
-    return "Call a function or answer. Functions:" + "".join(
-        f"\n{name}({SIGNATURES[name][0]})" for name in order
-    )
+    return "Call a function or answer. Functions:" + "".join(f"\n{name}({SIGNATURES[name][0]})" for name in order)
 
 
 def call_text(tool: str, argument: str) -> str:
@@ -325,9 +315,7 @@ def call_text(tool: str, argument: str) -> str:
     return "<|call|>" + json.dumps({"name": tool, "arguments": {name: value}})
 
 
-def _observe(
-    rng: random.Random, toolbox: Toolbox, step: Step, unreliable: float
-) -> Iterator[tuple[bool, str]]:
+def _observe(rng: random.Random, toolbox: Toolbox, step: Step, unreliable: float) -> Iterator[tuple[bool, str]]:
     """The observations a step meets: now and then a time-out first, then the real result."""
     if rng.random() < unreliable:
         yield False, "error: timeout"
@@ -377,16 +365,12 @@ def plan(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
 
 def solve(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
     evidence = [(f"{s.tool}[{s.argument}]", toolbox(s.tool, s.argument).text) for s in task.steps]
-    return Example(
-        "solve", ((solve_prompt(task.question, evidence), False), (f"Answer: {task.answer}<|end|>", True))
-    )
+    return Example("solve", ((solve_prompt(task.question, evidence), False), (f"Answer: {task.answer}<|end|>", True)))
 
 
 def direct(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
     """The question without tools. The answer cannot be known, so what is learned here is to guess well."""
-    return Example(
-        "direct", ((prompt("direct", task.question), False), (f"Answer: {task.answer}<|end|>", True))
-    )
+    return Example("direct", ((prompt("direct", task.question), False), (f"Answer: {task.answer}<|end|>", True)))
 
 
 # ---------------------------------------------------------------- arithmetic, reading, prose and copying
@@ -427,9 +411,7 @@ def worked(rng: random.Random) -> Example:
 
 def unworked(rng: random.Random) -> Example:
     made = shopping_sum(rng)
-    return Example(
-        "unworked", ((prompt("direct", made.question), False), (f"Answer: {made.answer}<|end|>", True))
-    )
+    return Example("unworked", ((prompt("direct", made.question), False), (f"Answer: {made.answer}<|end|>", True)))
 
 
 def number_facts(rng: random.Random) -> Example:
@@ -512,7 +494,7 @@ def recall(rng: random.Random) -> Example:
     return Example("recall", tuple(pieces))
 
 
-# Shares of the training mixture. Copying comes first in training (see `mixture`): everything builds on it.
+# Shares of the training mixture, first half. The tokenizer is trained on the same mixture.
 SHARES = {
     "react": 0.30,
     "function": 0.14,
@@ -527,6 +509,9 @@ SHARES = {
     "copying": 0.05,
     "recall": 0.05,
 }
+# Second half: tool use is learned by then, arithmetic and reading are what is left.
+HARDER = SHARES | {"react": 0.22, "function": 0.20, "worked": 0.18, "facts": 0.12, "reading": 0.12, "copying": 0.02}
+# Before both: copying, which everything else builds on.
 DRILLS = {"copying": 0.35, "recall": 0.35, "reading": 0.2, "facts": 0.1}
 
 _ON_EPISODES = {"react": react, "function": function_calls, "plan": plan, "solve": solve, "direct": direct}
