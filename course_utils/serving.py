@@ -263,7 +263,7 @@ def start(
     model: Path,
     backend: str = "transformers",
     port: int | None = None,
-    timeout: float = 180,
+    timeout: float = 300,
     batching: bool = False,
     per_minute: int = 600,
 ) -> Server:
