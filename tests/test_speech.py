@@ -33,6 +33,8 @@ def test_no_training_sentence_is_a_held_out_one():
     held_out = {speech.request(rng, held_out=True) for _ in range(5_000)}
     assert len(held_out) > 2_000
     assert not trained & held_out
+    assert all(speech.is_held_out(sentence) for sentence in held_out)
+    assert not any(speech.is_held_out(sentence) for sentence in trained)
 
 
 def test_held_out_sentences_use_known_words_only():

@@ -4,9 +4,11 @@ Sound is a float32 array at 16 kHz, mono, between -1 and 1. Fresh speech needs t
 the shipped clips in `data/samples/speech` do not.
 """
 
+import functools
 import io
 import json
 import random
+import re
 import shutil
 import subprocess
 import wave
@@ -105,8 +107,34 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def drill(rng: random.Random) -> str:
-    """Words in any order, so that the ear cannot lean on the grammar alone."""
-    return " ".join(rng.choices(vocabulary(), k=rng.randint(2, 8)))
+    """Words in any order, or a request with words lost, doubled and exchanged.
+
+    With requests alone the model learns their grammar by heart and hears what it expects: its word error
+    rate was 4 % on sentences of a trained pattern and 27 % on others, in the very same voices.
+    """
+    if rng.random() < 0.4:
+        return " ".join(rng.choices(vocabulary(), k=rng.randint(2, 8)))
+    words = request(rng).split()
+    for _ in range(rng.randint(1, 4)):
+        place, word = rng.randrange(len(words)), rng.choice(vocabulary())
+        change = rng.choice(([], [word], [word], [words[place], word], [word, words[place]]))
+        words = words[:place] + change + words[place + 1 :] or [word]
+    start = rng.randrange(len(words)) if rng.random() < 0.5 else 0
+    words = (words[start:] + words[:start])[:11]
+    return drill(rng) if is_held_out(" ".join(words)) else " ".join(words)
+
+
+@functools.cache
+def _held_out() -> re.Pattern:
+    product, number = r"[a-z]+( [a-z]+){0,2}", "(" + "|".join(DIGITS) + ")"
+    slots = {"p": product, "s": product, "q": f"{number} {product}", "n": f"{number}( {number}){{3}}"}
+    forms = "|".join(pattern.format(**slots) for pattern in PATTERNS_HELD_OUT)
+    return re.compile(forms)
+
+
+def is_held_out(sentence: str) -> bool:
+    """Whether a sentence holds a held-out pattern, whatever stands in its slots."""
+    return _held_out().search(sentence) is not None
 
 
 def order_number(text: str) -> int | None:

@@ -153,7 +153,7 @@ def spoken_ahead(start: int) -> Iterator[speech.Clip]:
     with ThreadPoolExecutor(1) as mouth:
         waiting: deque[Future] = deque()
         for number in itertools.count(start):
-            waiting.append(mouth.submit(speech.utterance, number, speech.VOICES_TRAIN, drills=0.2))
+            waiting.append(mouth.submit(speech.utterance, number, speech.VOICES_TRAIN, drills=0.55))
             if len(waiting) > 64:
                 yield waiting.popleft().result()
 
@@ -171,10 +171,12 @@ def batches(seed: int, step: int) -> Iterator[list[speech.Clip]]:
 
 def collate(
     clips: list[speech.Clip], rng: np.random.Generator, hard: float, whole: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Augmented spectra (n, 80, frames) and tokens (n, length), numbered among the used ones, -1 after the end.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Augmented spectra (n, 80, frames), tokens and shown tokens (n, length).
 
-    The window is cut to the longest sound of the batch unless `whole`: silence teaches little and costs time.
+    Tokens are numbered among the used ones, with -1 after the end. Of those shown to the decoder one in eight
+    is wrong, so that it listens rather than guesses from the words before. The window is cut to the longest
+    sound of the batch unless `whole`: silence teaches little and costs time.
     """
     sounds = [augment(clip.audio, rng, [other.audio for other in clips], hard) for clip in clips]
     length = SAMPLES if whole else min(SAMPLES, math.ceil(max(map(len, sounds)) / 320 + 5) * 320)
@@ -185,7 +187,11 @@ def collate(
     words, number = tokenizer(), {token: i for i, token in enumerate(used_tokens())}
     lists = [[words.sot, words.no_timestamps, *words.encode(" " + clip.text), words.eot] for clip in clips]
     rows = [torch.tensor([number[token] for token in tokens]) for tokens in lists]
-    return spectra, torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
+    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
+    wrong = torch.from_numpy(rng.random(tokens.shape) < 0.125)
+    wrong[:, :2] = False  # the start of every transcript
+    others = torch.from_numpy(rng.integers(len(number), size=tokens.shape))
+    return spectra, tokens, torch.where(wrong, others, tokens)
 
 
 class Student(torch.nn.Module):
@@ -200,10 +206,10 @@ class Student(torch.nn.Module):
         self.whisper = build(len(used_tokens()))
         self.head = torch.nn.Linear(WIDTH, len(used_tokens()) + 1)
 
-    def loss(self, spectra: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Next-token loss with the true beginning given, plus half the helper's loss."""
+    def loss(self, spectra: torch.Tensor, tokens: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+        """Next-token loss with the beginning `shown`, plus half the helper's loss."""
         heard = self.encode(spectra)
-        logits = self.whisper.decoder(tokens[:, :-1].clamp(min=0), heard)
+        logits = self.whisper.decoder(shown[:, :-1].clamp(min=0), heard)
         told = F.cross_entropy(logits[:, 1:].flatten(0, 1).float(), tokens[:, 2:].flatten(), ignore_index=-1)
         spoken, lengths = tokens[:, 2:].clamp(min=0), (tokens[:, 2:] >= 0).sum(1) - 1
         chances = self.head(heard).float().log_softmax(-1).transpose(0, 1)
@@ -230,10 +236,10 @@ def learn(student: Student, optimiser: MuonAdamW, clips: list[speech.Clip], step
     """One step on one batch, `part` of the way through the training. Returns the loss."""
     device = next(student.parameters()).device
     rng = np.random.default_rng([SEED, step])
-    spectra, tokens = collate(clips, rng, hard=min(1.0, step / QUIET), whole=step % 5 == 0)
+    batch = collate(clips, rng, hard=min(1.0, step / QUIET), whole=step % 5 == 0)
     # The fused attention kernel is slower than plain products for 250 positions on a CPU.
     with disable_sdpa(), torch.autocast(device.type, torch.bfloat16):
-        loss = student.loss(spectra.to(device), tokens.to(device))
+        loss = student.loss(*(part.to(device) for part in batch))
     loss.backward()
     torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
     optimiser.step(learning_rate(part, PEAK))
