@@ -4,16 +4,19 @@ A toy is a signed distance function; a whole batch of toys of one shape is ray-m
 which draws more than a thousand pictures a second on one core. Everything comes from seeds.
 """
 
+import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from course_utils.prisma.shop import COLOURS, SHAPES, SIZES
+from course_utils.settings import SEED
 
 # Radius of a toy's bounding sphere, as a part of the picture's side.
 RADII = {"small": (0.125, 0.145), "medium": (0.165, 0.185), "large": (0.225, 0.26)}
@@ -83,9 +86,7 @@ def scene_of(*pairs: tuple[str, str], relation: str | None = None, size: str = "
     return Scene(tuple(toys), relation if len(toys) > 1 else None)
 
 
-def random_scene(
-    rng: random.Random, toys: Sequence[int] = (1, 2, 3), exclude: Iterable[tuple[str, str]] = ()
-) -> Scene:
+def random_scene(rng: random.Random, toys: Sequence[int] = (1, 2, 3), exclude: Iterable[tuple[str, str]] = ()) -> Scene:
     """A scene with a number of toys out of `toys`, all different, none of the pairs in `exclude`."""
     count, banned, drawn = rng.choice(toys), set(exclude), []
     while len(drawn) < count:
@@ -529,3 +530,17 @@ def draw(scene: Scene, size: int = 64, seed: int = 0) -> Image.Image:
 def draw_many(scenes: Sequence[Scene], seed: int = 0, size: int = 64) -> list[Image.Image]:
     """One picture of each scene, as PIL images."""
     return [Image.fromarray(one) for one in draw_batch(scenes, np.random.default_rng(seed), size)]
+
+
+def write_samples(folder: Path, count: int = 24, seed: int = SEED) -> None:
+    """Write `count` pictures as PNG with a captions.jsonl: file, toys, relation and three captions each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, lines = random.Random(seed), []
+    scenes = [random_scene(rng, (1 + i % 3,)) for i in range(count)]
+    for i, (scene, image) in enumerate(zip(scenes, draw_many(scenes, seed), strict=True)):
+        image.save(folder / f"{i:02}.png", optimize=True)
+        toys = [f"{toy.size} {toy.name}" for toy in scene.toys]
+        said = [caption(scene, rng) for _ in range(3)]
+        row = {"file": f"{i:02}.png", "toys": toys, "relation": scene.relation, "captions": said}
+        lines.append(json.dumps(row))
+    (folder / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
