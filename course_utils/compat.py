@@ -4,7 +4,9 @@ tests/test_compat.py holds each keyword used here against the installed librarie
 there, with the name of the keyword, and not in a notebook. Libraries are imported where they are used.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +76,38 @@ def lora_config(rank: int = 16, alpha: int = 32) -> Any:
     return LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
+@contextmanager
+def renamed_properties() -> Iterator[None]:
+    """PEFT and TRL ask models for a property that transformers has renamed: nothing the reader could change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*")
+        yield
+
+
+def add_lora(model: Any, rank: int = 16, alpha: int = 32) -> Any:
+    """`model` with fresh LoRA adapters, ready to be trained."""
+    from peft import get_peft_model
+
+    with renamed_properties():
+        return get_peft_model(model, lora_config(rank, alpha))
+
+
+def load_lora(model: Any, folder: str | Path) -> Any:
+    """`model` with the adapters that were saved in `folder`."""
+    from peft import PeftModel
+
+    with renamed_properties():
+        return PeftModel.from_pretrained(model, folder)
+
+
+def prepare_for_training(model: Any) -> Any:
+    """Freeze a 4-bit model and keep everything in it that is not 4-bit in fp32."""
+    from peft import prepare_model_for_kbit_training
+
+    with renamed_properties():
+        return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+
+
 def sft_config(
     folder: Path,
     *,
@@ -137,16 +171,12 @@ def sft_trainer(
 
     It prints nothing by itself: progress and curves are for `callbacks` and the reader.
     """
-    import warnings
-
     from datasets import Dataset, disable_progress_bars
     from transformers import PrinterCallback
     from trl import SFTTrainer
 
     disable_progress_bars()
-    with warnings.catch_warnings():
-        # PEFT and TRL ask models for a property that transformers has renamed.
-        warnings.filterwarnings("ignore", category=FutureWarning)
+    with renamed_properties():
         trainer = SFTTrainer(
             model=model,
             args=settings,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from course_utils.prisma.shop import COLOURS, NAMES, SHAPES, SIZES, Order, make_shop, open_database
+from course_utils.prisma.shop import COLOURS, SHAPES, SIZES, Order, make_shop, open_database
 from course_utils.prisma.tools import Toolbox
 from course_utils.settings import DATA, SEED
 
@@ -21,9 +21,9 @@ SYSTEM = "Answer the customer in the style of Prisma. Facts:"
 SIGN_OFF = "Kind regards, your Prisma team"
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
-# Nothing of the test is seen in training: neither the customer's name, nor the order, nor the wording.
-SPLIT_NAMES = {"train": NAMES[:16], "validation": NAMES[16:20], "test": NAMES[20:]}
-SPLIT_WORDINGS = {"train": slice(0, 6), "validation": slice(6, 7), "test": slice(7, 8)}
+# A message has two sentences of the customer's. Training has seen every sentence, but none of the pairs of
+# validation and test, and none of their orders: sentences i and j belong to the split at (i + j) mod 5.
+SPLIT_PAIRS = ("train", "train", "train", "validation", "test")
 ORDERS_PER_SHOP = 100  # then a new shop opens, with other prices and policies
 
 
@@ -38,9 +38,10 @@ class Reply:
 
 @dataclass(frozen=True)
 class Intent:
-    """One kind of request. The first wording is the seed's; the last two are for validation and test."""
+    """One kind of request: first sentences, second sentences, and how Prisma answers."""
 
-    wordings: tuple[str, ...]
+    first: tuple[str, ...]
+    second: tuple[str, ...]
     feeling: str
     replies: tuple[Reply, ...]
     topic: str  # the policy that matters
@@ -53,14 +54,13 @@ INTENTS = {
     "status": Intent(
         (
             "Where is my order {n}?",
-            "Can you tell me where my {p} is? The number is {n}.",
-            "I want to know the status of order {n}.",
-            "What is the status of my {p}, order {n}?",
-            "Where is the {p} that I ordered? My order number is {n}.",
-            "Has order {n} been sent? I want to know where it is.",
-            "I would like to know where order {n} is now.",
-            "Please tell me the status of my order. It is number {n}.",
+            "I am looking for my {p}. The order number is {n}.",
+            "What is the status of order {n}?",
+            "Where is the {p} of order {n} now?",
+            "I want to know if order {n} has been sent.",
+            "Please tell me the status of my {p}, order {n}.",
         ),
+        ("", "Thank you for your help.", "Please look it up.", "Can you tell me?", "I need it next week."),
         "thank you for your question.",
         (
             Reply(("ordered",), "Order {n} is ordered.", "We will pack the {p} today."),
@@ -73,14 +73,19 @@ INTENTS = {
     ),
     "late": Intent(
         (
-            "I am still waiting for order {n}. It is very late!",
-            "My {p} is late. I have waited for many days. Order {n}.",
-            "Order {n} is too late, the birthday was last week!",
-            "Why is my parcel so late? I am waiting for order {n}.",
+            "I am still waiting for order {n}, it is very late!",
+            "My {p} is late. I have been waiting for many days for order {n}.",
+            "Order {n} is too late.",
+            "My parcel with the {p} is late, the order is {n}.",
             "I wait and wait, and the {p} of order {n} is still not here.",
-            "The parcel with my {p} has not arrived yet, it is late. Order {n}.",
-            "I am waiting since last month for order {n}. Why is it late?",
-            "Order {n} is late. How long do I have to wait for my {p}?",
+            "The parcel of order {n} has not arrived yet, it is late.",
+        ),
+        (
+            "",
+            "The birthday was last week!",
+            "How long do I have to wait?",
+            "My child asks for it every day.",
+            "Why?",
         ),
         "we are sorry that you have to wait.",
         (
@@ -94,12 +99,11 @@ INTENTS = {
             "The {p} from order {n} is broken.",
             "My {p} arrived broken! The order number is {n}.",
             "Order {n} arrived today, and the {p} in the box is damaged.",
-            "I am sad, my new {p} is broken. Order {n}.",
+            "My new {p} is broken, it is from order {n}.",
             "We opened the parcel of order {n}, and the toy was damaged.",
             "There is a problem with order {n}: one {p} is broken.",
-            "Order {n}: the box was open and the {p} is damaged.",
-            "The toy in order {n} is broken. My child is very sad about the {p}.",
         ),
+        ("", "The box was open.", "My child is very sad.", "What can you do?", "I need a new one."),
         "we are sorry that your toy is broken.",
         (Reply(SENT, "Order {n} is the {p}.", "We will send you a new one today."),),
         "shipping",
@@ -108,13 +112,12 @@ INTENTS = {
         (
             "You sent me the wrong colour. My toy of order {n} is {c}.",
             "The colour is wrong: I got a {c} {shape} with order {n}.",
-            "I bought a {p}, but the {shape} in the box is {c}. Order {n}.",
-            "Why is my {shape} {c}? That is not the colour I ordered. Order {n}.",
+            "I bought a {p}, but the {shape} in the box is {c}. It is order {n}.",
+            "Why is my {shape} {c}? That is not the colour of order {n}.",
             "In the parcel of order {n} was a {c} {shape}, that is the wrong colour.",
             "Order {n} has the wrong colour, it is {c}.",
-            "My order {n} arrived, but in {c}. I want the right colour.",
-            "The {shape} from order {n} is {c}, this is the wrong colour!",
         ),
+        ("", "I want the right colour.", "That is not good.", "Please send the right one.", "Can you help?"),
         "we are sorry about the wrong colour.",
         (Reply(SENT, "You ordered the {p} with order {n}.", "Keep the {c} {shape}, we will send yours."),),
         "returns",
@@ -124,12 +127,11 @@ INTENTS = {
             "I do not like the {p}. I want a refund for order {n}.",
             "Can I return order {n} and get a refund?",
             "Please give me a refund for the {p}, order {n}.",
-            "We do not need the {p} of order {n}. How do I return it?",
-            "I want to send order {n} back. Will you pay me for it?",
-            "How can I get a refund? I do not want the {p}, order number {n}.",
-            "The {p} of order {n} is not for me. I would like to return it.",
-            "I would like a refund for order {n}, we have two of the {p} now.",
+            "I would like to return the {p} of order {n}.",
+            "I want to send order {n} back to you and get a refund.",
+            "The {p} of order {n} is not for me, I will return it.",
         ),
+        ("", "We do not need it.", "How do I do it?", "My child does not like it.", "What do I have to do?"),
         "we are sorry that you do not like your toy.",
         (Reply(SENT, "You can return the {p} within {returns} days.", "Please write {n} on the parcel."),),
         "returns",
@@ -139,18 +141,15 @@ INTENTS = {
             "Please cancel my order {n}.",
             "I want to cancel order {n}, the {p}.",
             "Can I still cancel the {p}? It is order {n}.",
-            "Cancel order {n} please, it was wrong of me to order the {p}.",
+            "Cancel order {n} please.",
             "I bought the {p} two times. Please cancel order {n}.",
-            "Is it too late to cancel order {n}?",
-            "My order {n} is not needed now. Can you cancel it?",
-            "I would like to cancel the {p} of order {n} today.",
+            "I have to cancel the {p} with the number {n}.",
         ),
+        ("", "We do not need it now.", "Is it too late?", "Please do it today.", "It was wrong of me to buy it."),
         "it is fine to change your order.",
         (
             Reply(OPEN, "Order {n} is {s}, so we can cancel it.", "We will pay you for the {p} today."),
-            Reply(
-                SENT, "Order {n} is {s}, so we can not cancel it.", "You can return it within {returns} days."
-            ),
+            Reply(SENT, "Order {n} is {s}, so we can not cancel it.", "You can return it within {returns} days."),
         ),
         "returns",
     ),
@@ -158,13 +157,12 @@ INTENTS = {
         (
             "Can I exchange the {p} of order {n} for a {q}?",
             "I want to exchange order {n}. I would like the {q}.",
-            "The {p} is too much for us, can we have the {q} for it? Please exchange order {n}.",
-            "Please exchange my {p} for a {q}. Order {n}.",
+            "Please exchange order {n} for the {q}.",
+            "Please exchange my {p} for a {q}, the order is {n}.",
             "I bought the {p} with order {n}, but I need the {q}. Do you exchange it?",
-            "Order {n}: can you exchange my toy for the {q}?",
-            "My child wants to exchange the {p} for the {q}. The order is {n}.",
-            "Do you exchange toys? I have the {p} of order {n} and want the {q}.",
+            "Do you exchange toys? I have order {n} and want the {q}.",
         ),
+        ("", "What does it cost?", "My child likes it more.", "Please tell me how.", "Do you have it in stock?"),
         "we are happy to exchange your toy.",
         (Reply(SENT, "The {q} costs {price} euros.", "Please send the {p} of order {n} back to us."),),
         "returns",
@@ -173,13 +171,12 @@ INTENTS = {
         (
             "Is the {p} of order {n} still under warranty?",
             "How long is the warranty for order {n}?",
-            "I bought the {p} last year. Is there a warranty? Order {n}.",
+            "I bought the {p} last year, is there a warranty on order {n}?",
             "What is the warranty on my {p}? The number is {n}.",
             "Do you have a warranty for the toy of order {n}?",
             "I need to know the warranty of the {p}, order {n}.",
-            "Order {n} is old. Is my {p} still covered by the warranty?",
-            "Please tell me about the warranty of order {n}, the {p}.",
         ),
+        ("", "I have the receipt.", "I want to be safe.", "Please tell me.", "My child uses it every day."),
         "it is good that you ask about the warranty.",
         (Reply(SENT, "The {p} is covered for {warranty} months.", "Please keep the receipt of order {n}."),),
         "warranty",
@@ -189,12 +186,11 @@ INTENTS = {
             "Order {n} is a gift. Can you put it in a gift box?",
             "Can I have gift wrapping for the {p}? It is order {n}.",
             "The {p} is a birthday present. Do you have gift wrapping for order {n}?",
-            "Please make order {n} a gift, it is for a child.",
+            "Please make order {n} a gift.",
             "What does gift wrapping cost for order {n}?",
             "I want the {p} of order {n} with gift wrapping.",
-            "Could order {n} be sent as a gift?",
-            "My {p} is a present for a party. Please use gift wrapping, order {n}.",
         ),
+        ("", "It is for a child.", "The party is next week.", "Please use a good box.", "I will pay for it."),
         "a gift is always a good idea.",
         (Reply(OPEN, "Gift wrapping costs {gift} euros.", "We put the {p} of order {n} in a gift box."),),
         "gift",
@@ -202,14 +198,13 @@ INTENTS = {
     "thanks": Intent(
         (
             "The {p} arrived and it is great. Thank you!",
-            "Thank you for the {p}, my child is very happy! Order {n}.",
+            "Thank you for the {p} of order {n}!",
             "Order {n} is here. Thanks, you are a great team!",
             "Thanks for order {n}, we like the {p} very much.",
             "I want to thank you, the {p} is very good.",
             "You sent order {n} so quick! Thank you very much.",
-            "My {p} is here and all is fine. Thanks!",
-            "Thank you all! We are happy with order {n}.",
         ),
+        ("", "We are very happy.", "My child likes it.", "I will buy again.", "All is fine."),
         "your kind words make us happy.",
         (Reply(("delivered",), "It is good that the {p} arrived.", "See you again soon."),),
         "shipping",
@@ -278,6 +273,13 @@ def _facts(rng: random.Random, intent: Intent, slots: dict[str, str], toolbox: T
     return (toolbox.orders(slots["n"]).text, *lines)
 
 
+def wordings(intent: Intent, split: str) -> list[str]:
+    """The pairs of sentences that a split may use, the seed's first."""
+    pairs = [(i, j) for i in range(len(intent.first)) for j in range(len(intent.second))]
+    mine = [(i, j) for i, j in pairs if SPLIT_PAIRS[(i + j) % len(SPLIT_PAIRS)] == split]
+    return [f"{intent.first[i]} {intent.second[j]}".strip() for i, j in mine]
+
+
 def _message(rng: random.Random, wording: str, slots: dict[str, str]) -> str:
     """The customer's words, with the name before or after them; some people write without capitals."""
     text = rng.choice(HEADS) + wording if rng.random() < 0.5 else wording + rng.choice(TAILS)
@@ -297,9 +299,9 @@ def conversation(
     toolbox: Toolbox,
     kind: str,
     split: str = "train",
-    wordings: slice | None = None,
+    wording: str | None = None,
 ) -> Conversation:
-    """Grow one conversation of the intent `kind` about `order`, worded as its split allows.
+    """Grow one conversation of the intent `kind` about `order`, worded as its split allows or as given.
 
     Raises ValueError if nobody would write this about an order with such a status.
     """
@@ -308,7 +310,7 @@ def conversation(
     if reply is None:
         raise ValueError(f"nobody writes about {kind!r} when the order is {order.status}")
     slots = _slots(rng, order, toolbox)
-    wording = rng.choice(intent.wordings[wordings or SPLIT_WORDINGS[split]])
+    wording = wording or rng.choice(wordings(intent, split))
     required = {
         "greeting": f"Hello {order.customer},",
         "feeling": intent.feeling,
@@ -329,10 +331,6 @@ def _orders(rng: random.Random) -> Iterator[tuple[Order, Toolbox]]:
         toolbox.database.close()
 
 
-def _split_of(order: Order) -> str:
-    return next(split for split, names in SPLIT_NAMES.items() if order.customer in names)
-
-
 def make_conversations(n: int = 2000, seed: int = SEED) -> list[Conversation]:
     """`n` conversations (at most 3,000), each about an order of its own, with as many of every intent.
 
@@ -345,9 +343,9 @@ def make_conversations(n: int = 2000, seed: int = SEED) -> list[Conversation]:
     room["train"] += n - sum(room.values())
     left = {(split, kind): -(-room[split] // len(INTENTS)) for split in room for kind in INTENTS}
     for order, toolbox in _orders(rng):
-        split = _split_of(order)
+        split = rng.choice([split for split in room if room[split]])
         fitting = [k for k, v in INTENTS.items() if left[split, k] and _reply(v, order)]
-        if order.number in used or not room[split] or not fitting:
+        if order.number in used or not fitting:
             continue
         kind = rng.choice(fitting)
         made.append(conversation(rng, order, toolbox, kind, split))
@@ -364,8 +362,8 @@ def seeds() -> list[Conversation]:
     rng, found = random.Random(SEED), {}
     for order, toolbox in _orders(rng):
         kind = next((k for k, v in INTENTS.items() if k not in found and _reply(v, order)), None)
-        if kind and _split_of(order) == "train":
-            found[kind] = conversation(rng, order, toolbox, kind, wordings=slice(0, 1))
+        if kind:
+            found[kind] = conversation(rng, order, toolbox, kind, wording=wordings(INTENTS[kind], "train")[0])
         if len(found) == len(INTENTS):
             break
     return [found[kind] for kind in INTENTS]

@@ -1,0 +1,364 @@
+"""Unit 7.5: LoRA by hand, QLoRA with bitsandbytes and TRL, and what it takes in memory.
+
+The same functions train prisma-lm on a laptop and a 7B model on a card; only model and `Recipe` differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from course_utils import compat, memory
+from course_utils.figures import progress
+from course_utils.prisma import conversations
+from course_utils.prisma.conversations import Conversation
+from course_utils.prisma.training import Measure, share
+
+if TYPE_CHECKING:
+    from course_utils.hardware import Hardware
+    from course_utils.loaders import Chat
+    from course_utils.unit import Unit
+
+# ---------------------------------------------------------------- LoRA by hand
+
+
+class LoRALinear(nn.Module):
+    """A frozen layer W and a trainable change of low rank: W' = W + (alpha / r) B A (arXiv 2106.09685)."""
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float):
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.A = nn.Parameter(torch.randn(rank, base.in_features) / rank)
+        self.B = nn.Parameter(torch.zeros(base.out_features, rank))  # B A = 0: training starts from W
+        self.scale = alpha / rank
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base(x) + self.scale * (x @ self.A.T @ self.B.T)
+
+    def merge(self) -> nn.Linear:
+        """One linear layer again, with W' as its weight."""
+        self.base.weight.data += self.scale * (self.B @ self.A).data
+        return self.base
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """All linear layers by name, except the one that names the next token."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and "lm_head" not in n}
+
+
+def add_lora(model: nn.Module, rank: int, alpha: float) -> dict[str, LoRALinear]:
+    """Freeze `model` and put a LoRALinear in the place of each of its linear layers. Returns them by name."""
+    model.requires_grad_(False)
+    added = {name: LoRALinear(layer, rank, alpha) for name, layer in linear_layers(model).items()}
+    for name, layer in added.items():
+        model.set_submodule(name, layer)
+    return added
+
+
+def copy_from_peft(peft_model: nn.Module, ours: dict[str, LoRALinear]) -> None:
+    """Give our adapters the weights of PEFT's. KeyError if a layer has none there."""
+    theirs = dict(peft_model.base_model.model.named_modules())
+    for name, layer in ours.items():
+        layer.A.data.copy_(theirs[name].lora_A["default"].weight)
+        layer.B.data.copy_(theirs[name].lora_B["default"].weight)
+
+
+def parameters(model: nn.Module) -> dict[str, int]:
+    """How many parameters are trained, and how many there are. 4-bit matrices count weights, not bytes."""
+    counts = {"trained": 0, "all": 0}
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        size = math.prod(state.shape) if state else parameter.numel()
+        counts["all"] += size
+        counts["trained"] += size if parameter.requires_grad else 0
+    return counts
+
+
+# ---------------------------------------------------------------- 4 bits
+
+
+def dequantised(layer: nn.Module) -> torch.Tensor:
+    """The weights of a 4-bit layer as numbers again, (outputs, inputs)."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    return dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+
+
+def stored_bits(layer: nn.Module) -> float:
+    """Bits per weight that a 4-bit layer keeps in memory: codes, scales, and the scales of the scales."""
+    state = layer.weight.quant_state
+    kept = [layer.weight.data, state.absmax, state.state2.absmax]
+    return 8 * sum(t.numel() * t.element_size() for t in kept) / math.prod(state.shape)
+
+
+def evenly_quantised(weights: torch.Tensor, block: int = 64) -> torch.Tensor:
+    """The same weights through 15 evenly spaced levels, scaled to the largest in each block of `block`."""
+    blocks = weights.float().reshape(-1, block)
+    scale = blocks.abs().amax(1, keepdim=True).clamp(min=1e-12)
+    return (torch.round(blocks / scale * 7) / 7 * scale).reshape(weights.shape)
+
+
+def load_nf4(unit: Unit) -> Chat:
+    """The unit's chat model with its matrices in NF4, on the GPU if it is NVIDIA's, else on the CPU.
+
+    Falls back to a smaller model, aloud, as `unit.load` does.
+    """
+    chat, device = unit.load("chat"), training_device(unit.hardware)
+    if getattr(chat.model, "is_loaded_in_4bit", False):
+        compat.keep_gradients(chat.model)
+        return chat
+    # On a CPU and at this size, the plain attention trains half as fast again as the fused one.
+    attention = "sdpa" if device == "cuda" else "eager"
+    model = compat.load_nf4(chat.model.name_or_path, training_dtype(unit.hardware), device, attention)
+    model.generation_config = chat.model.generation_config
+    return dataclasses.replace(chat, model=model.eval())
+
+
+def training_device(hardware: Hardware) -> str:
+    """Where to train: bitsandbytes' 4-bit layers train on NVIDIA cards and on CPUs."""
+    return "cuda" if hardware.device == "cuda" else "cpu"
+
+
+def training_dtype(hardware: Hardware) -> torch.dtype:
+    """The number format to multiply in: the machine's own, but fp32 where a CPU has no bf16 units."""
+    if training_device(hardware) == "cpu" and hardware.dtype == "float16":
+        return torch.float32
+    return hardware.torch_dtype
+
+
+# ---------------------------------------------------------------- what to train with, and whether it fits
+
+
+class NotEnoughMemoryError(RuntimeError):
+    """Training would run out of memory, whatever is made smaller. The message says what to do."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. `batch` conversations make one step; `at_once` of them are in memory together."""
+
+    learning_rate: float
+    conversations: int = 1600
+    epochs: float = 1.0
+    batch: int = 16
+    at_once: int = 16
+    max_length: int = 512
+    checkpointing: bool = False
+    rank: int = 16
+    alpha: int = 32
+    seed: int = 7
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.epochs * math.ceil(self.conversations / self.batch))
+
+
+# A small model needs, and bears, a much higher rate than a large one.
+RECIPES = {
+    "bundled": Recipe(learning_rate=4e-3),
+    "small": Recipe(learning_rate=5e-4, conversations=600, at_once=4, checkpointing=True),
+    "full": Recipe(learning_rate=2e-4, batch=8, at_once=4, checkpointing=True),
+}
+
+
+def qlora_estimate(model: Any, recipe: Recipe, optimiser: str = "adamw") -> memory.Estimate:
+    """The peak memory of training `model` (a name or a folder) by `recipe`.
+
+    PEFT keeps everything that is not 4-bit in fp32, so that fp16 on a T4 does not overflow; the general
+    estimate counts 16 bits there.
+    """
+    needed = memory.estimate(
+        model, "qlora", recipe.max_length, recipe.at_once, recipe.rank, recipe.checkpointing, optimiser
+    )
+    rest = memory.parameter_count(model) - memory.matrix_count(model)
+    return dataclasses.replace(needed, weights=needed.weights + 2 * rest / memory.GIB)
+
+
+def fitting(recipe: Recipe, model: Any, available_gb: float, loaded: bool = False) -> Recipe:
+    """`recipe`, or the nearest to it that fits into `available_gb` (GiB).
+
+    Fewer conversations at once and checkpointing change memory and time, but not the result. With `loaded`
+    the weights are in memory already. NotEnoughMemoryError if nothing helps.
+    """
+
+    def needed(r: Recipe) -> float:
+        estimate = qlora_estimate(model, r)
+        return estimate.total - (estimate.weights if loaded else 0)
+
+    for at_once in _halves(recipe.at_once):
+        for checkpointing in (recipe.checkpointing, True):
+            smaller = dataclasses.replace(recipe, at_once=at_once, checkpointing=checkpointing)
+            if needed(smaller) <= available_gb:
+                return smaller
+    raise NotEnoughMemoryError(
+        f"Even one conversation at a time needs {needed(smaller):.1f} GiB and {available_gb:.1f} are free. "
+        "Close other programs or notebooks, or use a smaller model: COURSE_TIER=bundled always fits."
+    )
+
+
+def _halves(n: int) -> Iterator[int]:
+    while n > 1:
+        yield n
+        n //= 2
+    yield 1
+
+
+def adapted(recipe: Recipe, chat: Chat, hardware: Hardware) -> Recipe:
+    """`fitting` for a loaded model on this machine. Says what it changed."""
+    fits = fitting(recipe, chat.model.config.name_or_path, hardware.free_gb, loaded=True)
+    if fits != recipe:
+        print(
+            f"Only {hardware.free_gb:.1f} GiB are free. Conversations at once: {fits.at_once} instead of "
+            f"{recipe.at_once}; checkpointing: {'on' if fits.checkpointing else 'off'}. Slower, same result."
+        )
+    return fits
+
+
+def precision(hardware: Hardware) -> dict[str, bool]:
+    """Mixed precision for the trainer: bf16 where there are units for it, fp16 on older NVIDIA cards."""
+    dtype = training_dtype(hardware)
+    return {"bf16": dtype == torch.bfloat16, "fp16": dtype == torch.float16}
+
+
+# ---------------------------------------------------------------- training
+
+
+def rows(talks: Sequence[Conversation]) -> list[dict]:
+    """Conversations as TRL takes them: a prompt to read, a completion to learn."""
+    return [conversations.chat_row(talk) for talk in talks]
+
+
+def make_trainer(
+    chat: Chat, talks: dict[str, list[Conversation]], recipe: Recipe, hardware: Hardware, folder: Path
+) -> Any:
+    """TRL's trainer for QLoRA on `chat`, whose model must be in NF4. Checkpoints go to `folder`."""
+    cuda = training_device(hardware) == "cuda"
+    settings = compat.sft_config(
+        folder,
+        batch=recipe.at_once,
+        accumulate=max(1, recipe.batch // recipe.at_once),
+        learning_rate=recipe.learning_rate,
+        epochs=recipe.epochs,
+        max_length=recipe.max_length,
+        steps_between=max(1, recipe.steps // 5),
+        checkpointing=recipe.checkpointing,
+        optimiser="paged_adamw_8bit" if cuda else "adamw_torch",
+        cpu=not cuda,
+        seed=recipe.seed,
+        **precision(hardware),
+    )
+    trainer = compat.sft_trainer(
+        compat.prepare_for_training(chat.model),
+        settings,
+        rows(talks["train"][: recipe.conversations]),
+        rows(talks["validation"][:48]),
+        chat.tokenizer,
+        compat.lora_config(recipe.rank, recipe.alpha),
+        [_bar(recipe.steps)],
+    )
+    _adapters_to_fp32(trainer.model)
+    return trainer
+
+
+def _adapters_to_fp32(model: nn.Module) -> None:
+    """TRL makes adapters of 4-bit models bfloat16: too coarse for small steps, and fp16 training breaks."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def _bar(steps: int) -> Any:
+    """A progress bar as a callback of the trainer."""
+    from transformers import TrainerCallback
+
+    class Bar(TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            self.ticks = progress(range(steps), "training steps", steps)
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            next(self.ticks, None)
+
+        def on_train_end(self, *_: Any, **__: Any) -> None:
+            for _tick in self.ticks:
+                pass
+
+    return Bar()
+
+
+def train(trainer: Any) -> float:
+    """Train, or go on from the last checkpoint in the trainer's folder. Returns the seconds it took."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    folder = Path(trainer.args.output_dir)
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if last:
+        print(f"Going on from {Path(last).name}.")
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=last)
+    trainer.model.eval()
+    return time.monotonic() - started
+
+
+def curves(trainer: Any) -> dict[str, list[tuple[int, float]]]:
+    """(step, loss) pairs of the training and of the validation loss."""
+    history = trainer.state.log_history
+    return {
+        "training": [(row["step"], row["loss"]) for row in history if "loss" in row],
+        "validation": [(row["step"], row["eval_loss"]) for row in history if "eval_loss" in row],
+    }
+
+
+# ---------------------------------------------------------------- before and after
+
+
+def replies(chat: Chat, talks: Sequence[Conversation]) -> list[str]:
+    """What the model answers to each conversation, greedy, at most 120 tokens."""
+    return chat.complete_many([chat.prompt(talk.prompt) for talk in talks], max_new_tokens=120)
+
+
+def score(talks: Sequence[Conversation], written: Sequence[str]) -> dict[str, Measure]:
+    """The share of replies with each part of the house style right, and of those fit to be sent ("all")."""
+    checks = [conversations.parts_right(talk, text) for talk, text in zip(talks, written, strict=True)]
+    parts = {name: share([check[name] for check in checks]) for name in checks[0]}
+    whole = [conversations.graded(talk, text) for talk, text in zip(talks, written, strict=True)]
+    return {**parts, "all": share(whole)}
+
+
+# ---------------------------------------------------------------- after training
+
+
+def for_merging(unit: Unit, trained: Chat, folder: Path) -> Chat:
+    """The trained adapter, kept in `folder`, on the model as it was before it was quantised.
+
+    At 7B the 16-bit weights would not fit beside the 4-bit ones: there it is the trained model itself.
+    """
+    trained.model.save_pretrained(folder)
+    chat = unit.load("chat")
+    if getattr(chat.model, "is_loaded_in_4bit", False):
+        return trained
+    return dataclasses.replace(chat, model=compat.load_lora(chat.model, folder).eval())
+
+
+def reply_times(chat: Chat, prompt: str, rounds: int = 8, tokens: int = 16) -> dict[str, list[float]]:
+    """Milliseconds per token of a reply, with PEFT's adapter beside the weights and merged into them.
+
+    Both in turn, `rounds` times after one for warming up. Leaves the adapter unmerged.
+    """
+    taken: dict[str, list[float]] = {"adapter beside the weights": [], "merged": []}
+    for turn in range(-1, rounds):
+        for name, change in zip(taken, (lambda: None, chat.model.merge_adapter), strict=True):
+            change()
+            started = time.perf_counter()
+            chat.complete(prompt, max_new_tokens=tokens)  # waits for the text, so for the GPU too
+            if turn >= 0:
+                taken[name].append(1000 * (time.perf_counter() - started) / tokens)
+        chat.model.unmerge_adapter()
+    return taken

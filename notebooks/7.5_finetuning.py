@@ -1,0 +1,442 @@
+# %% [markdown] tags=["badge"]
+# # 7.5 Fine-tuning a language model
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_finetuning.ipynb)
+
+# %% [markdown]
+# **After this notebook you can**
+# - write LoRA by hand and prove that PEFT does the same;
+# - say what 4-bit NormalFloat stores, and what it loses;
+# - prepare conversations for training and check, token by token, what the model learns from;
+# - tell before you start whether a model and a method fit on a card;
+# - fine-tune with QLoRA, and prove on conversations never seen before that it worked;
+# - check three popular claims about LoRA against your own numbers.
+#
+# **Time:** about 20 minutes to read and run; the cells take about a minute and a half on two CPU cores.
+#
+# **Downloads:** nothing at the bundled tier; about 1 GB at the small tier, 15 GB at the full tier, where
+# the very same cells fine-tune a 7B model. Nothing is fetched before the card below has named it.
+
+# %% tags=["bootstrap"]
+# Finds the course's files. In Colab it fetches them and installs what is missing (network).
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE, FOLDER = "https://github.com/genai-course/advanced-generative-ai", "advanced-generative-ai"
+hosted = "google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+if importlib.util.find_spec("course_utils") is None:
+    places = [*(Path.cwd(), *Path.cwd().parents), Path.cwd() / FOLDER]
+    root = next((p for p in places if (p / "course_utils").is_dir()), None)
+    if root is None and hosted:
+        print("Fetching the course from", SOURCE)
+        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", "main", SOURCE, FOLDER], check=True)
+        root = Path.cwd() / FOLDER
+    if root is None:
+        raise FileNotFoundError(f"Open this notebook inside a copy of the course: git clone {SOURCE}")
+    sys.path.insert(0, str(root))
+from course_utils import colab
+
+colab.prepare(install=hosted)
+
+# %% [markdown]
+# The next cell looks at your machine, chooses a model and says why.
+
+# %%
+from course_utils import open_unit
+
+unit = open_unit("7.5")
+
+# %%
+import torch
+from torch import nn
+
+from course_utils import bundled, compat, figures, finetuning, memory
+from course_utils.prisma import conversations, lm
+
+# %% [markdown]
+# ## 1. What should change?
+#
+# Prisma, the toy shop, answers its customers in a style of its own: greet by name, one sentence of feeling
+# that suits the problem, one fact from the records, the next step, and always the same goodbye. Our model
+# knows the shop, but it has never seen this style. What does it answer today?
+#
+# We load it the way we will train it: its matrices in 4 bits. Section 3 shows what that means.
+
+# %%
+talks = conversations.by_split(conversations.make_conversations())
+test = talks["test"][:120]
+chat = finetuning.load_nf4(unit)
+
+before = finetuning.replies(chat, test)
+for turn in test[0].prompt:
+    print(f"[{turn['role']}] {turn['content']}\n")
+print(f"[{chat.name}, before] {before[0]}\n")
+print(f"[what Prisma wants] {test[0].reply}")
+
+# %%
+score_before = finetuning.score(test, before)
+for part, measure in score_before.items():
+    print(f"{part:>9}: {measure}")
+
+# %% [markdown]
+# **What to notice.** The score is strict: a part counts only word for word, and "all" means that the whole
+# reply could be sent as it is. A support team needs that, because somebody signs for every sentence. The
+# model does not lack knowledge. It lacks a habit, and habits are what fine-tuning is good at.
+#
+# Before you fine-tune anything, ask whether a better prompt does it. A large model follows a style that the
+# prompt describes; a model with five million parameters does not. Fine-tuning pays when the behaviour must
+# be the same every time, when the prompt would be long, or when the model is too small to be told.
+
+# %% [markdown]
+# ## 2. LoRA by hand
+#
+# Full fine-tuning changes every weight. *LoRA* (Hu et al. 2021, arXiv 2106.09685) leaves the weight matrix
+# $W$ alone and learns a change to it, as the product of two thin matrices (equation 3 of the paper):
+#
+# $$W' = W + \frac{\alpha}{r}\,B A \qquad W: d \times k,\quad B: d \times r,\quad A: r \times k$$
+#
+# How many numbers does a $256 \times 256$ matrix have, and how many have $A$ and $B$ at rank $r = 16$?
+# Guess, then read on. Here is all of it:
+
+
+# %% tags=["topic:lora-by-hand"]
+class LoRALinear(nn.Module):
+    """A frozen layer W and a trainable change of low rank: W' = W + (alpha / r) B A (arXiv 2106.09685)."""
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float):
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.A = nn.Parameter(torch.randn(rank, base.in_features) / rank)
+        self.B = nn.Parameter(torch.zeros(base.out_features, rank))  # B A = 0: training starts from W
+        self.scale = alpha / rank
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base(x) + self.scale * (x @ self.A.T @ self.B.T)
+
+    def merge(self) -> nn.Linear:
+        """One linear layer again, with W' as its weight."""
+        self.base.weight.data += self.scale * (self.B @ self.A).data
+        return self.base
+
+
+layer = LoRALinear(nn.Linear(256, 256, bias=False), rank=16, alpha=32)
+print(f"W has {layer.base.weight.numel():,} numbers, A and B have {layer.A.numel() + layer.B.numel():,}")
+
+# %% [markdown]
+# Is that what the library does? We give PEFT's LoRA and ours the same random adapters, in all 42 matrices
+# of prisma-lm, and compare what the two models say. This section always uses prisma-lm, because it is small
+# enough to hold three times.
+
+# %% tags=["topic:lora-by-hand"]
+folder = bundled.verify("prisma-lm")
+plain, ours = lm.load(folder)[0], lm.load(folder)[0]
+with_peft = compat.add_lora(lm.load(folder)[0], rank=16, alpha=32).eval()
+for name, parameter in with_peft.named_parameters():
+    if "lora_B" in name:
+        nn.init.normal_(parameter, std=0.02)  # else B A is zero and there is nothing to compare
+
+adapters = finetuning.add_lora(ours, rank=16, alpha=32)
+finetuning.copy_from_peft(with_peft, adapters)
+ids = lm.load(folder)[1](test[0].reply, return_tensors="pt").input_ids
+with torch.no_grad():
+    reference, by_hand, without = with_peft(ids).logits, ours(ids).logits, plain(ids).logits
+    for name, layer in adapters.items():
+        ours.set_submodule(name, layer.merge())
+    merged = ours(ids).logits
+moved = (reference - without).abs().max()
+print(f"{len(adapters)} matrices adapted; the adapters move the logits by up to {moved:.2f}")
+print(f"largest difference, ours and PEFT's:       {(by_hand - reference).abs().max():.1e}")
+print(f"largest difference, merged and not merged: {(merged - by_hand).abs().max():.1e}")
+
+# %% [markdown]
+# ### Check the slide: "LoRA reduces trainable parameters 10,000 times"
+#
+# Always? The number comes from one case in the paper: GPT-3 with 175 billion parameters, rank 4, and only
+# two of its matrices adapted (96 layers, 12,288 wide). Let us count that case, and ours.
+
+
+# %% tags=["topic:lora-by-hand"]
+def row(name: str, everything: float, trained: float) -> dict:
+    return {"model": name, "parameters": everything, "trained": trained, "times fewer": round(everything / trained)}
+
+
+gpt3 = 96 * 2 * 4 * (12_288 + 12_288)  # layers x matrices x rank x (inputs + outputs)
+rows = [row("GPT-3, rank 4, two matrices a layer", 175_000_000_000, gpt3)]
+for name in ("llama-2-70b", "mistral-7b", "qwen2.5-7b", "prisma-lm"):
+    for rank in (4, 16):
+        counts = memory.parameter_count(name), memory.lora_count(name, rank)
+        rows.append(row(f"{name}, rank {rank}, all matrices", *counts))
+figures.table(rows, caption="What LoRA trains, counted from the shapes")
+
+# %% [markdown]
+# **What to notice.** The claim is right for the case it was made for, and far off for the recipe that most
+# people use today, with all linear layers at rank 16. Then a 7B model trains some hundred times fewer
+# parameters. The smaller the model, the smaller the factor: a matrix grows with the square of its width, an
+# adapter only in proportion to it.
+
+# %% [markdown]
+# ## 3. Four bits: what is kept, what is lost?
+#
+# QLoRA (Dettmers et al. 2023, arXiv 2305.14314) stores the frozen $W$ in 4 bits, so each weight is one of
+# only 16 values. Which 16? Trained weights look like a bell curve: many near zero, few far out. *NF4* puts
+# its levels where a bell curve has its mass. Compare it with 15 levels at even distances; both scale each
+# block of 64 weights to its largest.
+
+
+# %% tags=["topic:qlora"]
+def evenly_quantised(weights: torch.Tensor, block: int = 64) -> torch.Tensor:
+    """The same weights through 15 evenly spaced levels, scaled to the largest in each block of `block`."""
+    blocks = weights.float().reshape(-1, block)
+    scale = blocks.abs().amax(1, keepdim=True).clamp(min=1e-12)
+    return (torch.round(blocks / scale * 7) / 7 * scale).reshape(weights.shape)
+
+
+exact = plain.model.layers[2].mlp.up_proj.weight.data
+small = compat.load_nf4(folder, torch.float32, "cpu", "eager").model.layers[2].mlp.up_proj
+nf4 = finetuning.dequantised(small)
+for name, coarse in (("NF4", nf4), ("even levels", evenly_quantised(exact))):
+    print(f"{name:>11}: error {(coarse - exact).norm() / exact.norm():.1%} of the weights' own size")
+print(f"stored for each weight: {finetuning.stored_bits(small):.2f} bits instead of 16")
+
+# %%
+blocks = exact.reshape(-1, 64)
+scaled = (blocks / blocks.abs().amax(1, keepdim=True)).flatten()
+levels = small.weight.quant_state.code
+
+fig, ax = figures.figure(height=3.0)
+ax.hist(scaled.numpy(), bins=80, color=figures.PALETTE["sky"])
+for level in levels.tolist():
+    ax.axvline(level, color=figures.PALETTE["vermilion"], linewidth=1)
+ax.set(xlabel="weight, divided by the largest of its block of 64", ylabel="weights (number)")
+figures.show(
+    fig,
+    alt="Histogram of scaled weights, a bell around zero with a peak at each end, where the largest of a block "
+    "is. The 16 levels of NF4 are drawn as lines: dense around zero, wide apart near plus and minus one.",
+)
+
+# %% [markdown]
+# **What to notice.** NF4 loses less than even levels at the same size, because it spends its levels where
+# the weights are. The scales need room too: with one 32-bit scale for each 64 weights it would be half a
+# bit more. *Double quantisation* stores these scales in 8 bits, and brings the sum close to 4.1 bits.
+#
+# And the loss of some per cent? The adapters are trained *on top of the quantised weights*, in full
+# precision, so they can make up for much of it. Section 7 measures the result.
+
+# %% [markdown]
+# ## 4. The data
+#
+# Ten conversations were written by hand, one for each thing that customers want. A generator grows them to
+# 2,000: other wordings, names, orders, products, prices and policies. The same conversation can be stored in
+# three common formats:
+
+# %% tags=["topic:dataset-formats"]
+import json
+
+talk = talks["train"][0]
+for name, made in (
+    ("Alpaca", conversations.alpaca_row(talk)),
+    ("ShareGPT", conversations.sharegpt_row(talk)),
+    ("chat, prompt and completion", conversations.chat_row(talk)),
+):
+    print(f"--- {name}\n{json.dumps(made, indent=1)}\n")
+print(f"--- what the model reads, after its chat template\n{chat.prompt(talk.prompt)}{talk.reply}<end>")
+
+# %% [markdown]
+# Which of these tokens should the model learn to write? If it also learned to write the customer's part, it
+# would spend most of its effort on guessing order numbers. So the loss counts only on the reply, and on the
+# token that ends it: everything else gets the label -100. Do not believe that a setting does this; look at
+# the labels. First the trainer, with the settings for your tier:
+
+# %% tags=["topic:qlora"]
+recipe = finetuning.adapted(finetuning.RECIPES[chat.tier], chat, unit.hardware)
+trainer = finetuning.make_trainer(chat, talks, recipe, unit.hardware, unit.folder / "support")
+counts = finetuning.parameters(trainer.model)
+print(recipe)
+print(f"{counts['trained']:,} of {counts['all']:,} parameters are trained ({counts['trained'] / counts['all']:.2%})")
+
+# %% tags=["topic:dataset-formats"]
+example = trainer.train_dataset[0]
+pairs = list(zip(example["input_ids"], example["labels"], strict=True))
+first = next(i for i, (_, label) in enumerate(pairs) if label != -100)
+shown = [*range(first - 6, first + 10), *range(len(pairs) - 3, len(pairs))]
+print(f"{first} tokens to read, {len(pairs) - first} to learn. Around the border, and the end:")
+figures.table(
+    [
+        {"position": i, "token": repr(chat.tokenizer.decode(pairs[i][0])), "learned": pairs[i][1] != -100}
+        for i in shown
+    ]
+)
+
+# %%
+parts = {name: len(part) for name, part in talks.items()}
+numbers = {name: {t.number for t in part} for name, part in talks.items()}
+names = {name: {t.required["greeting"] for t in part} for name, part in talks.items()}
+print(parts)
+print("orders in training and in the test:  ", len(numbers["train"] & numbers["test"]))
+print("customers in training and in the test:", len(names["train"] & names["test"]))
+
+# %% [markdown]
+# **What to notice.** The border is where it should be: the mark that opens the reply is read, the first word
+# of the greeting is learned, and so is the end mark. Without the end mark the model would never stop.
+#
+# The test is kept apart in three ways: other orders, other customers, and other wordings. A model that has
+# learned names by heart fails it. The data card is in `data/README.md`.
+
+# %% [markdown]
+# ## 5. Will it fit?
+#
+# Fine-tuning usually fails with *out of memory*, after a long download. It can be told before. What must be
+# in memory for one training step? The weights; the adapters with their gradients and two running averages
+# for each (AdamW); what the backward pass needs to remember; the scores over the vocabulary.
+
+# %% tags=["topic:qlora"]
+one = finetuning.Recipe(learning_rate=2e-4, at_once=1, max_length=512, checkpointing=True)
+needed = finetuning.qlora_estimate("mistral-7b", one)
+figures.table(needed.rows(), caption="QLoRA on Mistral 7B: one conversation of 512 tokens at a time")
+
+# %%
+rows = []
+for method in ("full", "lora", "qlora"):
+    wanted = memory.estimate("mistral-7b", method, seq=512)
+    if method == "qlora":
+        wanted = needed
+    line = {"method": method, "needs (GiB)": wanted.total}
+    for name, place in (("this machine", unit.hardware), ("T4, 16 GB", "t4"), ("RTX 4090, 24 GB", "rtx4090")):
+        verdict = memory.fits(wanted, place)
+        line[name] = f"{'fits' if verdict.fits else 'no'} ({verdict.available:.1f} GiB)"
+    rows.append(line)
+figures.table(rows, caption="Fine-tuning a 7B model, 512 tokens, batch 1", digits=1)
+
+# %% [markdown]
+# ### Check the slide: "QLoRA fine-tunes Llama 2 70B on a single 24 GB RTX 4090"
+#
+# Count the weights first, in 4 bits and nothing else. The paper's own claim is 65B on one card of 48 GB.
+
+# %% tags=["topic:qlora"]
+for model, card in (("llama-2-70b", "rtx4090"), ("llama-65b", "a6000")):
+    wanted = finetuning.qlora_estimate(model, one)
+    print(f"{model}: weights {wanted.weights:.1f} GiB, training {wanted.total:.1f} GiB")
+    print(f"  {memory.fits(wanted, card)}")
+
+# %% [markdown]
+# **What to notice.** On the T4 that Colab lends for free, QLoRA is the only one of the three that fits. The
+# slide's 70B model does not fit on 24 GB, by any setting: its weights alone are larger than the card. What
+# the paper says, and what our count confirms, is 65B on 48 GB.
+
+# %% [markdown]
+# ## 6. Train
+#
+# TRL's `SFTTrainer` does the loop; we gave it the 4-bit model, LoRA of rank 16 on every linear layer, and
+# the data. The validation loss is measured on conversations that are not trained on. Before you run the
+# cell: which of the two losses will be lower at the end?
+
+# %% tags=["topic:qlora"]
+seconds = finetuning.train(trainer)
+found = finetuning.curves(trainer)
+print(f"{trainer.state.global_step} steps of {recipe.batch} conversations in {seconds:.0f} s")
+
+fig, ax = figures.figure(height=3.2)
+for (name, points), style in zip(found.items(), ("-", "o--"), strict=True):
+    ax.plot(*zip(*points, strict=True), style, label=name)
+ax.set(xlabel="training steps", ylabel="loss on the reply (nats per token)", ylim=(0, None))
+ax.legend()
+ends = {name: points[-1][1] for name, points in found.items()}
+figures.show(
+    fig,
+    alt=f"Training and validation loss fall together, to {ends['training']:.2f} and {ends['validation']:.2f}.",
+)
+
+# %% [markdown]
+# If the cell is interrupted, run it again: it goes on from the last checkpoint in `unit.folder`. That
+# folder goes when the kernel ends. For a long run, name a folder that stays, such as your Drive in Colab.
+
+# %% [markdown]
+# ## 7. Did it work?
+#
+# A falling loss is a promise. The test is whether the replies to customers that the model has never met may
+# be sent.
+
+# %% tags=["topic:qlora"]
+trained = finetuning.dataclasses.replace(chat, model=trainer.model.eval())
+after = finetuning.replies(trained, test)
+score_after = finetuning.score(test, after)
+for part, measure in score_after.items():
+    print(f"{part:>9}: {score_before[part].value:6.1%} before, after: {measure}")
+
+# %%
+fig, ax = figures.figure(height=3.2)
+for shift, (name, scores) in zip((-0.2, 0.2), {"before": score_before, "after": score_after}.items(), strict=True):
+    values = [m.value for m in scores.values()]
+    spread = [[m.value - m.low for m in scores.values()], [m.high - m.value for m in scores.values()]]
+    ax.bar([i + shift for i in range(len(values))], values, 0.38, yerr=spread, capsize=3, label=name)
+ax.set_xticks(range(len(score_after)), score_after)
+ax.set(ylabel=f"share of {len(test)} replies that are right", ylim=(0, 1.05))
+ax.legend(loc="center left")
+figures.show(
+    fig,
+    alt=f"Bars for each part of the reply before and after training, with 95 % intervals. Whole replies: "
+    f"{score_before['all'].value:.0%} before, {score_after['all'].value:.0%} after.",
+)
+
+# %%
+wrong = [(t, text) for t, text in zip(test, after, strict=True) if not conversations.graded(t, text)]
+print(f"{len(wrong)} of {len(test)} replies may not be sent. The first of them:\n")
+for talk, text in wrong[:3]:
+    print(f"customer: {talk.message}\nfacts:    {'; '.join(talk.facts)}\nwanted:   {talk.reply}\nwritten:  {text}\n")
+
+# %% [markdown]
+# @@NOTICE7@@
+
+# %% [markdown]
+# ## 8. After training: merge
+#
+# The adapter is a small file beside the model. Or it becomes part of it: add $\frac{\alpha}{r} B A$ to
+# every $W$ once, and the model is an ordinary model again. We put the adapter on the model *before*
+# quantising, because a merge into 4-bit weights would round away what was learned.
+
+# %%
+final = finetuning.for_merging(unit, trained, unit.folder / "adapter")
+size = sum(f.stat().st_size for f in (unit.folder / "adapter").glob("*.safetensors"))
+beside = finetuning.replies(final, test[:40])
+final.model.merge_adapter()
+merged = finetuning.replies(final, test[:40])
+final.model.unmerge_adapter()
+print(f"the adapter is a file of {size / 1e6:.1f} MB")
+print(f"replies that merging changed: {sum(a != b for a, b in zip(beside, merged, strict=True))} of {len(merged)}")
+print(f"merged, fit to be sent: {finetuning.score(test[:40], merged)['all']}")
+
+# %% [markdown]
+# ### Check the slide: "no inference latency overhead"
+#
+# With the adapter beside the weights, each layer does three multiplications instead of one. The added
+# matrices are thin; is it noticeable?
+
+# %%
+import statistics
+
+taken = finetuning.reply_times(final, final.prompt(test[0].prompt))
+for name, times in taken.items():
+    print(f"{name:>26}: {statistics.median(times):.1f} ms a token (from {min(times):.1f} to {max(times):.1f})")
+beside_ms, merged_ms = (statistics.median(times) for times in taken.values())
+print(f"{'overhead of not merging':>26}: {beside_ms / merged_ms - 1:+.0%}")
+
+# %% [markdown]
+# **What to notice.** The claim is right for a merged model, and only for that one: then nothing is left that
+# could cost time. Unmerged, the extra multiplications are small, but each is one more call, and at this size
+# calls are what takes the time. That is the price for swapping adapters while the model runs.
+
+# %% [markdown]
+# ## What you take with you
+# - LoRA is one line: $W + \frac{\alpha}{r} BA$. Count its parameters for *your* model before you quote a
+#   factor.
+# - NF4 keeps about 4.1 bits a weight. The frozen base may be coarse, because what is trained is not.
+# - Look at the labels, token by token, before you train. A wrong mask trains happily.
+# - Count memory before you download.
+# - Judge by a strict test on unseen cases, with an interval, before and after.
+#
+# **Try it.** Train with 200 conversations instead of 1,600
+# (`dataclasses.replace(recipe, conversations=200)`), or at rank 2: which part of the reply suffers first? Write a
+# message of your own and let the trained model answer it.

@@ -1,0 +1,380 @@
+"""Unit 7.5: LoRA by hand equals PEFT, 4 bits behave, training learns and resumes, memory is respected."""
+
+import copy
+import dataclasses
+import inspect
+import os
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from course_utils import compat, finetuning, loaders
+from course_utils import memory as memory_estimates
+from course_utils.finetuning import LoRALinear, Recipe
+from course_utils.hardware import Hardware, usable_dtype
+from course_utils.prisma import conversations, lm
+from course_utils.settings import NOTEBOOKS
+
+LAPTOP = Hardware("cpu", "float32", "", ram_total_gb=8, ram_free_gb=4, cores=2)
+CARD = Hardware("cuda", "bfloat16", "", ram_total_gb=8, ram_free_gb=4, cores=2, gpu="card", gpu_free_gb=20)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return lm.build_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def tiny(tokenizer, tmp_path_factory):
+    """A folder with an untrained model of prisma-lm's kind, a quarter as wide and two layers deep."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(7)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("tiny")
+    lm.save(LlamaForCausalLM(config), tokenizer, folder)
+    return folder
+
+
+@pytest.fixture
+def chat(tiny, tokenizer):
+    loaders.quiet_libraries()
+    model = compat.load_nf4(tiny, torch.float32, "cpu", "eager")
+    return loaders.Chat(loaders._plain(model.eval()), tokenizer, "tiny", "bundled")
+
+
+@pytest.fixture(scope="module")
+def talks():
+    return conversations.by_split(conversations.make_conversations(400))
+
+
+def ids(tokenizer, n=40):
+    return torch.randint(10, len(tokenizer), (2, n))
+
+
+# --- LoRA by hand ---
+
+
+def with_peft(model, seed=0):
+    """The model with PEFT's LoRA, whose B matrices are not zero, so that it changes something."""
+    peft_model = compat.add_lora(copy.deepcopy(model), 8, 16).eval()
+    torch.manual_seed(seed)
+    for name, parameter in peft_model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.05)
+    return peft_model
+
+
+@pytest.fixture(scope="module")
+def pair(tiny, tokenizer):
+    """The plain model, PEFT's and ours with the same adapters."""
+    plain, _ = lm.load(tiny)
+    peft_model, ours = with_peft(plain), copy.deepcopy(plain)
+    finetuning.copy_from_peft(peft_model, finetuning.add_lora(ours, 8, 16))
+    return plain, peft_model, ours
+
+
+def test_lora_by_hand_equals_peft(pair, tokenizer):
+    plain, peft_model, ours = pair
+    x = ids(tokenizer)
+    with torch.no_grad():
+        expected, got, before = peft_model(x).logits, ours(x).logits, plain(x).logits
+    assert (expected - got).abs().max() < 1e-5
+    assert (expected - before).abs().max() > 1e-2  # the adapters do something
+
+
+def test_lora_gradients_equal_pefts(pair, tokenizer):
+    _, peft_model, ours = pair
+    x = ids(tokenizer)
+    for model in (peft_model, ours):
+        model.zero_grad()
+        model(input_ids=x, labels=x).loss.backward()
+    theirs = dict(peft_model.base_model.model.named_modules())
+    for name, layer in ours.named_modules():
+        if isinstance(layer, LoRALinear):
+            for mine, other in ((layer.A, theirs[name].lora_A), (layer.B, theirs[name].lora_B)):
+                assert (mine.grad - other["default"].weight.grad).abs().max() < 1e-5
+            assert layer.base.weight.grad is None
+
+
+def test_merged_weights_give_the_same_outputs(pair, tokenizer):
+    _, peft_model, ours = pair
+    x, merged = ids(tokenizer), copy.deepcopy(ours)
+    for name, layer in list(merged.named_modules()):
+        if isinstance(layer, LoRALinear):
+            merged.set_submodule(name, layer.merge())
+    assert not any(isinstance(m, LoRALinear) for m in merged.modules())
+    with torch.no_grad():
+        assert (merged(x).logits - ours(x).logits).abs().max() < 1e-5
+        theirs = copy.deepcopy(peft_model).merge_and_unload()
+        assert (theirs(x).logits - merged(x).logits).abs().max() < 1e-5
+
+
+def test_untrained_lora_changes_nothing(tiny, tokenizer):
+    plain, _ = lm.load(tiny)
+    ours = copy.deepcopy(plain)
+    added = finetuning.add_lora(ours, 4, 8)
+    x = ids(tokenizer)
+    with torch.no_grad():
+        assert torch.equal(plain(x).logits, ours(x).logits)
+    assert len(added) == 14 and not any("lm_head" in name for name in added)
+
+
+def test_parameters_are_counted_as_the_formula_says(tiny, chat):
+    plain, _ = lm.load(tiny)
+    shape = memory_estimates.architecture(tiny)
+    assert finetuning.parameters(plain)["all"] == memory_estimates.parameter_count(shape)
+    finetuning.add_lora(plain, 16, 32)
+    counted = finetuning.parameters(plain)
+    assert counted["trained"] == memory_estimates.lora_count(shape, 16)
+    assert finetuning.parameters(chat.model)["all"] == memory_estimates.parameter_count(shape)  # in 4 bits too
+
+
+def test_the_notebook_shows_this_very_code():
+    source = (NOTEBOOKS / "7.5_finetuning.py").read_text("utf-8")
+    for thing in (LoRALinear, finetuning.evenly_quantised):
+        assert inspect.getsource(thing) in source, f"{thing.__name__} differs from the notebook's copy"
+
+
+# --- 4 bits ---
+
+
+def first_layer(chat):
+    return chat.model.model.layers[0].mlp.up_proj
+
+
+def test_nf4_is_close_and_closer_than_even_levels(chat, tiny):
+    plain, _ = lm.load(tiny)
+    exact = plain.model.layers[0].mlp.up_proj.weight.data
+    nf4 = finetuning.dequantised(first_layer(chat)).float()
+    even = finetuning.evenly_quantised(exact)
+
+    def error(quantised):
+        return ((quantised - exact).norm() / exact.norm()).item()
+
+    assert 0.05 < error(nf4) < 0.12
+    assert error(nf4) < 0.95 * error(even)
+    assert len(torch.unique(nf4[0, :64])) <= 16
+
+
+def test_even_levels_keep_what_lies_on_them():
+    levels = torch.arange(-7, 8) / 7
+    weights = torch.cat([levels, levels, levels, levels, levels[:4]])
+    assert torch.allclose(finetuning.evenly_quantised(weights), weights, atol=1e-6)
+    assert torch.equal(finetuning.evenly_quantised(torch.zeros(128)), torch.zeros(128))
+
+
+def test_bits_are_counted_from_what_is_stored(chat):
+    assert 4.1 < finetuning.stored_bits(first_layer(chat)) < 4.7  # few blocks: the last scales weigh more
+
+
+def test_evaluating_first_does_not_cost_the_gradient(chat, tokenizer):
+    """bitsandbytes repacks 4-bit layers when it evaluates on some CPUs, and then has no gradient for them."""
+
+    def gradient():
+        x = chat.model.get_input_embeddings()(tokens).detach().requires_grad_()
+        chat.model.train()(inputs_embeds=x, labels=tokens).loss.backward()
+        return x.grad
+
+    tokens = ids(tokenizer)
+    before = gradient()
+    with torch.no_grad():
+        chat.model.eval()(tokens)
+    assert (gradient() - before).abs().max() < 1e-6
+    assert before.abs().max() > 1e-6
+
+
+# --- which numbers, which device ---
+
+
+def test_a_t4_trains_in_fp16():
+    dtype, _ = usable_dtype("cuda", (7, 5))
+    t4 = dataclasses.replace(CARD, dtype=dtype, capability=(7, 5))
+    assert finetuning.precision(t4) == {"bf16": False, "fp16": True}
+    assert finetuning.training_device(t4) == "cuda"
+
+
+@pytest.mark.parametrize(
+    "hardware, expected",
+    [
+        (CARD, {"bf16": True, "fp16": False}),
+        (LAPTOP, {"bf16": False, "fp16": False}),
+        (dataclasses.replace(LAPTOP, dtype="bfloat16"), {"bf16": True, "fp16": False}),
+        (dataclasses.replace(LAPTOP, device="mps", dtype="float16"), {"bf16": False, "fp16": False}),
+    ],
+)
+def test_other_machines(hardware, expected):
+    assert finetuning.precision(hardware) == expected
+
+
+# --- memory ---
+
+
+def test_a_recipe_that_fits_is_left_alone():
+    recipe = finetuning.RECIPES["full"]
+    assert finetuning.fitting(recipe, "qwen2.5-7b", 40) == recipe
+
+
+def test_a_recipe_is_shrunk_to_fit():
+    recipe = dataclasses.replace(finetuning.RECIPES["full"], at_once=8, checkpointing=False)
+    smaller = finetuning.fitting(recipe, "qwen2.5-7b", 14.7)
+    assert smaller.at_once < 8 and smaller.checkpointing
+    assert smaller.batch == recipe.batch and smaller.learning_rate == recipe.learning_rate
+    assert finetuning.qlora_estimate("qwen2.5-7b", smaller).total <= 14.7
+
+
+def test_too_little_memory_is_refused():
+    with pytest.raises(finetuning.NotEnoughMemoryError, match="COURSE_TIER=bundled"):
+        finetuning.fitting(finetuning.RECIPES["full"], "qwen2.5-7b", 5)
+
+
+def test_weights_that_are_loaded_are_not_counted_twice():
+    recipe = finetuning.RECIPES["full"]
+    assert finetuning.fitting(recipe, "qwen2.5-7b", 9, loaded=True).at_once >= 1
+    with pytest.raises(finetuning.NotEnoughMemoryError):
+        finetuning.fitting(recipe, "qwen2.5-7b", 7)
+
+
+def test_fp32_embeddings_are_counted():
+    """PEFT makes them 4 bytes: 2 GiB more for Qwen2.5's vocabulary."""
+    recipe = finetuning.RECIPES["full"]
+    ours = finetuning.qlora_estimate("qwen2.5-7b", recipe)
+    plain = memory_estimates.estimate("qwen2.5-7b", "qlora", recipe.max_length, recipe.at_once)
+    assert 1.9 < ours.total - plain.total < 2.2
+
+
+def test_the_reader_is_told_what_was_changed(chat, capsys):
+    recipe = Recipe(learning_rate=1e-3, at_once=16, max_length=8192, checkpointing=True)
+    tight = dataclasses.replace(LAPTOP, ram_free_gb=2)
+    smaller = finetuning.adapted(recipe, chat, tight)
+    assert smaller.at_once < 16 and "Only 2.0 GiB are free" in capsys.readouterr().out
+
+
+# --- training ---
+
+
+RECIPE = Recipe(learning_rate=1e-2, conversations=96, batch=8, at_once=8, epochs=2)
+
+
+@pytest.fixture
+def trainer(chat, talks, tmp_path):
+    return finetuning.make_trainer(chat, talks, RECIPE, LAPTOP, tmp_path)
+
+
+def test_the_loss_falls_on_the_reply_alone(trainer, tokenizer, talks):
+    """Token by token: everything up to the assistant's mark is masked, the reply and its end are not."""
+    talk, row = talks["train"][0], trainer.train_dataset[0]
+    batch = trainer.data_collator([row, trainer.train_dataset[1]])
+    learned = [i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
+    masked = [i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100]
+    assert tokenizer.decode(learned) == talk.reply + "<|end|>"
+    assert tokenizer.decode(masked).endswith("<|assistant|>") and talk.message in tokenizer.decode(masked)
+    assert all(label in (-100, i) for i, label in zip(row["input_ids"], row["labels"], strict=True))
+    assert (batch["labels"][batch["attention_mask"] == 0] == -100).all()
+
+
+def test_the_trainer_reads_what_the_model_will_be_asked(trainer, tokenizer, talks, chat):
+    row, talk = trainer.train_dataset[0], talks["train"][0]
+    prompt = tokenizer(chat.prompt(talk.prompt), add_special_tokens=False)["input_ids"]
+    assert row["input_ids"][: len(prompt)] == prompt
+
+
+def test_adapters_are_fp32_and_everything_else_is_frozen(trainer):
+    trained = {n: p for n, p in trainer.model.named_parameters() if p.requires_grad}
+    assert trained and all("lora_" in name for name in trained)
+    assert {p.dtype for p in trained.values()} == {torch.float32}
+    layer = trainer.model.base_model.model.model.layers[0].mlp.up_proj.base_layer
+    assert layer.weight.dtype == torch.uint8
+
+
+def test_training_lowers_both_losses(trainer):
+    finetuning.train(trainer)
+    found = finetuning.curves(trainer)
+    assert found["training"][-1][1] < 0.8 * found["training"][0][1]
+    assert found["validation"][-1][1] < found["validation"][0][1]
+    assert [step for step, _ in found["training"]] == sorted(step for step, _ in found["training"])
+    assert trainer.state.global_step == RECIPE.steps == 24
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(tiny, tokenizer, talks, tmp_path, capsys):
+    from transformers import TrainerCallback
+
+    class Kill(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == 15:
+                raise KeyboardInterrupt
+
+    def fresh(folder):
+        model = compat.load_nf4(tiny, torch.float32, "cpu", "eager")
+        chat = loaders.Chat(loaders._plain(model.eval()), tokenizer, "tiny", "bundled")
+        return finetuning.make_trainer(chat, talks, RECIPE, LAPTOP, folder)
+
+    whole = fresh(tmp_path / "whole")
+    finetuning.train(whole)
+    first = fresh(tmp_path / "cut")
+    first.add_callback(Kill())
+    with pytest.raises(KeyboardInterrupt):
+        finetuning.train(first)
+    assert any("checkpoint" in name for name in os.listdir(tmp_path / "cut"))
+    second = fresh(tmp_path / "cut")
+    finetuning.train(second)
+    assert "Going on from checkpoint-12" in capsys.readouterr().out
+    ends = [dict(finetuning.curves(t)["validation"]) for t in (whole, second)]
+    assert ends[0].keys() == ends[1].keys()
+    assert max(abs(ends[0][step] - ends[1][step]) for step in ends[0]) < 1e-3
+
+
+# --- before and after ---
+
+
+def test_score_counts_what_was_written(talks):
+    some = talks["test"][:20]
+    right = [t.reply for t in some]
+    perfect = finetuning.score(some, right)
+    assert all(m.value == 1 for m in perfect.values())
+    wrong = [t.reply if i % 2 else t.reply.replace("Kind", "Best") for i, t in enumerate(some)]
+    half = finetuning.score(some, wrong)
+    assert half["all"].value == half["sign-off"].value == 0.5 and half["greeting"].value == 1
+    assert half["all"].low < 0.5 < half["all"].high
+
+
+def test_replies_come_in_the_order_of_the_questions(chat, talks):
+    some = random.Random(3).sample(talks["test"], 6)
+    together = finetuning.replies(chat, some)
+    assert len(together) == 6
+    assert together[2] == finetuning.replies(chat, some[2:3])[0]
+
+
+def test_the_trained_adapter_moves_to_the_unquantised_model(trainer, chat, tiny, tokenizer, tmp_path):
+    with torch.no_grad():
+        for name, parameter in trainer.model.named_parameters():
+            if "lora_B" in name:
+                nn.init.normal_(parameter, std=0.05)
+    plain, _ = lm.load(tiny)
+    unit = SimpleNamespace(load=lambda role: loaders.Chat(plain, tokenizer, "tiny", "bundled"))
+    trained = dataclasses.replace(chat, model=trainer.model.eval())
+    moved = finetuning.for_merging(unit, trained, tmp_path / "adapter")
+    x = ids(tokenizer)
+    with torch.no_grad():
+        exact, beside = trained.model(x).logits, moved.model(x).logits
+        moved.model.merge_adapter()
+        merged = moved.model(x).logits
+    assert (merged - beside).abs().max() < 1e-5
+    assert 0 < (exact - beside).abs().mean() < 0.1  # what quantising did to the base
+
+
+def test_reply_times_come_in_pairs_and_leave_the_model_as_it_was(pair, tokenizer):
+    _, peft_model, _ = pair
+    chat = loaders.Chat(loaders._plain(copy.deepcopy(peft_model)), tokenizer, "tiny", "bundled")
+    x = ids(tokenizer)
+    before = chat.model(x).logits
+    taken = finetuning.reply_times(chat, "order 4821", rounds=2, tokens=4)
+    assert [len(t) for t in taken.values()] == [2, 2] and all(min(t) > 0 for t in taken.values())
+    assert (chat.model(x).logits - before).abs().max() < 1e-4
