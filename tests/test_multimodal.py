@@ -1,0 +1,185 @@
+"""Unit 7.1's helpers: tokens, attention, word errors, and fusion cases whose answers need both senses."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from course_utils import multimodal
+from course_utils.multimodal import Cases
+from course_utils.prisma import clip, pictures, wishes
+from course_utils.prisma.shop import COLOURS, SHAPES
+
+
+class Eye:
+    """An untrained prisma-clip with the methods of a loaded image-text model."""
+
+    def __init__(self):
+        self.model = clip.build().eval()
+
+    def encode_images(self, images):
+        pixels = torch.from_numpy(np.stack([np.asarray(i) for i in images])).permute(0, 3, 1, 2).float()
+        return self.model.encode_image(pixels / 127.5 - 1, normalize=True)
+
+
+class Ear:
+    """An untrained Whisper at the size of prisma-whisper, with the methods of a loaded speech model."""
+
+    def __init__(self):
+        from whisper.model import ModelDimensions, Whisper
+
+        self.model = Whisper(ModelDimensions(80, 250, 48, 3, 1, 100, 40, 48, 3, 1)).eval()
+
+    def mel(self, audio):
+        from whisper import log_mel_spectrogram, pad_or_trim
+
+        return log_mel_spectrogram(pad_or_trim(audio, 80_000), 80)
+
+
+@pytest.fixture(scope="module")
+def senses():
+    torch.manual_seed(0)
+    return Eye(), Ear()
+
+
+@pytest.fixture(scope="module")
+def cases(senses):
+    return multimodal.fusion_cases(*senses, 60, seed=0, test=False)
+
+
+def test_picture_tokens_are_the_last_layer_averaged_to_a_grid(senses):
+    images = [pictures.draw(pictures.scene_of((c, "cube")), seed=1) for c in COLOURS[:3]]
+    assert multimodal.picture_side(senses[0].model) == 64
+    tokens = multimodal.picture_tokens(senses[0], images, grid=8)
+    coarse = multimodal.picture_tokens(senses[0], images, grid=1)
+    assert tokens.shape == (3, 64, 160) and coarse.shape == (3, 1, 160)
+    assert torch.allclose(tokens.mean(1), coarse[:, 0], atol=1e-5)
+
+
+def test_attention_rows_add_up_to_one_and_leave_the_answer_alone(senses):
+    pixels = torch.randn(2, 3, 64, 64)
+    model = senses[0].model
+    with torch.inference_mode():
+        before = model.encode_image(pixels)
+        maps = multimodal.attention_maps(model, pixels)
+        after = model.encode_image(pixels)
+    assert maps.shape == (5, 2, 5, 65, 65)
+    assert torch.allclose(maps.sum(-1), torch.ones(()), atol=1e-4)
+    assert torch.equal(before, after)
+
+
+def test_sound_tokens_cover_the_beginning_only(senses):
+    sound = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
+    quiet_end = sound.copy()
+    quiet_end[16_000:] = 0
+    one, other = multimodal.sound_tokens(senses[1], [sound, quiet_end], seconds=2.0, count=10)
+    assert one.shape == (10, 48) and not torch.allclose(one[-1], other[-1], atol=1e-3)
+
+
+def test_words_are_compared_without_case_punctuation_and_with_spelt_digits():
+    assert multimodal.plain_words("Where is order 4,207?") == "where is order four two zero seven"
+    rate = multimodal.word_error(["where is order four two"], ["Where is order 42."])
+    assert rate.value == 0
+    half = multimodal.word_error(["a b", "c d"], ["a b", "x y"])
+    assert half.value == 0.5 and half.low == 0 and half.high == 1 and half.n == 2
+    with pytest.raises(ValueError, match="one transcript each"):
+        multimodal.word_error(["a"], [])
+
+
+def test_a_request_names_a_product_only_if_it_is_one():
+    assert multimodal.wanted("do you have any small black pyramids left") == ("black", "pyramid")
+    assert multimodal.wanted("where is my order one two three four") is None
+    assert multimodal.wanted("a red cube or a blue cube") is None
+
+
+def test_the_shelf_holds_every_product_once():
+    shelf = multimodal.shelf(64, seed=0)
+    assert len(shelf) == 64 == len(set(multimodal.CLASSES)) and shelf[0].size == (64, 64)
+
+
+def test_the_wishes_are_complete_and_keep_test_voices_apart():
+    clips = wishes.load()
+    learn, test = ({w.voice for w in clips if w.test is which} for which in (False, True))
+    assert len(learn) == wishes.LEARN and len(test) == wishes.TEST and not learn & test
+    assert len(clips) == (wishes.LEARN + wishes.TEST) * len(COLOURS) * len(wishes.FRAMES)
+    assert all(len(w.audio) == wishes.SECONDS * 16_000 and w.colour in w.text for w in clips)
+    assert min(np.abs(w.audio).max() for w in clips) > 0.05
+
+
+def test_fusion_cases_need_both_senses(senses, cases):
+    assert cases.picture.shape == (60, 16, 160) and cases.sound.shape == (60, 10, 48)
+    assert 15 < cases.same.sum() < 45  # one half either way: guessing does not pay
+    again = multimodal.fusion_cases(*senses, 60, seed=0, test=False)
+    other = multimodal.fusion_cases(*senses, 60, seed=1, test=False)
+    assert torch.equal(cases.picture, again.picture) and torch.equal(cases.sound, again.sound)
+    assert not torch.equal(cases.shape, other.shape)
+
+
+def test_noise_changes_what_the_senses_get_and_nothing_else(senses, cases):
+    noisy = multimodal.fusion_cases(*senses, 60, seed=0, test=False, picture_noise=0.3, snr_db=0)
+    assert torch.equal(noisy.colour, cases.colour) and torch.equal(noisy.shape, cases.shape)
+    assert not torch.allclose(noisy.picture, cases.picture, atol=1e-3)
+    assert not torch.allclose(noisy.sound, cases.sound, atol=1e-3)
+
+
+def test_standardised_features_and_missing_senses(cases):
+    (scaled,) = multimodal.standardise(cases)
+    flat = scaled.picture.flatten(0, 1)
+    assert flat.mean(0).abs().max() < 1e-3 and (flat.std(0) - 1).abs().max() < 0.02
+    blind = multimodal.without(scaled, "picture")
+    assert not blind.picture.any() and torch.equal(blind.sound, scaled.sound)
+    with pytest.raises(ValueError, match="picture"):
+        multimodal.without(scaled, "smell")
+
+
+class Sum(nn.Module):
+    """Late fusion at its smallest."""
+
+    def __init__(self, width: int, answers: int = 18):
+        super().__init__()
+        self.see, self.hear = nn.Linear(width, answers), nn.Linear(width, answers)
+
+    def forward(self, picture, sound):
+        return self.see(picture.mean(1)) + self.hear(sound.mean(1))
+
+
+class Meet(Sum):
+    """The same with a hidden layer that reads both."""
+
+    def __init__(self, width: int):
+        super().__init__(width, 64)
+        self.answer = nn.Sequential(nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 18))
+
+    def forward(self, picture, sound):
+        return self.answer(super().forward(picture, sound))
+
+
+def made_up(n: int, seed: int) -> Cases:
+    """Cases whose tokens say colour and shape outright."""
+    rng = random.Random(seed)
+    said, seen, shape = ([rng.randrange(8) for _ in range(n)] for _ in range(3))
+    seen = [s if rng.random() < 0.5 else p for s, p in zip(said, seen, strict=True)]
+    code = torch.eye(16) * 3
+    picture = torch.stack([code[c] + code[8 + s] for c, s in zip(seen, shape, strict=True)])[:, None]
+    sound = torch.stack([code[c] for c in said])[:, None]
+    same = [int(a == b) for a, b in zip(said, seen, strict=True)]
+    return Cases(picture, sound, torch.tensor(said), torch.tensor(shape), torch.tensor(same))
+
+
+def test_a_sum_of_answers_cannot_compare_but_a_network_that_reads_both_can():
+    train, test = made_up(3000, 0), made_up(600, 1)
+    torch.manual_seed(0)
+    late = multimodal.marks(multimodal.fit(Sum(16), train, 0, steps=500), test)
+    both = multimodal.marks(multimodal.fit(Meet(16), train, 0, steps=500), test)
+    assert late["wanted toy"] > 0.85 and both["wanted toy"] > 0.85
+    assert late["same colour?"] < 0.7 and both["same colour?"] > 0.9
+
+
+def test_modality_dropout_teaches_to_cope_alone():
+    train, test = made_up(2000, 0), made_up(400, 1)
+    torch.manual_seed(0)
+    model = multimodal.fit(Meet(16), train, 0, steps=400, missing=0.5)
+    blind = multimodal.marks(model, multimodal.without(test, "picture"))
+    assert blind["colour said"] > 0.9 and blind["shape seen"] < 2.5 / len(SHAPES)
