@@ -33,6 +33,8 @@ from course_utils.settings import ROOT
 if TYPE_CHECKING:
     from openai import OpenAI
 
+    from course_utils.tiers import Choice
+
 LOOPBACK = "127.0.0.1"
 KEY = "COURSE_SERVER_KEY"  # in the environment, because everybody on a machine can read a command line
 # What a client may ask for. `transformers serve` has more: /load_model would load any model from the hub.
@@ -157,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("model")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--batching", action="store_true")
+    parser.add_argument("--nf4", action="store_true")
     parser.add_argument("--per-minute", type=int, required=True)
     asked, key = parser.parse_args(arguments), os.environ[KEY]
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -174,7 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     factory.build_server = build_behind_gate
     # Left alone, continuous batching takes nine tenths of the memory for its cache.
     cache = {"cb_block_size": 32, "cb_num_blocks": 256, "cb_max_batch_tokens": 256} if asked.batching else {}
-    serve.Serve(asked.model, host=LOOPBACK, port=asked.port, continuous_batching=asked.batching, **cache)
+    place = {"host": LOOPBACK, "port": asked.port, "quantization": "bnb-4bit" if asked.nf4 else None}
+    serve.Serve(asked.model, continuous_batching=asked.batching, **place, **cache)
 
 
 def _print(line: str) -> None:
@@ -198,7 +202,7 @@ class Server:
     url: str
     model: str
     key: str = field(repr=False)
-    log: Path
+    log: Path = field(repr=False)
     process: subprocess.Popen = field(repr=False)
 
     def client(self, **options: Any) -> "OpenAI":
@@ -246,11 +250,11 @@ def port_is_free(port: int) -> bool:
         return probe.connect_ex((LOOPBACK, port)) != 0
 
 
-def command(backend: str, model: Path, port: int, batching: bool, per_minute: int) -> tuple[list[str], str, str]:
+def command(backend: str, model: Path, port: int, options: Sequence[str] = ()) -> tuple[list[str], str, str]:
     """How to start `backend` for `model` on `port`: the command, the model's name, the key's variable."""
     if backend == "transformers":
         line = [sys.executable, "-m", "course_utils.serving", model.name, "--port", str(port)]
-        return [*line, "--per-minute", str(per_minute)] + ["--batching"] * batching, model.name, KEY
+        return [*line, *options], model.name, KEY
     place = ["--host", LOOPBACK, "--port", str(port)]
     if backend == "vllm":
         return ["vllm", "serve", model.name, *place], model.name, "VLLM_API_KEY"
@@ -265,11 +269,13 @@ def start(
     port: int | None = None,
     timeout: float = 300,
     batching: bool = False,
+    nf4: bool = False,
     per_minute: int = 600,
 ) -> Server:
     """Start a server for the folder (or GGUF file) `model`; it has answered once when this returns.
 
-    `batching` turns on continuous batching, `per_minute` limits the requests (both: transformers only).
+    For transformers only: `batching` turns on continuous batching, `nf4` quantises to 4 bits while loading,
+    `per_minute` limits the requests.
     ServerError if the program is missing, ends, finds its port in use, or is not ready after `timeout`
     seconds; nothing is left behind then. In a notebook, a failing cell stops all servers too.
     """
@@ -279,7 +285,8 @@ def start(
     port = port or free_port()
     if not port_is_free(port):
         raise ServerError(f"Port {port} is in use: stop what listens there, or leave the port out.")
-    line, name, variable = command(backend, model, port, batching, per_minute)
+    options = ["--per-minute", str(per_minute), *["--batching"] * batching, *["--nf4"] * nf4]
+    line, name, variable = command(backend, model, port, options)
     if backend != "transformers" and not shutil.which(line[0]):
         raise ServerError(f"The program `{line[0]}` is not on this machine; transformers is always there.")
     server = _launch(line, name, variable, backend, port, model.parent)
@@ -389,6 +396,22 @@ def _watch_cells() -> None:
 def _after_cell(result: Any) -> None:
     if not result.success and (count := stop_all()):
         print(f"The cell failed, so {count} server(s) were stopped. Run the cell that starts one again.")
+
+
+def choose_folder(choice: "Choice", say: Callable[[str], None] = print) -> tuple[Path, bool]:
+    """The folder of a chosen chat model, and whether it should be loaded in NF4.
+
+    Downloads it first if needed. If that fails, says so and gives the bundled model's folder.
+    """
+    from course_utils import bundled, downloads
+
+    if choice.tier != "bundled":
+        try:
+            return downloads.fetch(choice.model, say), choice.model.quantise == "nf4"
+        except downloads.DownloadError as error:
+            say(f"{choice.model.id} is not available, because {error.problem}.")
+            say(f"  Served instead: prisma-lm, which knows Prisma only. To get the better one: {error.cure}")
+    return bundled.verify("prisma-lm"), False
 
 
 # --- other servers --------------------------------------------------------------------------------------
