@@ -159,13 +159,16 @@ def repeated_rows(tokenizer, words: Sequence[str], count: int, rows: int, seed: 
 
 
 def induction_scores(maps: Tensor, asks: Tensor) -> Tensor:
-    """The share of attention that goes to the token which came next the last time: (layers, heads).
+    """The share of attention that goes to the word which came next the last time: (layers, heads).
 
-    `maps` is (layers, batch, heads, n, n) for rows that are written twice; `asks` are the positions that count.
-    Olsson et al. 2022, arXiv 2209.11895. 1 means that a head always looks where copying needs it to look.
+    `maps` is (layers, batch, heads, n, n) for rows that are written twice; `asks` are the places where copying is
+    due. A head may look right there or up to one word earlier: the better counts. 1 would be a head that does
+    nothing else (Olsson et al. 2022, arXiv 2209.11895).
     """
     wanted = asks - maps.shape[-1] // 2 + 1
-    return maps[..., asks, wanted].mean(dim=(1, -1))
+    word = int(asks[1] - asks[0])  # tokens a word, the space before it included
+    looks = [maps[..., asks - back, wanted].mean(dim=(1, -1)) for back in range(word)]
+    return torch.stack(looks).amax(dim=0)
 
 
 @contextlib.contextmanager

@@ -175,6 +175,14 @@ def test_induction_score_of_a_perfect_head_is_one():
     assert research.induction_scores(maps, torch.arange(length, 2 * length - 1)).tolist() == [[1.0, 0.0]]
 
 
+def test_induction_may_look_one_word_ahead_of_time():
+    early = torch.zeros(16, 16)
+    for ask in (10, 12, 14):  # two tokens a word; from the word before, to the word that is due
+        early[ask - 1, ask - 8 + 1] = 1
+    maps = torch.stack([early, torch.eye(16)])[None, None]
+    assert research.induction_scores(maps, torch.tensor([10, 12, 14])).tolist() == [[1.0, 0.0]]
+
+
 def test_heads_can_be_switched_off_and_on(llama):
     ids = torch.randint(7, 200, (1, 9))
     with torch.no_grad():
