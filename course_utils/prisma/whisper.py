@@ -351,15 +351,18 @@ def word_errors(texts: list[str], heard: list[str]) -> Measure:
 
 
 def real_time_factor(model: Whisper, sounds: list[np.ndarray]) -> Measure:
-    """Seconds of work per second of sound, one sound at a time on one core; middle 95 % of the sounds."""
+    """Processor seconds per second of sound, one sound at a time; median, and the middle 95 % of the sounds.
+
+    Processor time, because other programs on the machine would lengthen the time on the clock.
+    """
     threads, factors = torch.get_num_threads(), []
     torch.set_num_threads(1)
     try:
         transcribe(model, sounds[0])  # the first call fills caches
         for sound in sounds:
-            start = time.perf_counter()
+            start = time.process_time()
             transcribe(model, sound)
-            factors.append((time.perf_counter() - start) / (len(sound) / speech.RATE))
+            factors.append((time.process_time() - start) / (len(sound) / speech.RATE))
     finally:
         torch.set_num_threads(threads)
     low, high = np.quantile(factors, [0.025, 0.975])
