@@ -349,7 +349,8 @@ def estimate(
 
     `method` is one of METHODS, `optimiser` of OPTIMISERS; rank, checkpointing and optimiser matter for
     training only. Full fine-tuning is mixed precision: 16 bytes a parameter (Rajbhandari et al. 2019, arXiv
-    1910.02054, section 3.1). Raises ValueError for unknown names and for sizes below 1.
+    1910.02054, section 3.1). Components are added although the logits and the layer that is worked out again are
+    never there at once: that errs on the safe side. Raises ValueError for unknown names and sizes below 1.
     """
     a = architecture(model)
     _check(method, optimiser, seq=seq, batch=batch, rank=rank)
