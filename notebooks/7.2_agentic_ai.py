@@ -123,11 +123,9 @@ attacks = [
     ("calculator", "9 ** 9 ** 9"),
     ("refund", number),
 ]
+answers = [{"call": f"{n}[{a}]", "answer": toolbox(n, a).text} for n, a in attacks]
 left = toolbox.database.execute("select count(*) from orders").fetchone()[0]
-figures.table(
-    [{"call": f"{n}[{a}]", "answer": toolbox(n, a).text} for n, a in attacks],
-    caption=f"Five attacks; afterwards the table still has {left} orders",
-)
+figures.table(answers, caption=f"Five attacks; afterwards the table still has {left} orders")
 
 # %% [markdown]
 # Two habits make this safe, and both are short. The SQL has a `?` where the argument goes: the database gets
@@ -139,7 +137,7 @@ print(inspect.getsource(tools.calculate), inspect.getsource(tools._value), sep="
 
 # %% [markdown]
 # **What to notice.** What is not expressly allowed is refused: no names, no calls, no powers (`9 ** 9 ** 9`
-# has 370 million digits), no long input. And a refusal is not an exception but an *answer*: the agent reads
+# is a number of 9 ** 9 x log10(9) digits, some 370 million), no long input. And a refusal is not an exception but an *answer*: the agent reads
 # "error: ..." and can try something else.
 
 # %% [markdown]
@@ -238,16 +236,16 @@ print("failures:", [(kept[i]["question"], kept[i]["answer"], tasks[i].answer) fo
 # ## 5. What stops an agent that runs away?
 #
 # Our model has learned that a time-out is worth another try. Sensible, until the tools are *down*. We break
-# them for good and take the brakes off. What do twelve agents do, and what ends them?
+# them for good and take the brakes off. What do eight agents do, and what ends them?
 
 # %% tags=["topic:runaway"]
 broken = agents.Flaky(toolbox, failing=1.0)
 brakes = {
-    "none": dict(max_steps=1000, max_repeats=1000),
+    "none (cut at 40)": dict(max_steps=40, max_repeats=1000),
     "8 steps": dict(max_steps=8, max_repeats=1000),
     "8 steps, 3 equal ones": dict(max_steps=8, max_repeats=3),
 }
-runaways = {name: agents.run_many(chat, broken, questions[:12], **b) for name, b in brakes.items()}
+runaways = {name: agents.run_many(chat, broken, questions[:8], **b) for name, b in brakes.items()}
 rows = []
 for name, traces in runaways.items():
     read, written = map(sum, zip(*(agents.tokens(chat, trace) for trace in traces), strict=True))
@@ -255,11 +253,11 @@ for name, traces in runaways.items():
     row |= {"tokens read": read, "tokens written": written}
     ended = Counter(trace.stopped for trace in traces).most_common()
     rows.append(row | {"ended by": ", ".join(f"{why} ({n})" for why, n in ended)})
-figures.table(rows, caption="Twelve agents whose tools are down")
+figures.table(rows, caption="Eight agents whose tools are down")
 
 # %%
 fig, ax = figures.figure(height=3.4)
-longest = max(range(12), key=lambda i: len(runaways["none"][i].log))
+longest = max(range(8), key=lambda i: len(runaways["none (cut at 40)"][i].log))
 for (name, traces), style in zip(runaways.items(), ("-", "-o", "-s"), strict=True):
     read = [agents.count(chat, prompt) for prompt, _ in traces[longest].log]
     total = [sum(read[: i + 1]) for i in range(len(read))]
@@ -370,7 +368,7 @@ figures.show(
 print(json.dumps(tools.schemas()[0], indent=1))
 runs["function calls"] = agents.run_calls(chat, toolbox, questions)
 print("function calls:", agents.success(tasks, runs["function calls"]))
-shown = next(t for t in runs["function calls"] if len(t.steps) == 3)
+shown = max(runs["function calls"][:12], key=lambda trace: len(trace.steps))
 for message in shown.messages[1:]:
     content = message["content"] or json.dumps(message["tool_calls"][0]["function"])
     print(f"{message['role']:>9}: {content}")

@@ -155,9 +155,7 @@ def test_a_loop_of_two_calls_is_noticed_too(toolbox):
 
 def test_retry_after_a_timeout_is_no_loop():
     answers = iter([tools.failed("timeout"), tools.failed("timeout"), tools.Result("36")])
-    chat = Lines(
-        "Action: calculator[3 * 12]", "Action: calculator[3 * 12]", "Action: calculator[3 * 12]", "Answer: 36"
-    )
+    chat = Lines("Action: calculator[3 * 12]", "Action: calculator[3 * 12]", "Action: calculator[3 * 12]", "Answer: 36")
     trace = agents.run_react(chat, lambda name, argument: next(answers), "?")
     assert trace.stopped == "answered" and trace.tool_calls == 3
 
@@ -252,9 +250,7 @@ def test_a_plan_that_leans_on_a_failed_call_makes_no_wild_calls(toolbox):
         called.append(name)
         return tools.failed("timeout")
 
-    steps = agents.execute(
-        "#E1 = orders[4821]\n#E2 = catalogue[#E1.product]\n#E3 = policy[#E9.x]", failing, 8
-    )
+    steps = agents.execute("#E1 = orders[4821]\n#E2 = catalogue[#E1.product]\n#E3 = policy[#E9.x]", failing, 8)
     assert called == ["orders"]
     assert [s.observation for s in steps] == ["error: timeout", "error: no #E1", "error: no #E9"]
 
@@ -460,3 +456,23 @@ def test_keywords_of_langchain_exist(toolbox):
     for function, names in wanted.items():
         assert set(names) <= set(inspect.signature(function).parameters), function
     assert callable(compat.create_agent)
+
+
+# ---------------------------------------------------------------- with prisma-lm itself
+
+
+def test_prisma_lm_works_alone_in_batches_and_in_langchain(langchain_chat, prisma, toolbox):
+    from course_utils.loaders import load
+
+    chat = load("chat", tier="bundled")
+    tasks = text.episodes(6, seed=5, shop=prisma)
+    questions = [task.question for task in tasks]
+    together = agents.run_many(chat, toolbox, questions)
+    assert agents.success(tasks, together).value >= 0.6
+    alone = [agents.run_react(chat, toolbox, question) for question in questions[:2]]
+    assert [(t.steps, t.answer) for t in alone] == [(t.steps, t.answer) for t in together[:2]]
+    called = agents.run_calls(chat, toolbox, questions[:2])
+    agent = langchain_chat.make_agent(chat, toolbox)
+    framed = [langchain_chat.run_langchain(agent, question) for question in questions[:2]]
+    assert [t.answer for t in framed] == [t.answer for t in called]
+    assert agents.success(tasks, agents.run_direct(chat, questions)).value <= 0.5
