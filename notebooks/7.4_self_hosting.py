@@ -197,7 +197,8 @@ print("right:   ", problem.answer)
 print("tokens:  ", reply.usage.prompt_tokens, "read,", reply.usage.completion_tokens, "written")
 
 # %% [markdown]
-# Nothing left this machine. For the same code against another server, only the address, the key and the model's
+# Nothing left this machine. Compare the last two numbers above: a server hands out what the model knows, no
+# more. For the same code against another server, only the address, the key and the model's
 # name change; section 6 does that.
 #
 # ## 3. What does a user feel?
@@ -365,8 +366,8 @@ print(f"8 users: {crowd / queue:.1f} times the tokens per second of the server t
 
 # %% [markdown]
 # **What to notice.** One by one, more users mean more waiting and not a token more per second. Together, the
-# throughput climbs, and each user waits only a little longer than alone. This is why the "speed" of a server is
-# not a number but a curve: always ask *at how many users*.
+# throughput climbs, and a user waits longer than alone but far less than in a queue. This is why the "speed" of
+# a server is not a number but a curve: always ask *at how many users*.
 #
 # ## 6. Other servers, the same client
 #
