@@ -1,0 +1,759 @@
+# %% [markdown] tags=["badge"]
+# # 7.1 Multimodal AI
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.1_multimodal_ai.ipynb)
+
+# %% [markdown]
+# **After this notebook you can**
+# - explain how a transformer reads a picture, and how CLIP brings pictures and texts into one space;
+# - classify pictures of things that the model never saw, and say with an interval how well it works;
+# - turn speech into text, and know what noise does to it;
+# - find a picture by asking for it aloud;
+# - build early fusion, late fusion and cross-attention, and choose between them by measurement;
+# - check two popular claims, on CLIP and on GPT-4V.
+#
+# **Time:** about 25 minutes to read and run; the cells take about a minute and a half on two CPU cores.
+#
+# **Downloads:** nothing at the bundled tier; about 0.9 GB at the small tier and 2 to 4 GB at the full tier.
+# Nothing is fetched before the card below has named it.
+
+# %% tags=["bootstrap"]
+# Finds the course's files. In Colab it fetches them and installs what is missing (network).
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE, FOLDER = "https://github.com/genai-course/advanced-generative-ai", "advanced-generative-ai"
+hosted = "google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+if importlib.util.find_spec("course_utils") is None:
+    places = [*(Path.cwd(), *Path.cwd().parents), Path.cwd() / FOLDER]
+    root = next((p for p in places if (p / "course_utils").is_dir()), None)
+    if root is None and hosted:
+        print("Fetching the course from", SOURCE)
+        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", "main", SOURCE, FOLDER], check=True)
+        root = Path.cwd() / FOLDER
+    if root is None:
+        raise FileNotFoundError(f"Open this notebook inside a copy of the course: git clone {SOURCE}")
+    sys.path.insert(0, str(root))
+from course_utils import colab
+
+colab.prepare(install=hosted)
+
+# %% [markdown]
+# The next cell looks at your machine, chooses a model for each role and says why.
+
+# %%
+from course_utils import open_unit
+
+unit = open_unit("7.1")
+
+# %%
+import random
+import textwrap
+
+import numpy as np
+import torch
+from IPython.display import Audio
+from open_clip import ClipLoss
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from course_utils import figures, multimodal
+from course_utils.prisma import pictures, speech
+from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES
+from course_utils.prisma.training import share
+
+clip = unit.load("image-text")
+hearing = unit.load("speech")
+side = multimodal.picture_side(clip.model)
+
+# %% [markdown] tags=["topic:single-vs-multi-vs-any"]
+# ## 1. One modality, several, any
+#
+# A model with a **single modality** reads and writes one kind of data: text in, text out. A **multimodal**
+# model takes in more than one kind: picture and text, or sound and text. An **any-to-any** model also gives
+# out more than one kind: it hears a question, looks at a picture, and answers with speech or a new picture.
+#
+# Which of the three is the pair that we use here? `prisma-clip` takes pictures and texts and gives vectors.
+# `prisma-whisper` takes sound and gives text. Each is multimodal in its input and output together, neither
+# is any-to-any, and in section 6 they form a chain: sound to text to picture.
+#
+# Prisma is a shop for coloured toys. Its customers show pictures and speak. Here is what they see and what
+# they say. (Everything is drawn and spoken by this course's own code, from seeds.)
+
+# %%
+rng = random.Random(unit.seed)
+scenes = [pictures.random_scene(rng, (count,)) for count in (1, 2, 3)]
+fig, axes = figures.figure(columns=3, width=9, height=4.2)
+for ax, scene, drawn in zip(axes, scenes, pictures.draw_many(scenes, unit.seed, 256), strict=True):
+    ax.imshow(drawn)
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(textwrap.fill(pictures.caption(scene, rng), 36), fontsize=9)
+figures.show(fig, alt=f"Three drawn scenes with one, two and three toys, the first {scenes[0].toys[0].name}.")
+
+clips = speech.load_clips()
+print("A customer says:", clips[0].text)
+Audio(clips[0].audio, rate=speech.RATE)
+
+# %% [markdown]
+# ## 2. How does a transformer read a picture?
+#
+# A transformer reads tokens. What are the tokens of a picture? The vision transformer (Dosovitskiy et al.
+# 2020, arXiv 2010.11929) gives the simplest answer: cut the picture into square **patches**, flatten each,
+# and multiply it by one matrix. The library writes this as a convolution. Is it really the same?
+
+
+# %% tags=["topic:vit-patches"]
+def patch_tokens(pixels: Tensor, weight: Tensor) -> Tensor:
+    """Cut pixels (n, 3, h, w) into patches and project each: (n, patches, width).
+
+    `weight` is the (width, 3, size, size) kernel of the library's convolution.
+    """
+    size = weight.shape[-1]
+    patches = pixels.unfold(2, size, size).unfold(3, size, size)  # (n, 3, rows, columns, size, size)
+    flat = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)  # (n, patches, 3 * size * size)
+    return flat @ weight.flatten(1).T
+
+
+image = pictures.draw(pictures.scene_of(("blue", "heart"), size="large"), side, seed=3)
+pixels = clip.preprocess(image)[None]
+weight = clip.model.visual.conv1.weight.detach().cpu().float()
+ours = patch_tokens(pixels, weight)
+theirs = F.conv2d(pixels, weight, stride=weight.shape[-1]).flatten(2).transpose(1, 2)
+print(f"{side} x {side} pixels, patches of {weight.shape[-1]}: {ours.shape[1]} tokens of {ours.shape[2]} numbers")
+print(f"largest difference from the library's convolution: {(ours - theirs).abs().max():.1e}")
+
+# %% [markdown]
+# From here on, nothing in the transformer knows that the tokens came from a picture. In each layer every
+# patch looks at every other one. Which patches get looked at?
+
+# %% tags=["topic:vit-patches"]
+maps = multimodal.attention_maps(clip.model, pixels.to(next(clip.model.parameters()).device))[:, 0]
+rows = round((maps.shape[-1] - 1) ** 0.5)
+received = maps[:, :, 1:, 1:].mean((1, 2)).unflatten(1, (rows, rows)) * rows**2  # (layers, rows, rows)
+shown = [0, len(received) // 2, len(received) - 1]
+fig, axes = figures.figure(columns=4, width=10, height=2.9)
+axes[0].imshow(image)
+axes[0].set_title(f"{rows} x {rows} patches")
+for line in range(1, rows):
+    axes[0].axhline(line * side / rows - 0.5, color="white", linewidth=0.5)
+    axes[0].axvline(line * side / rows - 0.5, color="white", linewidth=0.5)
+for ax, layer in zip(axes[1:], shown, strict=True):
+    drawn = figures.heatmap(ax, received[layer], label="times the average" if layer == shown[-1] else "")
+    ax.set_title(f"layer {layer + 1}")
+for ax in axes:
+    ax.set(xticks=[], yticks=[], aspect="equal")
+    ax.grid(False)
+most = received[-1].flatten().argmax().item()
+figures.show(
+    fig,
+    alt=f"A blue heart cut into {rows} by {rows} patches, and how much attention each patch receives in three "
+    f"layers. In the last layer most goes to row {most // rows + 1}, column {most % rows + 1}.",
+)
+
+# %% [markdown]
+# **What to notice.** Cutting and projecting is exactly the convolution, so a picture enters the model as a
+# sentence of patches. Attention is not spread evenly: some patches are looked at far more than the average
+# of 1, and which ones changes from layer to layer.
+#
+# **Exercise.** Draw a second toy (`pictures.scene_of` takes several pairs and a `relation`) and look at the
+# maps again. Does the model look at both?
+
+# %% [markdown]
+# ## 3. Can a model name what it never saw?
+#
+# CLIP (Radford et al. 2021, arXiv 2103.00020) has two towers, one for pictures and one for texts, and puts
+# both into one space. To classify a picture we write each class as a sentence and take the nearest one. No
+# classifier is trained; that is why it is called **zero-shot**.
+#
+# "Zero-shot" is easily said. Here it can be tested: eight of the 64 colour-shape pairs were kept out of
+# every picture and every caption in the training of `prisma-clip`. It has seen red things and it has seen
+# the shape, but never this shape in red. (A bigger CLIP from the hub was trained on none of these pictures;
+# then both rows of the table are equally new to it.)
+#
+# Does the wording matter? Try four: the bare name, one template, the mean over many templates, and a
+# sentence whose words the model has mostly never read.
+
+# %% tags=["topic:clip-zero-shot"]
+print("never in training:", ", ".join(f"{colour} {shape}" for colour, shape in HELD_OUT))
+
+
+def class_vectors(templates: tuple[str, ...]) -> Tensor:
+    """One unit vector for each of the 64 classes: the mean over the templates, brought back to length 1."""
+    names = [f"{'an' if colour == 'orange' else 'a'} {colour} {shape}" for colour, shape in multimodal.CLASSES]
+    vectors = torch.stack([clip.encode_texts([t.format(name) for name in names]) for t in templates])
+    return F.normalize(vectors.mean(0), dim=-1)
+
+
+seen = [pair for pair in multimodal.CLASSES if pair not in HELD_OUT]
+tests = {"pairs in training": [seen[i % 56] for i in range(224)], "pairs never in training": list(HELD_OUT) * 28}
+images, vectors = {}, {}
+for seed, (name, pairs) in enumerate(tests.items(), start=710):
+    drawn = [pictures.scene_of(pair, size=SIZES[i % 3]) for i, pair in enumerate(pairs)]
+    images[name] = pictures.draw_many(drawn, seed, side)
+    vectors[name] = clip.encode_images(images[name])
+
+# %% tags=["topic:clip-zero-shot"]
+wordings = {"the bare name": ("{}",), "a photo of ...": ("a photo of {}",)}
+wordings[f"mean of {len(pictures.PROMPTS)} templates"] = pictures.PROMPTS
+wordings["an odd one"] = ("behold, upon yonder shelf there rests {}, is it not charming",)
+rows, guesses = [], {}
+for wording, templates in wordings.items():
+    classes, line = class_vectors(templates), {"wording": wording}
+    for name, pairs in tests.items():
+        guesses[name] = [multimodal.CLASSES[i] for i in (vectors[name] @ classes.T).argmax(1).tolist()]
+        right = share([guess == pair for guess, pair in zip(guesses[name], pairs, strict=True)])
+        line |= {
+            f"{name} (%)": f"{100 * right.value:.1f}",
+            f"95 % ({name})": f"{100 * right.low:.0f} to {100 * right.high:.0f}",
+        }
+    rows.append(line)
+figures.table(rows, caption=f"Top-1 among 64 classes, 224 fresh pictures each, {clip.name}")
+
+# %%
+name = "pairs never in training"
+right = [guess == pair for guess, pair in zip(guesses[name], tests[name], strict=True)]
+order = sorted(range(len(right)), key=lambda i: (i >= 16, right[i]))[:8]  # mistakes first, out of 16
+fig, axes = figures.figure(columns=8, width=11, height=1.9)
+for ax, i in zip(axes, order, strict=True):
+    ax.imshow(images[name][i])
+    ax.set(xticks=[], yticks=[])
+    ax.set_title("\n".join(guesses[name][i]), fontsize=9, color="black" if right[i] else figures.PALETTE["vermilion"])
+wrong = [" ".join(guesses[name][i]) for i in order if not right[i]]
+figures.show(
+    fig, alt=f"Eight toys of never-trained pairs with the guess above each; wrong: {', '.join(wrong) or 'none'}."
+)
+parts = [(g[0] == p[0], g[1] == p[1]) for g, p in zip(guesses[name], tests[name], strict=True)]
+print("colour right:", share([a for a, _ in parts]), "| shape right:", share([b for _, b in parts]))
+
+# %% [markdown]
+# **What to notice.** Compare the two columns. The gap between pairs that were in training and pairs that
+# were not is the price of novelty: the model did not learn 56 separate things, but it did not separate
+# colour from shape perfectly either. The last line says which of the two it gets wrong. The common
+# wordings hardly differ, because this model trained on all of them; for the original CLIP the paper reports
+# 1.3 points from "a photo of a" and 3.5 more from 80 templates on ImageNet (arXiv 2103.00020, section 3.1.4).
+# The odd sentence tests what happens outside the training captions; words that `prisma-clip` does not know
+# become one token, `[unk]`, which training taught it to overlook.
+#
+# **Exercise.** Leave the article out of the class names. Who suffers, the bare name or the mean?
+
+# %% [markdown]
+# ## 4. What is the model trained to do?
+#
+# Take $n$ pictures and their $n$ captions. Compare every picture with every caption: an $n \times n$ matrix
+# of similarities. The true pairs lie on the diagonal. The **contrastive loss** asks each row, and each
+# column, to pick its diagonal element: two cross-entropies, averaged.
+
+
+# %% tags=["topic:contrastive-loss"]
+def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's loss (arXiv 2103.00020, figure 3). `image` and `text` are unit vectors (n, d) in the same order."""
+    logits = scale * image @ text.T
+    truth = torch.arange(len(logits))
+    return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
+
+
+pairs = pictures.distinct_scenes(random.Random(1), 64)
+image_vectors = clip.encode_images(pictures.draw_many(pairs, 1, side))
+text_vectors = clip.encode_texts([pictures.caption(scene, rng) for scene in pairs])
+scale = clip.model.logit_scale.exp().detach().cpu().float()
+by_hand, library = (loss(image_vectors, text_vectors, scale) for loss in (contrastive_loss, ClipLoss()))
+print(f"by hand {by_hand:.6f}, open_clip {library:.6f}, difference {(by_hand - library).abs():.1e}")
+print(f"guessing would cost log(64) = {torch.log(torch.tensor(64.0)):.3f}")
+unscaled = contrastive_loss(image_vectors, text_vectors, torch.tensor(1.0))
+print(f"scale: {scale:.1f}; with a scale of 1 the loss is {unscaled:.3f}")
+
+# %% [markdown]
+# The loss is about a batch; what we want is search. Among 500 scenes of two or three toys, no two with the
+# same description: does each caption find its picture, and each picture its caption? **Recall@k** is the
+# share of queries whose answer is among the best $k$.
+
+# %% tags=["topic:clip-retrieval"]
+many = pictures.distinct_scenes(random.Random(72), 500)
+words = [pictures.caption(scene, random.Random(i)) for i, scene in enumerate(many)]
+alike = clip.encode_images(pictures.draw_many(many, 73, side)) @ clip.encode_texts(words).T
+
+
+def ranks(similar: Tensor) -> Tensor:
+    """For each row of a square matrix: how many columns beat the one on the diagonal."""
+    return (similar > similar.diagonal()[:, None]).sum(1)
+
+
+fig, ax = figures.figure(height=3.2)
+depth = [1, 2, 3, 5, 10, 20, 50]
+for (name, matrix), marker in zip(
+    {"picture to caption": alike, "caption to picture": alike.T}.items(), "os", strict=True
+):
+    found = [share((ranks(matrix) < k).tolist()) for k in depth]
+    spread = np.abs([[m.value - m.low for m in found], [m.high - m.value for m in found]])
+    ax.errorbar(depth, [m.value for m in found], spread, marker=marker, capsize=3, label=name)
+    print(f"{name}: R@1 {found[0]}")
+ax.set_xscale("log")
+ax.set_xticks(depth, depth)
+ax.set(xlabel="k (best answers looked at)", ylabel="recall@k", ylim=(None, 1.005), title="500 distinct scenes")
+ax.legend(loc="lower right")
+figures.show(fig, alt=f"Recall at k for 500 scenes rises from {found[0].value:.0%} at 1 to {found[4].value:.0%} at 10.")
+
+# %% [markdown]
+# **What to notice.** Your four lines and the library agree to rounding. The learned scale matters: unit
+# vectors differ by little, and without it the softmax could never be sure. In search, most right answers are
+# near the top even when they are not first.
+#
+# **Exercise.** Shuffle `text_vectors` before the loss. What value do you expect, more or less than log(64)?
+
+# %% [markdown]
+# ## 5. What does it not see?
+#
+# A caption says more than a list of words: *which* thing is red? Take a scene of two toys, and exchange the
+# two colours in the caption. Every word is still there. Does the model prefer the true one? This is called
+# **attribute binding**; large CLIPs often fail at it (Yuksekgonul et al. 2022, arXiv 2210.01936).
+#
+# And does it **hallucinate**? Add a toy to the caption that is not in the picture, or leave one out.
+
+# %% tags=["topic:crossmodal-hallucination"]
+rng = random.Random(74)
+twos = [scene for scene in (pictures.random_scene(rng, (2,)) for _ in range(700))]
+twos = [scene for scene in twos if not set(scene.toys[0].pair) & set(scene.toys[1].pair)][:300]
+drawn = clip.encode_images(pictures.draw_many(twos, 74, side))
+
+
+def preferred(true: list[str], false: list[str]) -> list[bool]:
+    """For each of the drawn scenes: is it nearer to its true caption than to the false one?"""
+    return ((drawn * (clip.encode_texts(true) - clip.encode_texts(false))).sum(1) > 0).tolist()
+
+
+def listed(scene: pictures.Scene, extra: tuple = ()) -> str:
+    return " and ".join(f"a {toy.name}" for toy in (*scene.toys, *extra))
+
+
+true = [pictures.caption(scene, random.Random(i)) for i, scene in enumerate(twos)]
+swapped = [pictures.caption(pictures.swap_colours(scene), random.Random(i)) for i, scene in enumerate(twos)]
+other = [pictures.caption(scene, random.Random(i)) for i, scene in enumerate(twos[1:] + twos[:1])]
+absent = [pictures.Toy("medium", *rng.choice([p for p in seen if p not in [t.pair for t in s.toys]])) for s in twos]
+tests = {
+    "a caption of another scene": preferred(true, other),
+    "the same words, colours exchanged": preferred(true, swapped),
+    "a list with one toy too many": preferred(
+        [listed(s) for s in twos], [listed(s, (a,)) for s, a in zip(twos, absent, strict=True)]
+    ),
+    "a list with one toy exchanged": preferred(
+        [listed(s) for s in twos], [f"a {s.toys[0].name} and a {a.name}" for s, a in zip(twos, absent, strict=True)]
+    ),
+}
+results = {name: share(outcome) for name, outcome in tests.items()}
+figures.table([{"the true caption against": n, "true one preferred": str(m)} for n, m in results.items()])
+
+# %%
+fig, ax = figures.figure(height=2.6)
+for i, m in enumerate(results.values()):
+    ax.barh(i, m.value, xerr=np.abs([[m.value - m.low], [m.high - m.value]]), capsize=4, color=figures.CYCLE[0])
+ax.axvline(0.5, color=figures.GREY, linestyle="--")
+ax.set_yticks(range(len(results)), results)
+ax.invert_yaxis()
+ax.set(xlim=(0, 1), xlabel="true caption preferred (share of 300 scenes; dashed: a coin toss)")
+figures.show(fig, alt="; ".join(f"against {name}: {m.value:.0%}" for name, m in results.items()))
+
+# %% [markdown]
+# **What to notice.** A caption of another scene is an easy opponent: any wrong word gives it away. With the
+# colours exchanged no word is wrong, only the *binding* is, and the model falls far behind its own result on
+# the first line. In training the first kind of negative is common and the second is rare, so little in the
+# loss asks for binding. The list with one toy too many is hallucination measured: wherever the model prefers
+# it, it "sees" what is not there.
+
+# %% [markdown]
+# ### Check the slide: "CLIP is an example of early fusion"
+#
+# Is it? In **early fusion** the modalities are joined before the model has understood either: one network
+# reads both. CLIP's towers never meet. Test it: change the caption and see whether the picture's vector
+# changes; then count where the two meet.
+
+# %% tags=["topic:clip-retrieval"]
+alone = clip.encode_images([image])
+with_caption = [(clip.encode_texts([text]), clip.encode_images([image]))[1] for text in ("a blue heart", "a red cube")]
+changed = max((vector - alone).abs().max().item() for vector in with_caption)
+towers = {id(p) for p in clip.model.visual.parameters()}
+text_side = {id(p) for n, p in clip.model.named_parameters() if not n.startswith("visual") and "logit" not in n}
+print(f"the picture's vector changes with the caption by {changed:.0e}")
+print(f"weights that both towers share: {len(towers & text_side)}")
+print(f"where they meet: one dot product of {alone.shape[1]} numbers")
+
+# %% [markdown]
+# **Verdict: not early fusion.** Two separate encoders and a dot product at the very end: that is **late
+# interaction** (some say late fusion). It is why a shop can encode a million pictures once and search them
+# with any sentence later; and it is part of why binding is hard, because all that is known about the picture
+# has to fit into one vector before the question is known. Section 7 builds the alternatives.
+
+# %% [markdown]
+# ## 6. Ask aloud, find the picture
+#
+# Whisper (Radford et al. 2022, arXiv 2212.04356) does not read sound waves. Its front end turns 30 seconds
+# (here: 5) into a **log-mel spectrogram**: how loud each of 80 bands of pitch is, 100 times a second. An
+# encoder reads that picture of sound, a decoder writes the words one by one.
+
+# %% tags=["topic:whisper-transcribe"]
+noise = np.random.default_rng(unit.seed)
+levels = [None, 20, 10, 5, 0]  # decibels that speech is above the noise; None is clean
+sounds = {
+    level: [c.audio if level is None else speech.add_noise(c.audio, level, noise) for c in clips] for level in levels
+}
+seconds = max(len(c.audio) for c in clips) / speech.RATE
+fig, axes = figures.figure(2, 1, width=8, height=4.6)
+for ax, level in zip(axes, (None, 5), strict=True):
+    mel = hearing.mel(sounds[level][0]).cpu()[:, : int(100 * len(clips[0].audio) / speech.RATE)]
+    extent = [0, mel.shape[1] / 100, 0, mel.shape[0]]
+    drawn = ax.imshow(mel, origin="lower", aspect="auto", extent=extent, vmin=-1, vmax=1.5)
+    ax.grid(False)
+    ax.set(ylabel="mel band", title="clean" if level is None else f"noise {level} dB below the speech")
+axes[1].set_xlabel("time (seconds)")
+fig.colorbar(drawn, ax=axes, label="log loudness (scaled)")
+print("said: ", clips[0].text)
+print("heard:", hearing.transcribe(clips[0].audio), "| with noise:", hearing.transcribe(sounds[5][0]))
+figures.show(
+    fig, alt="Two log-mel spectrograms of one request: bands of speech, and the same bands half drowned in noise."
+)
+
+# %% [markdown]
+# How many words does it get wrong? The **word error rate** counts the words to put in, take out or swap until
+# the transcript matches, divided by the words said. These requests are held out: neither their voices nor
+# their sentence patterns were in the training of `prisma-whisper`. Then we make it harder, step by step.
+
+# %% tags=["topic:whisper-transcribe"]
+said = [c.text for c in clips]
+heard = {level: hearing.transcribe_many(sounds[level]) for level in figures.progress(levels, "Transcribing")}
+errors = {level: multimodal.word_error(said, heard[level]) for level in levels}
+fig, ax = figures.figure(height=3)
+names = ["clean" if level is None else f"{level} dB" for level in levels]
+bars = [[m.value - m.low for m in errors.values()], [m.high - m.value for m in errors.values()]]
+ax.errorbar(range(len(levels)), [m.value for m in errors.values()], bars, marker="o", capsize=4)
+ax.set_xticks(range(len(levels)), names)
+ax.set(xlabel="speech above noise", ylabel="word error rate", ylim=(0, None), title=f"{len(clips)} held-out requests")
+for name, m in zip(names, errors.values(), strict=True):
+    print(f"{name:>6}: {m}")
+worst = max(zip(said, heard[None], strict=True), key=lambda two: speech.word_errors(*map(multimodal.plain_words, two)))
+print("worst clean one, said:", worst[0], "| heard:", worst[1])
+figures.show(
+    fig, alt="Word error rate: " + ", ".join(f"{n} {m.value:.0%}" for n, m in zip(names, errors.values(), strict=True))
+)
+
+# %% [markdown]
+# Now the chain. The shelf holds one picture of each of the 64 products. A customer asks aloud; Whisper
+# writes down what it hears; CLIP finds the picture that fits the sentence best. Nobody tells either model
+# which words are the product. Where do the mistakes come from: the ear or the eye? Give CLIP the true words
+# as well, and compare.
+
+# %% tags=["topic:clip-whisper-fusion"]
+shelf = multimodal.shelf(side, seed=75)
+stock = clip.encode_images(shelf)
+asked = [(i, multimodal.wanted(c.text)) for i, c in enumerate(clips) if multimodal.wanted(c.text)]
+
+
+def found(sentences: list[str]) -> list[bool]:
+    """For each request: is the picture nearest to the sentence one of the product that was asked for?"""
+    best = (clip.encode_texts(sentences) @ stock.T).argmax(1).tolist()
+    return [multimodal.CLASSES[b] == pair for b, (_, pair) in zip(best, asked, strict=True)]
+
+
+rows = [{"CLIP reads": "the true words", "right product": str(share(found([said[i] for i, _ in asked])))}]
+for level in levels:
+    source = "what Whisper heard, " + ("clean" if level is None else f"{level} dB")
+    rows.append({"CLIP reads": source, "right product": str(share(found([heard[level][i] for i, _ in asked])))})
+figures.table(rows, caption=f"{len(asked)} spoken requests that name one product, 64 pictures on the shelf")
+
+# %%
+fig, axes = figures.figure(columns=4, width=11, height=3.9)
+for ax, (i, _) in zip(axes, asked[:4], strict=True):
+    best = (clip.encode_texts([heard[None][i]]) @ stock.T).argmax().item()
+    ax.imshow(shelf[best])
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(textwrap.fill(f'heard: "{heard[None][i]}"', 30), fontsize=9)
+figures.show(
+    fig,
+    alt="Four pictures from the shelf, each under the request that Whisper heard: "
+    + "; ".join(heard[None][i] for i, _ in asked[:4]),
+)
+
+# %% [markdown]
+# **What to notice.** Noise fills the gaps between the bands of speech, and the words go with them. In the
+# chain, a wrong word hurts only if it is the colour or the shape. And a chain cannot repair: what the ear got
+# wrong, the eye never gets to doubt, because only *words* are handed over, not how sure the ear was.
+#
+# **Exercise.** Let Whisper hand over more. Encode the transcripts of the same request at two noise levels,
+# add the two text vectors, and search with the sum.
+
+# %% [markdown]
+# ## 7. Where should two senses meet?
+#
+# A customer shows a picture of a toy and says: "I want the *blue* one." Which toy is wanted? The **shape**
+# is only in the picture, the **colour** only in the voice. And one more question: is the toy in the picture
+# already of that colour? For that, the two must be *compared*.
+#
+# We train three small networks on exactly this, on tokens from the two frozen towers: 16 picture tokens and
+# 10 sound tokens a case. All three answer the same three questions (8 colours, 8 shapes, same or not).
+#
+# - **Early fusion**: put all tokens into one sequence; one transformer reads everything from its first layer.
+
+# %% tags=["topic:early-fusion"]
+ANSWERS = len(COLOURS) + len(SHAPES) + 2
+train = multimodal.fusion_cases(clip, hearing, 900, seed=0, test=False)
+test = multimodal.fusion_cases(clip, hearing, 300, seed=1, test=True)
+grainy = multimodal.fusion_cases(clip, hearing, 300, seed=1, test=True, picture_noise=0.15)
+hissing = multimodal.fusion_cases(clip, hearing, 300, seed=1, test=True, snr_db=5)
+train, test, grainy, hissing = multimodal.standardise(train, test, grainy, hissing)
+eye, ear = train.picture.shape[2], train.sound.shape[2]
+
+
+def reader(width: int, layers: int) -> nn.Module:
+    layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+
+class Early(nn.Module):
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.see, self.hear = nn.Linear(eye, width), nn.Linear(ear, width)
+        self.place = nn.Parameter(torch.randn(26, width) * 0.1)  # where a token stands, and which sense it is
+        self.read, self.answer = reader(width, 2), nn.Linear(width, ANSWERS)
+
+    def forward(self, picture: Tensor, sound: Tensor) -> Tensor:
+        tokens = torch.cat([self.see(picture), self.hear(sound)], 1) + self.place
+        return self.answer(self.read(tokens).mean(1))
+
+
+# %% [markdown]
+# - **Late fusion**: two networks that never meet. Each answers all the questions alone, as well as it can,
+#   and only the answers are merged: here, the two sets of logits are added.
+
+# %% tags=["topic:late-fusion"]
+
+
+class Alone(nn.Module):
+    def __init__(self, features: int, tokens: int, width: int = 64) -> None:
+        super().__init__()
+        self.take, self.place = nn.Linear(features, width), nn.Parameter(torch.randn(tokens, width) * 0.1)
+        self.read, self.answer = reader(width, 1), nn.Linear(width, ANSWERS)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.answer(self.read(self.take(tokens) + self.place).mean(1))
+
+
+class Late(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.see, self.hear = Alone(eye, 16), Alone(ear, 10)
+
+    def forward(self, picture: Tensor, sound: Tensor) -> Tensor:
+        return self.see(picture) + self.hear(sound)
+
+
+print(
+    f"a late fusion has {sum(p.numel() for p in Late().parameters()):,} weights, an early one "
+    f"{sum(p.numel() for p in Early().parameters()):,}"
+)
+
+# %% [markdown]
+# - **Cross-attention**: each sense keeps its own stream, and asks the other: picture tokens send queries to
+#   sound tokens, and the other way round.
+
+# %% tags=["topic:cross-attention"]
+
+
+class Cross(nn.Module):
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.see, self.hear = nn.Linear(eye, width), nn.Linear(ear, width)
+        self.eye_place, self.ear_place = (nn.Parameter(torch.randn(n, width) * 0.1) for n in (16, 10))
+        self.read_eye, self.read_ear = reader(width, 1), reader(width, 1)
+        self.eye_asks, self.ear_asks = (nn.MultiheadAttention(width, 4, batch_first=True) for _ in range(2))
+        self.answer = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, ANSWERS))
+
+    def forward(self, picture: Tensor, sound: Tensor) -> Tensor:
+        seen = self.read_eye(self.see(picture) + self.eye_place)
+        heard = self.read_ear(self.hear(sound) + self.ear_place)
+        seen = seen + self.eye_asks(seen, heard, heard, need_weights=False)[0]
+        heard = heard + self.ear_asks(heard, seen, seen, need_weights=False)[0]
+        return self.answer(torch.cat([seen.mean(1), heard.mean(1)], 1))
+
+
+designs = {"early": Early, "late": Late, "cross-attention": Cross}
+print(
+    ", ".join(f"{name}: {sum(p.numel() for p in design().parameters()):,} weights" for name, design in designs.items())
+)
+
+# %% [markdown]
+# Same cases, same number of steps, three seeds each. Before you run it: which design cannot answer which
+# question, however long it trains? The test has new pictures and new voices.
+
+
+# %% tags=["topic:early-fusion", "topic:late-fusion", "topic:cross-attention"]
+def trained(design: type, seed: int, missing: float = 0.0) -> nn.Module:
+    torch.manual_seed(seed)
+    return multimodal.fit(design(), train, seed, missing=missing)
+
+
+jobs = [(name, seed) for name in designs for seed in range(3)]
+models = {job: trained(designs[job[0]], job[1]) for job in figures.progress(jobs, "Training")}
+
+
+def spread(cases: multimodal.Cases, name: str, some: dict, question: str) -> tuple[float, float, float]:
+    """Mean, lowest and highest share of right answers over the seeds of one design."""
+    values = [multimodal.marks(model, cases)[question] for (design, _), model in some.items() if design == name]
+    return sum(values) / len(values), min(values), max(values)
+
+
+questions = ("colour said", "shape seen", "wanted toy", "same colour?")
+figures.table(
+    [
+        {"fusion": name} | {q: "{:.0%} ({:.0%} to {:.0%})".format(*spread(test, name, models, q)) for q in questions}
+        for name in designs
+    ],
+    caption="Right answers on 300 test cases: mean, lowest and highest of three seeds",
+)
+
+# %% [markdown]
+# **What to notice.** "Which toy is wanted?" needs both senses, yet no meeting: the ear knows the colour, the
+# eye the shape, and adding logits is enough. "Is it the same colour?" is different. Late fusion stays near a
+# coin toss there, and more training would not help: a *sum* of what the eye says and what the ear says cannot
+# express "equal" (that is the XOR problem). The designs that let tokens meet can learn it.
+#
+# So is late fusion simply worse? Take something away: noise on the picture, noise on the voice, no picture,
+# no voice.
+
+# %% tags=["topic:fusion-robustness"]
+hard = {"clean": test, "grainy picture": grainy, "noisy voice": hissing}
+hard |= {"no picture": multimodal.without(test, "picture"), "no voice": multimodal.without(test, "sound")}
+fig, axes = figures.figure(columns=3, width=11, height=3.6)
+for ax, question in zip(axes, ("colour said", "shape seen", "same colour?"), strict=True):
+    for k, name in enumerate(designs):
+        bars = [spread(cases, name, models, question) for cases in hard.values()]
+        error = [[m - low for m, low, _ in bars], [high - m for m, _, high in bars]]
+        ax.bar(
+            [i + 0.27 * (k - 1) for i in range(len(hard))],
+            [m for m, _, _ in bars],
+            0.26,
+            yerr=error,
+            capsize=2,
+            label=name,
+        )
+    ax.axhline(0.5 if question == "same colour?" else 1 / 8, color=figures.GREY, linestyle="--")
+    ax.set_xticks(range(len(hard)), hard, rotation=40, ha="right")
+    ax.set(title=question, ylim=(0, 1.02))
+axes[0].set_ylabel("right answers (bars: three seeds)")
+axes[2].legend(loc="upper right", fontsize=9, frameon=True)
+lines = [f"{name} {spread(hard['no picture'], name, models, 'colour said')[0]:.0%}" for name in designs]
+figures.show(fig, alt="Right answers by fusion and condition. Colour without a picture: " + ", ".join(lines))
+
+# %% [markdown]
+# Look at the colour when there is no voice: not far above chance. Could a network do better without hearing
+# anything? Yes: half of the customers want the very colour that is in the picture, so "the colour I see" is
+# right every second time. But a network that always had both senses never learned to guess. The cure is
+# cheap: now and then, leave a sense out in training (**modality dropout**). Is it free?
+
+# %% tags=["topic:fusion-robustness"]
+again = [job for job in jobs if job[0] != "cross-attention"]
+cured = {(n, seed): trained(designs[n], seed, missing=0.4) for n, seed in figures.progress(again, "Training")}
+rows = []
+for name in ("early", "late"):
+    for label, some in (("always both", models), ("modality dropout", cured)):
+        row = {"fusion": name, "trained with": label}
+        row["colour, no voice"] = spread(hard["no voice"], name, some, "colour said")
+        row["colour, no picture"] = spread(hard["no picture"], name, some, "colour said")
+        row["shape, no voice"] = spread(hard["no voice"], name, some, "shape seen")
+        row["same colour?, both"] = spread(test, name, some, "same colour?")
+        rows.append({k: "{:.0%} ({:.0%} to {:.0%})".format(*v) if isinstance(v, tuple) else v for k, v in row.items()})
+figures.table(rows, caption="When a sense is missing: mean, lowest and highest of three seeds")
+
+# %% [markdown]
+# **What to notice.** What surprised us: losing the *other* sense does little harm in any design. The colour
+# survives without a picture and the shape without a voice, also in early fusion, because each is known to
+# one sense alone. What is lost is what the senses share. Modality dropout teaches the networks to use the
+# eye's hint about the colour; compare the last column to see what early fusion pays for it in the same
+# number of steps. Noise hits all three designs alike: none can repair what did not get through.
+#
+# There is no best fusion. Late fusion is modular and cheap and cannot compare; early fusion and
+# cross-attention can compare, and need more data and more training.
+#
+# **Exercise.** Change one line of `Late` so that it can compare: add the dot product of the two means (that
+# is CLIP's late interaction) as one more number for the answer. Which question gets better?
+
+# %% [markdown]
+# ### Check the slide: "GPT-4V uses cross-attention"
+#
+# Does it? Nobody outside can say. The *GPT-4V system card* (OpenAI 2023) and the *GPT-4 technical report*
+# (arXiv 2303.08774) describe behaviour and safety; the latter states that it gives no details of the
+# architecture. Cross-attention from a language model to picture tokens **is** published for **Flamingo**
+# (Alayrac et al. 2022, arXiv 2204.14198): a frozen language model, with new cross-attention layers between
+# its own. The other published design, in LLaVA (Liu et al. 2023, arXiv 2304.08485), is early fusion:
+# projected picture tokens stand in the prompt like words.
+#
+# **Verdict: unknown.** Write "Flamingo uses cross-attention" instead.
+
+# %% [markdown] tags=["topic:model-table"]
+# ## 8. The landscape
+#
+# | model | in | out | where the senses meet | published |
+# | --- | --- | --- | --- | --- |
+# | CLIP (arXiv 2103.00020) | picture, text | vectors | late: a dot product | all |
+# | SigLIP 2 (arXiv 2502.14786) | picture, text | vectors | late: a dot product | all |
+# | Whisper (arXiv 2212.04356) | sound | text | cross-attention from decoder to encoder | all |
+# | ImageBind (arXiv 2305.05665) | six senses | vectors | late: all bound to pictures | all |
+# | Flamingo (arXiv 2204.14198) | pictures, text | text | cross-attention layers | paper |
+# | LLaVA (arXiv 2304.08485) | picture, text | text | early: picture tokens in the prompt | all |
+# | GPT-4V (system card, 2023) | picture, text | text | not published | behaviour only |
+# | Gemini (arXiv 2312.11805) | all four | text, picture | early, says its report | report |
+# | Qwen2.5-Omni (arXiv 2503.20215) | all four | text, speech | early; a second network speaks | paper, weights |
+# | Chameleon (arXiv 2405.09818) | text, picture | text, picture | early: one vocabulary | paper, weights |
+#
+# ("All" means paper, code and weights. "All four" means text, picture, sound, video;
+# the six senses are picture, text, sound, depth, heat and motion.)
+# From top to bottom the table moves from "two encoders, one number" to "one network, every sense, in and
+# out": from multimodal to any-to-any.
+
+# %% [markdown] tags=["topic:applications-multimodal"]
+# **What is it used for?** Three fields, and the weakness of this notebook that matters in each:
+#
+# - **Medicine**: BiomedCLIP (arXiv 2303.00915) matches scans with reports. *Left* and *right* lung are a
+#   binding problem (section 5).
+# - **Driving**: cameras, radar and lidar are fused, and a sensor *will* fail: section 7's missing sense is the
+#   normal case. TransFuser (arXiv 2205.15997) joins camera and lidar with attention.
+# - **Accessibility**: reading the world aloud to someone who cannot see it. A hallucinated step or a missed
+#   word is not a typo there (sections 5 and 6).
+
+# %% [markdown]
+# ## 9. Open problems, in numbers
+#
+# Four problems remain open: **alignment** (do the towers agree on more than the training pairs?), **paired
+# data**, **compute** and **evaluation**. How far is our small model from the original in the two that can be
+# counted? A forward pass costs about two operations for each weight and token, training three times that.
+
+
+# %% tags=["topic:alignment-data-cost-eval"]
+def training_operations(model: nn.Module, pairs: float) -> float:
+    """About 6 operations for each weight, token and pair: the rule of arXiv 2001.08361 for both towers."""
+    vision = sum(p.numel() for p in model.visual.transformer.parameters()) * (rows_of(model) ** 2 + 1)
+    text = sum(p.numel() for p in model.transformer.parameters()) * model.context_length
+    return 6 * pairs * (vision + text)
+
+
+def rows_of(model: nn.Module) -> int:
+    return multimodal.picture_side(model) // model.visual.conv1.weight.shape[-1]
+
+
+pair_count = {"prisma-clip": 457_000}.get(clip.name, 34e9)  # the others here saw 2 billion pairs, 34 billion times
+weights = sum(p.numel() for p in clip.model.parameters())
+cost = training_operations(clip.model, pair_count)
+print(f"{clip.name}: {weights / 1e6:.1f} million weights, {pair_count:,.0f} pairs seen, about {cost:.1e} operations")
+print("CLIP ViT-L/14 (arXiv 2103.00020): 428 million weights, 400 million pairs, each seen 32 times: 12,800,000,000")
+print(f"the drawn pairs cost nothing to label; 12.8 billion are {12.8e9 / pair_count:,.0f} times as many")
+
+# %% [markdown]
+# **What to notice.** Drawing pairs made the data problem disappear here, because the world of this shop fits
+# into a few hundred lines of code. Nobody can draw the real world, so real models take captions from the web,
+# with their noise and their gaps. And evaluation: every test in this notebook was drawn from the same
+# generator as the training data. Held-out pairs, voices and sentences make it honest, but none of it says
+# anything about a photograph.
+#
+# **You have now** measured zero-shot recognition on truly new classes, written CLIP's loss, searched by voice,
+# and seen what a fusion can and cannot do. Unit 7.2 gives a language model tools, so that it can answer the
+# customer.
