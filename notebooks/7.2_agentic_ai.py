@@ -136,9 +136,9 @@ figures.table(answers, caption=f"Five attacks; afterwards the table still has {l
 print(inspect.getsource(tools.calculate), inspect.getsource(tools._value), sep="\n")
 
 # %% [markdown]
-# **What to notice.** What is not expressly allowed is refused: no names, no calls, no powers (`9 ** 9 ** 9`
-# is a number of 9 ** 9 x log10(9) digits, some 370 million), no long input. And a refusal is not an exception but an *answer*: the agent reads
-# "error: ..." and can try something else.
+# **What to notice.** What is not expressly allowed is refused: no names, no calls, no long input, no powers
+# (`9 ** 9 ** 9` is a number of 9 ** 9 x log10(9) digits, some 370 million). And a refusal is not an exception
+# but an *answer*: the agent reads "error: ..." and can try something else.
 
 # %% [markdown]
 # ## 3. What does an agent's loop look like?
