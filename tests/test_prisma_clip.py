@@ -69,7 +69,7 @@ def test_training_batches_repeat_and_never_show_or_name_a_held_out_pair():
     for step in range(8):
         images, kinds, _ = clip.draw_training_batch(1, step, 64)
         texts += [text for kind in kinds for text in kind]
-    words = " ".join(texts)
+    words = " | ".join(texts)  # two captions side by side name nothing together
     for colour, shape in HELD_OUT:
         assert f"{colour} {shape}" not in words and f"{shape} that is {colour}" not in words
     again, _, _ = clip.draw_training_batch(1, 7, 64)
