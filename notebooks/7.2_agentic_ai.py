@@ -215,8 +215,8 @@ bars(runs, "The same model, the same questions")
 figures.table(agents.by_kind(tasks, runs), caption="Tasks solved, by kind")
 
 # %% [markdown]
-# **What to notice.** Without tools the model is right only where few answers are possible, such as the status
-# of an order: it guesses, and guesses well. With tools it solves nearly everything, longer chains included.
+# **What to notice.** Without tools the model is right mostly where few answers are possible, such as the
+# status of an order. The rest is luck. With tools it solves nearly everything, longer chains included.
 # The weights are the same in both rows; what changed is what the model may *do*. And read the interval:
 # even if every task is solved, this many tasks can't prove a success rate of 100 %.
 #
