@@ -163,7 +163,7 @@ class Recipe:
 
 # A small model needs, and bears, a much higher rate than a large one.
 RECIPES = {
-    "bundled": Recipe(learning_rate=4e-3),
+    "bundled": Recipe(learning_rate=3e-3, batch=8, at_once=8),
     "small": Recipe(learning_rate=5e-4, conversations=600, at_once=4, checkpointing=True),
     "full": Recipe(learning_rate=2e-4, batch=8, at_once=4, checkpointing=True),
 }

@@ -75,7 +75,7 @@ def test_every_fact_can_be_read_in_the_prompt(talks):
         prompt = " ".join(m["content"] for m in talk.prompt)
         assert set(re.findall(r"\d+", talk.reply)) <= set(re.findall(r"\d+", prompt))
         product = re.search(r"order \d+: \d+ (\w+ \w+ \w+) for (\w+), (\w+)", prompt)
-        assert talk.required["greeting"] == f"Hello {product[2]},"
+        assert talk.required["name"] == f"{product[2]},"
 
 
 def test_facts_come_from_the_shops_own_tools():
@@ -119,7 +119,7 @@ def _other(talks, talk, part):
     return next(t.required[part] for t in talks if t.required[part] != talk.required[part])
 
 
-@pytest.mark.parametrize("part", ["greeting", "feeling", "fact", "step"])
+@pytest.mark.parametrize("part", ["topic", "name", "feeling", "fact", "step"])
 def test_the_grader_rejects_the_part_of_another_conversation(parts, part):
     """A wrong name, the feeling of another intent, another order's fact, another next step."""
     for talk in parts["test"]:
@@ -128,7 +128,7 @@ def test_the_grader_rejects_the_part_of_another_conversation(parts, part):
         assert not C.parts_right(talk, wrong)[part]
 
 
-@pytest.mark.parametrize("part", ["greeting", "feeling", "fact", "step", "sign-off"])
+@pytest.mark.parametrize("part", ["topic", "name", "feeling", "fact", "step", "sign-off"])
 def test_the_grader_rejects_a_missing_part(parts, part):
     for talk in parts["test"]:
         without = talk.reply.replace(talk.required[part], "")
@@ -145,19 +145,18 @@ def test_the_grader_rejects_a_wrong_digit(parts):
             assert not C.graded(talk, wrong)
 
 
-@pytest.mark.parametrize("extra", [" Kind regards, your Prisma team", " You get 50 euros.", " order"])
+@pytest.mark.parametrize("extra", [" Our kind regards, the toy shop team", " You get 50 euros.", " order"])
 def test_the_grader_rejects_what_comes_on_top(talks, extra):
     assert not C.graded(talks[0], talks[0].reply + extra)
 
 
 def test_the_grader_rejects_parts_in_the_wrong_order(talks):
     talk = talks[0]
-    greeting, feeling, fact, step, sign_off = talk.required.values()
-    turned = f"{greeting} {feeling} {step} {fact} {sign_off}"
+    turned = " ".join(talk.required[part] for part in ("topic", "name", "feeling", "step", "fact", "sign-off"))
     assert not C.graded(talk, turned) and not all(C.parts_right(talk, turned).values())
 
 
-@pytest.mark.parametrize("reply", ["", "Answer: shipped", "Hello", "Kind regards, your Prisma team"])
+@pytest.mark.parametrize("reply", ["", "Answer: shipped", "Ada,", "Our kind regards, the toy shop team"])
 def test_the_grader_rejects_what_an_untrained_model_says(talks, reply):
     assert not any(C.graded(t, reply) for t in talks)
 

@@ -34,7 +34,7 @@ def tiny(tokenizer, tmp_path_factory):
 
     torch.manual_seed(7)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, initializer_range=0.2,
         num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
@@ -52,7 +52,8 @@ def chat(tiny, tokenizer):
 
 @pytest.fixture(scope="module")
 def talks():
-    return conversations.by_split(conversations.make_conversations(400))
+    parts = conversations.by_split(conversations.make_conversations(200))
+    return parts | {"validation": parts["validation"][:8]}  # evaluated often: keep it short
 
 
 def ids(tokenizer, n=40):
@@ -112,9 +113,11 @@ def test_merged_weights_give_the_same_outputs(pair, tokenizer):
             merged.set_submodule(name, layer.merge())
     assert not any(isinstance(m, LoRALinear) for m in merged.modules())
     with torch.no_grad():
-        assert (merged(x).logits - ours(x).logits).abs().max() < 1e-5
+        beside = ours(x).logits
+        rounding = 1e-5 * beside.abs().max()  # it grows with the numbers
+        assert (merged(x).logits - beside).abs().max() < rounding
         theirs = copy.deepcopy(peft_model).merge_and_unload()
-        assert (theirs(x).logits - merged(x).logits).abs().max() < 1e-5
+        assert (theirs(x).logits - merged(x).logits).abs().max() < rounding
 
 
 def test_untrained_lora_changes_nothing(tiny, tokenizer):
@@ -260,7 +263,7 @@ def test_the_reader_is_told_what_was_changed(chat, capsys):
 # --- training ---
 
 
-RECIPE = Recipe(learning_rate=1e-2, conversations=96, batch=8, at_once=8, epochs=2)
+RECIPE = Recipe(learning_rate=1e-2, conversations=40, batch=4, at_once=4, epochs=1)  # ten steps
 
 
 @pytest.fixture
@@ -300,7 +303,7 @@ def test_training_lowers_both_losses(trainer):
     assert found["training"][-1][1] < 0.8 * found["training"][0][1]
     assert found["validation"][-1][1] < found["validation"][0][1]
     assert [step for step, _ in found["training"]] == sorted(step for step, _ in found["training"])
-    assert trainer.state.global_step == RECIPE.steps == 24
+    assert trainer.state.global_step == RECIPE.steps == 10
 
 
 def test_an_interrupted_run_goes_on_to_the_same_end(tiny, tokenizer, talks, tmp_path, capsys):
@@ -308,7 +311,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tiny, tokenizer, talks, tmp_
 
     class Kill(TrainerCallback):
         def on_step_end(self, args, state, control, **_):
-            if state.global_step == 15:
+            if state.global_step == 7:
                 raise KeyboardInterrupt
 
     def fresh(folder):
@@ -325,7 +328,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tiny, tokenizer, talks, tmp_
     assert any("checkpoint" in name for name in os.listdir(tmp_path / "cut"))
     second = fresh(tmp_path / "cut")
     finetuning.train(second)
-    assert "Going on from checkpoint-12" in capsys.readouterr().out
+    assert "Going on from checkpoint-6" in capsys.readouterr().out
     ends = [dict(finetuning.curves(t)["validation"]) for t in (whole, second)]
     assert ends[0].keys() == ends[1].keys()
     assert max(abs(ends[0][step] - ends[1][step]) for step in ends[0]) < 1e-3
@@ -339,17 +342,17 @@ def test_score_counts_what_was_written(talks):
     right = [t.reply for t in some]
     perfect = finetuning.score(some, right)
     assert all(m.value == 1 for m in perfect.values())
-    wrong = [t.reply if i % 2 else t.reply.replace("Kind", "Best") for i, t in enumerate(some)]
+    wrong = [t.reply if i % 2 else t.reply.replace("kind", "best") for i, t in enumerate(some)]
     half = finetuning.score(some, wrong)
-    assert half["all"].value == half["sign-off"].value == 0.5 and half["greeting"].value == 1
+    assert half["all"].value == half["sign-off"].value == 0.5 and half["name"].value == 1
     assert half["all"].low < 0.5 < half["all"].high
 
 
 def test_replies_come_in_the_order_of_the_questions(chat, talks):
-    some = random.Random(3).sample(talks["test"], 6)
+    some = random.Random(3).sample(talks["test"], 3)
     together = finetuning.replies(chat, some)
-    assert len(together) == 6
-    assert together[2] == finetuning.replies(chat, some[2:3])[0]
+    assert len(together) == 3
+    assert together[2] == finetuning.replies(chat, some[2:])[0]
 
 
 def test_the_trained_adapter_moves_to_the_unquantised_model(trainer, chat, tiny, tokenizer, tmp_path):
@@ -366,7 +369,7 @@ def test_the_trained_adapter_moves_to_the_unquantised_model(trainer, chat, tiny,
         exact, beside = trained.model(x).logits, moved.model(x).logits
         moved.model.merge_adapter()
         merged = moved.model(x).logits
-    assert (merged - beside).abs().max() < 1e-5
+    assert (merged - beside).abs().max() < 1e-5 * beside.abs().max()  # rounding grows with the numbers
     assert 0 < (exact - beside).abs().mean() < 0.1  # what quantising did to the base
 
 

@@ -130,7 +130,9 @@ def test_ctrl_c_stops_the_kernel_and_removes_the_scratch_folder(tmp_path: Path) 
     pid_file = tmp_path / "pid"
     cell = f"import os, time\nopen({str(pid_file)!r}, 'w').write(str(os.getpid()))\ntime.sleep(300)"
     path = write(tmp_path, "9.9_long", cell)
-    code = "import sys; from pathlib import Path; from course_utils import runner\n"
+    code = "import signal, sys; from pathlib import Path; from course_utils import runner\n"
+    # A shell that starts the tests in the background makes its children deaf to Ctrl-C.
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "runner.run([Path(sys.argv[1])], out=Path(sys.argv[2]))"
     (tmp_path / "temporary").mkdir()
     env = os.environ | {"TMPDIR": str(tmp_path / "temporary")}

@@ -20,7 +20,9 @@ from course_utils import serving
 from course_utils.settings import ROOT
 
 # A program that stands in for llama-server and vllm: their published API, and the ways in which they fail.
-FAKE = """#!{python}
+FAKE = """#!/bin/sh
+'''exec' "{python}" "$0" "$@"
+' '''
 import json, os, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 mode, key = os.environ.get("FAKE", "ok"), os.environ.get("LLAMA_API_KEY") or os.environ.get("VLLM_API_KEY")

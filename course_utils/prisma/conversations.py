@@ -1,9 +1,9 @@
 """The support conversations of Unit 7.5: what customers write, what the records say, how Prisma answers.
 
-Ten seed conversations (`seeds()`) are grown to 2,000: other wordings, names, orders, products, policies.
-Every reply follows the house style, so it can be graded exactly: greeting, a sentence of feeling that belongs
-to the customer's intent, a fact copied from the records, the next step, sign-off. prisma-lm never saw any of
-it before.
+Ten seed conversations (`seeds()`) are grown to 2,000: other wordings, names, orders, products, policies. Every
+reply follows the house style, so it can be graded exactly: a topic for the files, the customer's name, a sentence
+of feeling that suits the topic, a fact copied from the records, the next step, sign-off. prisma-lm never saw any of it
+before, but nearly every word: a token that a small model never met costs many more steps to learn.
 """
 
 import json
@@ -17,8 +17,8 @@ from course_utils.prisma.tools import Toolbox
 from course_utils.settings import DATA, SEED
 
 SAMPLE = DATA / "samples" / "conversations.jsonl"
-SYSTEM = "Answer the customer in the style of Prisma. Facts:"
-SIGN_OFF = "Kind regards, your Prisma team"
+SYSTEM = "Answer the customer of our toy shop."
+SIGN_OFF = "Our kind regards, the toy shop team"
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 # A message has two sentences of the customer's. Training has seen every sentence, but none of the pairs of
@@ -44,7 +44,7 @@ class Intent:
     second: tuple[str, ...]
     feeling: str
     replies: tuple[Reply, ...]
-    topic: str  # the policy that matters
+    topic: str = ""  # the policy that the shop's search adds to the facts
 
 
 TOPICS = ("shipping", "returns", "warranty", "gift")  # the policies that replies quote
@@ -53,103 +53,95 @@ OPEN, SENT = ("ordered", "packed"), ("shipped", "delivered")
 INTENTS = {
     "status": Intent(
         (
-            "Where is my order {n}?",
-            "I am looking for my {p}. The order number is {n}.",
             "What is the status of order {n}?",
-            "Where is the {p} of order {n} now?",
-            "I want to know if order {n} has been sent.",
-            "Please tell me the status of my {p}, order {n}.",
+            "I want to know the status of the {p}. The order number is {n}.",
+            "Where is order {n}? Please tell me the status.",
+            "Where is the {p} of order {n} now, what is the status?",
+            "I do not know the status of order {n}.",
+            "Tell me the status of the {p}, order {n}.",
         ),
-        ("", "Thank you for your help.", "Please look it up.", "Can you tell me?", "I need it next week."),
+        ("", "Please look it up.", "Can you tell me?", "I need it next week.", "It is for a child."),
         "thank you for your question.",
         (
-            Reply(("ordered",), "Order {n} is ordered.", "We will pack the {p} today."),
-            Reply(("packed",), "Order {n} is packed.", "We will send the {p} tomorrow."),
+            Reply(("ordered",), "Order {n} is ordered.", "Our team will send the {p} soon."),
+            Reply(("packed",), "Order {n} is packed.", "Our team will send the {p} tomorrow."),
             Reply(("shipped",), "Order {n} is shipped.", "The {p} arrives within {shipping} days."),
             Reply(("delivered",), "Order {n} is delivered.", "Please look for the {p} at your door."),
-            Reply(("returned",), "Order {n} is returned.", "We will pay you for the {p} soon."),
+            Reply(("returned",), "Order {n} is returned.", "You will get a refund for the {p} soon."),
         ),
         "shipping",
     ),
     "late": Intent(
         (
-            "I am still waiting for order {n}, it is very late!",
-            "My {p} is late. I have been waiting for many days for order {n}.",
+            "I am still waiting for order {n}, it is very late.",
+            "The {p} is late. I have been waiting for order {n} for many days.",
             "Order {n} is too late.",
-            "My parcel with the {p} is late, the order is {n}.",
-            "I wait and wait, and the {p} of order {n} is still not here.",
-            "The parcel of order {n} has not arrived yet, it is late.",
+            "The parcel with the {p} is late, the order is {n}.",
+            "I wait and wait, and the {p} of order {n} is late.",
+            "The parcel of order {n} is not here yet, it is late.",
         ),
-        (
-            "",
-            "The birthday was last week!",
-            "How long do I have to wait?",
-            "My child asks for it every day.",
-            "Why?",
-        ),
+        ("", "The birthday was last week.", "How long do I have to wait?", "I am angry.", "Please check it."),
         "we are sorry that you have to wait.",
         (
-            Reply(OPEN, "Order {n} with the {p} is still {s}.", "We will send it today."),
+            Reply(OPEN, "Order {n} with the {p} is still {s}.", "Our team will send it today."),
             Reply(("shipped",), "Order {n} with the {p} is shipped.", "It arrives within {shipping} days."),
         ),
         "shipping",
     ),
     "broken": Intent(
         (
-            "The {p} from order {n} is broken.",
-            "My {p} arrived broken! The order number is {n}.",
-            "Order {n} arrived today, and the {p} in the box is damaged.",
-            "My new {p} is broken, it is from order {n}.",
-            "We opened the parcel of order {n}, and the toy was damaged.",
+            "The {p} of order {n} is broken.",
+            "The {p} arrived broken. The order number is {n}.",
+            "Order {n} arrived today, and the {p} in the box is broken.",
+            "I am sad, the new {p} of order {n} is broken.",
+            "The parcel of order {n} is here, but the toy is broken.",
             "There is a problem with order {n}: one {p} is broken.",
         ),
-        ("", "The box was open.", "My child is very sad.", "What can you do?", "I need a new one."),
+        ("", "The box was open.", "What can you do?", "I need a new one.", "Please help me."),
         "we are sorry that your toy is broken.",
-        (Reply(SENT, "Order {n} is the {p}.", "We will send you a new one today."),),
-        "shipping",
+        (Reply(SENT, "Order {n} is the {p}.", "Our team will send a new one today."),),
     ),
     "colour": Intent(
         (
-            "You sent me the wrong colour. My toy of order {n} is {c}.",
-            "The colour is wrong: I got a {c} {shape} with order {n}.",
-            "I bought a {p}, but the {shape} in the box is {c}. It is order {n}.",
-            "Why is my {shape} {c}? That is not the colour of order {n}.",
-            "In the parcel of order {n} was a {c} {shape}, that is the wrong colour.",
+            "You sent the wrong colour. The toy of order {n} is {c}.",
+            "The colour is wrong: I have a {c} {shape} with order {n}.",
+            "I bought a {p}, but the colour in the box is {c}. It is order {n}.",
+            "The {shape} is {c}. It is not the colour of order {n}.",
+            "There was a {c} {shape} in the parcel of order {n}, the wrong colour.",
             "Order {n} has the wrong colour, it is {c}.",
         ),
-        ("", "I want the right colour.", "That is not good.", "Please send the right one.", "Can you help?"),
+        ("", "Please look at the order.", "I do not want it.", "Please send a good one.", "Can you help?"),
         "we are sorry about the wrong colour.",
-        (Reply(SENT, "You ordered the {p} with order {n}.", "Keep the {c} {shape}, we will send yours."),),
-        "returns",
+        (Reply(SENT, "You ordered the {p} with order {n}.", "Our team will send it, please keep the {c} one."),),
     ),
     "refund": Intent(
         (
             "I do not like the {p}. I want a refund for order {n}.",
             "Can I return order {n} and get a refund?",
             "Please give me a refund for the {p}, order {n}.",
-            "I would like to return the {p} of order {n}.",
+            "I would like to get a refund for the {p} of order {n}.",
             "I want to send order {n} back to you and get a refund.",
-            "The {p} of order {n} is not for me, I will return it.",
+            "The {p} of order {n} is not for me, I want a refund.",
         ),
-        ("", "We do not need it.", "How do I do it?", "My child does not like it.", "What do I have to do?"),
+        ("", "I do not need it.", "How do I do it?", "I never used it.", "What do I have to do?"),
         "we are sorry that you do not like your toy.",
         (Reply(SENT, "You can return the {p} within {returns} days.", "Please write {n} on the parcel."),),
         "returns",
     ),
     "cancel": Intent(
         (
-            "Please cancel my order {n}.",
+            "Please cancel order {n}.",
             "I want to cancel order {n}, the {p}.",
             "Can I still cancel the {p}? It is order {n}.",
-            "Cancel order {n} please.",
-            "I bought the {p} two times. Please cancel order {n}.",
-            "I have to cancel the {p} with the number {n}.",
+            "I have to cancel order {n}.",
+            "I bought two of the {p}. Please cancel order {n}.",
+            "I would like to cancel the {p} with the number {n}.",
         ),
-        ("", "We do not need it now.", "Is it too late?", "Please do it today.", "It was wrong of me to buy it."),
+        ("", "I do not need it now.", "Please do it today.", "I want to buy less.", "I have one already."),
         "it is fine to change your order.",
         (
-            Reply(OPEN, "Order {n} is {s}, so we can cancel it.", "We will pay you for the {p} today."),
-            Reply(SENT, "Order {n} is {s}, so we can not cancel it.", "You can return it within {returns} days."),
+            Reply(OPEN, "Order {n} is {s}, so you can cancel it.", "You will get a refund for the {p} today."),
+            Reply(SENT, "Order {n} is {s}, so you can not cancel it.", "You can return it within {returns} days."),
         ),
         "returns",
     ),
@@ -158,25 +150,24 @@ INTENTS = {
             "Can I exchange the {p} of order {n} for a {q}?",
             "I want to exchange order {n}. I would like the {q}.",
             "Please exchange order {n} for the {q}.",
-            "Please exchange my {p} for a {q}, the order is {n}.",
-            "I bought the {p} with order {n}, but I need the {q}. Do you exchange it?",
+            "Please exchange the {p} for a {q}, the order is {n}.",
+            "I bought the {p} with order {n}, but I need the {q}. Can I exchange it?",
             "Do you exchange toys? I have order {n} and want the {q}.",
         ),
-        ("", "What does it cost?", "My child likes it more.", "Please tell me how.", "Do you have it in stock?"),
+        ("", "What does it cost?", "I like it more.", "Please tell me how.", "How much is it?"),
         "we are happy to exchange your toy.",
-        (Reply(SENT, "The {q} costs {price} euros.", "Please send the {p} of order {n} back to us."),),
-        "returns",
+        (Reply(SENT, "The {q} costs {price} euros.", "Please send us the {p} of order {n}."),),
     ),
     "warranty": Intent(
         (
-            "Is the {p} of order {n} still under warranty?",
-            "How long is the warranty for order {n}?",
-            "I bought the {p} last year, is there a warranty on order {n}?",
-            "What is the warranty on my {p}? The number is {n}.",
-            "Do you have a warranty for the toy of order {n}?",
+            "Is there still a warranty on the {p} of order {n}?",
+            "How long is the warranty of order {n}?",
+            "I bought the {p} many months before, is there a warranty on order {n}?",
+            "What is the warranty of the {p}? The number is {n}.",
+            "Is there a warranty on the toy of order {n}?",
             "I need to know the warranty of the {p}, order {n}.",
         ),
-        ("", "I have the receipt.", "I want to be safe.", "Please tell me.", "My child uses it every day."),
+        ("", "I have the receipt.", "I want to be safe.", "Please tell me.", "I use it every day."),
         "it is good that you ask about the warranty.",
         (Reply(SENT, "The {p} is covered for {warranty} months.", "Please keep the receipt of order {n}."),),
         "warranty",
@@ -185,34 +176,33 @@ INTENTS = {
         (
             "Order {n} is a gift. Can you put it in a gift box?",
             "Can I have gift wrapping for the {p}? It is order {n}.",
-            "The {p} is a birthday present. Do you have gift wrapping for order {n}?",
+            "The {p} is a gift. Is there gift wrapping for order {n}?",
             "Please make order {n} a gift.",
             "What does gift wrapping cost for order {n}?",
             "I want the {p} of order {n} with gift wrapping.",
         ),
-        ("", "It is for a child.", "The party is next week.", "Please use a good box.", "I will pay for it."),
-        "a gift is always a good idea.",
-        (Reply(OPEN, "Gift wrapping costs {gift} euros.", "We put the {p} of order {n} in a gift box."),),
+        ("", "It is for a birthday.", "The party is next week.", "Please use a good box.", "I will pay for it."),
+        "a gift is always good.",
+        (Reply(OPEN, "The price of gift wrapping is {gift} euros.", "Our team will put the {p} in a gift box."),),
         "gift",
     ),
     "thanks": Intent(
         (
-            "The {p} arrived and it is great. Thank you!",
-            "Thank you for the {p} of order {n}!",
-            "Order {n} is here. Thanks, you are a great team!",
-            "Thanks for order {n}, we like the {p} very much.",
-            "I want to thank you, the {p} is very good.",
-            "You sent order {n} so quick! Thank you very much.",
+            "The {p} arrived and it is great, thanks.",
+            "I want to say thanks for the {p} of order {n}.",
+            "Order {n} is here. You are a great team, thanks.",
+            "Please take my thanks for order {n}, I like the {p} very much.",
+            "My thanks to you, the {p} is very good.",
+            "You sent order {n} so quick, thanks very much.",
         ),
-        ("", "We are very happy.", "My child likes it.", "I will buy again.", "All is fine."),
-        "your kind words make us happy.",
-        (Reply(("delivered",), "It is good that the {p} arrived.", "See you again soon."),),
-        "shipping",
+        ("", "I am very happy.", "I like it.", "I will buy again.", "All is fine."),
+        "it is great that you are happy.",
+        (Reply(("delivered",), "It is good that the {p} arrived.", "You are always welcome."),),
     ),
 }
 
-HEADS = ("Hello, this is {name}. ", "Hi, I am {name}. ", "Dear team, my name is {name}. ", "{name} here. ")
-TAILS = (" Thanks, {name}", " Regards, {name}", " {name}", " Kind regards, {name}")
+HEADS = ("hello, this is {name}. ", "hello from {name}. ", "dear team, my name is {name}. ", "{name} here. ")
+TAILS = (" dear team, {name}", " regards, {name}", " {name}", " kind regards, {name}")
 
 
 @dataclass(frozen=True)
@@ -231,8 +221,7 @@ class Conversation:
 
     @property
     def reply(self) -> str:
-        greeting, feeling, fact, step, sign_off = self.required.values()
-        return f"{greeting} {feeling} {fact} {step} {sign_off}"
+        return " ".join(self.required.values())
 
     @property
     def prompt(self) -> list[dict]:
@@ -263,14 +252,14 @@ def _slots(rng: random.Random, order: Order, toolbox: Toolbox) -> dict[str, str]
     return slots | {topic: toolbox.policy(topic).fields["number"] for topic in TOPICS}
 
 
-def _facts(rng: random.Random, intent: Intent, slots: dict[str, str], toolbox: Toolbox) -> tuple[str, ...]:
-    """The order's record, the policy that matters and one that does not, and an article asked for."""
-    other = rng.choice([topic for topic in TOPICS if topic != intent.topic])
-    lines = [toolbox.policy(intent.topic).text, toolbox.policy(other).text]
+def _facts(intent: Intent, slots: dict[str, str], toolbox: Toolbox) -> tuple[str, ...]:
+    """What the shop's search adds: the order's record, the policy that matters, an article asked for."""
+    lines = [toolbox.orders(slots["n"]).text]
+    if intent.topic:
+        lines.append(toolbox.policy(intent.topic).text)
     if any("{price}" in reply.fact for reply in intent.replies):
-        lines[1] = toolbox.catalogue(slots["q"]).text
-    rng.shuffle(lines)
-    return (toolbox.orders(slots["n"]).text, *lines)
+        lines.append(toolbox.catalogue(slots["q"]).text)
+    return tuple(lines)
 
 
 def wordings(intent: Intent, split: str) -> list[str]:
@@ -281,10 +270,8 @@ def wordings(intent: Intent, split: str) -> list[str]:
 
 
 def _message(rng: random.Random, wording: str, slots: dict[str, str]) -> str:
-    """The customer's words, with the name before or after them; some people write without capitals."""
+    """The customer's words, with the name before or after them."""
     text = rng.choice(HEADS) + wording if rng.random() < 0.5 else wording + rng.choice(TAILS)
-    if rng.random() < 0.1:
-        text = text[0].lower() + text[1:]
     return text.format(**slots)
 
 
@@ -312,14 +299,17 @@ def conversation(
     slots = _slots(rng, order, toolbox)
     wording = wording or rng.choice(wordings(intent, split))
     required = {
-        "greeting": f"Hello {order.customer},",
+        "topic": f"{kind}:",
+        "name": f"{order.customer},",
         "feeling": intent.feeling,
         "fact": reply.fact.format(**slots),
         "step": reply.step.format(**slots),
         "sign-off": SIGN_OFF,
     }
-    facts = _facts(rng, intent, slots, toolbox)
-    return Conversation(kind, split, order.number, facts, _message(rng, wording, slots), required)
+    facts = _facts(intent, slots, toolbox)
+    # The shop's web form makes customers choose a topic.
+    message = f"{_message(rng, wording, slots)} (topic: {kind})"
+    return Conversation(kind, split, order.number, facts, message, required)
 
 
 def _orders(rng: random.Random) -> Iterator[tuple[Order, Toolbox]]:
