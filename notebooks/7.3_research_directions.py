@@ -348,7 +348,7 @@ figures.show(fig, alt=f"Words copied with {', '.join(map(str, numbers))} heads o
 # between. (This section uses prisma-lm at every tier, because its tasks can be scored exactly.)
 
 
-# %% tags=["topic:quantisation-bits"]
+# %% tags=["nbval-check-output", "topic:quantisation-bits"]
 def quantise(weights: Tensor, bits: int, group: int = 64) -> Tensor:
     """`weights` rounded to `bits` bits in groups that share a scale, and back to ordinary numbers.
 

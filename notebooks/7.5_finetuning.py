@@ -102,7 +102,7 @@ for part, measure in score_before.items():
 # Guess, then read on. Here is all of it:
 
 
-# %% tags=["topic:lora-by-hand"]
+# %% tags=["nbval-check-output", "topic:lora-by-hand"]
 class LoRALinear(nn.Module):
     """A frozen layer W and a trainable change of low rank: W' = W + (alpha / r) B A (arXiv 2106.09685)."""
 
@@ -282,8 +282,10 @@ print("customers in training and in the test:", len(names["train"] & names["test
 # **What to notice.** The border is where it should be: the mark that opens the reply is read, the first word
 # of the greeting is learned, and so is the end mark. Without the end mark the model would never stop.
 #
-# The test is kept apart in three ways: other orders, other customers, and other wordings. A model that has
-# learned names by heart fails it. The data card is in `data/README.md`.
+# The test is kept apart in two ways: other orders, and other pairs of sentences in the customer's message.
+# Names are *not* kept apart, and the records that come with a message hint at what it is about, as does the
+# topic that the shop's web form asks for. All that makes the task easier. It was also tuned while looking at
+# replies to test messages, so read the score below as friendly.
 
 # %% [markdown]
 # ## 5. Will it fit?

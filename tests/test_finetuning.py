@@ -370,7 +370,8 @@ def test_the_trained_adapter_moves_to_the_unquantised_model(trainer, chat, tiny,
         moved.model.merge_adapter()
         merged = moved.model(x).logits
     assert (merged - beside).abs().max() < 1e-5 * beside.abs().max()  # rounding grows with the numbers
-    assert 0 < (exact - beside).abs().mean() < 0.1  # what quantising did to the base
+    lost = (exact - beside).abs().mean() / beside.abs().mean()
+    assert 0 < lost < 0.75  # what quantising did to the base
 
 
 def test_reply_times_come_in_pairs_and_leave_the_model_as_it_was(pair, tokenizer):
