@@ -31,7 +31,7 @@ UNITS = {
     "7.1": Plan(
         "Multimodal AI", ("image-text", "speech", "embedding"), {"bundled": 2, "small": 5, "full": 10}
     ),
-    "7.2": Plan("Agentic AI", ("chat",), {"bundled": 2, "small": 10, "full": 15}),
+    "7.2": Plan("Agentic AI", ("chat", "embedding"), {"bundled": 2, "small": 10, "full": 15}),
     "7.3": Plan("Research directions", ("chat", "image-text"), {"bundled": 2, "small": 5, "full": 10}),
     "7.4": Plan("Self-hosting", ("chat",), {"bundled": 2, "small": 5, "full": 10}),
     "7.5": Plan("Fine-tuning", ("chat",), {"bundled": 2, "small": 15, "full": 30}),
