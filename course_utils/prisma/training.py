@@ -127,8 +127,7 @@ def learning_rate(part: float, peak: float, warm: float = 0.02) -> float:
 class MuonAdamW:
     """Muon (arXiv 2502.16982) for the matrices inside the layers, AdamW for everything else.
 
-    On these small models it needs about half the steps of AdamW alone. `inner(name, parameter)` says which
-    parameters are such matrices.
+    `inner(name, parameter)` says which parameters are such matrices.
     """
 
     def __init__(self, model: Any, peak: float, inner: Callable[[str, Any], bool], decay: float = 0.01) -> None:
