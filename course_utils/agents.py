@@ -70,9 +70,7 @@ def opening(chat: "Chat", mode: str, question: str) -> str:
     """The prompt that starts an agent: Prisma's own format, or instructions for a general chat model."""
     if chat.tier == "bundled":
         return text.prompt(mode, question)
-    return chat.prompt(
-        [{"role": "system", "content": INSTRUCTIONS[mode]}, {"role": "user", "content": question}]
-    )
+    return chat.prompt([{"role": "system", "content": INSTRUCTIONS[mode]}, {"role": "user", "content": question}])
 
 
 # ---------------------------------------------------------------- what an agent leaves behind

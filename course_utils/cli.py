@@ -89,9 +89,7 @@ def doctor(as_json: Json = False) -> None:
         show_json(clinic.as_dict(checks))
     else:
         _show_checks(checks)
-        bundled = (
-            "The bundled tier runs here." if clinic.healthy(checks) else "The bundled tier can't run yet."
-        )
+        bundled = "The bundled tier runs here." if clinic.healthy(checks) else "The bundled tier can't run yet."
         typer.echo(bundled)
     if not clinic.healthy(checks):
         raise typer.Exit(1)
@@ -310,13 +308,17 @@ def train(
 ) -> None:
     """Train one of the course's own models.
 
-    The result goes to build/train/<model>; --resume goes on from the last checkpoint there.
+    The result goes to build/train/<model>; --resume goes on from the last checkpoint there. At the end the
+    new model is compared with the one that comes with the course.
     """
+    from course_utils import evaluate as evaluation
+
     with plain_errors(), interruptible():
         recipe = _recipe(model)
         chosen = {} if minutes is None else {"minutes": minutes}
         folder = recipe.train(device=device, resume=resume, **chosen)
-    typer.echo(f"Trained {model}: {_near(Path(folder))}" if folder else f"Trained {model}.")
+        typer.echo(f"Trained {model}: {_near(folder)}. Comparing it with the shipped model ...")
+        typer.echo(evaluation.verdict(model, folder))
 
 
 def _recipe(model: str) -> Any:
@@ -348,18 +350,28 @@ def evaluate(
     except bundled.BundledModelError as error:
         typer.echo(f"course: {error}", err=True)
         raise typer.Exit(1) from error
+    rows = [_against(m, evaluation.BARS[name]) for name, m in report.items()]
     if as_json:
-        from dataclasses import asdict
-
-        show_json(
-            {m: {name: asdict(one) for name, one in measures.items()} for m, measures in report.items()}
-        )
-        return
-    table = view(f"Prisma models, seed {seed}", "model", "measure", "value (95 % interval)")
-    for name, measures in report.items():
-        for measure, one in measures.items():
-            table.add_row(name, measure, str(one))
+        return show_json(dict(zip(report, rows, strict=True)))
+    table = view(f"Prisma models, seed {seed}", "model", "measure", "value (95 % interval)", "bar", "reached")
+    for name, measures in zip(report, rows, strict=True):
+        for measure, row in measures.items():
+            reached = {None: "", True: "yes", False: "no"}[row["reached"]]
+            table.add_row(name, measure, str(report[name][measure]), row["bar"], reached)
     console().print(table)
+
+
+def _against(measures: dict[str, Any], bars: dict[str, float]) -> dict[str, dict]:
+    """Each measure as plain values, with its bar in words and whether it is reached."""
+    from dataclasses import asdict
+
+    from course_utils import evaluate as evaluation
+
+    reached = evaluation.reached(measures, bars)
+    words = {name: f"{'at most' if bar < 0 else 'at least'} {abs(bar):g}" for name, bar in bars.items()}
+    return {
+        name: asdict(one) | {"bar": words.get(name, ""), "reached": reached.get(name)} for name, one in measures.items()
+    }
 
 
 if __name__ == "__main__":

@@ -252,9 +252,7 @@ def _driver() -> Iterable[Check]:
     built = _kind(_build("torch")["cuda"])
     newest = re.search(r"CUDA(?: \w+)? Version:\s*(\d+)", _nvidia_smi())
     if built == "cpu":
-        cure = (
-            "python -m pip uninstall -y torch torchvision, then install the CUDA build named on pytorch.org"
-        )
+        cure = "python -m pip uninstall -y torch torchvision, then install the CUDA build named on pytorch.org"
         yield Check("torch and gpu", "warn", "this torch is a CPU build and won't use the GPU", cure)
     elif built and newest and int(built.split()[1]) > int(newest.group(1)):
         found = f"torch is built for {built.upper()}, the driver knows CUDA up to {newest.group(1)}"
@@ -296,9 +294,7 @@ def _download_gb(tier: str) -> float:
 def folders() -> Iterable[Check]:
     """Where the course writes: temporary files are needed, everything else has a substitute."""
     if not writable(Path(tempfile.gettempdir())):
-        yield Check(
-            "folders", "fail", "no temporary folder can be written", "point TMPDIR to a folder of yours"
-        )
+        yield Check("folders", "fail", "no temporary folder can be written", "point TMPDIR to a folder of yours")
     elif not writable(BUILD):
         found = f"the checkout is read-only; results go to {cache_dir()}"
         yield Check("folders", "note", found, "to keep them elsewhere: course run --out DIR")

@@ -129,9 +129,7 @@ def explain(error: Exception, model: Model) -> DownloadError:
         cure = "Run the cell again; what has arrived already is kept."
         return DownloadError("the connection was cut off during the download", cure)
     if names & {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror", "OfflineError"}:
-        cure = (
-            "Check the network and run the cell again; for a mirror set HF_ENDPOINT, for a proxy HTTPS_PROXY."
-        )
+        cure = "Check the network and run the cell again; for a mirror set HF_ENDPOINT, for a proxy HTTPS_PROXY."
         return DownloadError(f"no connection to {offline.hub_address()}", cure, network=False)
     first_line = (str(error).strip() or "no details").splitlines()[0]
     return DownloadError(f"{type(error).__name__}: {first_line}", "Run the cell again.")

@@ -7,17 +7,38 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from course_utils import bundled
 from course_utils.prisma import text
 from course_utils.prisma.shop import make_shop, open_database
 from course_utils.prisma.tools import Toolbox
 from course_utils.prisma.training import Measure, share
+from course_utils.settings import SEED
 
 if TYPE_CHECKING:
     from course_utils.loaders import Chat
 
 SAMPLES, TEMPERATURE = 15, 1.3  # at 1.3 a single sample errs often enough to leave room
+
+# What the shipped models should reach; a negative bar is a ceiling.
+BARS: dict[str, dict[str, float]] = {
+    "prisma-clip": {"zero-shot, pairs never trained": 0.95, "image to text R@1": 0.8, "text to image R@1": 0.8},
+    "prisma-whisper": {
+        "word errors, clean": -0.04,
+        "word errors at 10 dB": -0.12,
+        "real time factor on one core": -0.2,
+    },
+    "prisma-lm": {
+        "ReAct success": 0.92,
+        "function calls right": 0.97,
+        "arithmetic, worked steps": 0.85,
+        "arithmetic, direct": -0.5,
+        "majority of 15 over one": 5,
+        "strongest induction score": 0.5,
+    },
+}
 
 
 def bootstrap(values: Sequence[float], unit: str, seed: int = 0, rounds: int = 2000) -> Measure:
@@ -32,30 +53,51 @@ def bootstrap(values: Sequence[float], unit: str, seed: int = 0, rounds: int = 2
 
 def evaluate_all(seed: int, n: int = 500) -> dict[str, dict[str, Measure]]:
     """Every measure of the three model cards, `n` cases each where the measure counts cases."""
-    return {name: measure(seed, n) for name, measure in MEASURES.items()}
+    return {name: measure(bundled.verify(name), seed, n) for name, measure in MEASURES.items()}
 
 
-def clip(seed: int, n: int) -> dict[str, Measure]:
+def reached(measures: dict[str, Measure], bars: dict[str, float]) -> dict[str, bool]:
+    """For each bar whether its measure reaches it; a negative bar is a ceiling."""
+    values = {name: measures[name].value for name in bars}
+    return {name: values[name] >= bar if bar > 0 else values[name] <= -bar for name, bar in bars.items()}
+
+
+def score(measures: dict[str, Measure], bars: dict[str, float]) -> float:
+    """One number to compare two models by: the mean of all shares that have a bar, error rates subtracted."""
+    signed = {name: 1 if bar > 0 else -1 for name, bar in bars.items() if measures[name].unit == "%"}
+    return sum(sign * measures[name].value for name, sign in signed.items()) / len(signed)
+
+
+def verdict(name: str, fresh: Path, n: int = 200) -> str:
+    """One line that says whether the model in `fresh` scores better than the shipped one, on the same new cases."""
+    shipped = bundled.folder(name)
+    adopt = f"To ship it, copy {fresh} over {shipped} and run `python -m course_utils.bundled`."
+    if not list(shipped.glob("*.safetensors")):
+        return f"No {name} is shipped yet. {adopt}"
+    new, old = (score(MEASURES[name](folder, SEED, n), BARS[name]) for folder in (fresh, bundled.verify(name)))
+    line = f"than the shipped {name}: {new:.3f} against {old:.3f}, the mean of what has a bar, n = {n}"
+    return f"Better {line}. {adopt}" if new > old else f"Not better {line}. It stays in {fresh}."
+
+
+def clip(folder: Path, seed: int, n: int) -> dict[str, Measure]:
     """prisma-clip's zero-shot, retrieval and binding measures."""
-    from course_utils import bundled
     from course_utils.prisma import clip as recipe
 
-    return recipe.evaluate(recipe.load(bundled.verify("prisma-clip")), seed, n)
+    return recipe.evaluate(folder, seed, n)
 
 
-def whisper(seed: int, n: int) -> dict[str, Measure]:
+def whisper(folder: Path, seed: int, n: int) -> dict[str, Measure]:
     """prisma-whisper's word error rates and its speed."""
-    from course_utils import bundled
     from course_utils.prisma import whisper as recipe
 
-    return recipe.evaluate(recipe.load(bundled.verify("prisma-whisper")), seed)
+    return recipe.evaluate(folder, seed, n)
 
 
-def lm(seed: int, n: int) -> dict[str, Measure]:
+def lm(folder: Path, seed: int, n: int) -> dict[str, Measure]:
     """prisma-lm's tool use, function calls, arithmetic, induction and speed."""
-    from course_utils import loaders
+    from course_utils import catalogue, hardware, loaders
 
-    chat = loaders.load("chat", tier="bundled")
+    chat = loaders.from_folder(catalogue.find("chat", "bundled"), folder, hardware.detect())
     return {
         **tool_use(chat, seed, n),
         "function calls right": function_calls(chat, seed, n),
@@ -152,7 +194,7 @@ def speed(chat: "Chat", new: int = 200, rounds: int = 5) -> Measure:
     return bootstrap(rates, "tokens/s")
 
 
-MEASURES: dict[str, Callable[[int, int], dict[str, Measure]]] = {
+MEASURES: dict[str, Callable[[Path, int, int], dict[str, Measure]]] = {
     "prisma-clip": clip,
     "prisma-whisper": whisper,
     "prisma-lm": lm,

@@ -317,9 +317,13 @@ def _step_down(choice: Choice, hardware: Hardware, error: DownloadError, say: Ca
 
 def load_model(model: Model, hardware: Hardware, say: Callable[[str], None] = print) -> Role:
     """Load exactly this model. DownloadError if it cannot be had or does not fit."""
+    return from_folder(model, bundled.verify(model.id) if model.tier == "bundled" else fetch(model, say), hardware)
+
+
+def from_folder(model: Model, folder: Path, hardware: Hardware) -> Role:
+    """Load `model` from its files in `folder`. DownloadError if it does not fit."""
     import torch
 
-    folder = bundled.verify(model.id) if model.tier == "bundled" else fetch(model, say)
     loaders = {"image-text": _image_text, "speech": _speech, "chat": _chat, "embedding": _embedder}
     try:
         return loaders[model.role](model, folder, hardware)

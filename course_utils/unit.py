@@ -28,9 +28,7 @@ class Plan:
 
 
 UNITS = {
-    "7.1": Plan(
-        "Multimodal AI", ("image-text", "speech", "embedding"), {"bundled": 2, "small": 5, "full": 10}
-    ),
+    "7.1": Plan("Multimodal AI", ("image-text", "speech", "embedding"), {"bundled": 2, "small": 5, "full": 10}),
     "7.2": Plan("Agentic AI", ("chat", "embedding"), {"bundled": 2, "small": 10, "full": 15}),
     "7.3": Plan("Research directions", ("chat", "image-text"), {"bundled": 2, "small": 5, "full": 10}),
     "7.4": Plan("Self-hosting", ("chat",), {"bundled": 2, "small": 5, "full": 10}),
@@ -175,11 +173,7 @@ def card(unit: Unit) -> str:
 def _network(hardware: Hardware) -> str:
     if hardware.network:
         return f"{offline.hub_address()} answers"
-    return (
-        "switched off (COURSE_OFFLINE)"
-        if offline.is_on("COURSE_OFFLINE")
-        else "none; everything here works without"
-    )
+    return "switched off (COURSE_OFFLINE)" if offline.is_on("COURSE_OFFLINE") else "none; everything here works without"
 
 
 def _download_gb(choices: dict[str, Choice]) -> float:

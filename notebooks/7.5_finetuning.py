@@ -264,10 +264,7 @@ first = next(i for i, (_, label) in enumerate(pairs) if label != -100)
 shown = [*range(first - 6, first + 10), *range(len(pairs) - 3, len(pairs))]
 print(f"{first} tokens to read, {len(pairs) - first} to learn. Around the border, and the end:")
 figures.table(
-    [
-        {"position": i, "token": repr(chat.tokenizer.decode(pairs[i][0])), "learned": pairs[i][1] != -100}
-        for i in shown
-    ]
+    [{"position": i, "token": repr(chat.tokenizer.decode(pairs[i][0])), "learned": pairs[i][1] != -100} for i in shown]
 )
 
 # %%

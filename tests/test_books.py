@@ -87,9 +87,7 @@ def test_agree_says_what_differs_and_where(built: Path, tmp_path: Path) -> None:
     assert "cell 3 holds metadata: execution" in said(cell(2, metadata={"execution": {}}))
     assert "metadata of one machine" in said(lambda n: n["metadata"].update(widgets={}))
     assert "differs in its type" in said(
-        lambda n: n["cells"].__setitem__(
-            3, {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "total + 1"}
-        )
+        lambda n: n["cells"].__setitem__(3, {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "total + 1"})
     )
     stderr = {"output_type": "stream", "name": "stderr", "text": "Warning!"}
     assert "wrote to stderr" in said(cell(1, outputs=[stderr]))
@@ -131,9 +129,7 @@ def test_pictures_and_relative_paths_are_no_fault() -> None:
 
 
 def test_widgets_are_left_out_and_their_state_too() -> None:
-    widget = nbformat.v4.new_output(
-        "display_data", {books.WIDGET_VIEW: {"model_id": "1"}, "text/plain": "HBox()"}
-    )
+    widget = nbformat.v4.new_output("display_data", {books.WIDGET_VIEW: {"model_id": "1"}, "text/plain": "HBox()"})
     text = nbformat.v4.new_output("stream", text="kept")
     cell = nbformat.v4.new_code_cell("1", outputs=[widget, text], metadata={"scrolled": True, "tags": ["a"]})
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": {}}})

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,6 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from course_utils import books, bundled, cli, doctor, runner
+from course_utils import evaluate as evaluation
 
 SOURCE = '# %% [markdown]\n# # A title\n\n# %%\nprint("six", 6)\n'
 
@@ -77,9 +77,7 @@ def test_vram_as_table_and_json() -> None:
     assert table.exit_code == 0 and "weights" in table.output and "fits: needs" in table.output
     report = json.loads(course(*setting, "--gpu", "t4", "--json").output)
     assert 4 < report["total"] < 8 and report["verdict"]["fits"] is True
-    full = json.loads(
-        course("vram", "--model", "mistral-7b", "--method", "full", "--gpu", "t4", "--json").output
-    )
+    full = json.loads(course("vram", "--model", "mistral-7b", "--method", "full", "--gpu", "t4", "--json").output)
     assert full["verdict"]["fits"] is False and full["verdict"]["advice"]
 
 
@@ -125,9 +123,7 @@ def test_a_wrong_tier_in_the_environment_is_bad_input(monkeypatch) -> None:
 def test_run_shows_a_table_and_writes_pages(folder: Path, tmp_path: Path) -> None:
     result = course("run", "7.9", "--out", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output
-    assert all(
-        word in result.output for word in ("7.9_small", "wall time", "peak memory", "bundled", "passed")
-    )
+    assert all(word in result.output for word in ("7.9_small", "wall time", "peak memory", "bundled", "passed"))
     assert "six 6" in (tmp_path / "out" / "7.9_small.html").read_text()
 
 
@@ -179,8 +175,9 @@ def test_train_passes_its_options_on(monkeypatch) -> None:
             return Path("build/train/prisma-lm")
 
     monkeypatch.setattr(cli, "_recipe", lambda name: Recipe)
+    monkeypatch.setattr(evaluation, "verdict", lambda name, folder: f"{name} in {folder}: Not better")
     result = course("train", "prisma-lm", "--minutes", "0.5", "--resume")
-    assert result.exit_code == 0 and "build/train/prisma-lm" in result.output
+    assert result.exit_code == 0 and "prisma-lm in build/train/prisma-lm: Not better" in result.output
     assert got == {"device": "cpu", "resume": True, "minutes": 0.5}
 
 
@@ -196,15 +193,15 @@ def test_evaluate_as_table_and_json(monkeypatch) -> None:
     from course_utils.prisma import training
 
     def evaluate_all(seed: int) -> dict:
-        return {"prisma-lm": {"orders answered": training.share([True] * (50 + seed) + [False] * 3)}}
+        return {"prisma-toy": {"orders": training.share([True] * 50 + [False] * seed), "extra": training.share([True])}}
 
-    evaluation = types.ModuleType("course_utils.evaluate")
-    evaluation.evaluate_all = evaluate_all
-    monkeypatch.setitem(sys.modules, evaluation.__name__, evaluation)
-    monkeypatch.setattr(sys.modules["course_utils"], "evaluate", evaluation, raising=False)
-    report = json.loads(course("evaluate", "--seed", "11", "--json").output)
-    assert report["prisma-lm"]["orders answered"]["n"] == 64
-    assert "orders answered" in course("evaluate").output
+    monkeypatch.setattr(evaluation, "evaluate_all", evaluate_all)
+    monkeypatch.setattr(evaluation, "BARS", {"prisma-toy": {"orders": 0.9}})
+    report = json.loads(course("evaluate", "--seed", "3", "--json").output)["prisma-toy"]
+    assert report["orders"]["n"] == 53 and report["orders"]["reached"] is True
+    assert report["extra"]["reached"] is None and report["extra"]["bar"] == ""
+    output = course("evaluate", "--seed", "11").output
+    assert "at least 0.9" in output and "no" in output.split("at least 0.9")[1]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent the POSIX way")
@@ -228,14 +225,10 @@ def test_lab_listens_on_loopback_only_and_wants_its_token(tmp_path: Path) -> Non
     env = os.environ | {"JUPYTER_RUNTIME_DIR": str(tmp_path / "run"), "HOME": str(tmp_path)}
     env |= {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_DATA_DIR": str(tmp_path / "data")}
     log = (tmp_path / "log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "course_utils.cli", "lab"], env=env, stdout=log, stderr=log
-    )
+    process = subprocess.Popen([sys.executable, "-m", "course_utils.cli", "lab"], env=env, stdout=log, stderr=log)
     try:
         server = _server(tmp_path / "run", process)
-        listening = [
-            c.laddr.ip for c in psutil.Process(process.pid).net_connections() if c.status == "LISTEN"
-        ]
+        listening = [c.laddr.ip for c in psutil.Process(process.pid).net_connections() if c.status == "LISTEN"]
         assert listening and set(listening) <= {"127.0.0.1", "::1"}
         place = f"http://127.0.0.1:{server['port']}/api/contents"
         with pytest.raises(urllib.error.HTTPError, match="403"):

@@ -54,9 +54,7 @@ def test_a_t4_gets_float16_with_the_reason(gpu):
 
 def test_a_card_that_this_pytorch_cannot_use_counts_as_none(gpu, monkeypatch):
     gpu("Tesla P100-PCIE-16GB", (6, 0))
-    monkeypatch.setattr(
-        torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90a", "sm_120", "compute_120"]
-    )
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90a", "sm_120", "compute_120"])
     found = hardware.detect()
     assert found.device == "cpu" and found.capability is None and found.gpu_free_gb == 0
     assert "Tesla P100-PCIE-16GB is too old (this PyTorch needs compute capability 7.5)" in found.describe()
@@ -105,9 +103,7 @@ def test_ram_is_the_machines_without_a_limit(groups):
 
 def test_ram_is_the_containers_with_a_limit(groups):
     limit, used, cache = GIB // 2, GIB // 4, GIB // 8
-    groups(
-        memory_max=f"{limit}\n", memory_current=f"{used}\n", memory_stat=f"anon 5\ninactive_file {cache}\n"
-    )
+    groups(memory_max=f"{limit}\n", memory_current=f"{used}\n", memory_stat=f"anon 5\ninactive_file {cache}\n")
     total, free = hardware._ram()
     assert total == 0.5
     assert free == pytest.approx(0.25 + 0.125)
@@ -128,9 +124,7 @@ def test_cores_respect_the_quota(groups):
     assert hardware._cores() >= 1
 
 
-@pytest.mark.parametrize(
-    "variable, host", [("COLAB_RELEASE_TAG", "colab"), ("KAGGLE_KERNEL_RUN_TYPE", "kaggle")]
-)
+@pytest.mark.parametrize("variable, host", [("COLAB_RELEASE_TAG", "colab"), ("KAGGLE_KERNEL_RUN_TYPE", "kaggle")])
 def test_hosted_notebooks_are_recognised(monkeypatch, variable, host):
     monkeypatch.setenv(variable, "x")
     assert hardware._host() == host

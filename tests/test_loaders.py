@@ -200,9 +200,7 @@ def test_minilm_is_pooled_as_its_authors_pool_it(tmp_path):
     made = loaders._embedder(entry, tmp_path, MACHINE)
     texts = ["a red cube", "the parcel has arrived, but the cube in it is blue", "my toy came broken"]
     vectors = made.encode(texts)
-    assert np.allclose(
-        vectors, authors.SentenceTransformer(str(package.get_model_path())).encode(texts), atol=1e-5
-    )
+    assert np.allclose(vectors, authors.SentenceTransformer(str(package.get_model_path())).encode(texts), atol=1e-5)
     assert vectors[1] @ vectors[2] > vectors[0] @ vectors[2]
 
 

@@ -8,10 +8,10 @@ import open_clip
 import pytest
 import torch
 
+from course_utils.evaluate import BARS
 from course_utils.prisma import clip, pictures, speech
-from course_utils.prisma.clip import Optimiser
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES
-from course_utils.prisma.training import Checkpoint, Deadline, Measure, learning_rate, share, wilson
+from course_utils.prisma.training import Checkpoint, Deadline, MuonAdamW, run
 
 SHIPPED = (clip.FOLDER / "model.safetensors").is_file()
 
@@ -74,6 +74,17 @@ def test_training_batches_repeat_and_never_show_or_name_a_held_out_pair():
         assert f"{colour} {shape}" not in words and f"{shape} that is {colour}" not in words
     again, _, _ = clip.draw_training_batch(1, 7, 64)
     assert (images == again).all() and len(texts) == 8 * 64 * 2
+
+
+def test_toys_in_colours_without_a_name_are_named_by_shape_alone():
+    rng = random.Random(4)
+    scenes = [pictures.unnamed_scene(rng) for _ in range(300)]
+    texts = [one.text for scene in scenes for one in pictures.captions(scene, rng)]
+    assert not {word for text in texts for word in text.split()} & set(COLOURS)
+    assert any("toy" not in text for text in texts) and all(pictures.facts(scene) for scene in scenes)
+    paints = np.stack([pictures._unnamed(np.random.default_rng(i)) for i in range(300)])
+    named = np.stack([pictures._paint(c, np.random.default_rng(i)) for c in COLOURS for i in range(40)])
+    assert np.abs(paints[:, None] - named[None]).sum(-1).min() > 0.1  # no paint is a named one
 
 
 def test_a_caption_that_is_true_of_two_pictures_is_no_wrong_answer():
@@ -144,7 +155,7 @@ def test_a_missing_file_is_named_with_its_cure(tmp_path, fresh):
 
 def test_a_few_steps_lower_the_loss_on_the_batch(tokenizer):
     model, batch = clip.build(), clip.draw_training_batch(0, 0, 16)
-    optimiser, losses = Optimiser(model), []
+    optimiser, losses = MuonAdamW(model, clip.PEAK, clip.is_inner), []
     for _ in range(8):
         torch.manual_seed(0)
         loss = clip.step_loss(model, tokenizer, batch)
@@ -157,76 +168,27 @@ def test_a_few_steps_lower_the_loss_on_the_batch(tokenizer):
 def test_a_killed_run_goes_on_where_it_stood(small, tmp_path, monkeypatch):
     monkeypatch.setattr(clip, "learning_rate", lambda part, peak: 1e-3)  # the clock must not matter here
 
-    def run(model, optimiser, point, state, most):
-        def keep(numbers):
-            point.save(model, optimiser, **numbers)
+    def steps(folder, most, resume=False):
+        model, point, state = clip.build(), Checkpoint(tmp_path / folder), {"step": 0, "spent": 0.0}
+        optimiser = MuonAdamW(model, clip.PEAK, clip.is_inner)
+        if resume:
+            state.update(point.load(model, optimiser))
+        learn = clip.learner(model, optimiser, seed=3)
+        batches, keep = clip._batches(3, state["step"]), lambda numbers: point.save(model, optimiser, **numbers)
+        assert run(clip.NAME, batches, learn, Deadline(60), state, keep, most)["step"] == most
+        return model
 
-        return clip.train_steps(model, optimiser, Deadline(60), state, keep, most)
-
-    def fresh_run():
-        model = clip.build()
-        return model, Optimiser(model), {"step": 0, "spent": 0.0, "seed": 3}
-
-    whole, optimiser, state = fresh_run()
-    run(whole, optimiser, Checkpoint(tmp_path / "whole"), state, 4)
-    model, optimiser, state = fresh_run()
-    run(model, optimiser, Checkpoint(tmp_path / "cut"), state, 2)
-    model, optimiser, state = fresh_run()
-    state.update(Checkpoint(tmp_path / "cut").load(model, optimiser))
-    assert state["step"] == 2
-    state = run(model, optimiser, Checkpoint(tmp_path / "cut"), state, 4)
-    assert state["step"] == 4
+    whole = steps("whole", 4)
+    steps("cut", 2)
+    model = steps("cut", 4, resume=True)
     for name, weight in whole.state_dict().items():
         assert torch.allclose(weight, model.state_dict()[name], atol=1e-5), name
 
 
-def test_a_checkpoint_of_something_else_is_refused_with_a_cure(tmp_path):
-    point, other = Checkpoint(tmp_path), torch.nn.Linear(2, 2)
-    assert point.load(other, None) == {}
-    point.save(other, torch.optim.SGD(other.parameters(), 0.1), step=1)
-    with pytest.raises(ValueError, match="train afresh"):
-        point.load(clip.build(), None)
-
-
-def test_training_offers_only_what_is_better(small, tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv("COURSE_QUIET")
-    point, out = Checkpoint(tmp_path / "run"), tmp_path / "out"
-    monkeypatch.setattr(clip, "checkpoint", lambda name: point)
-    quality = iter([0.5, 0.9, 0.5])  # fresh; then fresh against the one that is there
-
-    def measured(loaded):
-        clip.load(loaded)
-        value = next(quality)
-        return dict.fromkeys(clip.BARS, Measure(value, value, value, 1, "%"))
-
-    monkeypatch.setattr(clip, "evaluate", measured)
-    clip.train(0.001, out=out)
-    first = (out / "model.safetensors").read_bytes()
-    assert "Better than the shipped model" in capsys.readouterr().out
-    quality = iter([0.2, 0.5])
-    clip.train(0.001, out=out, seed=8)
-    assert "Not better than the shipped model" in capsys.readouterr().out
-    assert (out / "model.safetensors").read_bytes() == first
-    assert not list(out.glob("*.part"))
-
-
-# --- what all recipes share -----------------------------------------------------------------------------
-
-
-def test_wilson_matches_published_values_and_refuses_nonsense():
-    low, high = wilson(81, 263)  # Newcombe 1998, table I: 0.2553 to 0.3662
-    assert low == pytest.approx(0.2553, abs=1e-4) and high == pytest.approx(0.3662, abs=1e-4)
-    assert wilson(0, 20)[0] == pytest.approx(0) and wilson(20, 20)[1] == pytest.approx(1)
-    with pytest.raises(ValueError, match="no share"):
-        wilson(3, 2)
-    assert str(share([True, True, False, True])).startswith("75.0% (")
-
-
-def test_the_learning_rate_warms_up_and_fades():
-    rates = [learning_rate(i / 100, 1.0) for i in range(101)]
-    assert rates[0] < 0.1 and max(rates) == pytest.approx(1.0, abs=0.01) and rates[-1] == pytest.approx(0.02)
-    with pytest.raises(ValueError, match="minutes"):
-        Deadline(0)
+def test_training_leaves_a_folder_that_loads(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(clip, "checkpoint", lambda name: Checkpoint(tmp_path / "run"))
+    model, _, _ = clip.load(clip.train(0.001))
+    assert isinstance(model.visual.patch_dropout, torch.nn.Identity)
 
 
 # --- the shipped weights --------------------------------------------------------------------------------
@@ -252,5 +214,5 @@ def test_the_shipped_model_finds_the_right_scene_among_200(shipped):
 
 def test_evaluation_repeats_with_its_seed_and_carries_intervals(shipped):
     first, again = clip.evaluate(shipped, seed=5, n=40), clip.evaluate(shipped, seed=5, n=40)
-    assert first == again and set(clip.BARS) < set(first)
+    assert first == again and set(BARS[clip.NAME]) < set(first)
     assert all(m.low <= m.value <= m.high and m.n == 40 for m in first.values())

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from course_utils import bundled
 from course_utils.prisma import lm, text
 from course_utils.prisma.shop import make_shop, open_database
 from course_utils.prisma.tools import Toolbox, schemas
-from course_utils.prisma.training import Deadline, MuonAdamW
+from course_utils.prisma.training import Deadline, MuonAdamW, run
 
 
 @pytest.fixture(scope="module")
@@ -95,20 +96,21 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tokenizer, monkeypatch, tmp_pa
     point = lm.checkpoint(lm.NAME)
     model, optimiser = small(tokenizer, monkeypatch)
     keep = lambda state: point.save(model, optimiser, **state)  # noqa: E731
-    lm.train_steps(model, tokenizer, optimiser, Deadline(5), {"step": 0, "spent": 0.0}, keep, most=3)
+    lesson, learn = lm.lessons(tokenizer, 1, lambda: 0.0), partial(lm.step, model, optimiser)
+    run(lm.NAME, lesson, learn, Deadline(5), {"step": 0, "spent": 0.0}, keep, most=3)
     again, fresh = small(tokenizer, monkeypatch)
     state = point.load(again, fresh)
     assert state["step"] == 3 and state["spent"] > 0
     for one, other in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
-    after = lm.train_steps(again, tokenizer, fresh, Deadline(5, state["spent"]), state, lambda s: None, most=5)
-    assert after["step"] == 5
+    deadline, learn = Deadline(5, state["spent"]), partial(lm.step, again, fresh)
+    assert run(lm.NAME, lesson, learn, deadline, state, lambda s: None, most=5)["step"] == 5
 
 
 def test_training_lowers_the_loss(tokenizer, monkeypatch):
     model, optimiser = small(tokenizer, monkeypatch)
     batch = next(lm.batches(tokenizer, 1, {"prose": 1.0}))
-    losses = [lm.update(model, optimiser, batch, lm.PEAK) for _ in range(12)]
+    losses = [lm.step(model, optimiser, batch, 50, 0.1) for _ in range(12)]
     assert losses[-1] < 0.7 * losses[0]
 
 

@@ -42,12 +42,10 @@ def test_held_out_pairs_take_each_colour_and_each_shape_once():
 def test_database_says_what_the_shop_says(prisma):
     db = shop.open_database(prisma)
     rows = db.execute(
-        "select number, customer, quantity, product, status, price"
-        " from orders join products on name = product"
+        "select number, customer, quantity, product, status, price from orders join products on name = product"
     ).fetchall()
     expected = {
-        (o.number, o.customer, o.quantity, o.product.name, o.status, o.product.price)
-        for o in prisma.orders.values()
+        (o.number, o.customer, o.quantity, o.product.name, o.status, o.product.price) for o in prisma.orders.values()
     }
     assert len(rows) == 400 and set(rows) == expected
     assert dict(db.execute("select topic, sentence from policies")) == {

@@ -18,12 +18,8 @@ CUDA = {
     "cores": 2,
     "network": True,
 }
-T4 = Hardware(
-    dtype="float16", gpu="Tesla T4", gpu_total_gb=14.75, gpu_free_gb=14.6, capability=(7, 5), **CUDA
-)
-FULL_T4 = Hardware(
-    dtype="float16", gpu="Tesla T4", gpu_total_gb=14.75, gpu_free_gb=3.0, capability=(7, 5), **CUDA
-)
+T4 = Hardware(dtype="float16", gpu="Tesla T4", gpu_total_gb=14.75, gpu_free_gb=14.6, capability=(7, 5), **CUDA)
+FULL_T4 = Hardware(dtype="float16", gpu="Tesla T4", gpu_total_gb=14.75, gpu_free_gb=3.0, capability=(7, 5), **CUDA)
 
 
 @pytest.fixture(autouse=True)
@@ -109,9 +105,7 @@ def test_a_cpu_that_is_too_small_is_told_so():
 
 
 def test_apple_gpus_get_no_four_bit_weights():
-    mac = Hardware(
-        "mps", "float16", "", ram_total_gb=64, ram_free_gb=50, cores=10, gpu="Apple GPU", network=True
-    )
+    mac = Hardware("mps", "float16", "", ram_total_gb=64, ram_free_gb=50, cores=10, gpu="Apple GPU", network=True)
     choice = tiers.choose("chat", mac, "full")
     assert (choice.tier, choice.reason) == (
         "small",
@@ -155,9 +149,7 @@ def test_every_role_has_a_bundled_and_a_small_model():
 def test_there_is_one_model_per_role_and_tier():
     pairs = [(m.role, m.tier) for m in catalogue.models()]
     assert len(pairs) == len(set(pairs))
-    assert {role for role, _ in pairs} == set(catalogue.ROLES) and {tier for _, tier in pairs} == set(
-        catalogue.TIERS
-    )
+    assert {role for role, _ in pairs} == set(catalogue.ROLES) and {tier for _, tier in pairs} == set(catalogue.TIERS)
 
 
 @pytest.mark.parametrize("model", [m for m in catalogue.models() if m.tier != "bundled"], ids=lambda m: m.id)
@@ -166,9 +158,7 @@ def test_defaults_are_ungated_pinned_and_safetensors_only(model):
     assert not model.id.startswith(("meta-llama/", "mistralai/", "google/"))
     assert re.fullmatch("[0-9a-f]{40}", model.revision)
     assert any(name.endswith(".safetensors") for name in model.files)
-    assert not [
-        name for name in model.files if name.endswith((".bin", ".pt", ".pth", ".pkl", ".py", ".msgpack"))
-    ]
+    assert not [name for name in model.files if name.endswith((".bin", ".pt", ".pth", ".pkl", ".py", ".msgpack"))]
     shards = sum(name.endswith(".safetensors") for name in model.files)
     assert 0 < model.download_gb / shards < 5
     assert model.licence in {"Apache-2.0", "MIT"} and model.limits

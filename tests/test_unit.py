@@ -201,8 +201,7 @@ def test_a_users_own_offline_setting_is_kept(machine, monkeypatch, capsys):
 
 def test_the_scratch_folder_is_gone_afterwards():
     out = python(
-        'from course_utils import open_unit; u = open_unit("7.4")\n'
-        '(u.folder / "x").write_text("x"); print(u.folder)',
+        'from course_utils import open_unit; u = open_unit("7.4")\n(u.folder / "x").write_text("x"); print(u.folder)',
         COURSE_OFFLINE="1",
     )
     folder = Path(out.splitlines()[-1])

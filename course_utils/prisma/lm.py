@@ -7,6 +7,7 @@ import copy
 import itertools
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from course_utils.prisma import text
-from course_utils.prisma.training import Deadline, MuonAdamW, checkpoint, progress
+from course_utils.prisma.training import Deadline, MuonAdamW, checkpoint, run
 from course_utils.settings import SEED
 
 MARKERS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|call|>")
@@ -163,14 +164,14 @@ def rate(done: float, step: int) -> float:
     return min(1.0, (step + 1) / 50) * min(1.0, max(0.0, (1 - done) / 0.4))
 
 
-def update(model: LlamaForCausalLM, optimiser: MuonAdamW, batch: dict, learning_rate: float) -> float:
-    """One step in bfloat16 autocast. Returns the loss."""
+def step(model: LlamaForCausalLM, optimiser: MuonAdamW, batch: dict, number: int, part: float) -> float:
+    """Step `number` in bfloat16 autocast, `part` of the way through the training. Returns the loss."""
     device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16):
         loss = model(**{k: v.to(device) for k, v in batch.items()}).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimiser.step(learning_rate)
+    optimiser.step(PEAK * rate(part, number))
     return loss.item()
 
 
@@ -185,32 +186,8 @@ def lessons(tokenizer: PreTrainedTokenizerFast, seed: int, done: Callable[[], fl
         yield next(tokens if part < 0.07 else mixtures[(part >= 0.15) + (part >= 0.55)])
 
 
-def train_steps(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    optimiser: MuonAdamW,
-    deadline: Deadline,
-    state: dict,
-    keep: Callable[[dict], None],
-    most: int | None = None,
-) -> dict:
-    """Train until the deadline or `most` steps in all; `keep(state)` is called each minute and at the end."""
-    kept, losses = deadline.spent, []
-    for batch in lessons(tokenizer, SEED + state["step"], lambda: deadline.part):
-        if deadline.over or (most is not None and state["step"] >= most):
-            break
-        losses.append(update(model, optimiser, batch, PEAK * rate(deadline.part, state["step"])))
-        state.update(step=state["step"] + 1, spent=deadline.spent)
-        if deadline.spent - kept > 60:
-            keep(state)
-            progress(f"{NAME} {deadline.part:4.0%}, step {state['step']}, loss {sum(losses[-50:]) / 50:.3f}")
-            kept = deadline.spent
-    keep(state)
-    return state
-
-
-def train(minutes: float = 75, device: str = "cpu", resume: bool = False, out: Path | None = None) -> Path:
-    """Train for `minutes` and put the result into `out` (build/train/prisma-lm/model unless given).
+def train(minutes: float = 75, device: str = "cpu", resume: bool = False) -> Path:
+    """Train for `minutes`; returns the folder of the new model, build/train/prisma-lm/model.
 
     `resume` goes on where the last checkpoint of a killed run stood.
     """
@@ -221,8 +198,8 @@ def train(minutes: float = 75, device: str = "cpu", resume: bool = False, out: P
     if resume:
         state.update(point.load(model, optimiser))
     deadline = Deadline(minutes, state["spent"])
-    train_steps(model, tokenizer, optimiser, deadline, state, lambda s: point.save(model, optimiser, **s))
-    folder = out or point.folder / "model"
-    save(model, tokenizer, folder)
-    progress(f"{NAME}: {state['step']} steps, saved in {folder}", last=True)
-    return folder
+    lesson = lessons(tokenizer, SEED + state["step"], lambda: deadline.part)
+    learn = partial(step, model, optimiser)
+    run(NAME, lesson, learn, deadline, state, lambda s: point.save(model, optimiser, **s))
+    save(model, tokenizer, point.folder / "model")
+    return point.folder / "model"

@@ -40,19 +40,19 @@ RELATIONS = (*OPPOSITE, *OPPOSITE.values())
 
 @dataclass(frozen=True)
 class Toy:
-    """One toy of a scene."""
+    """One toy of a scene. `colour` is None where the shop has no word for it."""
 
     size: str
-    colour: str
+    colour: str | None
     shape: str
 
     @property
-    def pair(self) -> tuple[str, str]:
+    def pair(self) -> tuple[str | None, str]:
         return self.colour, self.shape
 
     @property
     def name(self) -> str:
-        return f"{self.colour} {self.shape}"
+        return f"{self.colour} {self.shape}" if self.colour else self.shape
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,11 @@ def random_scene(rng: random.Random, toys: Sequence[int] = (1, 2, 3), exclude: I
         return Scene(tuple(drawn))
     kinds = ("left of", "above") if count == 3 else ("left of", "left of", "above", "above", "in front of")
     return Scene(tuple(drawn), rng.choice(kinds))
+
+
+def unnamed_scene(rng: random.Random) -> Scene:
+    """One toy in a colour that has no name here (teal, pink, brown, grey): a caption can state only its shape."""
+    return Scene((Toy(rng.choice(SIZES), None, rng.choice(SHAPES)),))
 
 
 def distinct_scenes(
@@ -183,8 +188,8 @@ def facts(scene: Scene) -> frozenset[str]:
     """Everything that some caption could truly say about `scene`."""
     found = {f"{len(scene.toys)} toys"}
     for toy in scene.toys:
-        found |= {toy.colour, toy.shape, toy.size, toy.name, f"{toy.size} {toy.name}"}
-        found |= {f"{toy.size} {toy.colour}", f"{toy.size} {toy.shape}"}
+        found |= {toy.shape, toy.size, toy.name, f"{toy.size} {toy.name}", f"{toy.size} {toy.shape}"}
+        found |= {toy.colour, f"{toy.size} {toy.colour}"} if toy.colour else set()
     for i, first in enumerate(scene.toys):
         found |= {f"{first.name} {scene.relation} {second.name}" for second in scene.toys[i + 1 :]}
     return frozenset(found)
@@ -196,7 +201,8 @@ def _name(toy: Toy, rng: random.Random, article: bool = True) -> Caption:
     words = f"{toy.size} {toy.name}" if sized else toy.name
     if not article:
         return Caption(words, frozenset((words,)))
-    form = rng.choice(("{a} {w}", "{a} {w}", "{a} {w}", "the {w}", "one {w}", "{a} {s}that is {c}"))
+    forms = ("{a} {w}", "{a} {w}", "{a} {w}", "the {w}", "one {w}", "{a} {s}that is {c}")
+    form = rng.choice(forms if toy.colour else forms[:-1])
     size = f"{toy.size} {toy.shape} " if sized else f"{toy.shape} "
     a = "an" if (toy.shape if "{s}" in form and not sized else words)[0] in "aeiou" else "a"
     return Caption(form.format(a=a, w=words, s=size, c=toy.colour), frozenset((words,)))
@@ -238,13 +244,13 @@ def _partial(scene: Scene, rng: random.Random) -> Caption:
     """A caption that leaves something out: one attribute, one toy, toys without their relation."""
     toy = rng.choice(scene.toys)
     kind = rng.random()
-    if kind < 0.3:
+    if kind < 0.3 and toy.colour:
         form = rng.choice(("something {}", "a toy that is {}", "{}"))
         return Caption(form.format(toy.colour), frozenset((toy.colour,)))
     if kind < 0.6:
         return Caption(rng.choice(("a {}", "a toy {}", "{}")).format(toy.shape), frozenset((toy.shape,)))
     if kind < 0.7:
-        words = f"{toy.size} {rng.choice((toy.colour + ' toy', toy.shape))}"
+        words = f"{toy.size} {rng.choice((f'{toy.colour} toy', toy.shape) if toy.colour else (toy.shape,))}"
         return Caption(f"a {words}", frozenset((words.removesuffix(" toy"),)))
     if kind < 0.75:
         number = ("one toy", "two toys", "three toys")[len(scene.toys) - 1]
@@ -404,8 +410,26 @@ def _rgb(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarr
     return value[:, None] * (1 - saturation[:, None] * np.clip(np.minimum(k, 4 - k), 0, 1))
 
 
-def _paint(colour: str, rng: np.random.Generator) -> np.ndarray:
+def _paint(colour: str | None, rng: np.random.Generator) -> np.ndarray:
+    if colour is None:
+        return _unnamed(rng)
     return _rgb(*(_uniform(rng, *limits, 1) for limits in HSV[colour]))[0]
+
+
+def _unnamed(rng: np.random.Generator) -> np.ndarray:
+    """Any paint (3,) that lies clearly outside of every named colour."""
+    while True:
+        paint = hue, saturation, value = [float(x) for x in _uniform(rng, 0, 1, 3)]
+        grey = value < 0.3 or (saturation < 0.25 and value > 0.7)  # would pass for black or for white
+        if not grey and not any(_close(paint, HSV[one]) for one in COLOURS if one not in ("white", "black")):
+            return _rgb(*(np.array([x], np.float32) for x in paint))[0]
+
+
+def _close(paint: Sequence[float], ranges: tuple) -> bool:
+    """Whether a paint lies in a colour's ranges, widened by what light and tint may do to it."""
+    (low, high), saturations, values = ranges
+    turned = (paint[0] - low + 0.07) % 1
+    return turned < high - low + 0.14 and paint[1] > saturations[0] - 0.3 and paint[2] > values[0] - 0.35
 
 
 def _layout(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

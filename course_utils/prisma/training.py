@@ -4,7 +4,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,3 +156,31 @@ class MuonAdamW:
     def load_state_dict(self, states: list[dict]) -> None:
         for part, state in zip(self.parts, states, strict=True):
             part.load_state_dict(state)
+
+
+def run(
+    name: str,
+    batches: Iterable[Any],
+    learn: Callable[[Any, int, float], float],
+    deadline: Deadline,
+    state: dict[str, Any],
+    keep: Callable[[dict[str, Any]], None],
+    most: int | None = None,
+) -> dict[str, Any]:
+    """Learn batch after batch until the deadline or `most` steps in all.
+
+    `learn(batch, step, part)` takes one step, `part` (0..1) of the way through the run, and returns its loss.
+    `keep(state)` is called each minute and at the end; `state` counts the steps and the seconds spent.
+    """
+    kept, losses = deadline.spent, deque(maxlen=50)
+    for batch in batches:
+        if deadline.over or (most is not None and state["step"] >= most):
+            break
+        losses.append(learn(batch, state["step"], deadline.part))
+        state.update(step=state["step"] + 1, spent=deadline.spent)
+        if deadline.spent - kept > 60:
+            keep(state)
+            progress(f"{name} {deadline.part:4.0%}, step {state['step']}, loss {sum(losses) / len(losses):.3f}")
+            kept = deadline.spent
+    keep(state)
+    return state

@@ -11,9 +11,10 @@ import random
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from whisper.model import ModelDimensions, Whisper, disable_sdpa
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from course_utils.prisma import speech
-from course_utils.prisma.training import Deadline, Measure, MuonAdamW, checkpoint, learning_rate, progress
+from course_utils.prisma.training import Deadline, Measure, MuonAdamW, checkpoint, learning_rate, run
 from course_utils.settings import MODELS, SEED
 
 NAME = "prisma-whisper"
@@ -40,9 +41,6 @@ BATCH, FRESH = 32, 8  # utterances a step, and how many of them are new; the oth
 POOL = 3_000
 QUIET = 1_500  # steps until the sound is as bad as it gets
 PEAK = 2e-3
-
-CLEAN, NOISY = "word errors, clean", "word errors at 10 dB"
-WORD_BARS = {CLEAN: 0.04, NOISY: 0.12}  # at most
 
 
 def tokenizer() -> Tokenizer:
@@ -232,11 +230,11 @@ def is_inner(name: str, parameter: torch.nn.Parameter) -> bool:
     return "blocks" in name and parameter.ndim == 2
 
 
-def learn(student: Student, optimiser: MuonAdamW, clips: list[speech.Clip], step: int, part: float) -> float:
-    """One step on one batch, `part` of the way through the training. Returns the loss."""
+def step(student: Student, optimiser: MuonAdamW, clips: list[speech.Clip], number: int, part: float) -> float:
+    """Step `number` on one batch, `part` of the way through the training. Returns the loss."""
     device = next(student.parameters()).device
-    rng = np.random.default_rng([SEED, step])
-    batch = collate(clips, rng, hard=min(1.0, step / QUIET), whole=step % 5 == 0)
+    rng = np.random.default_rng([SEED, number])
+    batch = collate(clips, rng, hard=min(1.0, number / QUIET), whole=number % 5 == 0)
     # The fused attention kernel is slower than plain products for 250 positions on a CPU.
     with disable_sdpa(), torch.autocast(device.type, torch.bfloat16):
         loss = student.loss(*(part.to(device) for part in batch))
@@ -252,31 +250,8 @@ def finished(student: Student) -> Whisper:
     return widen(copy.deepcopy(student.whisper).cpu(), used_tokens())
 
 
-def run(
-    student: Student,
-    optimiser: MuonAdamW,
-    deadline: Deadline,
-    state: dict,
-    keep: Callable[[dict], None],
-    most: int | None = None,
-) -> dict:
-    """Train until the deadline or `most` steps in all; `keep(state)` is called each minute and at the end."""
-    kept, losses = deadline.spent, []
-    for clips in batches(SEED, state["step"]):
-        if deadline.over or (most is not None and state["step"] >= most):
-            break
-        losses.append(learn(student, optimiser, clips, state["step"], deadline.part))
-        state.update(step=state["step"] + 1, spent=deadline.spent)
-        if deadline.spent - kept > 60:
-            keep(state)
-            progress(f"{NAME} {deadline.part:4.0%}, step {state['step']}, loss {np.mean(losses[-50:]):.3f}")
-            kept = deadline.spent
-    keep(state)
-    return state
-
-
-def train(minutes: float = 75, device: str = "cpu", resume: bool = False, out: Path | None = None) -> Path:
-    """Train for `minutes`, put the result into `out` (build/train/prisma-whisper/model unless given), compare.
+def train(minutes: float = 75, device: str = "cpu", resume: bool = False) -> Path:
+    """Train for `minutes`; returns the folder of the new model, build/train/prisma-whisper/model.
 
     `resume` goes on where the last checkpoint of a killed run stood. Needs espeak-ng.
     """
@@ -286,23 +261,9 @@ def train(minutes: float = 75, device: str = "cpu", resume: bool = False, out: P
     optimiser, state = MuonAdamW(student, PEAK, is_inner), {"step": 0, "spent": 0.0}
     if resume:
         state.update(point.load(student, optimiser))
-    deadline = Deadline(minutes, state["spent"])
-    run(student, optimiser, deadline, state, lambda s: point.save(student, optimiser, **s))
-    folder = save(finished(student), out or point.folder / "model")
-    progress(f"{NAME}: {state['step']} steps of {BATCH} utterances, saved in {folder}", last=True)
-    progress(verdict(folder), last=True)
-    return folder
-
-
-def verdict(folder: Path, shipped: Path = FOLDER, n: int = 150) -> str:
-    """One line that says whether the model in `folder` makes fewer word errors than the shipped one."""
-    if not (shipped / "model.safetensors").exists():
-        return f"No model is shipped yet: copy {folder} to {shipped}, then `python -m course_utils.bundled`."
-    new, old = (mean_error(evaluate(load(place), n=n)) for place in (folder, shipped))
-    line = f"{new:.1%} word errors (clean and noisy together), the shipped model {old:.1%}"
-    if new >= old:
-        return f"Not better than the shipped model: {line}."
-    return f"Better than the shipped model: {line}. Copy it to {shipped}, then `python -m course_utils.bundled`."
+    deadline, learn = Deadline(minutes, state["spent"]), partial(step, student, optimiser)
+    run(NAME, batches(SEED, state["step"]), learn, deadline, state, lambda s: point.save(student, optimiser, **s))
+    return save(finished(student), point.folder / "model")
 
 
 # --- evaluation -----------------------------------------------------------------------------------------
@@ -321,8 +282,8 @@ def evaluate(model: Whisper | Path = FOLDER, seed: int = 2026, n: int = 300) -> 
     noisy = [speech.add_noise(sound, 10, rng, kind, sounds) for sound, kind in zip(sounds, kinds, strict=False)]
     roomy = [speech.add_room(sound, rng) for sound in sounds]
     measures = {
-        CLEAN: word_errors(texts, transcribe(model, sounds)),
-        NOISY: word_errors(texts, transcribe(model, noisy)),
+        "word errors, clean": word_errors(texts, transcribe(model, sounds)),
+        "word errors at 10 dB": word_errors(texts, transcribe(model, noisy)),
         "word errors in a room": word_errors(texts, transcribe(model, roomy)),
     }
     if speech.has_espeak():
@@ -367,8 +328,3 @@ def real_time_factor(model: Whisper, sounds: list[np.ndarray]) -> Measure:
         torch.set_num_threads(threads)
     low, high = np.quantile(factors, [0.025, 0.975])
     return Measure(float(np.median(factors)), float(low), float(high), len(sounds), "s per s")
-
-
-def mean_error(measures: dict[str, Measure]) -> float:
-    """One number to compare two models by: the mean of the word error rates that have a bar."""
-    return sum(measures[name].value for name in WORD_BARS) / len(WORD_BARS)
