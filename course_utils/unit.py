@@ -20,7 +20,10 @@ MEGABYTES_PER_SECOND = 10  # an ordinary connection, to estimate downloads
 
 @dataclass(frozen=True)
 class Plan:
-    """What a unit needs. `minutes` is how long its notebook runs at each tier, without downloads."""
+    """What a unit needs. `minutes` is how long its notebook runs at each tier, without downloads.
+
+    Measured on two CPU cores at the bundled tier, estimated at the others.
+    """
 
     title: str
     roles: tuple[str, ...]
@@ -28,11 +31,11 @@ class Plan:
 
 
 UNITS = {
-    "7.1": Plan("Multimodal AI", ("image-text", "speech", "embedding"), {"bundled": 2, "small": 5, "full": 10}),
-    "7.2": Plan("Agentic AI", ("chat", "embedding"), {"bundled": 2, "small": 10, "full": 15}),
-    "7.3": Plan("Research directions", ("chat", "image-text"), {"bundled": 2, "small": 5, "full": 10}),
-    "7.4": Plan("Self-hosting", ("chat",), {"bundled": 2, "small": 5, "full": 10}),
-    "7.5": Plan("Fine-tuning", ("chat",), {"bundled": 2, "small": 15, "full": 30}),
+    "7.1": Plan("Multimodal AI", ("image-text", "speech"), {"bundled": 1, "small": 5, "full": 10}),
+    "7.2": Plan("Agentic AI", ("chat",), {"bundled": 1, "small": 10, "full": 15}),
+    "7.3": Plan("Research directions", ("chat", "image-text"), {"bundled": 1, "small": 5, "full": 10}),
+    "7.4": Plan("Self-hosting", ("chat",), {"bundled": 1, "small": 5, "full": 10}),
+    "7.5": Plan("Fine-tuning", ("chat",), {"bundled": 1, "small": 15, "full": 30}),
 }
 
 
@@ -188,7 +191,8 @@ def _download(choices: dict[str, Choice]) -> str:
 
 def _minutes(unit: Unit) -> str:
     top = max((c.tier for c in unit.choices.values()), key=tiers.TIERS.index)
-    text = f"about {UNITS[unit.name].minutes[top]} minutes"
+    minutes = UNITS[unit.name].minutes[top]
+    text = "about a minute" if minutes == 1 else f"about {minutes} minutes"
     wait = _download_gb(unit.choices) * 1000 / MEGABYTES_PER_SECOND / 60
     return f"{text}, and {max(1, round(wait))} to download at {MEGABYTES_PER_SECOND} MB/s" if wait else text
 

@@ -352,7 +352,7 @@ for i, m in enumerate(results.values()):
 ax.axvline(0.5, color=figures.GREY, linestyle="--")
 ax.set_yticks(range(len(results)), results)
 ax.invert_yaxis()
-ax.set(xlim=(0, 1), xlabel="true caption preferred (share of 300 scenes; dashed: a coin toss)")
+ax.set(xlim=(0, 1), xlabel="share of scenes in which the true caption wins (dashed: chance)")
 figures.show(fig, alt="; ".join(f"against {name}: {m.value:.0%}" for name, m in results.items()))
 
 # %% [markdown]

@@ -539,7 +539,8 @@ given = {
 right = {name: share([a == p.answer for a, p in zip(got, problems, strict=True)]) for name, got in given.items()}
 believed = share([a == wrong for a, (_, wrong) in zip(given["steps after a slip"], slips, strict=True)])
 if bundled:
-    print(f"In its training: {text.SHARES['worked']:.0%} worked sums, {text.SHARES['unworked']:.0%} sums at once")
+    for half, shares in {"first": text.SHARES, "second": text.HARDER}.items():
+        print(f"{half} half of its training: {shares['worked']:.0%} worked sums, {shares['unworked']:.0%} at once")
 for name, measure in right.items():
     print(f"{name:>18}: {measure} right")
 print(f"after a slip, the answer that follows from the slip: {believed}")

@@ -52,3 +52,19 @@ def no_orphans():
     yield
     _, alive = psutil.wait_procs(_children() - before, timeout=3)
     assert not alive, f"left running: {[child.cmdline() for child in alive]}"
+
+
+@pytest.fixture(scope="module")
+def prisma():
+    """The shop that the default seed makes."""
+    from course_utils.prisma import shop
+
+    return shop.make_shop()
+
+
+@pytest.fixture(scope="module")
+def toolbox(prisma):
+    """Its tools, on a database in memory."""
+    from course_utils.prisma import shop, tools
+
+    return tools.Toolbox(shop.open_database(prisma))

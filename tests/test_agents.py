@@ -8,7 +8,7 @@ import re
 import pytest
 
 from course_utils import agents, compat
-from course_utils.prisma import shop, text, tools
+from course_utils.prisma import text, tools
 
 
 class Scripted:
@@ -46,16 +46,6 @@ class Lines(Scripted):
     def __init__(self, *lines, **settings):
         left = iter(lines)
         super().__init__(lambda prompt: next(left, ""), **settings)
-
-
-@pytest.fixture(scope="module")
-def prisma():
-    return shop.make_shop()
-
-
-@pytest.fixture(scope="module")
-def toolbox(prisma):
-    return tools.Toolbox(shop.open_database(prisma))
 
 
 @pytest.fixture(scope="module")

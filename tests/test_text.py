@@ -12,16 +12,6 @@ from course_utils.prisma import shop, text, tools
 
 
 @pytest.fixture(scope="module")
-def prisma():
-    return shop.make_shop()
-
-
-@pytest.fixture(scope="module")
-def toolbox(prisma):
-    return tools.Toolbox(shop.open_database(prisma))
-
-
-@pytest.fixture(scope="module")
 def tasks(prisma):
     return text.episodes(300, seed=11, shop=prisma)
 

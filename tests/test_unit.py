@@ -1,5 +1,6 @@
 import os
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -64,18 +65,18 @@ def test_the_card_is_a_small_box_of_plain_text(machine, capsys, name, where, tie
     text = "\n".join(lines)
     for role, choice in opened.choices.items():
         assert f"│ {role} " in text and choice.model.id in text
-    assert "about" in text and "minutes" in text
+    assert "about a minute" in text or re.search(r"about \d+ minutes", text)
 
 
 def test_the_card_tells_machine_number_format_and_download(machine, capsys):
     machine(T4)
-    open_unit("7.2")
+    open_unit("7.3")
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "Tesla T4, 14.6 of 14.8 GiB free" in text
     assert "float16: compute capability 7.5 is below 8.0" in text
     assert "chat full: Qwen/Qwen2.5-7B-Instruct (15 GiB free)" in text
-    assert "15.3 GB when first used: Qwen2.5-7B-Instruct 15.2, all-MiniLM-L6-v2 0.1" in text
-    assert "and 26 to download at 10 MB/s" in text
+    assert "16.9 GB when first used: Qwen2.5-7B-Instruct 15.2, CLIP-ViT-L-14-laion2B-s32B-b82K 1.7" in text
+    assert "and 28 to download at 10 MB/s" in text
 
 
 def test_without_a_network_the_card_promises_no_download(machine, capsys):
@@ -91,7 +92,7 @@ def test_without_a_network_the_card_promises_no_download(machine, capsys):
 
 def test_a_unit_has_what_a_notebook_needs(machine, capsys):
     opened = open_unit("7.1")
-    assert set(opened.choices) == {"image-text", "speech", "embedding"}
+    assert set(opened.choices) == {"image-text", "speech"}
     assert (opened.hardware, opened.device, opened.seed) == (LAPTOP, "cpu", SEED)
     (opened.folder / "notes.txt").write_text("x")
     assert open_unit("7.1").folder != opened.folder
