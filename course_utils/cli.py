@@ -164,6 +164,8 @@ def lab() -> None:
     start = next((page.name for page in sorted(NOTEBOOKS.glob("0_start_here*.ipynb"))), "")
     # Loopback and token are JupyterLab's defaults; they are named so that no configuration opens them up.
     options = ["--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={ROOT}"]
+    # JupyterLab would ask a server of its own for news and updates.
+    options += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     options.append(f"--LabApp.default_url=/lab/tree/{NOTEBOOKS.name}/{start}".rstrip("/"))
     command = [sys.executable, "-m", "jupyterlab", *options]
     os.chdir(ROOT)
