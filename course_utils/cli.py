@@ -241,6 +241,55 @@ def _model_row(model: Any, choice: Any) -> dict[str, Any]:
 
 
 @app.command()
+def progress(as_json: Json = False) -> None:
+    """Show your exercises and quizzes.
+
+    Your progress is kept on this machine only, outside the course's folder.
+    """
+    from course_utils.exercises import progress as kept
+    from course_utils.exercises import registry
+
+    with contextlib.redirect_stdout(sys.stderr):  # a damaged file is reported there, so that JSON stays whole
+        exercises = [_progress_row("exercises", one) for one in registry.exercises().values()]
+        quizzes = [_progress_row("quizzes", one) for one in registry.quizzes().values()]
+        place = str(kept.file()) if kept.recording() else None
+    if as_json:
+        return show_json({"file": place, "exercises": exercises, "quizzes": quizzes})
+    _show_progress(exercises, quizzes)
+    typer.echo(f"Kept in {place}, and sent nowhere." if place else "Nothing is recorded: COURSE_PROGRESS is off.")
+
+
+def _progress_row(kind: str, task: Any) -> dict[str, Any]:
+    """What an exercise or a quiz is, and what is known of it."""
+    from dataclasses import asdict
+
+    from course_utils.exercises import progress as kept
+    from course_utils.exercises import registry
+
+    row = {"name": task.name, "unit": registry.unit_of(task.name)}
+    if kind == "quizzes":
+        return row | {"question": task.question} | asdict(kept.get(kind, task.name))
+    row |= {"title": task.title, "difficulty": task.difficulty, "minutes": task.minutes}
+    return row | {"hints_in_all": len(task.hints)} | asdict(kept.get(kind, task.name))
+
+
+def _show_progress(exercises: list[dict], quizzes: list[dict]) -> None:
+    """Per unit a table of exercises and one of quizzes."""
+    screen = console()
+    for unit in dict.fromkeys(row["unit"] for row in exercises + quizzes):
+        table = view(f"Unit {unit}", "exercise", "title", "difficulty", ">minutes", "status", "hints")
+        for row in (row for row in exercises if row["unit"] == unit):
+            status = f"{row['status']}, solution seen" if row["solution_shown"] else row["status"]
+            hints = f"{row['hints']} of {row['hints_in_all']}"
+            table.add_row(row["name"], row["title"], row["difficulty"], str(row["minutes"]), status, hints)
+        screen.print(table)
+        table = view("", "quiz", "question", "status")
+        for row in (row for row in quizzes if row["unit"] == unit):
+            table.add_row(row["name"], row["question"], row["status"])
+        screen.print(table)
+
+
+@app.command()
 def notebooks(
     units: Units = None,
     check: Annotated[bool, typer.Option("--check", help="Only say what differs; change nothing.")] = False,

@@ -102,6 +102,7 @@ def lm(folder: Path, seed: int, n: int) -> dict[str, Measure]:
         **tool_use(chat, seed, n),
         "function calls right": function_calls(chat, seed, n),
         **arithmetic(chat, seed, n),
+        **exact_turns(chat, seed, n),
         "majority of 15 over one": majority(chat, seed, n // 5),
         "strongest induction score": induction(chat, seed),
         "greedy tokens": speed(chat),
@@ -139,6 +140,26 @@ def _right_call(reply: str, step: text.Step) -> bool:
     except agents.CallError:
         return False
     return (name, [str(value) for value in arguments.values()]) == (step.tool, [step.argument])
+
+
+def exact_turns(chat: "Chat", seed: int, n: int) -> dict[str, Measure]:
+    """How often a turn is word for word what it should be, in the formats of other agents and in reading."""
+    shop = make_shop(seed)
+    rng, toolbox = random.Random(f"evaluate {seed}"), Toolbox(open_database(shop))
+    kinds = {
+        "planner": "plans in words",
+        "executor": "executor's turns",
+        "reflect": "reflections",
+        "reading": "reading",
+    }
+
+    def right(kind: str) -> Measure:
+        pairs = [[piece for piece, _ in text.example(rng, shop, toolbox, kind).pieces] for _ in range(n)]
+        replies = chat.complete_many([asked for asked, _ in pairs], max_new_tokens=96)
+        wanted = [reply.removesuffix("<|end|>") for _, reply in pairs]
+        return share([one.strip() == other for one, other in zip(replies, wanted, strict=True)])
+
+    return {f"{name}, exact": right(kind) for kind, name in kinds.items()}
 
 
 def arithmetic(chat: "Chat", seed: int, n: int) -> dict[str, Measure]:

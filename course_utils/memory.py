@@ -29,7 +29,7 @@ TABLE = Path(__file__).with_name("architectures.toml")
 # 3).
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 # Bits per weight of whole GGUF files: Q8_0 is 32 weights of 8 bits and a 16-bit scale; the others are the
-# averages for Llama 2 7B in the table that llama.cpp publishes with its quantise tool.
+# averages for Llama 2 7B in the table that llama.cpp long published with its quantise tool.
 GGUF_BITS = {"q8_0": 8.5, "q6_k": 6.56, "q5_k_m": 5.68, "q4_k_m": 4.84, "q3_k_m": 3.91, "q2_k": 3.35}
 
 INFERENCE = ("inference-fp32", "inference-fp16", "inference-int8", "inference-nf4")

@@ -389,8 +389,8 @@ print(f"where they meet: one dot product of {alone.shape[1]} numbers")
 # ## 6. Ask aloud, find the picture
 #
 # Whisper (Radford et al. 2022, arXiv 2212.04356) does not read sound waves. Its front end turns 30 seconds
-# (here: 5) into a **log-mel spectrogram**: how loud each of 80 bands of pitch is, 100 times a second. An
-# encoder reads that picture of sound, a decoder writes the words one by one.
+# (here: 5) into a **log-mel spectrogram**: how loud each of 80 bands of pitch (128 in the newest models) is,
+# 100 times a second. An encoder reads that picture of sound, a decoder writes the words one by one.
 
 # %% tags=["topic:whisper-transcribe"]
 noise = np.random.default_rng(unit.seed)
@@ -701,9 +701,9 @@ figures.table(rows, caption="When a sense is missing: mean, lowest and highest o
 # | Flamingo (arXiv 2204.14198) | pictures, text | text | cross-attention layers | paper |
 # | LLaVA (arXiv 2304.08485) | picture, text | text | early: picture tokens in the prompt | all |
 # | GPT-4V (system card, 2023) | picture, text | text | not published | behaviour only |
-# | Gemini (arXiv 2312.11805) | all four | text, picture | early, says its report | report |
-# | Qwen2.5-Omni (arXiv 2503.20215) | all four | text, speech | early; a second network speaks | paper, weights |
-# | Chameleon (arXiv 2405.09818) | text, picture | text, picture | early: one vocabulary | paper, weights |
+# | Gemini (arXiv 2312.11805) | all four | text, picture | "multimodal from the beginning" | report |
+# | Qwen2.5-Omni (arXiv 2503.20215) | all four | text, speech | early; a second network speaks | all |
+# | Chameleon (arXiv 2405.09818) | text, picture | text, picture | early: one vocabulary | all (weights: only text) |
 #
 # ("All" means paper, code and weights. "All four" means text, picture, sound, video;
 # the six senses are picture, text, sound, depth, heat and motion.)
@@ -713,8 +713,8 @@ figures.table(rows, caption="When a sense is missing: mean, lowest and highest o
 # %% [markdown] tags=["topic:applications-multimodal"]
 # **What is it used for?** Three fields, and the weakness of this notebook that matters in each:
 #
-# - **Medicine**: BiomedCLIP (arXiv 2303.00915) matches scans with reports. *Left* and *right* lung are a
-#   binding problem (section 5).
+# - **Medicine**: BiomedCLIP (arXiv 2303.00915) matches medical pictures with the captions under them in
+#   papers. *Left* and *right* lung are a binding problem (section 5).
 # - **Driving**: cameras, radar and lidar are fused, and a sensor *will* fail: section 7's missing sense is the
 #   normal case. TransFuser (arXiv 2205.15997) joins camera and lidar with attention.
 # - **Accessibility**: reading the world aloud to someone who cannot see it. A hallucinated step or a missed
@@ -740,12 +740,13 @@ def rows_of(model: nn.Module) -> int:
     return multimodal.picture_side(model) // model.visual.conv1.weight.shape[-1]
 
 
-pair_count = {"prisma-clip": 457_000}.get(clip.name, 34e9)  # the others here saw 2 billion pairs, 34 billion times
+# What the model cards say. LAION's models saw 2 billion pairs, each about 16 times.
+pair_count = {"prisma-clip": 457_000, "laion/CLIP-ViT-L-14-laion2B-s32B-b82K": 32e9}.get(clip.name, 34e9)
 weights = sum(p.numel() for p in clip.model.parameters())
 cost = training_operations(clip.model, pair_count)
 print(f"{clip.name}: {weights / 1e6:.1f} million weights, {pair_count:,.0f} pairs seen, about {cost:.1e} operations")
 print("CLIP ViT-L/14 (arXiv 2103.00020): 428 million weights, 400 million pairs, each seen 32 times: 12,800,000,000")
-print(f"the drawn pairs cost nothing to label; 12.8 billion are {12.8e9 / pair_count:,.0f} times as many")
+print(f"the drawn pairs cost nothing to label; 12.8 billion are {12.8e9 / pair_count:,.1f} times as many")
 
 # %% [markdown]
 # **What to notice.** Drawing pairs made the data problem disappear here, because the world of this shop fits

@@ -502,9 +502,11 @@ print(f"On this machine ({unit.device}) {said}.")
 # %% [markdown]
 # **Verdict: true where it was measured, against attention by hand.** The result is the same to rounding.
 # How much faster depends on the length, and your factor stands above; for short texts there is little to
-# win. The papers report 3 times for GPT-2 with 1,024 tokens and 2.4 times for texts of 1,024 to 4,096
-# tokens, whole training steps on GPUs (arXiv 2205.14135), and about twice that for the second version
-# (arXiv 2307.08691). What holds everywhere is the memory: it grows with $n$ instead of $n^2$. Note the line
+# win. The paper reports, for whole training on GPUs, 3 times for GPT-2 with 1,024 tokens against Hugging
+# Face's code (1.7 times against Megatron-LM's), and 2.4 times for sequences of 1,024 to 4,096 tokens (arXiv
+# 2205.14135). The second version is about twice as fast as the first in attention alone, and up to 1.3
+# times in whole training (arXiv 2307.08691; its abstract is also where the slide's 2-4 stands). What holds
+# everywhere is the memory: it grows with $n$ instead of $n^2$. Note the line
 # in the middle: the same idea in plain Python saves memory too, and it needs a fused kernel to save all of
 # it. (Scratch space inside the kernel is not seen by our count on a CPU.)
 

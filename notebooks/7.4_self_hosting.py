@@ -141,8 +141,9 @@ for model, card in (("llama-2-13b", "rtx4090"), ("mistral-7b", "rtx3060"), ("cod
         print(f"{model:14} {method}: {str(verdict).splitlines()[0]}")
 
 # %% [markdown]
-# The eight experts share the attention layers, so Mixtral is smaller than eight times seven (the paper,
-# arXiv 2401.04088, says 46.7B with 12.9B active). And you pay memory for the 46.7B, but time for the 12.9B.
+# The eight experts share the attention layers, so Mixtral is smaller than eight times seven (its makers
+# announced 46.7B with 12.9B active; the paper, arXiv 2401.04088, rounds to 47B and 13B). And you pay memory
+# for the 46.7B, but time for the 12.9B.
 #
 # How far can a conversation grow? Llama 2 7B keeps the keys of all 32 heads; Mistral 7B shares eight of them
 # (grouped-query attention, arXiv 2305.13245).

@@ -154,8 +154,9 @@ print(f"largest difference, merged and not merged: {(merged - by_hand).abs().max
 # %% [markdown]
 # ### Check the slide: "LoRA reduces trainable parameters 10,000 times"
 #
-# Always? The number comes from one case in the paper: GPT-3 with 175 billion parameters, rank 4, and only
-# two of its matrices adapted (96 layers, 12,288 wide). Let us count that case, and ours.
+# Always? The number comes from one case in the paper: GPT-3 with 175 billion parameters, rank 4, and only two
+# matrices of each layer adapted, those for queries and values (arXiv 2106.09685, section 4.2; 96 layers, 12,288
+# wide). Let us count that case, and ours.
 
 
 # %% tags=["topic:lora-by-hand"]
@@ -173,8 +174,8 @@ figures.table(rows, caption="What LoRA trains, counted from the shapes")
 
 # %% [markdown]
 # **What to notice.** The claim is right for the case it was made for, and far off for the recipe that most
-# people use today, with all linear layers at rank 16. Then a 7B model trains some hundred times fewer
-# parameters. The smaller the model, the smaller the factor: a matrix grows with the square of its width, an
+# people use today, with all linear layers at rank 16. Then a 7B model trains less than 200 times
+# fewer parameters. The smaller the model, the smaller the factor: a matrix grows with the square of its width, an
 # adapter only in proportion to it.
 
 # %% [markdown]
@@ -322,8 +323,9 @@ for model, card in (("llama-2-70b", "rtx4090"), ("llama-65b", "a6000")):
 
 # %% [markdown]
 # **What to notice.** On the T4 that Colab lends for free, QLoRA is the only one of the three that fits. The
-# slide's 70B model does not fit on 24 GB, by any setting: its weights alone are larger than the card. What
-# the paper says, and what our count confirms, is 65B on 48 GB.
+# slide's 70B model does not fit on 24 GB with QLoRA: its 4-bit weights alone are larger than the card. (With 2
+# bits a weight, others did it for 65B: ModuLoRA, arXiv 2309.16119.) What the paper says, and what our count
+# confirms, is 65B on 48 GB.
 
 # %% [markdown]
 # ## 6. Train

@@ -219,3 +219,55 @@ def test_training_never_sees_the_shop_of_the_notebooks(prisma):
     asked = [re.findall(r"order (\d{4})", e.text) for e in itertools.islice(text.mixture(4), 400)]
     share = sum(number in numbers for found in asked for number in found) / sum(map(len, asked))
     assert share < 0.1  # by chance 400 of 9000
+
+
+# ---------------------------------------------------------------- planner and executor, reflections
+
+
+def test_a_plan_in_words_names_every_tool_and_nothing_that_only_tools_know(prisma, toolbox, tasks):
+    for task in tasks[:60]:
+        (_, _), (steps, learn) = text.planner(random.Random(1), toolbox, task).pieces
+        lines = steps.removesuffix("<|end|>").split("\n")
+        assert learn and [line.split()[2] for line in lines] == [step.tool for step in task.steps]
+        told = set(re.findall(r"[0-9]+", task.question)) | {str(i) for i in range(1, 9)}
+        assert set(re.findall(r"[0-9]+", steps)) <= told, steps
+
+
+def test_the_executor_calls_the_right_tool_and_answers_at_the_end(prisma, toolbox, tasks):
+    rng, replies = random.Random(2), set()
+    for task in tasks[:80]:
+        (asked, _), (reply, _) = text.executor(rng, toolbox, task).pieces
+        calls = [f"Action: {step.tool}[{step.argument}]<|end|>" for step in task.steps]
+        assert reply in (*calls, f"Answer: {task.answer}<|end|>") and task.question in asked
+        replies.add(reply.split(":")[0])
+    assert replies == {"Action", "Answer"}
+
+
+def test_a_slip_fails_and_its_reflection_names_what_went_wrong(prisma, toolbox, tasks):
+    rng, kinds = random.Random(3), Counter()
+    for task in tasks[:120]:
+        made = text.slip(rng, toolbox, task)
+        right = [(step.tool, step.argument) for step in task.steps]
+        assert list(made.calls) != right and made.answer != task.answer
+        if "too early" in made.reflection:
+            kinds["early"] += 1
+            assert right[-1][0] in made.reflection and list(made.calls) == right[:-1]
+        elif "I asked for" in made.reflection:
+            kinds["number"] += 1
+            assert made.calls[0][1] != right[0][1] and right[0][1] in made.reflection
+        else:
+            kinds["tool"] += 1
+            assert not toolbox(*made.calls[0]).ok and f"I use {right[0][0]}," in made.reflection
+    assert min(kinds.values()) > 10 and len(kinds) == 3
+
+
+def test_the_next_attempt_reads_the_reflection_and_is_a_whole_trace(prisma, toolbox, tasks):
+    made = text.retry(random.Random(4), toolbox, tasks[0])
+    assert "\nReflection: " in made.pieces[0][0] and not made.pieces[0][1]
+    assert made.pieces[-1][0].endswith(f"Answer: {tasks[0].answer}<|end|>") and made.kind == "retry"
+
+
+def test_the_last_part_of_the_curriculum_has_every_kind():
+    assert set(text.SKILLS) == set(text.SHARES) | {"planner", "executor", "reflect", "retry"}
+    drawn = {one.kind for one in itertools.islice(text.mixture(3, text.SKILLS), 800)}
+    assert drawn == set(text.SKILLS)

@@ -23,6 +23,7 @@ NAME = "prisma-lm"
 PEAK = 3e-3
 BATCH_TOKENS = 4096
 POOL = 400
+TOKENS = 0.042  # the share of the time in which random tokens are copied
 
 # Writes what course_utils.prisma.text writes: turns between markers, tools as `name(argument)` lines.
 CHAT_TEMPLATE = """\
@@ -177,16 +178,16 @@ def step(model: LlamaForCausalLM, optimiser: MuonAdamW, batch: dict, number: int
 
 def lessons(tokenizer: PreTrainedTokenizerFast, seed: int, done: Callable[[], float]) -> Iterator[dict]:
     """The curriculum, by the share of the time that is over: copying tokens, copying words, then everything."""
-    tokens = token_rows(len(tokenizer), seed, lambda: min(1.0, done() / 0.07))
-    mixtures = [
-        batches(tokenizer, seed + i, shares) for i, shares in enumerate((text.DRILLS, text.SHARES, text.HARDER), 1)
-    ]
+    starts = (TOKENS, 0.09, 0.33, 0.6)
+    tokens = token_rows(len(tokenizer), seed, lambda: min(1.0, done() / TOKENS))
+    shares = (text.DRILLS, text.SHARES, text.HARDER, text.SKILLS)
+    mixtures = [batches(tokenizer, seed + i, part) for i, part in enumerate(shares, 1)]
     while True:
-        part = done()
-        yield next(tokens if part < 0.07 else mixtures[(part >= 0.15) + (part >= 0.55)])
+        passed = sum(done() >= start for start in starts)
+        yield next(mixtures[passed - 1] if passed else tokens)
 
 
-def train(minutes: float = 75, device: str = "cpu", resume: bool = False) -> Path:
+def train(minutes: float = 90, device: str = "cpu", resume: bool = False) -> Path:
     """Train for `minutes`; returns the folder of the new model, build/train/prisma-lm/model.
 
     `resume` goes on where the last checkpoint of a killed run stood.

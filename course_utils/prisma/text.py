@@ -7,6 +7,7 @@ conversations of Unit 7.5 are not in here: the base model has never seen them.
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -30,6 +31,9 @@ SYSTEM = {
     "direct": "Answer at once.",
     "steps": "Think step by step.",
     "read": "Read the facts and answer.",
+    "reflect": "The answer was wrong. Say what to do next time.",
+    "planner": "Split the task into steps.",
+    "executor": "Do the last step with one tool, or answer.",
 }
 
 # Ordinary words that the shop's customers use. They are single tokens, and the copy drills cover them.
@@ -322,9 +326,12 @@ def _observe(rng: random.Random, toolbox: Toolbox, step: Step, unreliable: float
     yield True, toolbox(step.tool, step.argument).text
 
 
-def react(rng: random.Random, toolbox: Toolbox, task: Episode, unreliable: float = 0.05) -> Example:
-    """A ReAct trace (arXiv 2210.03629). Observations come from the tools, so they are read, not learned."""
-    pieces = [(prompt("react", task.question), False)]
+def react(rng: random.Random, toolbox: Toolbox, task: Episode, unreliable: float = 0.05, advice: str = "") -> Example:
+    """A ReAct trace (arXiv 2210.03629). Observations come from the tools, so they are read, not learned.
+
+    `advice` is what the model told itself after an earlier failure.
+    """
+    pieces = [(prompt("react", task.question + advice), False)]
     for step in task.steps:
         thought = step.thought
         for fine, seen in _observe(rng, toolbox, step, unreliable):
@@ -371,6 +378,82 @@ def solve(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
 def direct(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
     """The question without tools. The answer cannot be known, so what is learned here is to guess well."""
     return Example("direct", ((prompt("direct", task.question), False), (f"Answer: {task.answer}<|end|>", True)))
+
+
+# ---------------------------------------------------------------- planner and executor, reflections
+
+
+def goal(step: Step) -> str:
+    """A step in a planner's words, before anything is known: "Ask catalogue about the product."."""
+    return f"Ask {step.tool} about {re.sub(r'#E[0-9]+[.]', 'the ', step.planned)}."
+
+
+def planner(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
+    """The planner's turn of plan-and-execute (after arXiv 2305.04091): the steps in words, numbered."""
+    steps = "\n".join(f"{i}. {goal(step)}" for i, step in enumerate(task.steps, 1))
+    return Example("planner", ((prompt("planner", task.question), False), (steps + "<|end|>", True)))
+
+
+def executor_prompt(question: str, done: list[tuple[str, str]], now: str) -> str:
+    """The executor's turn: the question, each goal with what was found, and the goal to work on."""
+    lines = "".join(f"\n{i}. {what} {seen}" for i, (what, seen) in enumerate(done, 1))
+    return prompt("executor", f"{question}{lines}\n{len(done) + 1}. {now}")
+
+
+def executor(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
+    """One of the executor's turns: a tool call for the goal at hand or, when all goals are done, the answer."""
+    at = rng.randint(0, len(task.steps))
+    done = [(goal(step), toolbox(step.tool, step.argument).text) for step in task.steps[:at]]
+    if at == len(task.steps):
+        now, reply = "Answer.", f"Answer: {task.answer}"
+    else:
+        now, reply = goal(task.steps[at]), f"Action: {task.steps[at].tool}[{task.steps[at].argument}]"
+    return Example("executor", ((executor_prompt(task.question, done, now), False), (reply + "<|end|>", True)))
+
+
+@dataclass(frozen=True)
+class Slip:
+    """A failed attempt: its calls, its wrong answer, and the reflection that names what went wrong."""
+
+    calls: tuple[tuple[str, str], ...]
+    answer: str
+    reflection: str
+
+
+def slip(rng: random.Random, toolbox: Toolbox, task: Episode) -> Slip:
+    """An attempt at `task` with one mistake: a wrong tool, a wrong number, or an end that comes too early."""
+    calls = [(step.tool, step.argument) for step in task.steps]
+    kind = rng.choice(("tool", "number", "early"))
+    if kind == "early" and len(calls) > 1:
+        last = toolbox(*calls[-2]).text.split()[-1]
+        return Slip(tuple(calls[:-1]), last, f"I stopped too early. Next time I also use {calls[-1][0]}.")
+    tool, argument = calls[0]
+    if kind == "number" and tool == "orders":
+        at = rng.randrange(4)
+        wrong = argument[:at] + rng.choice([d for d in "123456789" if d != argument[at]]) + argument[at + 1 :]
+        reflection = f"I asked for {wrong}, not for {argument}. Next time I use {argument}."
+        return Slip(((tool, wrong),), "unknown", reflection)
+    other = rng.choice([name for name in SIGNATURES if not toolbox(name, argument).ok])
+    return Slip(((other, argument),), "unknown", f"Next time I use {tool}, not {other}.")
+
+
+def reflect_prompt(question: str, calls: list[tuple[str, str]], answer: str) -> str:
+    """The turn in which the model looks back: the question, "tool[argument]: result" lines, the wrong answer."""
+    return prompt("reflect", "\n".join((question, *(f"{call}: {seen}" for call, seen in calls), f"Answer: {answer}")))
+
+
+def reflect(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
+    """A reflection after a failure (Reflexion, arXiv 2303.11366)."""
+    made = slip(rng, toolbox, task)
+    calls = [(f"{name}[{argument}]", toolbox(name, argument).text) for name, argument in made.calls]
+    head = reflect_prompt(task.question, calls, made.answer)
+    return Example("reflect", ((head, False), (f"Reflection: {made.reflection}<|end|>", True)))
+
+
+def retry(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
+    """The next attempt: a ReAct trace with the reflection under the question."""
+    advice = f"\nReflection: {slip(rng, toolbox, task).reflection}"
+    return Example("retry", react(rng, toolbox, task, advice=advice).pieces)
 
 
 # ---------------------------------------------------------------- arithmetic, reading, prose and copying
@@ -511,16 +594,24 @@ SHARES = {
 }
 # Second half: tool use is learned by then, arithmetic and reading are what is left.
 HARDER = SHARES | {"react": 0.22, "function": 0.20, "worked": 0.18, "facts": 0.12, "reading": 0.12, "copying": 0.02}
-# Before both: copying, which everything else builds on.
+# Last part: what agents of other kinds need. Shares of what is known by then are lower.
+SKILLS = HARDER | {
+    "react": 0.16, "function": 0.12, "worked": 0.15, "reading": 0.15, "recall": 0.06,
+    "planner": 0.04, "executor": 0.07, "reflect": 0.06, "retry": 0.05,
+}  # fmt: skip
+# Before all: copying, which everything else builds on.
 DRILLS = {"copying": 0.35, "recall": 0.35, "reading": 0.2, "facts": 0.1}
 
-_ON_EPISODES = {"react": react, "function": function_calls, "plan": plan, "solve": solve, "direct": direct}
+_ON_EPISODES = {
+    "react": react, "function": function_calls, "plan": plan, "solve": solve, "direct": direct,
+    "planner": planner, "executor": executor, "reflect": reflect, "retry": retry,
+}  # fmt: skip
 _ALONE = {"worked": worked, "unworked": unworked, "facts": number_facts, "copying": copying, "recall": recall}
 _ON_SHOP = {"reading": reading, "prose": prose}
 
 
 def example(rng: random.Random, shop: Shop, toolbox: Toolbox, kind: str) -> Example:
-    """One training example of `kind`, a key of SHARES."""
+    """One training example of `kind`, a key of SHARES or of SKILLS."""
     if kind in _ALONE:
         return _ALONE[kind](rng)
     if kind in _ON_SHOP:

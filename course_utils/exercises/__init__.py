@@ -1,0 +1,14 @@
+"""Exercises and quizzes: `check`, `hint`, `solution` and `quiz`, for the cells of a notebook.
+
+    attention = check("7.3.attention", attention)   # the student's function if it passes, else the course's own
+    hint("7.3.attention")                           # the next step, each time
+    solution("7.3.attention")                       # the course's own code
+    quiz("7.1.fusion"), quiz("7.1.fusion", "b")     # the question; an answer, with its explanation
+
+A unit has two files here: unit_7_1.py holds what is asked (stubs, hints, quizzes) and needs no torch, so that
+`course progress` is quick; solutions_7_1.py holds the solutions and the tests that diagnose.
+"""
+
+from course_utils.exercises.actions import check, hint, quiz, solution
+
+__all__ = ["check", "hint", "quiz", "solution"]

@@ -1,0 +1,177 @@
+"""What diagnosing tests are made of: a student's function, run with care, and results compared in words."""
+
+import copy
+import inspect
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from course_utils.exercises.registry import Exercise
+
+TOLERANCE = 1e-5
+SHOWN = 12  # numbers that a message shows; of longer tensors it tells the shape
+
+
+class Wrong(Exception):
+    """A diagnosis in words for the student. `__cause__` is the exception of their code, if there was one."""
+
+
+class NotAttempted(Exception):
+    """The function still raises NotImplementedError, as the stub does."""
+
+
+def examine(exercise: Exercise, function: Any) -> None:
+    """Run the diagnosing test of `exercise` on a student's `function`.
+
+    Raises NotAttempted or Wrong, and nothing else that `function` could cause.
+    """
+    if not callable(function):
+        raise Wrong(f"`{exercise.stub.__name__}` should be a function. What came is {_a(function)}.")
+    try:
+        exercise.examine(Attempt(function, exercise.stub))
+    except (NotAttempted, Wrong):
+        raise
+    except Exception as error:  # a result so odd that comparing it fails
+        raise Wrong(f"What your function returns can't be examined ({_brief(error)}).") from error
+
+
+class Attempt:
+    """A student's function as diagnosing tests call it: on copies, and what it raises becomes Wrong."""
+
+    def __init__(self, function: Callable, stub: Callable) -> None:
+        self.function, self.signature = function, inspect.signature(stub)
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Its result. Raises Wrong if it fails or changes an input, NotAttempted if it is still a stub."""
+        copies = copy.deepcopy(inputs)
+        try:
+            result = self.function(*copies)
+        except Wrong:
+            raise
+        except (Exception, SystemExit) as error:
+            # Some functions of torch raise NotImplementedError too, but never without a message.
+            if isinstance(error, NotImplementedError) and not error.args:
+                raise NotAttempted from None
+            raise Wrong(self._failure(error, inputs)) from error
+        for name, before, after in zip(self.signature.parameters, inputs, copies, strict=False):
+            if not same(before, after):
+                raise Wrong(
+                    f"Your function changes its input `{name}`, which the notebook still needs. Make something "
+                    "new instead: `x = x * 2`, not `x *= 2`; and no `append`, `remove` or `sort` on an input."
+                )
+        return result
+
+    def compare(self, inputs: tuple, wanted: Any, mistakes: Mapping[str, Any] | None = None) -> Any:
+        """The result for `inputs`, if it is `wanted`. `mistakes` maps a diagnosis to the result it explains.
+
+        Raises Wrong with the first diagnosis that fits, otherwise with the inputs, what was wanted and what came.
+        """
+        came = self(*inputs)
+        if near(came, wanted):
+            return came
+        for words, result in (mistakes or {}).items():
+            if near(came, result):
+                raise Wrong(words)
+        raise Wrong(kind_fault(came, wanted) or self._difference(inputs, came, wanted))
+
+    def _failure(self, error: BaseException, inputs: tuple) -> str:
+        """What was raised, where in the student's code, and on which inputs."""
+        frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is our own call
+        if not frames and isinstance(error, TypeError):
+            wanted = ", ".join(list(self.signature.parameters)[: len(inputs)])
+            return f"Your function can't be called with ({wanted}): {error}. Keep the first line of the stub."
+        theirs = [frame for frame in frames if frame.filename == frames[0].filename]
+        lines = [f"Your function stopped with {_brief(error)}"]
+        if theirs:
+            lines.append(f"    line {theirs[-1].lineno}: {theirs[-1].line or ''}".rstrip(": "))
+        return "\n".join([*lines, "It was called with", *self._shown(inputs)])
+
+    def _difference(self, inputs: tuple, came: Any, wanted: Any) -> str:
+        """Inputs, what was wanted and what came."""
+        lines = ["The result is not right yet. For", *self._shown(inputs)]
+        if isinstance(wanted, Tensor) and wanted.numel() > SHOWN:
+            apart = ~torch.isclose(_plain(came), _plain(wanted), atol=TOLERANCE, rtol=0)
+            place = tuple(apart.nonzero()[0].tolist())
+            lines.append(f"{int(apart.sum())} of {wanted.numel()} numbers differ, the first at {list(place)}:")
+            came, wanted = came[place], wanted[place]
+        return "\n".join([*lines, f"    wanted: {show(wanted)}", f"    yours:  {show(came)}"])
+
+    def _shown(self, inputs: tuple) -> list[str]:
+        pairs = zip(self.signature.parameters, inputs, strict=False)
+        return [f"    {name} = {show(value)}" for name, value in pairs]
+
+
+def near(came: Any, wanted: Any) -> bool:
+    """Whether a result is `wanted`, up to rounding: of the same kind, and a tensor of the same shape."""
+    if isinstance(wanted, Tensor):
+        if not isinstance(came, Tensor) or came.shape != wanted.shape:
+            return False
+        return torch.allclose(_plain(came), _plain(wanted), atol=TOLERANCE, rtol=0)
+    if isinstance(wanted, float):
+        return _is_number(came) and abs(came - wanted) <= TOLERANCE
+    return type(came) is type(wanted) and came == wanted
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().double()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def same(before: Any, after: Any) -> bool:
+    """Whether two inputs are equal, with tensors and missing parts inside lists."""
+    if isinstance(before, Tensor):
+        return isinstance(after, Tensor) and torch.equal(before, after)
+    if isinstance(before, list | tuple):
+        alike = isinstance(after, list | tuple) and len(before) == len(after)
+        return alike and all(map(same, before, after))
+    return before is after or before == after
+
+
+def kind_fault(came: Any, wanted: Any) -> str:
+    """What is wrong with the kind of a result: nothing came, another type or shape, nan. Empty if nothing is."""
+    if came is None:
+        return "Your function returns nothing (None). Is the `return` missing?"
+    if isinstance(wanted, float):
+        return "" if _is_number(came) else f"Your function returns {_a(came)}. A plain number is wanted."
+    if not isinstance(came, Tensor):
+        wish = f"A torch.Tensor of shape {tuple(wanted.shape)} is wanted."
+        why = " `.item()` and `float()` would also cut the gradient." if _is_number(came) else ""
+        why = " Stay with torch's own functions." if type(came).__module__ == "numpy" else why
+        return f"Your function returns {_a(came)}. {wish}{why}"
+    if came.shape != wanted.shape:
+        return f"Your result has the shape {tuple(came.shape)}. It should be {tuple(wanted.shape)}."
+    return "Your result holds nan: somewhere 0/0, or a softmax over nothing." if _plain(came).isnan().any() else ""
+
+
+def show(value: Any) -> str:
+    """A value as a message shows it: short tensors as numbers, long ones as a shape, functions by name."""
+    if isinstance(value, Tensor):
+        short = value.numel() <= SHOWN
+        return str(_rounded(value.tolist())) if short else f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(show, value)) + "]"
+    return getattr(value, "__name__", None) or repr(_rounded(value))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _a(value: Any) -> str:
+    """A value's type in words a student knows."""
+    known = {"ndarray": "a NumPy array", "NoneType": "None", "Tensor": "a torch.Tensor", "int": "an int"}
+    return known.get(type(value).__name__, f"a {type(value).__name__}")
+
+
+def _brief(error: BaseException) -> str:
+    """Type and first line of an exception."""
+    text = str(error).strip().split("\n")[0][:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

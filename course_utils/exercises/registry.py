@@ -1,0 +1,117 @@
+"""Which exercises and quizzes there are: whatever the files unit_*.py beside this one list."""
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+PACKAGE = "course_utils.exercises"
+DIFFICULTIES = ("easy", "medium", "hard")
+
+
+def unit_of(name: str) -> str:
+    """The unit of an exercise or a quiz: "7.1" for "7.1.fusion"."""
+    return name.rpartition(".")[0]
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """An exercise. The last part of `name` is the function's name, also in the unit's file of solutions.
+
+    `stub` is what the student's cell holds, word for word. `hints` lead from the idea almost to the code,
+    `notice` is said on success, `also` names functions that the solution needs and that are shown with it.
+    """
+
+    name: str
+    title: str
+    difficulty: str
+    minutes: int
+    stub: Callable
+    hints: tuple[str, ...]
+    notice: str
+    also: tuple[str, ...] = ()
+
+    @property
+    def stub_source(self) -> str:
+        """The text of the stub cell."""
+        return inspect.getsource(self.stub)
+
+    @property
+    def reference(self) -> Callable:
+        """The course's own solution."""
+        return getattr(self._solutions(), self.stub.__name__)
+
+    @property
+    def reference_source(self) -> str:
+        """What `solution` shows: the reference, after the functions that it calls."""
+        names = [*self.also, self.stub.__name__]
+        return "\n\n".join(inspect.getsource(getattr(self._solutions(), name)) for name in names)
+
+    @property
+    def examine(self) -> Callable[[Any], None]:
+        """The diagnosing test: takes a `diagnosis.Attempt` and raises `diagnosis.Wrong`."""
+        return getattr(self._solutions(), f"examine_{self.stub.__name__}")
+
+    def _solutions(self) -> ModuleType:
+        """Imported when needed, because it brings torch."""
+        return importlib.import_module(f"{PACKAGE}.solutions_{unit_of(self.name).replace('.', '_')}")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of a quiz, and what is said to whoever chooses it."""
+
+    text: str
+    explanation: str
+    right: bool = False
+
+
+@dataclass(frozen=True)
+class Quiz:
+    """A question with answers, one of which is right."""
+
+    name: str
+    question: str
+    answers: tuple[Answer, ...]
+
+    @property
+    def letters(self) -> dict[str, Answer]:
+        """The answers by letter, a, b, c ..."""
+        return dict(zip("abcdefgh", self.answers, strict=False))
+
+
+@functools.cache
+def _units() -> tuple[ModuleType, ...]:
+    names = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    return tuple(importlib.import_module(f"{PACKAGE}.{name}") for name in names if name.startswith("unit_"))
+
+
+def exercises() -> dict[str, Exercise]:
+    """Every exercise by name, in the order of the course."""
+    return {one.name: one for unit in _units() for one in unit.EXERCISES}
+
+
+def quizzes() -> dict[str, Quiz]:
+    """Every quiz by name, in the order of the course."""
+    return {one.name: one for unit in _units() for one in unit.QUIZZES}
+
+
+def exercise(name: str) -> Exercise:
+    """The exercise `name`; ValueError with the known ones for another name."""
+    return _find("exercise", name, exercises())
+
+
+def quiz(name: str) -> Quiz:
+    """The quiz `name`; ValueError with the known ones for another name."""
+    return _find("quiz", name, quizzes())
+
+
+def _find(kind: str, name: str, known: dict[str, Any]) -> Any:
+    if name not in known:
+        raise ValueError(f"There is no {kind} {name!r}. There are {', '.join(known)}.")
+    return known[name]
