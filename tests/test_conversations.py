@@ -9,7 +9,7 @@ import pytest
 
 from course_utils.prisma import conversations as C
 from course_utils.prisma.shop import make_shop, open_database
-from course_utils.prisma.text import mixture
+from course_utils.prisma.text import SKILLS, mixture
 from course_utils.prisma.tools import Toolbox
 
 
@@ -50,6 +50,7 @@ def test_nothing_leaks_from_training_into_the_test(parts):
         train, held = parts["train"], parts[split]
         assert not {c.number for c in train} & {c.number for c in held}
         assert not {c.message for c in train} & {c.message for c in held}
+        assert not {c.required["name"] for c in train} & {c.required["name"] for c in held}
     assert len({c.number for part in parts.values() for c in part}) == 2000
 
 
@@ -63,8 +64,8 @@ def test_pairs_of_sentences_belong_to_one_split():
 
 def test_the_base_model_never_saw_the_house_style():
     """The mixture that prisma-lm learns from has neither the sign-off nor a sentence of feeling."""
-    stream = mixture(11)
-    seen = " ".join(next(stream).text for _ in range(3000))
+    stream, last = mixture(11), mixture(11, SKILLS)
+    seen = " ".join(next(source).text for source in (stream, last) for _ in range(2000))
     assert C.SIGN_OFF not in seen and C.SYSTEM not in seen
     assert not any(intent.feeling in seen for intent in C.INTENTS.values())
 

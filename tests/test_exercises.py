@@ -208,6 +208,11 @@ def in_place_loss(image, text, scale):
     return both_ways(image @ text.T)
 
 
+def softmax_twice(image, text, scale):
+    logits, truth = scale * image @ text.T, truth_of(image)
+    return (F.cross_entropy(logits.softmax(1), truth) + F.cross_entropy(logits.T.softmax(1), truth)) / 2
+
+
 def filled(names, templates, encode_texts) -> Tensor:
     return torch.stack([encode_texts([t.format(name) for name in names]) for t in templates])
 
@@ -298,7 +303,8 @@ PLANTED = {
         (lambda i, t, s: both_ways(i @ t.T), "does not use `scale`"),
         (lambda i, t, s: both_ways(i @ t.T / s), "divide by `scale`"),
         (lambda i, t, s: both_ways(i @ t.T * s.exp()), "exponential of `scale`"),
-        (lambda i, t, s: both_ways((s * i @ t.T).softmax(-1)), "wanted: 0.9"),
+        (lambda i, t, s: both_ways((s * i @ t.T).softmax(-1)), "softmax before the cross-entropy"),
+        (softmax_twice, "probabilities to the cross-entropy"),
         (lambda i, t, s: -both_ways(s * i @ t.T), "wrong sign"),
         (lambda i, t, s: len(i) * both_ways(s * i @ t.T), "sum over all pairs"),
         (lambda i, t, s: -s * (i * t).sum(1).mean(), "only pulls true pairs together"),
@@ -419,7 +425,7 @@ SABOTEURS = [
     (lambda *_: np.zeros(3), "returns a NumPy array."),
     (lambda *_: "0.5", "returns a str"),
     (lambda *_: torch.empty(2, device="meta").tolist(), "Cannot copy out of meta tensor"),
-    (lambda *_: Odd(), "returns a Odd"),
+    (lambda *_: Odd(), "returns an Odd"),
     (lambda: 1, "takes 0 positional arguments"),
     (None, "should be a function. What came is None."),
     (3.0, "should be a function. What came is a float."),

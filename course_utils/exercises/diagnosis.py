@@ -167,8 +167,9 @@ def _rounded(value: Any) -> Any:
 
 def _a(value: Any) -> str:
     """A value's type in words a student knows."""
-    known = {"ndarray": "a NumPy array", "NoneType": "None", "Tensor": "a torch.Tensor", "int": "an int"}
-    return known.get(type(value).__name__, f"a {type(value).__name__}")
+    name = type(value).__name__
+    known = {"ndarray": "a NumPy array", "NoneType": "None", "Tensor": "a torch.Tensor"}
+    return known.get(name, f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}")
 
 
 def _brief(error: BaseException) -> str:

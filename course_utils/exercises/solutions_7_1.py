@@ -37,7 +37,10 @@ def encode_texts(texts: list[str]) -> Tensor:
 def examine_zero_shot(yours: Attempt) -> None:
     """Random pictures and classes: each mistake gives some picture another class."""
     images = F.normalize(torch.randn(60, 8, generator=torch.Generator().manual_seed(1)), dim=-1)
-    names, templates = ["red cube", "blue cube", "white star", "toy"], ["{}", "a photo of a {}", "my small {}"]
+    names, templates = (
+        ["red cube", "blue cube", "white star", "toy"],
+        ["a photo of a {}", "one {} on a shelf", "my small {}"],
+    )
     inputs = (images, names, templates, encode_texts)
     came = yours.compare(inputs, zero_shot(*inputs), zero_shot_mistakes(images, names, templates))
     if came.is_floating_point():
@@ -106,7 +109,8 @@ def loss_mistakes(image: Tensor, text: Tensor, scale: Tensor) -> dict[str, Tenso
     """What known mistakes give."""
     alike, truth = image @ text.T, torch.arange(len(image))
     logits, right = scale * alike, contrastive_loss(image, text, scale)
-    chances = F.cross_entropy(logits.softmax(1), truth) + F.cross_entropy(logits.T.softmax(1), truth)
+    rows = F.cross_entropy(logits.softmax(1), truth)
+    again = [rows + F.cross_entropy(chances, truth) for chances in (logits.T.softmax(1), logits.softmax(1).T)]
     return {
         "Your loss looks only from the image to the text. CLIP's is the mean of both directions.": (
             F.cross_entropy(logits, truth)
@@ -123,7 +127,8 @@ def loss_mistakes(image: Tensor, text: Tensor, scale: Tensor) -> dict[str, Tenso
         ),
         "You take the exponential of `scale`. That has been done: `scale` is what the similarities are "
         "multiplied by.": contrastive_loss(image, text, scale.exp()),
-        "You give probabilities to the cross-entropy. It takes logits, and applies the softmax itself.": chances / 2,
+        "You give probabilities to the cross-entropy. It takes logits, and applies the softmax itself.": again[0] / 2,
+        "You apply softmax before the cross-entropy, which applies it again. Give it the logits.": again[1] / 2,
         "Your loss is the sum over all pairs. CLIP takes the mean.": len(image) * right,
         "Your loss has the wrong sign: it would grow as the pairs get better.": -right,
         "Your loss only pulls true pairs together. Each also has to beat the wrong pairs of the batch: that is "

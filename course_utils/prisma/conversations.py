@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from course_utils.prisma.shop import COLOURS, SHAPES, SIZES, Order, make_shop, open_database
+from course_utils.prisma.shop import COLOURS, NAMES, SHAPES, SIZES, Order, make_shop, open_database
 from course_utils.prisma.tools import Toolbox
 from course_utils.settings import DATA, SEED
 
@@ -24,6 +24,8 @@ SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 # A message has two sentences of the customer's. Training has seen every sentence, but none of the pairs of
 # validation and test, and none of their orders: sentences i and j belong to the split at (i + j) mod 5.
 SPLIT_PAIRS = ("train", "train", "train", "validation", "test")
+# And nobody who writes in training writes in validation or test: names belong to splits in turn.
+SPLIT_NAMES = ("train", "train", "train", "train", "validation", "test")
 ORDERS_PER_SHOP = 100  # then a new shop opens, with other prices and policies
 
 
@@ -333,9 +335,9 @@ def make_conversations(n: int = 2000, seed: int = SEED) -> list[Conversation]:
     room["train"] += n - sum(room.values())
     left = {(split, kind): -(-room[split] // len(INTENTS)) for split in room for kind in INTENTS}
     for order, toolbox in _orders(rng):
-        split = rng.choice([split for split in room if room[split]])
+        split = SPLIT_NAMES[NAMES.index(order.customer) % len(SPLIT_NAMES)]
         fitting = [k for k, v in INTENTS.items() if left[split, k] and _reply(v, order)]
-        if order.number in used or not fitting:
+        if order.number in used or not fitting or not room[split]:
             continue
         kind = rng.choice(fitting)
         made.append(conversation(rng, order, toolbox, kind, split))
