@@ -31,6 +31,7 @@ from course_utils.settings import BUILD, NOTEBOOKS, cache_dir, writable
 SECONDS_PER_NOTEBOOK = 900
 SAMPLE_EVERY = 0.1  # seconds between two looks at the memory
 MARK = "COURSE_RUN_MARK"  # in the environment of a kernel, so that its descendants can be recognised
+LAB = "_lab_"  # in the name of a notebook that is not part of the core
 
 _log = logging.getLogger("course_utils.runner")
 _log.addHandler(logging.NullHandler())
@@ -61,13 +62,14 @@ class Result:
 
 
 def resolve(units: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
-    """The notebooks meant by `units` ("7.1", a notebook's name, or a path); all of `folder` for none.
+    """The notebooks meant by `units` ("7.1", a notebook's name, or a path); all but the labs for none.
 
-    An .ipynb is preferred over the text source of the same name. Raises ValueError for an unknown unit.
+    Labs run when they are asked for: "7.1_lab" means all labs of a unit, "labs" all there are. An .ipynb is
+    preferred over the text source of the same name. Raises ValueError for an unknown unit.
     """
     known = {path.stem: path for suffix in (".py", ".ipynb") for path in sorted(folder.glob(f"*{suffix}"))}
     if not units:
-        return [known[name] for name in sorted(known)]
+        return [known[name] for name in sorted(known) if LAB not in name]
     found: list[Path] = []
     for unit in units:
         path = Path(unit)
@@ -75,11 +77,18 @@ def resolve(units: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
             found.append(path.resolve())
             continue
         plain = unit.removesuffix(".ipynb").removesuffix(".py")
-        names = [name for name in sorted(known) if name == plain or name.startswith(f"{plain}_")]
+        names = [name for name in sorted(known) if _meant(plain, name)]
         if not names:
             raise ValueError(f"no notebook for {unit!r}; there are: {', '.join(sorted(known)) or 'none yet'}")
         found += [known[name] for name in names]
     return list(dict.fromkeys(found))
+
+
+def _meant(plain: str, name: str) -> bool:
+    """Whether `plain` ("7.1", "7.1_lab", "labs" or a whole name) means the notebook `name`."""
+    if plain == "labs":
+        return LAB in name
+    return name == plain or (name.startswith(f"{plain}_") and (LAB in name) == (LAB in f"{plain}_"))
 
 
 def read(path: Path) -> Any:

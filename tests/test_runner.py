@@ -159,6 +159,11 @@ def test_units_are_found_by_number_name_and_path(tmp_path: Path) -> None:
     assert runner.resolve(["7.2_two.ipynb"], tmp_path) == [two]
     assert runner.resolve([str(two)], tmp_path) == [two.resolve()]
     assert runner.resolve([], tmp_path) == [one, two, tmp_path / "7.3_three.py"]
+    (lab := tmp_path / "7.1_lab_four.py").touch()
+    assert runner.resolve([], tmp_path) == [one, two, tmp_path / "7.3_three.py"]
+    assert runner.resolve(["7.1"], tmp_path) == [one]
+    assert runner.resolve(["7.1_lab"], tmp_path) == runner.resolve(["labs"], tmp_path) == [lab]
+    assert runner.resolve(["7.1_lab_four"], tmp_path) == [lab]
     with pytest.raises(ValueError, match="no notebook for '8.8'; there are: 7.1_one"):
         runner.resolve(["8.8"], tmp_path)
 
