@@ -164,7 +164,7 @@ def test_units_are_found_by_number_name_and_path(tmp_path: Path) -> None:
     assert runner.resolve(["7.1"], tmp_path) == [one]
     assert runner.resolve(["7.1_lab"], tmp_path) == runner.resolve(["labs"], tmp_path) == [lab]
     assert runner.resolve(["7.1_lab_four"], tmp_path) == [lab]
-    with pytest.raises(ValueError, match="no notebook for '8.8'; there are: 7.1_one"):
+    with pytest.raises(ValueError, match="no notebook for '8.8'; there are: 7.1_lab_four, 7.1_one"):
         runner.resolve(["8.8"], tmp_path)
 
 
