@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Units = Annotated[list[str] | None, typer.Argument(help="Units or notebooks: 7.1, 7.1_lab, labs ... The five units if left out.")]
+Units = Annotated[list[str] | None, typer.Argument(help="7.1, 7.1_lab, labs, a notebook; all units if left out.")]
 
 
 @contextlib.contextmanager

@@ -188,3 +188,25 @@ def sft_trainer(
         )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+# ---------------------------------------------------------------- serving (transformers)
+
+
+def serve(model: str, host: str, port: int, nf4: bool, batching: bool) -> None:
+    """`transformers serve` in this process, until it is stopped. Block and batch sizes count with `batching` only.
+
+    Left alone, continuous batching takes most of the free memory for its cache (six tenths on a CPU).
+    """
+    from transformers.cli.serve import Serve
+
+    Serve(
+        force_model=model,
+        host=host,
+        port=port,
+        quantization="bnb-4bit" if nf4 else None,
+        continuous_batching=batching,
+        cb_block_size=32,
+        cb_num_blocks=256,
+        cb_max_batch_tokens=256,
+    )

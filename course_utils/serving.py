@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from course_utils import compat
 from course_utils.settings import ROOT
 
 if TYPE_CHECKING:
@@ -167,7 +168,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked, key = parser.parse_args(arguments), os.environ[KEY]
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
-    from transformers.cli import serve
     from transformers.cli.serving import server as factory
 
     build = factory.build_server
@@ -178,10 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return app
 
     factory.build_server = build_behind_gate
-    # Left alone, continuous batching takes most of the free memory for its cache (six tenths on a CPU).
-    cache = {"cb_block_size": 32, "cb_num_blocks": 256, "cb_max_batch_tokens": 256} if asked.batching else {}
-    place = {"host": LOOPBACK, "port": asked.port, "quantization": "bnb-4bit" if asked.nf4 else None}
-    serve.Serve(asked.model, continuous_batching=asked.batching, **place, **cache)
+    compat.serve(asked.model, LOOPBACK, asked.port, asked.nf4, asked.batching)
 
 
 def _print(line: str) -> None:
