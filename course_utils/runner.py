@@ -134,7 +134,7 @@ def kernel_environment(folder: Path, tier: str, mark: str) -> dict[str, str]:
         (folder / place).mkdir(parents=True, exist_ok=True)
         environment[name] = str(folder / place)
     environment |= {"TEMP": environment["TMPDIR"], "TMP": environment["TMPDIR"], MARK: mark}
-    environment |= {"COURSE_TIER": tier, "COURSE_QUIET": "1", "TQDM_DISABLE": "1"}
+    environment |= {"COURSE_TIER": tier, "COURSE_QUIET": "1", "COURSE_PROGRESS": "off", "TQDM_DISABLE": "1"}
     for name in ("COURSE_OFFLINE", "MPLBACKEND"):  # a backend that is set keeps figures out of notebooks
         environment.pop(name, None)
     if tier == "bundled":

@@ -39,6 +39,19 @@ UNITS = {
 }
 
 
+def overview() -> list[dict]:
+    """One row a unit: the models that it would use on this machine, what they download, how long it runs."""
+    hardware, rows = detect(), []
+    for name, plan in UNITS.items():
+        choices = _choose_all(plan.roles, hardware, None)
+        models = ", ".join(f"{choice.model.id.split('/')[-1]} ({choice.tier})" for choice in choices.values())
+        row = {"unit": name, "title": plan.title, "models on this machine": models}
+        rows.append(
+            row | {"download (GB)": round(_download_gb(choices), 1), "minutes to run": _plan_minutes(name, choices)}
+        )
+    return rows
+
+
 @dataclass
 class Unit:
     """What a notebook needs: the machine, the chosen models, a scratch folder, the seed."""
@@ -189,9 +202,12 @@ def _download(choices: dict[str, Choice]) -> str:
     return f"{_download_gb(choices):.1f} GB when first used: {parts}" if parts else "nothing"
 
 
+def _plan_minutes(name: str, choices: dict[str, Choice]) -> int:
+    return UNITS[name].minutes[max((c.tier for c in choices.values()), key=tiers.TIERS.index)]
+
+
 def _minutes(unit: Unit) -> str:
-    top = max((c.tier for c in unit.choices.values()), key=tiers.TIERS.index)
-    minutes = UNITS[unit.name].minutes[top]
+    minutes = _plan_minutes(unit.name, unit.choices)
     text = "about a minute" if minutes == 1 else f"about {minutes} minutes"
     wait = _download_gb(unit.choices) * 1000 / MEGABYTES_PER_SECOND / 60
     return f"{text}, and {max(1, round(wait))} to download at {MEGABYTES_PER_SECOND} MB/s" if wait else text

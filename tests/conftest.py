@@ -7,6 +7,7 @@ import sys
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "COURSE_QUIET": "1",
+    "COURSE_PROGRESS": "off",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "Agg",

@@ -44,7 +44,7 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         times.append(time.monotonic() - start)
     assert done.returncode == 0
-    names = ("doctor", "run", "lab", "vram", "models", "evaluate", "train", "notebooks", "links")
+    names = ("doctor", "run", "lab", "vram", "models", "evaluate", "train", "progress", "notebooks", "links")
     assert all(f"  {name} " in done.stdout for name in names)
     assert min(times) < 0.3  # measured 0.17 on a quiet machine; others may be at work beside us
     code = "import sys, course_utils.cli as c; print({'torch', 'rich.table', 'numpy'} & set(sys.modules))"
@@ -53,7 +53,7 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
 
 
 def test_every_command_has_help() -> None:
-    for name in ("doctor", "run", "lab", "vram", "models", "evaluate", "train", "notebooks", "links"):
+    for name in ("doctor", "run", "lab", "vram", "models", "evaluate", "train", "progress", "notebooks", "links"):
         result = course(name, "--help")
         assert result.exit_code == 0 and name in result.output
 

@@ -23,6 +23,7 @@ NAME = "prisma-lm"
 PEAK = 3e-3
 BATCH_TOKENS = 4096
 POOL = 400
+ROUND = 16  # rows are padded to a multiple: the CPU's kernels are compiled, and kept, for each length
 TOKENS = 0.042  # the share of the time in which random tokens are copied
 
 # Writes what course_utils.prisma.text writes: turns between markers, tools as `name(argument)` lines.
@@ -116,9 +117,14 @@ def encode(tokenizer: PreTrainedTokenizerFast, example: text.Example) -> tuple[l
     return ids, labels
 
 
+def padded(length: int) -> int:
+    """`length` rounded up to a multiple of ROUND."""
+    return -(-length // ROUND) * ROUND
+
+
 def collate(rows: list[tuple[list[int], list[int]]], pad: int) -> dict[str, torch.Tensor]:
     """Right-padded `input_ids`, `labels`, `attention_mask`, each (rows, longest)."""
-    longest = max(len(ids) for ids, _ in rows)
+    longest = padded(max(len(ids) for ids, _ in rows))
     ids = torch.tensor([r + [pad] * (longest - len(r)) for r, _ in rows])
     labels = torch.tensor([r + [-100] * (longest - len(r)) for _, r in rows])
     return {"input_ids": ids, "labels": labels, "attention_mask": (ids != pad).long()}
@@ -131,7 +137,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int, shares: dict[str, flo
         rows = sorted((encode(tokenizer, e) for e in itertools.islice(examples, POOL)), key=lambda r: len(r[0]))
         cut, made = [], []
         for row in rows:
-            if cut and (len(cut) + 1) * len(row[0]) > BATCH_TOKENS:
+            if cut and (len(cut) + 1) * padded(len(row[0])) > BATCH_TOKENS:
                 made.append(cut)
                 cut = []
             cut.append(row)
