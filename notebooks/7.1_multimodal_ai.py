@@ -52,6 +52,7 @@ unit = open_unit("7.1")
 # %%
 import random
 import textwrap
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -61,6 +62,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_utils import figures, multimodal
+from course_utils.exercises import check, quiz
 from course_utils.prisma import pictures, speech
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES
 from course_utils.prisma.training import share
@@ -158,7 +160,7 @@ figures.show(
 # sentence of patches. Attention is not spread evenly: some patches are looked at far more than the average
 # of 1, and which ones changes from layer to layer.
 #
-# **Exercise.** Draw a second toy (`pictures.scene_of` takes several pairs and a `relation`) and look at the
+# **Try it.** Draw a second toy (`pictures.scene_of` takes several pairs and a `relation`) and look at the
 # maps again. Does the model look at both?
 
 # %% [markdown]
@@ -236,8 +238,45 @@ print("colour right:", share([a for a, _ in parts]), "| shape right:", share([b 
 # 1.3 points from "a photo of a" and 3.5 more from 80 templates on ImageNet (arXiv 2103.00020, section 3.1.4).
 # The odd sentence tests what happens outside the training captions; words that `prisma-clip` does not know
 # become one token, `[unk]`, which training taught it to overlook.
+
+# %%
+quiz("7.1.new_classes")
+
+# %% [markdown]
+# ### Exercise: A classifier made of sentences (easy, about 10 minutes)
 #
-# **Exercise.** Leave the article out of the class names. Who suffers, the bare name or the mean?
+# Write it yourself, for any classes: here the eight colours alone, and the eight shapes alone. Fill in the stub
+# and run both cells. `hint("7.1.zero_shot")` helps. Until your function passes, the notebook goes on with the
+# course's own.
+
+
+# %%
+def zero_shot(
+    images: Tensor, names: Sequence[str], templates: Sequence[str], encode_texts: Callable[[list[str]], Tensor]
+) -> Tensor:
+    """The class of each picture, as numbers (n,) that count along `names`.
+
+    `images` are unit vectors (n, d). Each template, such as "a photo of {}", is filled with each class name.
+    `encode_texts` turns a list of k texts into unit vectors (k, d). A class is the mean of its texts'
+    vectors, brought back to length 1; a picture belongs to the class whose vector is nearest.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+zero_shot = check("7.1.zero_shot", zero_shot)
+
+toys = tests["pairs never in training"]
+for part, names in (("colour", COLOURS), ("shape", SHAPES)):
+    classes = zero_shot(
+        vectors["pairs never in training"], names, ("something {}", "a toy {}", "a {}"), clip.encode_texts
+    )
+    right = [names[i] == pair[part == "shape"] for i, pair in zip(classes.tolist(), toys, strict=True)]
+    print(f"{part} among {len(names)}: {share(right)}")
+
+# %% [markdown]
+# **Try it.** Leave the article out of the class names above. Who suffers, the bare name or the mean?
 
 # %% [markdown]
 # ## 4. What is the model trained to do?
@@ -247,13 +286,24 @@ print("colour right:", share([a for a, _ in parts]), "| shape right:", share([b 
 # column, to pick its diagonal element: two cross-entropies, averaged.
 
 
-# %% tags=["topic:contrastive-loss"]
-def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's loss (arXiv 2103.00020, figure 3). `image` and `text` are unit vectors (n, d) in the same order."""
-    logits = scale * image @ text.T
-    truth = torch.arange(len(logits))
-    return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
+# %% [markdown]
+# ### Exercise: CLIP's loss (easy, about 10 minutes)
+#
+# Three lines are enough. Will they agree with open_clip's own loss?
 
+
+# %%
+def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's loss (arXiv 2103.00020, figure 3), one number as a tensor ().
+
+    `image` and `text` are unit vectors (n, d); row i of both belongs together. `scale` is a tensor ().
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %% tags=["topic:contrastive-loss"]
+contrastive_loss = check("7.1.contrastive_loss", contrastive_loss)
 
 pairs = pictures.distinct_scenes(random.Random(1), 64)
 image_vectors = clip.encode_images(pictures.draw_many(pairs, 1, side))
@@ -297,11 +347,11 @@ ax.legend(loc="lower right")
 figures.show(fig, alt=f"Recall at k for 500 scenes rises from {found[0].value:.0%} at 1 to {found[4].value:.0%} at 10.")
 
 # %% [markdown]
-# **What to notice.** Your four lines and the library agree to rounding. The learned scale matters: unit
+# **What to notice.** The loss by hand and the library's agree to rounding. The learned scale matters: unit
 # vectors differ by little, and without it the softmax could never be sure. In search, most right answers are
 # near the top even when they are not first.
 #
-# **Exercise.** Shuffle `text_vectors` before the loss. What value do you expect, more or less than log(64)?
+# **Try it.** Shuffle `text_vectors` before the loss. What value do you expect, more or less than log(64)?
 
 # %% [markdown]
 # ## 5. What does it not see?
@@ -383,7 +433,10 @@ print(f"where they meet: one dot product of {alone.shape[1]} numbers")
 # **Verdict: not early fusion.** Two separate encoders and a dot product at the very end: that is **late
 # interaction** (some say late fusion). It is why a shop can encode a million pictures once and search them
 # with any sentence later; and it is part of why binding is hard, because all that is known about the picture
-# has to fit into one vector before the question is known. Section 7 builds the alternatives.
+# to fit into one vector before the question is known. Section 7 builds the alternatives.
+
+# %%
+quiz("7.1.fusion")
 
 # %% [markdown]
 # ## 6. Ask aloud, find the picture
@@ -438,6 +491,34 @@ figures.show(
 )
 
 # %% [markdown]
+# ### Exercise: The word error rate (medium, about 20 minutes)
+#
+# The library that counts words for the curve above is this course's own. Do you get the same number?
+
+
+# %%
+def word_error_rate(reference: Sequence[str], hypothesis: Sequence[str]) -> float:
+    """Word errors in all sentences together, divided by all words said.
+
+    `reference` holds what was said and `hypothesis` what was heard, in the same order. The errors of a
+    sentence are the fewest words to put in, take out or swap that make both equal.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+word_error_rate = check("7.1.word_error_rate", word_error_rate)
+
+for name, level in zip(names, levels, strict=True):
+    plain_said, plain_heard = ([multimodal.plain_words(text) for text in texts] for texts in (said, heard[level]))
+    rate = word_error_rate(plain_said, plain_heard)
+    print(f"{name:>6}: {rate:.1%}, {abs(rate - errors[level].value):.0e} from the curve above")
+
+# %%
+quiz("7.1.above_100")
+
+# %% [markdown]
 # Now the chain. The shelf holds one picture of each of the 64 products. A customer asks aloud; Whisper
 # writes down what it hears; CLIP finds the picture that fits the sentence best. Nobody tells either model
 # which words are the product. Where do the mistakes come from: the ear or the eye? Give CLIP the true words
@@ -479,8 +560,8 @@ figures.show(
 # chain, a wrong word hurts only if it is the colour or the shape. And a chain cannot repair: what the ear got
 # wrong, the eye never gets to doubt, because only *words* are handed over, not how sure the ear was.
 #
-# **Exercise.** Let Whisper hand over more. Encode the transcripts of the same request at two noise levels,
-# add the two text vectors, and search with the sum.
+# **Try it.** Let the two models disagree: search with the transcript at 0 dB, and print the requests whose product
+# changes.
 
 # %% [markdown]
 # ## 7. Where should two senses meet?
@@ -553,8 +634,78 @@ print(
 )
 
 # %% [markdown]
+# ### Exercise: Late fusion that survives a missing sense (easy, about 10 minutes)
+#
+# Merging answers needs no training at all. Two microphones hear the same request, one well (10 dB above the noise),
+# one badly (0 dB). Each gives the search its own transcript. Does the sum beat the better of the two? And what if
+# one microphone fails?
+
+
+# %%
+def late_fusion(predictions: Sequence[Tensor | None], weights: Sequence[float]) -> Tensor:
+    """Merge what several encoders say: probabilities (n, classes), each row adding up to 1.
+
+    A prediction holds log-probabilities (n, classes), or is None if its modality is missing. Take the
+    weighted mean of the log-probabilities that are there, then softmax. ValueError if all are missing.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %% tags=["topic:late-fusion"]
+late_fusion = check("7.1.late_fusion", late_fusion)
+
+heard_by = {level: clip.encode_texts([heard[level][i] for i, _ in asked]) for level in (10, 0)}
+scale = clip.model.logit_scale.exp().detach().cpu().float()
+votes = {level: (scale * vectors @ stock.T).log_softmax(-1) for level, vectors in heard_by.items()}
+for name, senses in {
+    "10 dB alone": [votes[10], None],
+    "0 dB alone": [None, votes[0]],
+    "both": list(votes.values()),
+}.items():
+    best = late_fusion(senses, [1.0, 1.0]).argmax(1).tolist()
+    right = [multimodal.CLASSES[b] == pair for b, (_, pair) in zip(best, asked, strict=True)]
+    print(f"{name:>11}: {share(right)}")
+
+# %% [markdown]
 # - **Cross-attention**: each sense keeps its own stream, and asks the other: picture tokens send queries to
 #   sound tokens, and the other way round.
+
+# %% [markdown]
+# ### Exercise: Cross-attention (medium, about 15 minutes)
+#
+# Its heart is one formula, and it is the same in Flamingo and in Whisper's decoder. Write it, then compare it with
+# PyTorch's on real tokens: 16 picture tokens ask 10 sound tokens, of which the last three are missing.
+
+
+# %%
+def cross_attention(queries: Tensor, keys: Tensor, values: Tensor, missing: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention (arXiv 1706.03762) from one modality to another: (b, n, d).
+
+    `queries` (b, n, d) come from one modality, `keys` and `values` (b, m, d) from the other. `missing` (b, m)
+    is True where the other modality has no token; nobody may look there.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %% tags=["topic:cross-attention"]
+cross_attention = check("7.1.cross_attention", cross_attention)
+
+torch.manual_seed(0)
+ask, tell = (nn.Linear(n, 32)(tokens[:4]).detach() for n, tokens in ((eye, train.picture), (ear, train.sound)))
+gone = torch.zeros(4, 10, dtype=torch.bool)
+gone[:, 7:] = True
+ours = cross_attention(ask, tell, tell, gone)
+theirs = F.scaled_dot_product_attention(ask, tell, tell, attn_mask=~gone[:, None, :])
+print(f"{tuple(ask.shape)} ask {tuple(tell.shape)}: {tuple(ours.shape)}")
+print(f"largest difference from PyTorch's: {(ours - theirs).abs().max():.1e}")
+
+# %%
+quiz("7.1.who_asks")
+
+# %% [markdown]
+# In the network, four such heads work side by side (`nn.MultiheadAttention`), in both directions:
 
 # %% tags=["topic:cross-attention"]
 
@@ -673,8 +824,12 @@ figures.table(rows, caption="When a sense is missing: mean, lowest and highest o
 #
 # There is no best fusion. Late fusion is modular and cheap and cannot compare; early fusion and
 # cross-attention can compare, and need more data and more training.
-#
-# **Exercise.** Change one line of `Late` so that it can compare: add the dot product of the two means (that
+
+# %%
+quiz("7.1.missing_sense")
+
+# %% [markdown]
+# **Try it.** Change one line of `Late` so that it can compare: add the dot product of the two means (that
 # is CLIP's late interaction) as one more number for the answer. Which question gets better?
 
 # %% [markdown]
@@ -741,7 +896,7 @@ def rows_of(model: nn.Module) -> int:
 
 
 # What the model cards say. LAION's models saw 2 billion pairs, each about 16 times.
-pair_count = {"prisma-clip": 457_000, "laion/CLIP-ViT-L-14-laion2B-s32B-b82K": 32e9}.get(clip.name, 34e9)
+pair_count = {"prisma-clip": 1_230_720, "laion/CLIP-ViT-L-14-laion2B-s32B-b82K": 32e9}.get(clip.name, 34e9)
 weights = sum(p.numel() for p in clip.model.parameters())
 cost = training_operations(clip.model, pair_count)
 print(f"{clip.name}: {weights / 1e6:.1f} million weights, {pair_count:,.0f} pairs seen, about {cost:.1e} operations")
