@@ -135,7 +135,7 @@ def sft_config(
         per_device_eval_batch_size=batch,
         gradient_accumulation_steps=accumulate,
         learning_rate=learning_rate,
-        lr_scheduler_type="constant_with_warmup",  # what takes longest to learn still needs the full rate at the end
+        lr_scheduler_type="linear",  # down to zero: at a constant rate the last replies to settle stay unsettled
         warmup_steps=5,
         num_train_epochs=epochs,
         max_length=max_length,

@@ -3,7 +3,9 @@
 This sits above the unit helpers, like the command line: it runs the very agents and scores of the lessons.
 """
 
+import dataclasses
 import random
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,7 +22,7 @@ from course_utils.settings import SEED
 if TYPE_CHECKING:
     from course_utils.loaders import Chat
 
-SAMPLES, TEMPERATURE = 15, 1.3  # at 1.3 a single sample errs often enough to leave room
+SAMPLES, TEMPERATURE = 15, 1.8  # at 1.8 a single sample errs often enough to leave room
 
 # What the shipped models should reach; a negative bar is a ceiling.
 BARS: dict[str, dict[str, float]] = {
@@ -44,6 +46,8 @@ BARS: dict[str, dict[str, float]] = {
         "majority of 15 over one": 5,
         "strongest induction score": 0.5,
         "time to load": -2,
+        "support task before QLoRA": -0.15,
+        "support task after QLoRA": 0.85,
     },
 }
 
@@ -60,18 +64,20 @@ def bootstrap(values: Sequence[float], unit: str, seed: int = 0, rounds: int = 2
 
 def evaluate_all(seed: int, n: int = 500) -> dict[str, dict[str, Measure]]:
     """Every measure of the three model cards, `n` cases each where the measure counts cases."""
-    return {name: measure(bundled.verify(name), seed, n) for name, measure in MEASURES.items()}
+    found = {name: measure(bundled.verify(name), seed, n) for name, measure in MEASURES.items()}
+    found["prisma-lm"] |= support_task(bundled.verify("prisma-lm"), seed)
+    return found
 
 
 def reached(measures: dict[str, Measure], bars: dict[str, float]) -> dict[str, bool]:
-    """For each bar whether its measure reaches it; a negative bar is a ceiling."""
-    values = {name: measures[name].value for name in bars}
-    return {name: values[name] >= bar if bar > 0 else values[name] <= -bar for name, bar in bars.items()}
+    """For each measure with a bar whether it reaches it; a negative bar is a ceiling."""
+    values = {name: measures[name].value for name in bars if name in measures}
+    return {name: value >= bars[name] if bars[name] > 0 else value <= -bars[name] for name, value in values.items()}
 
 
 def score(measures: dict[str, Measure], bars: dict[str, float]) -> float:
     """One number to compare two models by: the mean of all shares that have a bar, error rates subtracted."""
-    signed = {name: 1 if bar > 0 else -1 for name, bar in bars.items() if measures[name].unit == "%"}
+    signed = {n: 1 if bar > 0 else -1 for n, bar in bars.items() if n in measures and measures[n].unit == "%"}
     return sum(sign * measures[name].value for name, sign in signed.items()) / len(signed)
 
 
@@ -160,6 +166,23 @@ def _right_call(reply: str, step: text.Step) -> bool:
     except agents.CallError:
         return False
     return (name, [str(value) for value in arguments.values()]) == (step.tool, [step.argument])
+
+
+def support_task(folder: Path, seed: int, n: int = 200) -> dict[str, Measure]:
+    """Unit 7.5's measure: whole replies right before and after its QLoRA run, on conversations grown from `seed`."""
+    from course_utils import catalogue, finetuning, hardware, loaders
+    from course_utils.prisma import conversations
+
+    machine, talks = hardware.detect(), conversations.by_split(conversations.make_conversations(seed=seed))
+    chat = finetuning.quantised(loaders.from_folder(catalogue.find("chat", "bundled"), folder, machine), machine)
+    before = finetuning.score(talks["test"][:n], finetuning.replies(chat, talks["test"][:n]))
+    with tempfile.TemporaryDirectory() as place:
+        recipe = dataclasses.replace(finetuning.RECIPES["bundled"], seed=seed)
+        trainer = finetuning.make_trainer(chat, talks, recipe, machine, Path(place))
+        finetuning.train(trainer)
+    trained = dataclasses.replace(chat, model=trainer.model)
+    after = finetuning.score(talks["test"][:n], finetuning.replies(trained, talks["test"][:n]))
+    return {"support task before QLoRA": before["all"], "support task after QLoRA": after["all"]}
 
 
 def exact_turns(chat: "Chat", seed: int, n: int) -> dict[str, Measure]:
