@@ -127,7 +127,7 @@ def lm(folder: Path, seed: int, n: int) -> dict[str, Measure]:
         **tool_use(chat, seed, n),
         "function calls right": function_calls(chat, seed, n),
         **arithmetic(chat, seed, n),
-        **exact_turns(chat, seed, n),
+        **exact_turns(chat, seed, n // 3),
         "majority of 15 over one": majority(chat, seed, n // 5),
         "strongest induction score": induction(chat, seed),
         "greedy tokens": speed(chat),
