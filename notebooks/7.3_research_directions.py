@@ -161,7 +161,8 @@ figures.show(
 # Give the language model two facts and a question. At the moment before it writes the answer, which words
 # does it look at? Two obstacles first. The fast kernels (`sdpa`) never hold the weights, so they return
 # none; `research.attention_maps` switches the model to the step-by-step (`eager`) implementation for a
-# moment. And a model has many heads: we show, for each layer, the one that looks at the answer most.
+# moment. And a model has many heads: we show, for each layer, the one that looks most at the answer or at the token
+# behind it. Which of the two will it be?
 
 # %% tags=["topic:attention-visualisation"]
 facts = "Order 4821 of Ada: 3 small red cube, shipped.\nOrder 7305 of Ben: 2 large blue star, packed."
@@ -175,8 +176,19 @@ tokens = [chat.tokenizer.decode(i) for i in ids[0]]
 maps = research.attention_maps(chat.model, ids)[:, 0]  # (layers, heads, tokens, tokens)
 last = maps[:, :, -1]  # where each head looks before the answer is written
 goal = max(i for i, token in enumerate(tokens) if "pack" in token)
-best = last[:, :, goal].argmax(dim=1)
+best = last[:, :, goal : goal + 2].sum(-1).argmax(dim=1)
 print(f"{maps.shape[0]} layers of {maps.shape[1]} heads, {maps.shape[2]} tokens; the answer is token {goal}.")
+
+
+def strongest(weights: torch.Tensor) -> str:
+    """The largest of (layers, heads) weights, and whose it is."""
+    layer, head = divmod(weights.argmax().item(), weights.shape[1])
+    return f"{weights.max():.2f} (layer {layer}, head {head})"
+
+
+print("looks at the answer:              ", strongest(last[:, :, goal]))
+print(f"looks at {tokens[goal + 1]!r} behind it:          ", strongest(last[:, :, goal + 1]))
+print(f"from {tokens[goal + 1]!r}, looks at the answer:    ", strongest(maps[:, :, goal + 1, goal]))
 
 # %%
 start = next(i for i, token in enumerate(tokens) if "Order" in token)
@@ -189,8 +201,8 @@ figures.heatmap(ax, picture, x=[tokens[i].strip() for i in seen], y=names, label
 ax.set(xlabel="token of the prompt", title="Where the model looks before it writes the answer")
 figures.show(
     fig,
-    alt=f"Heat map, a row for each layer, a column for each token. The strongest look at the answer is in "
-    f"{names[int(last[range(len(best)), best, goal].argmax())]}, with weight {last[:, :, goal].max():.2f}.",
+    alt="Heat map, a row for each layer, a column for each token. The strongest look at the answer is "
+    f"{strongest(last[:, :, goal])}, at the token behind it {strongest(last[:, :, goal + 1])}.",
 )
 
 # %% [markdown]
@@ -256,11 +268,13 @@ figures.show(
 )
 
 # %% [markdown]
-# **What to notice.** Low layers have not found the answer yet. In a middle layer one head puts most of its
-# attention on the right word, although the status of the other order stands in the prompt too. Other heads
-# have a trade of their own: one looks almost always at the token before, and section 3 shows what that is
-# good for. In the pictures, the patches of the toy count several times as much as the background, and
-# nobody ever told the model where the toy is.
+# **What to notice.** Low layers have not found the place yet. In the upper layers several heads put nearly all of
+# their attention there, although the status of the other order stands in the prompt too. What surprised us: they
+# do not look at the word itself but at the full stop behind it. The full stop has looked at the word before, in a
+# lower layer, so it carries the word along. Attention moves information in steps, and the place where a head
+# looks need not be the place where you read the answer. That is also why a head whose trade is to look at the
+# token before is useful; section 3 shows more of it. In the pictures, the patches of the toy count several times
+# as much as the background, and nobody ever told the model where the toy is.
 #
 # Two warnings. A map shows where a head looks, not what it takes from there nor whether the answer depends
 # on it (Jain and Wallace 2019, arXiv 1902.10186). And rollout is a rough sum: it knows nothing of values
@@ -541,8 +555,9 @@ given = {
 right = {name: share([a == p.answer for a, p in zip(got, problems, strict=True)]) for name, got in given.items()}
 believed = share([a == wrong for a, (_, wrong) in zip(given["steps after a slip"], slips, strict=True)])
 if bundled:
-    for half, shares in {"first": text.SHARES, "second": text.HARDER}.items():
-        print(f"{half} half of its training: {shares['worked']:.0%} worked sums, {shares['unworked']:.0%} at once")
+    for part, shares in {"9 to 33 %": text.SHARES, "33 to 60 %": text.HARDER, "60 to 100 %": text.SKILLS}.items():
+        worked, at_once = (shares[kind] / sum(shares.values()) for kind in ("worked", "unworked"))
+        print(f"{part} of its training: {worked:.0%} of the examples worked sums, {at_once:.0%} sums at once")
 for name, measure in right.items():
     print(f"{name:>18}: {measure} right")
 print(f"after a slip, the answer that follows from the slip: {believed}")
