@@ -345,7 +345,7 @@ for name, loads in (("one by one", one_by_one), ("continuous batching", together
         ax.errorbar(LEVELS, middle, yerr=spread, marker="o", capsize=3, label=name)
 axes[0].set(xlabel="requests at once", ylabel="tokens per second in all", ylim=0, xticks=LEVELS)
 axes[1].set(xlabel="requests at once", ylabel="seconds per answer", ylim=0, xticks=LEVELS)
-axes[1].legend(loc="upper left")
+axes[0].legend(loc="upper left")
 alt = "Left: tokens per second against concurrency, flat one by one and rising with continuous batching. "
 figures.show(fig, alt=alt + "Right: the wait of one user, rising steeply one by one and slowly with batching.")
 
