@@ -308,7 +308,7 @@ def word_errors(texts: list[str], heard: list[str]) -> Measure:
     words = np.array([len(text.split()) for text in texts])
     draws = np.random.default_rng(0).integers(len(texts), size=(2000, len(texts)))
     low, high = np.quantile(errors[draws].sum(1) / words[draws].sum(1), [0.025, 0.975])
-    return Measure(errors.sum() / words.sum(), float(low), float(high), len(texts), "%")
+    return Measure(float(errors.sum() / words.sum()), float(low), float(high), len(texts), "%")
 
 
 def real_time_factor(model: Whisper, sounds: list[np.ndarray]) -> Measure:

@@ -1,0 +1,149 @@
+"""Helpers of the deepfake lab of Unit 7.1: three manipulations, a detector's features, and attacks on a mark.
+
+The lesson itself (the watermark, the signed manifest) is in the notebook, in full view.
+"""
+
+import io
+import random
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from course_utils.prisma import pictures
+
+SIDE = 64  # pixels of the detector's pictures
+EDITS = ("editing", "replacement", "re-enactment")
+
+
+# --- pictures and manipulations -------------------------------------------------------------------------
+
+
+def photos(n: int, seed: int, side: int = SIDE) -> Tensor:
+    """`n` of Prisma's pictures with one or two toys, grain and all: (n, 3, side, side) in 0..1."""
+    rng = random.Random(f"photos {seed}")
+    scenes = [pictures.random_scene(rng, (1, 2)) for _ in range(n)]
+    drawn = pictures.draw_batch(scenes, np.random.default_rng(seed), side)
+    return torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255
+
+
+def _region(pixels: Tensor) -> Tensor:
+    """A soft mask (n, 1, h, w) of what stands out from its surroundings: the toys."""
+    ground = F.adaptive_avg_pool2d(pixels, 1)
+    apart = F.avg_pool2d((pixels - ground).norm(dim=1, keepdim=True), 5, 1, 2)
+    level = apart.flatten(1).quantile(0.8, dim=1)[:, None, None, None]
+    return torch.sigmoid((apart - level) * 30)
+
+
+def _turned(pixels: Tensor, angle: Tensor) -> Tensor:
+    """Colours (n, 3, h, w) turned about the grey axis by `angle` (n,) in radians: another hue, the same light."""
+    cos, sin, third = angle.cos(), angle.sin() / 3**0.5, (1 - angle.cos()) / 3
+    rows = torch.stack([cos + third, third - sin, third + sin], 1)
+    matrix = torch.stack([rows, rows.roll(1, 1), rows.roll(2, 1)], 1)
+    return torch.einsum("nij,njhw->nihw", matrix, pixels)
+
+
+def manipulate(pixels: Tensor, kind: str, seed: int) -> Tensor:
+    """The pictures (n, 3, h, w) in 0..1 with one manipulation of EDITS, blended in softly and rounded to 8 bits.
+
+    "editing" gives the toys another hue, "replacement" puts in those of another picture, "re-enactment" moves
+    and turns them a little. ValueError for another kind.
+    """
+    if kind not in EDITS:
+        raise ValueError(f"a manipulation is one of {', '.join(EDITS)}, not {kind!r}")
+    draw, mask = torch.Generator().manual_seed(seed), _region(pixels)
+    n = len(pixels)
+    if kind == "editing":
+        changed = _turned(pixels, 1 + 4.2 * torch.rand(n, generator=draw))
+    elif kind == "replacement":
+        changed = pixels.roll(1, 0)
+        mask = mask.roll(1, 0)
+    else:
+        angle = 0.35 * (2 * torch.rand(n, generator=draw) - 1)
+        move = 0.15 * (2 * torch.rand(n, 2, generator=draw) - 1)
+        rows = [angle.cos(), -angle.sin(), move[:, 0], angle.sin(), angle.cos(), move[:, 1]]
+        grid = F.affine_grid(torch.stack(rows, 1).view(n, 2, 3), list(pixels.shape), align_corners=False)
+        changed = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+        mask = torch.maximum(mask, F.grid_sample(mask, grid, align_corners=False))
+    mixed = pixels + mask * (changed - pixels)
+    return (mixed.clamp(0, 1) * 255).round() / 255
+
+
+# --- the detector ---------------------------------------------------------------------------------------
+
+
+def traces(pixels: Tensor) -> Tensor:
+    """What a detector looks at: the grain of pictures (n, 3, h, w), not their content: (n, features).
+
+    A Laplacian removes the smooth part. In blocks of 8 x 8 pixels we take how strong the grain is in each
+    colour channel and how much the channels agree, and sort the blocks, so that places do not matter.
+    """
+    kernel = torch.tensor([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]]).expand(3, 1, 3, 3) / 6
+    grain = F.conv2d(pixels, kernel, padding=1, groups=3)
+    blocks = F.unfold(grain, 8, stride=8).unflatten(1, (3, 64)).permute(0, 3, 1, 2)  # n, blocks, channels, 64
+    strength = (blocks.square().mean(-1) + 1e-6).log()
+    unit = F.normalize(blocks, dim=-1)
+    agree = torch.stack([(unit[:, :, i] * unit[:, :, j]).sum(-1) for i, j in ((0, 1), (0, 2), (1, 2))], 2)
+    return torch.cat([strength, agree], 2).sort(1).values.flatten(1)
+
+
+class Detector(nn.Module):
+    """Says how much a picture's traces look manipulated: a small network, trained on real and manipulated ones."""
+
+    def __init__(self, real: Tensor, fake: Tensor, seed: int = 0, steps: int = 400) -> None:
+        super().__init__()
+        x = torch.cat([traces(real), traces(fake)])
+        y = torch.cat([torch.zeros(len(real)), torch.ones(len(fake))])
+        self.centre, self.spread = x.mean(0), x.std(0) + 1e-6
+        torch.manual_seed(seed)
+        self.net = nn.Sequential(nn.Linear(x.shape[1], 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 1))
+        optimiser = torch.optim.AdamW(self.net.parameters(), 2e-3, weight_decay=0.1)
+        for _ in range(steps):
+            rows = torch.randint(len(x), (128,))
+            loss = F.binary_cross_entropy_with_logits(self._logits(x[rows]), y[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        self.eval()
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self.net((x - self.centre) / self.spread)[:, 0]
+
+    @torch.inference_mode()
+    def forward(self, pixels: Tensor) -> Tensor:
+        """One logit (n,) for each picture (n, 3, h, w); above 0 means "manipulated"."""
+        return self._logits(traces(pixels))
+
+
+# --- what happens to a picture on its way ---------------------------------------------------------------
+
+
+def jpeg(pixels: Tensor, quality: int) -> Tensor:
+    """Pictures (n, 3, h, w) in 0..1 after JPEG at `quality` (1 to 95)."""
+    out = []
+    for one in (pixels * 255).round().byte().permute(0, 2, 3, 1).numpy():
+        file = io.BytesIO()
+        Image.fromarray(one).save(file, "JPEG", quality=quality)
+        out.append(np.array(Image.open(file)))
+    return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2).float() / 255
+
+
+def cropped(pixels: Tensor, border: int) -> Tensor:
+    """Pictures (n, 3, h, w) without `border` pixels on each side, enlarged to their old size."""
+    inner = pixels[:, :, border:-border, border:-border]
+    return F.interpolate(inner, pixels.shape[2:], mode="bilinear", align_corners=False)
+
+
+def cosines(side: int) -> Tensor:
+    """The orthonormal matrix (side, side) of the discrete cosine transform: `m @ x @ m.T` transforms a picture."""
+    k, i = torch.arange(side)[:, None], torch.arange(side)[None]
+    matrix = torch.cos(torch.pi * (i + 0.5) * k / side) * (2 / side) ** 0.5
+    matrix[0] /= 2**0.5
+    return matrix
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """How alike pictures in 0..1 are, in decibels (10 log10 of 1 over the mean squared error)."""
+    return float(-10 * (a - b).square().mean().log10())

@@ -1,0 +1,407 @@
+"""Helpers of the two generative labs of Unit 7.1: the data, the networks, the judge and the distances.
+
+The lesson itself (the losses, the noise, the sampling) is in the notebooks, in full view.
+"""
+
+import contextlib
+import functools
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from course_utils import figures, hardware
+from course_utils.prisma import pictures
+from course_utils.prisma.shop import COLOURS, SHAPES
+from course_utils.prisma.training import Measure, learning_rate
+
+SIDE = 16  # pixels
+GROUND = 0.62  # the grey behind the toys, 0..1
+NONE = 8  # the label that says nothing: there are eight colours and eight shapes
+
+
+# --- data -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Toys:
+    """Pictures of one toy each: pixels (n, 3, side, side) in -1..1, colour and shape (n,) as indices."""
+
+    pixels: Tensor
+    colour: Tensor
+    shape: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, rows: Tensor | slice) -> "Toys":
+        return Toys(*(getattr(self, part.name)[rows] for part in fields(self)))
+
+
+def toys(n: int, seed: int, colours: Sequence[str] = COLOURS, side: int = SIDE) -> Toys:
+    """Draw `n` toys with Prisma's own solids and paints, large, in the middle, on plain grey.
+
+    Light, turn and tone of the paint differ from picture to picture. ValueError for an unknown colour.
+    """
+    if not colours or not set(colours) <= set(COLOURS):
+        raise ValueError(f"Prisma's colours are {', '.join(COLOURS)}; asked for: {', '.join(colours) or 'none'}")
+    rng = np.random.default_rng(seed)
+    colour = np.array([COLOURS.index(name) for name in colours])[rng.integers(len(colours), size=n)]
+    shape = rng.integers(len(SHAPES), size=n)
+    canvas = np.full((n, side, side, 3), GROUND, np.float32)
+    light = np.stack([pictures._uniform(rng, *ends, n) for ends in ((-0.6, 0.6), (0.5, 1), (0.6, 1))], 1)
+    light /= np.sqrt((light**2).sum(1, keepdims=True))
+    for index in np.unique(shape):
+        rows = np.flatnonzero(shape == index)
+        _place(canvas, rows, SHAPES[index], colour, light, rng)
+    pixels = torch.from_numpy(canvas.clip(0, 1)).permute(0, 3, 1, 2) * 2 - 1
+    return Toys(pixels.contiguous(), torch.from_numpy(colour), torch.from_numpy(shape))
+
+
+def _place(
+    canvas: np.ndarray, rows: np.ndarray, shape: str, colour: np.ndarray, light: np.ndarray, rng: np.random.Generator
+) -> None:
+    """Draw the toys of one shape into the pictures `rows` of `canvas` (n, side, side, 3), in place."""
+    side = canvas.shape[1]
+    radius, centre = np.full(len(rows), 0.46 * side, np.float32), np.zeros((len(rows), 2), np.float32)
+    (alpha, diffuse, shine), half = pictures._stamp(shape, radius, centre, light[rows], rng)
+    paint = np.stack([pictures._paint(COLOURS[colour[row]], rng) for row in rows])[:, None, None]
+    lit = (0.5 + 0.62 * diffuse)[..., None] * paint + 0.15 * shine[..., None]
+    for i, row in enumerate(rows):
+        pictures._paste(canvas[row], lit[i], alpha[i], side // 2 - half, side // 2 - half)
+
+
+def batches(train: Toys, steps: int, seed: int, label: str, size: int = 64) -> Iterator[Toys]:
+    """`steps` random batches of `train`, with a progress bar named `label`."""
+    draw = torch.Generator().manual_seed(seed)
+    for _ in figures.progress(range(steps), label):
+        yield train[torch.randint(len(train), (size,), generator=draw)]
+
+
+def sheet(pixels: Tensor, columns: int) -> np.ndarray:
+    """Pictures (n, 3, side, side) in -1..1 side by side, as one picture (height, width, 3) in 0..1.
+
+    ValueError if `n` does not fill whole rows.
+    """
+    if len(pixels) % columns:
+        raise ValueError(f"{len(pixels)} pictures do not fill rows of {columns}")
+    tall, wide = pixels.shape[2:]
+    grid = pixels.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2)  # rows, height, columns, width, channels
+    return ((grid.reshape(-1, columns * wide, 3).clamp(-1, 1) + 1) / 2).float().numpy()
+
+
+def show_rows(rows: dict[str, Tensor], alt: str, height: float = 0.55, width: float = 9.0) -> None:
+    """Show one row of pictures (n, 3, side, side) for each name in `rows`."""
+    fig, axes = figures.figure(len(rows), 1, width=width, height=height * len(rows))
+    for ax, (name, pixels) in zip(np.atleast_1d(axes), rows.items(), strict=True):
+        ax.imshow(sheet(pixels, len(pixels)), interpolation="nearest")
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
+        ax.spines[:].set_visible(False)
+        ax.set_ylabel(name, rotation=0, ha="right", va="center")
+    figures.show(fig, alt)
+
+
+# --- networks -------------------------------------------------------------------------------------------
+
+
+def encoder(out: int, width: int = 32) -> nn.Sequential:
+    """A convolutional reader: pictures (n, 3, 16, 16) to (n, out). Layers as in DCGAN (arXiv 1511.06434)."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, width, 4, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(width, 2 * width, 4, 2, 1), nn.BatchNorm2d(2 * width), nn.ReLU()),
+        *(nn.Conv2d(2 * width, 4 * width, 3, 1, 1), nn.BatchNorm2d(4 * width), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(64 * width, out)),
+    )
+
+
+def decoder(latent: int, width: int = 128) -> nn.Sequential:
+    """A convolutional painter: vectors (n, latent) to pictures (n, 3, 16, 16) in -1..1.
+
+    Like DCGAN's generator, but it grows by sub-pixel convolutions (arXiv 1609.05158): half the time on a CPU.
+    """
+    return nn.Sequential(
+        *(nn.Linear(latent, 16 * width), nn.Unflatten(1, (width, 4, 4)), nn.BatchNorm2d(width), nn.ReLU()),
+        *(nn.Conv2d(width, 2 * width, 3, padding=1), nn.PixelShuffle(2), nn.BatchNorm2d(width // 2), nn.ReLU()),
+        *(nn.Conv2d(width // 2, 32, 3, padding=1), nn.PixelShuffle(2), nn.ReLU()),
+        *(nn.Conv2d(8, 3, 3, padding=1), nn.Tanh()),
+    )
+
+
+class Crowd(nn.Module):
+    """Adds a channel that says how much the pictures of a crowd of `size` differ (arXiv 1710.10196, section 3)."""
+
+    def __init__(self, size: int = 16) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (n, c, h, w) to (n, c + 1, h, w); ValueError if the crowds do not come out even."""
+        if len(x) % self.size:
+            raise ValueError(f"{len(x)} pictures are no whole number of crowds of {self.size}")
+        differ = x.unflatten(0, (-1, self.size)).std(1).mean((1, 2, 3)).repeat_interleave(self.size)
+        return torch.cat([x, differ[:, None, None, None].expand(-1, 1, *x.shape[2:])], 1)
+
+
+def critic(crowd: bool = True, width: int = 32) -> nn.Sequential:
+    """A discriminator in the manner of DCGAN: pictures (n, 3, 16, 16) to one logit each (n, 1).
+
+    With `crowd` it also sees how much the pictures around this one differ; then n must be divisible by 16.
+    """
+    return nn.Sequential(
+        *(nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)),
+        *(nn.Conv2d(width, 2 * width, 4, 2, 1), nn.BatchNorm2d(2 * width), nn.LeakyReLU(0.2)),
+        *((Crowd(),) if crowd else ()),
+        *(nn.Conv2d(2 * width + crowd, 4 * width, 3, 1, 1), nn.BatchNorm2d(4 * width), nn.LeakyReLU(0.2)),
+        *(nn.Flatten(), nn.Linear(64 * width, 1)),
+    )
+
+
+def translator(width: int = 32) -> nn.Sequential:
+    """Pictures (n, 3, 16, 16) to pictures of the same size, through a map of 4 x 4 places.
+
+    Every pixel of the result can see nearly the whole input, so it is free to paint another toy.
+    """
+    leak = nn.LeakyReLU(0.2)
+    return nn.Sequential(
+        *(nn.Conv2d(3, width, 4, 2, 1), leak),
+        *(nn.Conv2d(width, 2 * width, 4, 2, 1), nn.BatchNorm2d(2 * width), leak),
+        *(nn.Conv2d(2 * width, width, 3, padding=1), nn.BatchNorm2d(width), leak),
+        *(nn.Conv2d(width, 8 * width, 3, padding=1), nn.PixelShuffle(2), nn.BatchNorm2d(2 * width), nn.ReLU()),
+        *(nn.Conv2d(2 * width, 12, 3, padding=1), nn.PixelShuffle(2), nn.Tanh()),
+    )
+
+
+class LocalTranslator(nn.Module):
+    """Changes each pixel by what stands within three pixels of it: it can recolour, but hardly reshape."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        leak = nn.LeakyReLU(0.2)
+        self.change = nn.Sequential(
+            *(nn.Conv2d(3, width, 3, padding=1), leak, nn.Conv2d(width, width, 3, padding=1), leak),
+            nn.Conv2d(width, 3, 3, padding=1),
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels (n, 3, h, w) in -1..1 to the same shape and range."""
+        return torch.tanh(1.5 * pixels + self.change(pixels))
+
+
+def waves(position: Tensor, size: int) -> Tensor:
+    """Sines and cosines (n, size) of positions (n,) in 0..1: how a network is told a number."""
+    turns = torch.exp(torch.linspace(0, math.log(1000), size // 2))
+    angles = position[:, None] * turns
+    return torch.cat([angles.sin(), angles.cos()], 1)
+
+
+class Block(nn.Module):
+    """A transformer layer whose scales, shifts and gates come from a condition (adaLN-zero, arXiv 2212.09748)."""
+
+    def __init__(self, width: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads, self.norm = heads, nn.LayerNorm(width, elementwise_affine=False)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.think = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+        self.steer = nn.Linear(width, 6 * width)
+        nn.init.zeros_(self.steer.weight)
+        nn.init.zeros_(self.steer.bias)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        a, b, c, d, e, f = self.steer(condition)[:, None].chunk(6, -1)
+        parts = self.qkv(self.norm(x) * (1 + a) + b).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        x = x + c * self.out(F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2))
+        return x + f * self.think(self.norm(x) * (1 + d) + e)
+
+
+class Denoiser(nn.Module):
+    """A small diffusion transformer (DiT, arXiv 2212.09748) over patches of 4 x 4 pixels."""
+
+    def __init__(self, width: int = 128, layers: int = 4, patch: int = 4, side: int = SIDE) -> None:
+        super().__init__()
+        self.patch, self.width = patch, width
+        self.read, self.write = nn.Linear(3 * patch**2, width), nn.Linear(width, 3 * patch**2)
+        self.place = nn.Parameter(torch.randn((side // patch) ** 2, width) * 0.1)
+        self.clock = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.colour, self.shape = nn.Embedding(NONE + 1, width), nn.Embedding(NONE + 1, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(layers))
+        nn.init.zeros_(self.write.weight)
+        nn.init.zeros_(self.write.bias)
+
+    def forward(self, noisy: Tensor, when: Tensor, colour: Tensor, shape: Tensor) -> Tensor:
+        """What noise is in `noisy` (n, 3, side, side)? `when` is the time (n,) in 0..1, NONE an untold label."""
+        condition = F.silu(self.clock(waves(when, self.width)) + self.colour(colour) + self.shape(shape))
+        x = self.read(F.pixel_unshuffle(noisy, self.patch).flatten(2).transpose(1, 2)) + self.place
+        for block in self.blocks:
+            x = block(x, condition)
+        x = self.write(F.layer_norm(x, (self.width,))).transpose(1, 2)
+        rows = noisy.shape[-1] // self.patch
+        return F.pixel_shuffle(x.unflatten(2, (rows, rows)), self.patch)
+
+
+class LatentDenoiser(nn.Module):
+    """Names the noise in vectors (n, size): a residual network, told the time."""
+
+    def __init__(self, size: int, width: int = 256, layers: int = 3) -> None:
+        super().__init__()
+        self.width, self.read, self.clock = width, nn.Linear(size, width), nn.Linear(width, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
+            for _ in range(layers)
+        )
+        self.write = nn.Linear(width, size)
+
+    def forward(self, noisy: Tensor, when: Tensor) -> Tensor:
+        told, x = self.clock(waves(when, self.width)), self.read(noisy)
+        for block in self.blocks:
+            x = x + block(x + told)
+        return self.write(x)
+
+
+# --- training -------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware."""
+    return hardware.usable_dtype("cpu")[0] == "bfloat16"
+
+
+@contextlib.contextmanager
+def fast() -> Iterator[None]:
+    """bfloat16 products where this machine has them in hardware, and plain attention: fast for short rows."""
+    with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=_bfloat16()):
+        yield
+
+
+class Seconds:
+    """Counts CPU seconds (all cores together) between entering and leaving: `with Seconds() as clock: ...`."""
+
+    seconds = 0.0
+
+    def __enter__(self) -> "Seconds":
+        self.start = time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.process_time() - self.start
+
+
+class Descent:
+    """AdamW over `parts` with a warm-up and a cosine down to a fiftieth; counts steps and CPU seconds."""
+
+    def __init__(
+        self, parts: Iterable[nn.Module], rate: float, steps: int, betas: tuple[float, float] = (0.9, 0.99)
+    ) -> None:
+        weights = [weight for part in parts for weight in part.parameters()]
+        self.optimiser = torch.optim.AdamW(weights, rate, betas, weight_decay=0.01)
+        self.rate, self.steps, self.done, self.start = rate, steps, 0, time.process_time()
+
+    def step(self, loss: Tensor) -> float:
+        """Go one step down `loss` and return its value."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.done / self.steps, self.rate)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        self.done += 1
+        return loss.item()
+
+    @property
+    def seconds(self) -> float:
+        """CPU seconds (all cores together) since this descent began."""
+        return time.process_time() - self.start
+
+
+# --- judging --------------------------------------------------------------------------------------------
+
+
+class Judge:
+    """Looks at small pictures with prisma-clip's vision tower; linear probes on it name colour and shape.
+
+    The tower is frozen. The probes are ridge regressions on the features of `known`.
+    """
+
+    def __init__(self, tower: nn.Module, known: Toys) -> None:
+        self.tower = tower.eval()
+        seen = self.features(known.pixels)
+        self.centre, self.spread = seen.mean(0), seen.std(0) + 1e-6
+        scaled = self._scaled(seen)
+        square = scaled.T @ scaled + 1e-3 * len(scaled) * torch.eye(scaled.shape[1])
+        answers = torch.cat([F.one_hot(known.colour, 8), F.one_hot(known.shape, 8)], 1).float()
+        self.weights = torch.linalg.solve(square, scaled.T @ answers)
+
+    def _scaled(self, seen: Tensor) -> Tensor:
+        return F.pad((seen - self.centre) / self.spread, (0, 1), value=1.0)
+
+    @torch.inference_mode()
+    def features(self, pixels: Tensor) -> Tensor:
+        """The tower's vectors (n, d), not brought to length 1, of pictures (n, 3, side, side) in -1..1.
+
+        Grey is put around each, so that the toy is as large as prisma-clip knows it, and it is enlarged.
+        """
+        side, found = self.tower.visual.image_size, []
+        side, border = side if isinstance(side, int) else side[0], round(0.375 * pixels.shape[-1])
+        for part in pixels.clamp(-1, 1).split(256):
+            framed = F.pad(part, (border,) * 4, value=2 * GROUND - 1)
+            large = F.interpolate(framed, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
+            with fast():
+                found.append(self.tower.encode_image(large).float())
+        return torch.cat(found).clone()
+
+    def name(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Colour and shape, as indices (n,) each, that the probes read from features (n, d)."""
+        answers = self._scaled(seen) @ self.weights
+        return answers[:, :8].argmax(1), answers[:, 8:].argmax(1)
+
+
+def frechet(a: Tensor, b: Tensor) -> float:
+    """Frechet distance (squared) of the Gaussians fitted to features `a` (n, d) and `b` (m, d).
+
+    |mean difference|^2 + trace(A + B - 2 (A B)^(1/2)), as in FID (arXiv 1706.08500). ValueError if one of
+    them holds fewer than two rows.
+    """
+    if min(len(a), len(b)) < 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(f"features {tuple(a.shape)} and {tuple(b.shape)}: two rows each and one width are needed")
+    a, b = a.double(), b.double()
+    first, second = torch.cov(a.T).reshape(a.shape[1], -1), torch.cov(b.T).reshape(b.shape[1], -1)
+    values, vectors = torch.linalg.eigh(first)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    mixed = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0).sqrt().sum()
+    return ((a.mean(0) - b.mean(0)) ** 2).sum().item() + (first.trace() + second.trace() - 2 * mixed).item()
+
+
+def distance(made: Tensor, real: Tensor, groups: int = 3) -> Measure:
+    """Frechet distance of features `made` (n, d) from `real`: mean, lowest and highest of `groups` parts of `made`.
+
+    With few pictures the distance is too large, so compare only numbers from equally many.
+    """
+    values = [frechet(part, real) for part in made.chunk(groups)]
+    return Measure(sum(values) / len(values), min(values), max(values), len(made))
+
+
+def covered(labels: Tensor, kinds: int = 8) -> int:
+    """How many of `kinds` classes get at least a quarter of their fair share of `labels` (n,)."""
+    counts = torch.bincount(labels, minlength=kinds)
+    return int((counts >= len(labels) / kinds / 4).sum())
+
+
+def entropy(labels: Tensor, kinds: int = 8) -> float:
+    """The entropy of `labels` (n,) in bits: log2(kinds) if all classes come equally often, 0 if only one does."""
+    shares = torch.bincount(labels, minlength=kinds) / len(labels)
+    return float(torch.special.entr(shares).sum() / math.log(2))
+
+
+def information(a: Tensor, b: Tensor, kinds: int = 8) -> float:
+    """How many bits the labels `a` (n,) and `b` (n,) tell about each other (mutual information).
+
+    It does not mind a renaming of the classes. With few labels it comes out a little too large.
+    """
+    together = kinds * a + b
+    return entropy(a, kinds) + entropy(b, kinds) - entropy(together, kinds**2)
