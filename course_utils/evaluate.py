@@ -66,6 +66,9 @@ def evaluate_all(seed: int, n: int = 500) -> dict[str, dict[str, Measure]]:
     """Every measure of the three model cards, `n` cases each where the measure counts cases."""
     import torch
 
+    from course_utils import loaders
+
+    loaders.quiet_libraries()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the threads of such small models wait longer than they work
     try:
