@@ -301,7 +301,7 @@ def notebooks(
     from course_utils import books, runner
 
     with plain_errors(), interruptible():
-        chosen = [path.with_suffix(".py") for path in runner.resolve(units or [])]
+        chosen = [path.with_suffix(".py") for path in runner.resolve(units)] if units else books.sources()
         if missing := [path.name for path in chosen if not path.exists()]:
             raise ValueError(f"no text source {', '.join(missing)}")
         if check:

@@ -297,10 +297,10 @@ axes[0].legend()
 figures.show(fig, alt="Losses of both GANs wander without a trend; dashed: a discriminator that only guesses, 1.39.")
 
 # %% [markdown]
-# **What to notice.** The GAN's toys are grainy, not blurred: nothing rewards an average. But look at what is missing, and
-# at the bits: even the honest run does not bring all colours and shapes evenly, and the hasty one brings far
-# fewer. The discriminator's loss near the dashed line means only that it cannot tell the two apart *at this
-# moment*. And there is no likelihood: no number in a GAN says how probable a held-out picture is.
+# **What to notice.** The GAN's toys are grainy, not blurred: nothing rewards an average. But look at what is
+# missing, and at the bits: even the honest run does not bring all colours and shapes evenly, and the hasty one
+# brings far fewer. The discriminator's loss near the dashed line means only that it cannot tell the two apart *at
+# this moment*. And there is no likelihood: no number in a GAN says how probable a held-out picture is.
 #
 # **Where GANs went.** A *conditional* GAN gets the label too (Mirza and Osindero 2014, arXiv 1411.1784).
 # *Progressive growing* trains at 4 x 4 pixels first and adds layers up to 1024 x 1024 (Karras et al. 2017, arXiv

@@ -521,12 +521,13 @@ for name, form in names.items():
 figures.table(rows, caption=f"What the agent answers about {len(victims)} orders")
 
 # %% [markdown]
-# **What to notice.** The command fails: this model was never taught to follow orders in plain language. (A
-# large chat model was, and that is the very thing that makes it easier to talk into something.) It has also
-# learned to trust the word at the end of the line, so most lies in the middle fail, too. That surprised us: an
-# earlier version, trained for a shorter time, often took the second status (its card tells). Two attacks still get through now and
-# then. A *forged conversation* ends the customer's question and opens another, so that the true status seems to
-# belong to somebody else's order. And a *lie in plain words* makes the true status part of a story.
+# **What to notice.** The command fails: this model was never taught to follow orders in plain language. (A large
+# chat model was, and that is the very thing that makes it easier to talk into something.) It has also learned to
+# trust the word at the end of the line, so most lies in the middle fail, too. That surprised us: an earlier
+# version, trained for a shorter time, often took the second status (its card tells). Two attacks still get
+# through now and then. A *forged conversation* ends the customer's question and opens another, so that the true
+# status seems to belong to somebody else's order. And a *lie in plain words* makes the true status part of a
+# story.
 #
 # `Guarded` stops the first, because it removes forged *structure*. It can't stop the second, because by then nobody
 # can tell which words the customer chose. That is decided earlier, where the name enters the database:
