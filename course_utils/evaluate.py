@@ -4,6 +4,7 @@ This sits above the unit helpers, like the command line: it runs the very agents
 """
 
 import dataclasses
+import itertools
 import random
 import tempfile
 import time
@@ -143,6 +144,7 @@ def lm(folder: Path, seed: int, n: int) -> dict[str, Measure]:
         "majority of 15 over one": majority(chat, seed, n // 5),
         "strongest induction score": induction(chat, seed),
         "greedy tokens": speed(chat),
+        **speed_llama_cpp(chat, folder),
         "time to load": loading(lambda: loaders.from_folder(model, folder, machine)),
     }
 
@@ -268,6 +270,30 @@ def speed(chat: "Chat", new: int = 200, rounds: int = 5) -> Measure:
             chat.model.generate(**inputs.to(chat.model.device), min_new_tokens=new, max_new_tokens=new, do_sample=False)
         rates.append(new / (time.perf_counter() - start))
     return bootstrap(rates, "tokens/s")
+
+
+def speed_llama_cpp(chat: "Chat", folder: Path, new: int = 200, rounds: int = 5) -> dict[str, Measure]:
+    """The same in llama.cpp, float16, as many threads; nothing where `llama-cpp-python` or `gguf` is missing."""
+    try:
+        import gguf  # noqa: F401
+        import llama_cpp
+    except ImportError:
+        return {}
+    import torch
+
+    from course_utils.gguf_file import write_gguf
+
+    ids, rates = chat.tokenizer(text.prompt("react", "What does order 1234 cost?"))["input_ids"], []
+    with tempfile.TemporaryDirectory() as place:
+        file = str(write_gguf(folder, Path(place) / "model.gguf"))
+        model = llama_cpp.Llama(file, n_ctx=512, n_threads=torch.get_num_threads(), verbose=False)
+        for _ in range(rounds):
+            start = time.perf_counter()
+            for _token in itertools.islice(model.generate(ids, temp=0.0), new):
+                pass
+            rates.append(new / (time.perf_counter() - start))
+        model.close()
+    return {"greedy tokens, llama.cpp": bootstrap(rates, "tokens/s")}
 
 
 MEASURES: dict[str, Callable[[Path, int, int], dict[str, Measure]]] = {

@@ -1,0 +1,92 @@
+"""A Llama checkpoint as one GGUF file, the format that llama.cpp reads. Needs `pip install gguf`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+# Names of a layer's tensors in a Hugging Face checkpoint and in GGUF.
+LAYER = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+
+
+def write_gguf(folder: Path, path: Path) -> Path:
+    """Write the Llama model in `folder` to `path`, matrices in float16. ValueError for another architecture.
+
+    llama.cpp does not know the word splitting of prisma-lm's tokenizer: hand it token numbers, not text.
+    """
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    if config["model_type"] != "llama":
+        raise ValueError(f"{folder.name} is a {config['model_type']} model; only Llama's are written here")
+    import gguf
+    from safetensors.torch import load_file
+
+    writer = gguf.GGUFWriter(path, "llama")
+    _write_shape(writer, config)
+    _write_tokens(writer, json.loads((folder / "tokenizer.json").read_text("utf-8")), config)
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        tensor = _interleaved(tensor, config["num_attention_heads"]) if ".q_proj" in name else tensor
+        tensor = _interleaved(tensor, config["num_key_value_heads"]) if ".k_proj" in name else tensor
+        exact = tensor.float() if tensor.ndim == 1 else tensor.half()  # norms stay in float32
+        writer.add_tensor(gguf_name(name), exact.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def gguf_name(name: str) -> str:
+    """ "model.layers.3.mlp.up_proj.weight" is "blk.3.ffn_up.weight"."""
+    part = name.removesuffix(".weight")
+    if part in WHOLE:
+        return f"{WHOLE[part]}.weight"
+    _, _, layer, rest = part.split(".", 3)
+    return f"blk.{layer}.{LAYER[rest]}.weight"
+
+
+def _interleaved(weight: "torch.Tensor", heads: int) -> "torch.Tensor":
+    """Rotary pairs side by side, as llama.cpp wants them; Hugging Face keeps them half a head apart."""
+    return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def _write_shape(writer: Any, config: dict) -> None:
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_dimension_count(config["hidden_size"] // config["num_attention_heads"])
+    writer.add_rope_freq_base((config.get("rope_parameters") or config)["rope_theta"])
+
+
+def _write_tokens(writer: Any, tokenizer: dict, config: dict) -> None:
+    import gguf
+
+    special = {one["content"] for one in tokenizer["added_tokens"]}
+    vocabulary = tokenizer["model"]["vocab"] | {one["content"]: one["id"] for one in tokenizer["added_tokens"]}
+    words = sorted(vocabulary, key=vocabulary.get)
+    kinds = gguf.TokenType
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(words)
+    writer.add_token_types([kinds.CONTROL if word in special else kinds.NORMAL for word in words])
+    merges = tokenizer["model"]["merges"]
+    writer.add_token_merges([one if isinstance(one, str) else " ".join(one) for one in merges])
+    writer.add_eos_token_id(config["eos_token_id"])
+    writer.add_bos_token_id(config["eos_token_id"])  # the format wants one; nothing here puts it in front
+    writer.add_add_bos_token(False)

@@ -1,0 +1,52 @@
+"""prisma-lm as GGUF: names, rotary order, and the same tokens in llama.cpp where it is installed."""
+
+import itertools
+import json
+import sys
+
+import pytest
+import torch
+
+from course_utils import bundled, evaluate, gguf_file
+from course_utils.prisma import lm, text
+
+FOLDER = bundled.folder("prisma-lm")
+
+
+def test_tensors_get_their_gguf_names():
+    assert gguf_file.gguf_name("model.layers.3.mlp.up_proj.weight") == "blk.3.ffn_up.weight"
+    assert gguf_file.gguf_name("model.embed_tokens.weight") == "token_embd.weight"
+    names = {gguf_file.gguf_name(name) for name in lm.load(FOLDER)[0].state_dict()}
+    assert len(names) == len(lm.load(FOLDER)[0].state_dict())
+    with pytest.raises(KeyError):
+        gguf_file.gguf_name("model.layers.0.mlp.experts.weight")
+
+
+def test_rotary_pairs_come_to_stand_side_by_side():
+    heads, size = 2, 6  # each head holds rows 0 1 2 and, half a head apart, their partners 3 4 5
+    weight = torch.arange(heads * size, dtype=torch.float)[:, None].repeat(1, 4)
+    rows = gguf_file._interleaved(weight, heads)[:, 0].tolist()
+    assert rows == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
+
+
+def test_another_architecture_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
+    with pytest.raises(ValueError, match="only Llama's"):
+        gguf_file.write_gguf(tmp_path, tmp_path / "model.gguf")
+
+
+def test_without_llama_cpp_its_speed_is_left_out(monkeypatch):
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    assert evaluate.speed_llama_cpp(None, FOLDER) == {}
+
+
+def test_llama_cpp_writes_what_transformers_writes(tmp_path):
+    pytest.importorskip("gguf")
+    llama_cpp = pytest.importorskip("llama_cpp")
+    model, tokenizer = lm.load(FOLDER)
+    other = llama_cpp.Llama(str(gguf_file.write_gguf(FOLDER, tmp_path / "model.gguf")), n_ctx=256, verbose=False)
+    for question in ("Where is order 1234?", "What does the small red cube cost?"):
+        ids = tokenizer(text.prompt("react", question))["input_ids"]
+        ours = model.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0, len(ids) :].tolist()
+        assert list(itertools.islice(other.generate(ids, temp=0.0), 12)) == ours
+    other.close()
