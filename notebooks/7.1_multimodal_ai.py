@@ -89,7 +89,7 @@ side = multimodal.picture_side(clip.model)
 rng = random.Random(unit.seed)
 scenes = [pictures.random_scene(rng, (count,)) for count in (1, 2, 3)]
 fig, axes = figures.figure(columns=3, width=9, height=4.2)
-for ax, scene, drawn in zip(axes, scenes, pictures.draw_many(scenes, unit.seed, 256), strict=True):
+for ax, scene, drawn in zip(axes, scenes, pictures.draw_many(scenes, unit.seed, 128), strict=True):
     ax.imshow(drawn)
     ax.set(xticks=[], yticks=[])
     ax.set_title(textwrap.fill(pictures.caption(scene, rng), 36), fontsize=9)
