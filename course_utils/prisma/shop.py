@@ -27,6 +27,7 @@ TOPICS = {
 
 # Colour-shape pairs that prisma-clip never sees in training: one for each colour and one for each shape.
 HELD_OUT = tuple((colour, SHAPES[(3 * i + 2) % 8]) for i, colour in enumerate(COLOURS))
+TRAINED_PAIRS = tuple(pair for pair in cross(COLOURS, SHAPES) if pair not in HELD_OUT)
 
 
 @dataclass(frozen=True)
