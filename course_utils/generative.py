@@ -54,27 +54,10 @@ def toys(n: int, seed: int, colours: Sequence[str] = COLOURS, side: int = SIDE) 
     rng = np.random.default_rng(seed)
     colour = np.array([COLOURS.index(name) for name in colours])[rng.integers(len(colours), size=n)]
     shape = rng.integers(len(SHAPES), size=n)
-    canvas = np.full((n, side, side, 3), GROUND, np.float32)
-    light = np.stack([pictures._uniform(rng, *ends, n) for ends in ((-0.6, 0.6), (0.5, 1), (0.6, 1))], 1)
-    light /= np.sqrt((light**2).sum(1, keepdims=True))
-    for index in np.unique(shape):
-        rows = np.flatnonzero(shape == index)
-        _place(canvas, rows, SHAPES[index], colour, light, rng)
+    pairs = [(COLOURS[c], SHAPES[s]) for c, s in zip(colour, shape, strict=True)]
+    canvas = pictures.draw_plain(pairs, GROUND, side, rng)
     pixels = torch.from_numpy(canvas.clip(0, 1)).permute(0, 3, 1, 2) * 2 - 1
     return Toys(pixels.contiguous(), torch.from_numpy(colour), torch.from_numpy(shape))
-
-
-def _place(
-    canvas: np.ndarray, rows: np.ndarray, shape: str, colour: np.ndarray, light: np.ndarray, rng: np.random.Generator
-) -> None:
-    """Draw the toys of one shape into the pictures `rows` of `canvas` (n, side, side, 3), in place."""
-    side = canvas.shape[1]
-    radius, centre = np.full(len(rows), 0.46 * side, np.float32), np.zeros((len(rows), 2), np.float32)
-    (alpha, diffuse, shine), half = pictures._stamp(shape, radius, centre, light[rows], rng)
-    paint = np.stack([pictures._paint(COLOURS[colour[row]], rng) for row in rows])[:, None, None]
-    lit = (0.5 + 0.62 * diffuse)[..., None] * paint + 0.15 * shine[..., None]
-    for i, row in enumerate(rows):
-        pictures._paste(canvas[row], lit[i], alpha[i], side // 2 - half, side // 2 - half)
 
 
 def batches(train: Toys, steps: int, seed: int, label: str, size: int = 64) -> Iterator[Toys]:

@@ -3,7 +3,6 @@
 The lesson itself (one vocabulary, sentences of three modalities, the transformer) is in the notebook.
 """
 
-import colorsys
 import math
 import random
 from collections.abc import Sequence
@@ -14,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.figures import progress
-from course_utils.prisma.pictures import HSV, SOLIDS
-from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES
+from course_utils.prisma.pictures import draw_plain
+from course_utils.prisma.shop import COLOURS, SHAPES, TRAINED_PAIRS
 from course_utils.prisma.training import Measure, MuonAdamW, learning_rate, share
 
 Pair = tuple[str, str]
 
-TRAINED_PAIRS = tuple((c, s) for c in COLOURS for s in SHAPES if (c, s) not in HELD_OUT)
 SIDE, PATCH = 24, 4  # pixels of a picture and of a patch
 PAPER = 0.38  # the grey of the background: the lit side of black and the dark side of white differ from it
 RATE, FRAME, FRAMES = 16_000, 1280, 12  # samples a second, samples in a frame (80 ms), frames in a sound
@@ -48,57 +46,13 @@ def pairs_of(n: int, seed: int, pairs: Sequence[Pair] = TRAINED_PAIRS) -> list[P
 # ---------------------------------------------------------------- pictures
 
 
-def _turns(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Small random turns (n, 3, 3): seen from a little above and from the side, tilted by up to 12 degrees."""
-    pitch, yaw, roll = (np.radians(rng.uniform(*limits, n)) for limits in ((15, 30), (25, 50), (-12, 12)))
-    matrices = []
-    for angle, i, j in ((roll, 0, 1), (pitch, 1, 2), (yaw, 0, 2)):
-        matrix = np.tile(np.eye(3), (n, 1, 1))
-        matrix[:, i, i] = matrix[:, j, j] = np.cos(angle)
-        matrix[:, i, j], matrix[:, j, i] = -np.sin(angle), np.sin(angle)
-        matrices.append(matrix)
-    return (matrices[0] @ matrices[1] @ matrices[2]).astype(np.float32)
-
-
-def _shade(shape: str, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage and light (both n, SIDE, SIDE) of `n` toys of one shape, each placed and turned a little."""
-    solid, frame = SOLIDS[shape], _turns(n, rng).transpose(2, 1, 0)[..., None]
-    grid = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE * 2 - 1
-    scale, offset = rng.uniform(1.0, 1.15, (n, 1)), rng.uniform(-0.08, 0.08, (2, n, 1))
-    across = np.repeat(((grid - offset[0]) * scale)[:, None, :], SIDE, 1).reshape(n, -1)
-    up = np.repeat(((-grid - offset[1]) * scale)[:, :, None], SIDE, 2).reshape(n, -1)
-    point = (frame[:, 0] * across + frame[:, 1] * up + frame[:, 2] * 1.3).astype(np.float32)
-    nearest = np.full(across.shape, 9, np.float32)
-    for _ in range(14):  # step towards the surface by the distance to it
-        distance = solid(point)
-        nearest = np.minimum(nearest, distance)
-        point = point - frame[:, 2] * np.clip(distance, -1, 0.4)
-    light = (frame * np.array([-0.5, 0.65, 0.57], np.float32)[None, :, None, None]).sum(1)
-    lit = (solid(point + 0.03 * light) - solid(point)) / 0.03  # cosine between surface and light
-    cover = np.clip(1 - nearest * SIDE / 2, 0, 1)
-    return cover.reshape(n, SIDE, SIDE), np.clip(lit, 0, 1).reshape(n, SIDE, SIDE)
-
-
-def _paint(colour: str, rng: np.random.Generator) -> np.ndarray:
-    """A shade (3,) of `colour`, in 0..1."""
-    hue, saturation, value = (rng.uniform(low, high) for low, high in HSV[colour])
-    return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)
-
-
 def draw_toys(pairs: Sequence[Pair], seed: int) -> Tensor:
-    """One toy a picture, on plain grey: (n, 3, SIDE, SIDE) in 0..1. No two are turned, placed or lit alike.
+    """One toy a picture, on plain grey: (n, 3, SIDE, SIDE) in 0..1. No two are turned or lit alike.
 
     ValueError for a colour or a shape that Prisma does not have.
     """
-    if unknown := {word for pair in pairs for word in pair} - {*COLOURS, *SHAPES}:
-        raise ValueError(f"Prisma has no {', '.join(sorted(unknown))}; colours: {COLOURS}, shapes: {SHAPES}")
-    rng, made = np.random.default_rng(seed), np.empty((len(pairs), SIDE, SIDE, 3), np.float32)
-    for shape in sorted({shape for _, shape in pairs}):
-        members = [i for i, pair in enumerate(pairs) if pair[1] == shape]
-        cover, lit = _shade(shape, len(members), rng)
-        paint = np.stack([_paint(pairs[i][0], rng) for i in members])[:, None, None]
-        toy = paint * (0.5 + 0.5 * lit[..., None])
-        made[members] = PAPER + cover[..., None] * (toy - PAPER)
+    rng = np.random.default_rng(seed)
+    made = draw_plain(pairs, PAPER, SIDE, rng)
     made += rng.normal(0, 0.01, made.shape)
     return torch.from_numpy(made).clamp(0, 1).permute(0, 3, 1, 2).contiguous()
 
@@ -253,11 +207,6 @@ def agreement(said: Sequence[Pair], true: Sequence[Pair]) -> dict[str, Measure]:
     parts = [(s[0] == t[0], s[1] == t[1]) for s, t in zip(said, true, strict=True)]
     marks = {"colour": share([a for a, _ in parts]), "shape": share([b for _, b in parts])}
     return marks | {"both": share([a and b for a, b in parts])}
-
-
-def percent(measure: Measure) -> str:
-    """ "87 % (82 to 91)": a share with its 95 % interval, for a table."""
-    return f"{100 * measure.value:.0f} % ({100 * measure.low:.0f} to {100 * measure.high:.0f})"
 
 
 # ---------------------------------------------------------------- the transformer

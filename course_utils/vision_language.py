@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from course_utils.figures import progress
 from course_utils.prisma.pictures import Scene, Toy
-from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES
+from course_utils.prisma.shop import SHAPES, SIZES, TRAINED_PAIRS
 from course_utils.prisma.training import Measure, share
 
 Pair = tuple[str, str]
 
-TRAINED_PAIRS = tuple((c, s) for c in COLOURS for s in SHAPES if (c, s) not in HELD_OUT)
 NUMBERS = ("one", "two", "three")
 POLLS = ("there", "not there")  # kinds with the answer yes or no
 IGNORED = -100  # the label of a token that is read, not learned
@@ -283,8 +282,3 @@ def blind_guesses(taught: Sequence[Question], asked: Sequence[Question]) -> list
         same_kind[one.kind][one.answer] += 1
     found = [same_words[one.text] or same_kind[one.kind] for one in asked]
     return [counts.most_common(1)[0][0] if counts else "" for counts in found]
-
-
-def percent(measure: Measure) -> str:
-    """ "87 % (82 to 91)": a share with its 95 % interval, for a table."""
-    return f"{100 * measure.value:.0f} % ({100 * measure.low:.0f} to {100 * measure.high:.0f})"

@@ -52,6 +52,7 @@ from torch import Tensor
 
 from course_utils import figures, unified
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES
+from course_utils.prisma.training import percent
 
 # %% [markdown] tags=["topic:single-vs-multi-vs-any"]
 # ## 1. Can one network read, draw and play?
@@ -107,10 +108,10 @@ for k in sizes:
     row = {"codebook": k, "bits a token": k.bit_length() - 1}
     for name, judge, made, real in (("pictures", eye, seen, pictures["test"]), ("jingles", ear, heard, sounds["test"])):
         row[f"error ({name})"] = (made - real).square().mean().sqrt().item()
-        row[f"judge right ({name})"] = unified.percent(unified.agreement(judge(made), toys["test"])["both"])
+        row[f"judge right ({name})"] = percent(unified.agreement(judge(made), toys["test"])["both"])
     rows.append(row)
 real = [judge(x["test"]) for judge, x in ((eye, pictures), (ear, sounds))]
-best = [unified.percent(unified.agreement(said, toys["test"])["both"]) for said in real]
+best = [percent(unified.agreement(said, toys["test"])["both"]) for said in real]
 rows.append(dict(zip(row, ("none", "-", "0", best[0], "0", best[1]), strict=True)))
 figures.table(rows, digits=3, caption="The cost of tokens: root mean square error, and toys recognised, 224 test toys")
 
@@ -228,16 +229,16 @@ rows = []
 for given, target in ways:
     row = {"from": " + ".join(given), "to": target}
     row |= {
-        f"{part} right": unified.percent(marks["test", given, target][part]) for part in ("colour", "shape", "both")
+        f"{part} right": percent(marks["test", given, target][part]) for part in ("colour", "shape", "both")
     }
-    rows.append(row | {"both right, held-out pairs": unified.percent(marks["held out", given, target]["both"])})
+    rows.append(row | {"both right, held-out pairs": percent(marks["held out", given, target]["both"])})
 for name, judge in (("picture", eye), ("sound", ear)):
     top = {
         x: unified.agreement(judge(decode(name, codes[x][name] + FIRST[name])), toys[x]) for x in ("test", "held out")
     }
     row = {"from": "ceiling: the real one as tokens", "to": name}
-    row |= {f"{part} right": unified.percent(top["test"][part]) for part in ("colour", "shape", "both")}
-    rows.append(row | {"both right, held-out pairs": unified.percent(top["held out"]["both"])})
+    row |= {f"{part} right": percent(top["test"][part]) for part in ("colour", "shape", "both")}
+    rows.append(row | {"both right, held-out pairs": percent(top["held out"]["both"])})
 figures.table(
     rows, caption="One model, nine directions: 224 toys of trained pairs, 160 of held-out pairs, 95 % intervals"
 )
@@ -265,7 +266,7 @@ share = {
 }
 figures.show(
     fig,
-    alt="Pictures that the model drew; recognised: " + "; ".join(f"{k} {unified.percent(v)}" for k, v in share.items()),
+    alt="Pictures that the model drew; recognised: " + "; ".join(f"{k} {percent(v)}" for k, v in share.items()),
 )
 
 # %% [markdown]
@@ -318,7 +319,7 @@ figures.table(
 
 # %% [markdown]
 # **What to notice.** Once something was seen or heard, the words cost next to nothing. A picture costs many more
-# bits than its name: turn, place and shade have no words, and no caption can save them. Where more than 5.8
+# bits than its name: turn, light and shade have no words, and no caption can save them. Where more than 5.8
 # bits are saved, no extra information has come out of nowhere: this model wastes some bits on a picture
 # without a hint, and a hint repairs that too. The true saving can never be more than what the hint carries.
 

@@ -56,7 +56,7 @@ from course_utils import vision_language as vl
 from course_utils.finetuning import add_lora
 from course_utils.prisma import pictures
 from course_utils.prisma.shop import HELD_OUT
-from course_utils.prisma.training import share
+from course_utils.prisma.training import percent, share
 
 clip = unit.load("image-text")
 chat = loaders.load("chat", unit.hardware, "bundled")
@@ -186,9 +186,9 @@ for kind in ("one matrix", "two layers"):
     for name in ("trained pairs", "held-out pairs"):
         said[kind, name] = vl.answers(talkers[kind], tokenizer, vectors[name], captions[name])
         row = {"projector": kind, "weights": vl.trainable(talkers[kind]), "pictures": name}
-        row["whole caption"] = vl.percent(vl.exact(captions[name], said[kind, name]))
+        row["whole caption"] = percent(vl.exact(captions[name], said[kind, name]))
         marks = vl.by_word(captions[name], said[kind, name])
-        rows.append(row | {word: vl.percent(mark) for word, mark in marks.items()})
+        rows.append(row | {word: percent(mark) for word, mark in marks.items()})
 figures.table(rows, caption="Captions of 160 fresh pictures each: right word for word, with 95 % intervals")
 
 # %%
@@ -228,7 +228,7 @@ results = {
     "a wrong picture, but judged by that one": vl.exact(moved, astray),
     "no picture: the best blind guess": vl.exact(asked, vl.blind_guesses(captions["one toy"], asked)),
 }
-table = [{"the model gets": what, "caption right": vl.percent(mark)} for what, mark in results.items()]
+table = [{"the model gets": what, "caption right": percent(mark)} for what, mark in results.items()]
 figures.table(table, caption="160 pictures; 3 x 56 captions are possible")
 
 # %% [markdown]
@@ -272,7 +272,7 @@ columns = {
 }
 rows = []
 for kind, mark in columns["right picture"].items():
-    cells = {name: vl.percent(marks[kind]) if kind in marks else "-" for name, marks in columns.items()}
+    cells = {name: percent(marks[kind]) if kind in marks else "-" for name, marks in columns.items()}
     rows.append({"question": kind, "asked": mark.n} | cells)
 figures.table(rows, caption="Answers that are right word for word, with 95 % intervals")
 
@@ -310,7 +310,7 @@ ax.barh([0, 1], [m.value for m in yes.values()], xerr=error, capsize=4, color=co
 ax.set_yticks([0, 1], [f"{label} (n = {mark.n})" for label, mark in yes.items()])
 ax.set(xlabel='share of answers "yes" (95 % intervals)', xlim=(0, 1), title="Is there a cube?")
 ax.invert_yaxis()
-figures.show(fig, alt="Share of yes: " + "; ".join(f"{label} {vl.percent(mark)}" for label, mark in yes.items()))
+figures.show(fig, alt="Share of yes: " + "; ".join(f"{label} {percent(mark)}" for label, mark in yes.items()))
 
 # %% [markdown]
 # The vermilion bar should be empty: each yes there is a hallucination. A model that says yes to everything
@@ -337,7 +337,7 @@ refused = share([text.startswith("no ") for text in again[1]])
 rows = [('"no ring" where there is none', before[0], after[0])]
 rows += [("the right colour where there is one", before[1], after[1]), ('"no ring" where there is one', None, refused)]
 columns = ("What colour is the ring?", "before", "after")
-cells = [(what, vl.percent(b) if b else "-", vl.percent(a)) for what, b, a in rows]
+cells = [(what, percent(b) if b else "-", percent(a)) for what, b, a in rows]
 figures.table(
     [dict(zip(columns, row, strict=True)) for row in cells],
     caption="Questions about a toy that is not there: before, and after 50 steps that contain some",

@@ -140,3 +140,13 @@ def test_the_samples_in_the_repository_are_what_the_seed_gives(tmp_path):
         ours, theirs = (np.asarray(Image.open(path), int) for path in (fresh, committed / fresh.name))
         # Another processor may round another way: nearly all pixels agree, none is far off.
         assert (np.abs(ours - theirs) <= 2).mean() > 0.99
+
+
+def test_plain_drawings_show_one_toy_in_the_middle_of_the_grey():
+    rng = np.random.default_rng(0)
+    drawn = pictures.draw_plain([("red", "ball"), ("green", "cube"), ("red", "ball")], 0.4, 24, rng)
+    assert drawn.shape == (3, 24, 24, 3) and np.allclose(drawn[:, 0, 0], 0.4)
+    assert (drawn[[0, 2], 12, 12].argmax(1) == 0).all() and drawn[1, 12, 12].argmax() == 1
+    assert not np.array_equal(drawn[0], drawn[2])  # light and paint differ
+    with pytest.raises(ValueError, match="pink"):
+        pictures.draw_plain([("pink", "ball")], 0.4, 24, rng)

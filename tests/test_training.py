@@ -63,3 +63,7 @@ def test_muon_takes_the_inner_matrices_and_adamw_the_rest():
     before = model[0].weight.clone()
     optimiser.step(0.5)
     assert not torch.equal(before, model[0].weight) and model[0].weight.grad is None
+
+
+def test_a_share_in_a_table_is_a_whole_percentage_with_its_interval():
+    assert training.percent(training.share([True] * 87 + [False] * 13)) == "87 % (79 to 92)"

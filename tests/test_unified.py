@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from course_utils import unified
-from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES
+from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, TRAINED_PAIRS
 
 ALL = [(colour, shape) for colour in COLOURS for shape in SHAPES]
 
@@ -24,7 +24,7 @@ def sounds():
 
 def test_pairs_are_balanced_and_held_out_ones_are_left_out():
     drawn = unified.pairs_of(112, 0)
-    assert all(drawn.count(pair) == 2 for pair in unified.TRAINED_PAIRS) and not set(drawn) & set(HELD_OUT)
+    assert all(drawn.count(pair) == 2 for pair in TRAINED_PAIRS) and not set(drawn) & set(HELD_OUT)
     assert drawn == unified.pairs_of(112, 0) != unified.pairs_of(112, 1)
 
 
@@ -116,7 +116,6 @@ def test_judges_know_real_toys_and_are_not_fooled(pictures, sounds):
 def test_agreement_counts_parts():
     marks = unified.agreement([("red", "cube"), ("red", "ball")], [("red", "ring"), ("red", "ball")])
     assert (marks["colour"].value, marks["shape"].value, marks["both"].value) == (1, 0.5, 0.5)
-    assert unified.percent(marks["both"]) == "50 % (9 to 91)"
     with pytest.raises(ValueError, match="one each"):
         unified.agreement([], [("red", "cube")])
 

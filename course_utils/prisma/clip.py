@@ -19,7 +19,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from course_utils.prisma import pictures, speech
-from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES
+from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES, TRAINED_PAIRS
 from course_utils.prisma.training import Deadline, Measure, MuonAdamW, checkpoint, learning_rate, run, share
 from course_utils.settings import MODELS, SEED
 
@@ -266,18 +266,18 @@ def learner(model: open_clip.CLIP, optimiser: MuonAdamW, seed: int) -> Callable[
     return learn
 
 
-def train(minutes: float = 75, device: str = "cpu", resume: bool = False, seed: int = SEED) -> Path:
+def train(minutes: float = 75, device: str = "cpu", resume: bool = False) -> Path:
     """Train for `minutes`; returns the folder of the new model, build/train/prisma-clip/model.
 
     A run that was killed goes on where its last checkpoint stood with `resume`; without it, training starts
     anew.
     """
-    model, point = build(seed).to(device), checkpoint(NAME)
+    model, point = build().to(device), checkpoint(NAME)
     optimiser, state = MuonAdamW(model, PEAK, is_inner), {"step": 0, "spent": 0.0}
     if resume:
         state.update(point.load(model, optimiser))
-    deadline, learn = Deadline(minutes, state["spent"]), learner(model, optimiser, seed)
-    run(NAME, _batches(seed, state["step"]), learn, deadline, state, lambda s: point.save(model, optimiser, **s))
+    deadline, learn = Deadline(minutes, state["spent"]), learner(model, optimiser, SEED)
+    run(NAME, _batches(SEED, state["step"]), learn, deadline, state, lambda s: point.save(model, optimiser, **s))
     model.visual.patch_dropout = torch.nn.Identity()
     return save(model.float(), point.folder / "model")
 
@@ -353,11 +353,10 @@ def evaluate(loaded: Loaded | Path = FOLDER, seed: int = 2026, n: int = 500) -> 
     Training seeds are strings that name the model, so no number given here repeats a training picture.
     """
     loaded = load(loaded) if isinstance(loaded, Path) else loaded
-    seen = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in HELD_OUT]
     to_text, to_image = retrieval(loaded, n, seed + 2)
     return {
         "zero-shot, pairs never trained": zero_shot(loaded, HELD_OUT, n, seed),
-        "zero-shot, pairs trained": zero_shot(loaded, seen, n, seed + 1),
+        "zero-shot, pairs trained": zero_shot(loaded, TRAINED_PAIRS, n, seed + 1),
         "image to text R@1": to_text,
         "text to image R@1": to_image,
         "true caption beats swapped colours": swapped_colours(loaded, n, seed + 3),

@@ -546,6 +546,34 @@ def _cover(canvas: np.ndarray, rng: np.random.Generator) -> None:
         canvas[i][strip] = rng.uniform(0.2, 0.8)
 
 
+def draw_plain(pairs: Sequence[tuple[str, str]], ground: float, side: int, rng: np.random.Generator) -> np.ndarray:
+    """One large toy in the middle of each picture, on plain grey `ground` (0..1): (n, side, side, 3).
+
+    Light, turn and tone of the paint differ from picture to picture. ValueError for an unknown colour or shape.
+    """
+    if unknown := {word for pair in pairs for word in pair} - {*COLOURS, *SHAPES}:
+        raise ValueError(f"Prisma has no {', '.join(sorted(unknown))}; colours: {COLOURS}, shapes: {SHAPES}")
+    canvas = np.full((len(pairs), side, side, 3), ground, np.float32)
+    light = np.stack([_uniform(rng, *ends, len(pairs)) for ends in ((-0.6, 0.6), (0.5, 1), (0.6, 1))], 1)
+    light /= np.sqrt((light**2).sum(1, keepdims=True))
+    for shape in SHAPES:
+        rows = [i for i, pair in enumerate(pairs) if pair[1] == shape]
+        if rows:
+            _draw_alike(canvas, rows, pairs, light, rng)
+    return canvas
+
+
+def _draw_alike(canvas: np.ndarray, rows: list[int], pairs: Sequence[tuple[str, str]], light: np.ndarray, rng) -> None:
+    """Draw the toys `rows`, all of one shape, into the middle of their pictures in `canvas`, in place."""
+    side = canvas.shape[1]
+    radius, centre = np.full(len(rows), 0.46 * side, np.float32), np.zeros((len(rows), 2), np.float32)
+    (alpha, diffuse, shine), half = _stamp(pairs[rows[0]][1], radius, centre, light[rows], rng)
+    paint = np.stack([_paint(pairs[i][0], rng) for i in rows])[:, None, None]
+    lit = (0.5 + 0.62 * diffuse)[..., None] * paint + 0.15 * shine[..., None]
+    for patch, cover, i in zip(lit, alpha, rows, strict=True):
+        _paste(canvas[i], patch, cover, side // 2 - half, side // 2 - half)
+
+
 def draw(scene: Scene, size: int = 64, seed: int = 0) -> Image.Image:
     """One picture of `scene`. The same seed at another `size` (in pixels) shows the same view."""
     return Image.fromarray(draw_batch([scene], np.random.default_rng(seed), size)[0])

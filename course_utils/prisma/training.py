@@ -46,6 +46,11 @@ def share(successes: Sequence[bool] | Sequence[int]) -> Measure:
     return Measure(right / n, *wilson(right, n), n, "%")
 
 
+def percent(measure: Measure) -> str:
+    """ "87 % (82 to 91)": a share with its 95 % interval, for a table."""
+    return f"{100 * measure.value:.0f} % ({100 * measure.low:.0f} to {100 * measure.high:.0f})"
+
+
 class Deadline:
     """Counts the minutes spent, those before a resume included: `part` runs from 0 to 1."""
 
