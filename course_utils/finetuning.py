@@ -5,10 +5,11 @@ The same functions train prisma-lm on a laptop and a 7B model on a card; only mo
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,6 +128,19 @@ def quantised(chat: Chat, hardware: Hardware) -> Chat:
     return dataclasses.replace(chat, model=model.eval())
 
 
+def fresh(chat: Chat, method: str, hardware: Hardware) -> Chat:
+    """A copy of `chat` to train by `method` ("qlora", "lora" or "full"); `chat` stays as it is.
+
+    QLoRA takes the matrices in 4 bits, full fine-tuning everything in fp32, as optimisers need it.
+    """
+    if method == "qlora":
+        return quantised(chat, hardware)
+    model = copy.deepcopy(chat.model)
+    if training_device(hardware) == "cpu":
+        model.set_attn_implementation("eager")
+    return dataclasses.replace(chat, model=model.float() if method == "full" else model)
+
+
 def training_device(hardware: Hardware) -> str:
     """Where to train: bitsandbytes' 4-bit layers train on NVIDIA cards and on CPUs."""
     return "cuda" if hardware.device == "cuda" else "cpu"
@@ -148,7 +162,10 @@ class NotEnoughMemoryError(RuntimeError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. `batch` conversations make one step; `at_once` of them are in memory together."""
+    """How to train: by `method` "qlora", "lora" or "full", with the validation loss measured `measured` times.
+
+    `batch` conversations make one step; `at_once` of them are in memory together.
+    """
 
     learning_rate: float
     conversations: int = 1600
@@ -160,6 +177,8 @@ class Recipe:
     rank: int = 16
     alpha: int = 32
     seed: int = 7
+    method: str = "qlora"
+    measured: int = 5
 
     @property
     def steps(self) -> int:
@@ -244,7 +263,7 @@ def rows(talks: Sequence[Conversation]) -> list[dict]:
 def make_trainer(
     chat: Chat, talks: dict[str, list[Conversation]], recipe: Recipe, hardware: Hardware, folder: Path
 ) -> Any:
-    """TRL's trainer for QLoRA on `chat`, whose model must be in NF4. Checkpoints go to `folder`."""
+    """TRL's trainer on the model of `chat`, which must suit the recipe's method. Checkpoints go to `folder`."""
     cuda = training_device(hardware) == "cuda"
     settings = compat.sft_config(
         folder,
@@ -253,27 +272,28 @@ def make_trainer(
         learning_rate=recipe.learning_rate,
         epochs=recipe.epochs,
         max_length=recipe.max_length,
-        steps_between=max(1, recipe.steps // 5),
+        steps_between=max(1, recipe.steps // recipe.measured),
         checkpointing=recipe.checkpointing,
         optimiser="paged_adamw_8bit" if cuda else "adamw_torch",
         cpu=not cuda,
         seed=recipe.seed,
         **precision(hardware),
     )
+    qlora, full = recipe.method == "qlora", recipe.method == "full"
     trainer = compat.sft_trainer(
-        compat.prepare_for_training(chat.model),
+        compat.prepare_for_training(chat.model) if qlora else chat.model.requires_grad_(full),
         settings,
         rows(talks["train"][: recipe.conversations]),
         rows(talks["validation"][:32]),
         chat.tokenizer,
-        compat.lora_config(recipe.rank, recipe.alpha),
+        None if full else compat.lora_config(recipe.rank, recipe.alpha),
         [_bar(recipe.steps)],
     )
-    _adapters_to_fp32(trainer.model)
+    _trained_to_fp32(trainer.model)
     return trainer
 
 
-def _adapters_to_fp32(model: nn.Module) -> None:
+def _trained_to_fp32(model: nn.Module) -> None:
     """TRL makes adapters of 4-bit models bfloat16: too coarse for small steps, and fp16 training breaks."""
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -321,12 +341,41 @@ def curves(trainer: Any) -> dict[str, list[tuple[int, float]]]:
     }
 
 
+def held_mb(trainer: Any) -> dict[str, float]:
+    """Megabytes that the weights, the gradients and the optimiser's state take between two training steps."""
+
+    def size(tensors: Iterable[torch.Tensor]) -> float:
+        return sum(t.numel() * t.element_size() for t in tensors) / 1e6
+
+    trained = [p for p in trainer.model.parameters() if p.requires_grad]
+    states = [t for state in trainer.optimizer.state.values() for t in state.values() if torch.is_tensor(t)]
+    everything = [*trainer.model.parameters(), *trainer.model.buffers()]
+    return {"weights": size(everything), "gradients": size(trained), "optimiser": size(states)}
+
+
 # ---------------------------------------------------------------- before and after
 
 
 def replies(chat: Chat, talks: Sequence[Conversation]) -> list[str]:
     """What the model answers to each conversation, greedy, at most 120 tokens."""
     return chat.complete_many([chat.prompt(talk.prompt) for talk in talks], max_new_tokens=120)
+
+
+@torch.inference_mode()
+def reply_loss(chat: Chat, prompts: Sequence[str], replies: Sequence[str]) -> list[float]:
+    """How surprised the model is by each wanted reply after its prompt, in nats per token of the reply.
+
+    The token that ends a reply counts, as in training. ValueError if the lengths differ.
+    """
+    end = chat.tokenizer.eos_token
+    losses = []
+    for prompt, reply in zip(prompts, replies, strict=True):
+        read = chat.tokenizer(prompt, add_special_tokens=False).input_ids
+        learn = chat.tokenizer(reply + end, add_special_tokens=False).input_ids
+        tokens = torch.tensor([read + learn], device=chat.model.device)
+        labels = torch.tensor([[-100] * len(read) + learn], device=chat.model.device)
+        losses.append(chat.model(input_ids=tokens, labels=labels).loss.item())
+    return losses
 
 
 def score(talks: Sequence[Conversation], written: Sequence[str]) -> dict[str, Measure]:
