@@ -319,7 +319,7 @@ PLANTED = {
         (lambda c, r, cb, rb, beta: dpo(margins(c, r, cb, rb), beta).detach(), "no gradient flows back to the model"),
         (lambda c, r, cb, rb, beta: dpo(margins(c, r, cb, rb), beta).item(), "also cut the gradient"),
     ],
-    "7.5.merged": [
+    "7.5.merge": [
         (lambda w, A, B, a: w, "returns the old weights"),
         (lambda w, A, B, a: a / len(A) * (B @ A), "the change alone"),
         (lambda w, A, B, a: w + B @ A, "not scaled"),
@@ -333,7 +333,7 @@ PLANTED = {
         (lambda w, A, B, a: w @ (a / len(A) * B @ A), "multiply the weight by the change"),
         (lambda w, A, B, a: w + A @ B, "stopped with RuntimeError"),
         (lambda w, A, B, a: w + a / len(A) * (B @ A), "comes in 32 bits for a weight in 16"),
-        (lambda w, A, B, a: reference.merged(w, A, B, a).float(), "comes in 32 bits for a weight in 16"),
+        (lambda w, A, B, a: reference.merge(w, A, B, a).float(), "comes in 32 bits for a weight in 16"),
         (lambda w, A, B, a: w + (a / len(A) * B @ A).to(w.dtype), "round more than once"),
         (lambda w, A, B, a: w + a / len(A) * (B.to(w.dtype) @ A.to(w.dtype)), "round more than once"),
         (lambda w, A, B, a: w.add_(a / len(A) * (B @ A)), "changes its input `weight`"),

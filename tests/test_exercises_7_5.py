@@ -70,7 +70,7 @@ def test_merging_is_pefts(adapted, dtype) -> None:
     layer = copy.deepcopy(adapted)
     layer.base_layer.weight.data = layer.base_layer.weight.data.to(dtype)
     before = layer.base_layer.weight.clone()
-    ours = reference.merged(*parts(layer))
+    ours = reference.merge(*parts(layer))
     layer.merge()
     assert ours.dtype == dtype and not torch.equal(ours, before)
     steps = 1e-5 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps * ours.abs().max().item()
@@ -86,13 +86,13 @@ def test_the_merge_exercise_is_far_from_ties() -> None:
         seen.append(inputs)
         return real(self, *inputs)
 
-    exercise = registry.exercise("7.5.merged")
+    exercise = registry.exercise("7.5.merge")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(diagnosis.Attempt, "__call__", call)
         diagnosis.examine(exercise, exercise.reference)
     weight, A, B, alpha = next(inputs for inputs in seen if inputs[0].dtype == torch.bfloat16)
     exact = weight.double() + alpha / len(A) * B.double() @ A.double()
-    rounded = reference.merged(weight, A, B, alpha).double()
+    rounded = reference.merge(weight, A, B, alpha).double()
     half = 2.0 ** (exact.abs().log2().floor() - 8)  # bfloat16 has 8 binary digits
     assert ((exact - rounded).abs() < half).all()
     assert ((half - (exact - rounded).abs()) > 1e-5).all()
@@ -203,17 +203,18 @@ def dpo_trainer(tokenizer, talks, tmp_path):
         reply = [{"role": "assistant", "content": talk.reply}]
         rejected = [{"role": "assistant", "content": other.reply.split(".")[0]}]
         rows.append({"prompt": talk.prompt, "chosen": reply, "rejected": rejected})
-    settings = DPOConfig(
-        output_dir=str(tmp_path), beta=0.3, per_device_train_batch_size=4, max_length=512, use_cpu=True, bf16=False,
-        report_to="none", disable_tqdm=True, dataloader_pin_memory=False, remove_unused_columns=False,
-    )  # fmt: skip
-    return DPOTrainer(
-        model=tiny_model(tokenizer, 2),
-        ref_model=tiny_model(tokenizer, 3),
-        args=settings,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-    )
+    with compat.renamed_properties():
+        settings = DPOConfig(
+            output_dir=str(tmp_path), beta=0.3, per_device_train_batch_size=4, max_length=512, use_cpu=True, bf16=False,
+            report_to="none", disable_tqdm=True, dataloader_pin_memory=False, remove_unused_columns=False,
+        )  # fmt: skip
+        return DPOTrainer(
+            model=tiny_model(tokenizer, 2),
+            ref_model=tiny_model(tokenizer, 3),
+            args=settings,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+        )
 
 
 def log_probabilities(model, batch):

@@ -478,29 +478,29 @@ def dpo_mistakes(
     }
 
 
-# --- merged ---------------------------------------------------------------------------------------------
+# --- merge ----------------------------------------------------------------------------------------------
 
 
-def merged(weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
+def merge(weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
     """W + (alpha / r) B A (arXiv 2106.09685, section 4.1), (d, k), added in fp32 and rounded once."""
     return (weight.float() + alpha / len(A) * (B @ A)).to(weight.dtype)
 
 
-def examine_merged(yours: Attempt) -> None:
+def examine_merge(yours: Attempt) -> None:
     """A square matrix in 32 bits by hand, then one in bfloat16, where rounding too early shows."""
     weight = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 3.0], [-1.0, 0.0, 1.0]])
     A = torch.tensor([[1.0, 0.0, 1.0], [0.0, 2.0, -1.0]])
     B = torch.tensor([[1.0, 0.0], [0.5, 1.0], [0.0, -2.0]])
     inputs = (weight, A, B, 4.0)
-    yours.compare(inputs, merged(*inputs), merge_mistakes(*inputs))
+    yours.compare(inputs, merge(*inputs), merge_mistakes(*inputs))
     weight = (2 * _fractions(6, 5, seed=30)).bfloat16()
     inputs = (weight, _fractions(2, 5, seed=31, of=1000), _fractions(6, 2, seed=32, of=1000), 4.0)
     wide = (
         "Your sum is right, but it comes in 32 bits for a weight in 16: the model would double in size. End with "
         "`.to(weight.dtype)`."
     )
-    wanted = merged(*inputs)
-    came = yours.compare(inputs, wanted, {wide: merged(weight.float(), *inputs[1:])}, almost=EARLY)
+    wanted = merge(*inputs)
+    came = yours.compare(inputs, wanted, {wide: merge(weight.float(), *inputs[1:])}, almost=EARLY)
     if came.dtype != weight.dtype:
         raise Wrong(wide)
 

@@ -75,7 +75,7 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, chosen_before: Tensor, rejected_b
     raise NotImplementedError
 
 
-def merged(weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
+def merge(weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
     """One matrix (d, k) that does what `weight` and its adapter did: W + (alpha / r) B A.
 
     `weight` (d, k) may be in 16 bits; `A` (r, k) and `B` (d, r) are in 32. Add in 32 bits, and round once, to the
@@ -185,17 +185,17 @@ EXERCISES = [
         notice="before the first step every margin is 0 and the loss is log 2. It only compares with the start.",
     ),
     Exercise(
-        "7.5.merged",
+        "7.5.merge",
         "The adapter becomes part of the weights",
         difficulty="easy",
         minutes=10,
-        stub=merged,
+        stub=merge,
         hints=(
             "B times A is (d, k), as `weight` is. Order counts: (d, r) times (r, k).",
             "`weight.float()` is the weight in 32 bits. Add `alpha / r` times B A to it, into something new.",
             "Round at the very end: `.to(weight.dtype)`.",
         ),
-        notice="a change smaller than half a step of the 16-bit format is lost. In 4 bits nearly all would be.",
+        notice="a change smaller than half a step of the number format is lost. In 4 bits the steps are wide.",
     ),
 ]
 
@@ -328,10 +328,9 @@ QUIZZES = [
                 "The opposite: it was trained on top of the 4-bit weights.",
             ),
             Answer(
-                "The sum has to be one of 16 levels again, and the change is mostly smaller than half the way to the "
-                "next.",
-                "So rounding throws most of the change away, and the model answers as before. Merge in 16 bits; "
-                "quantise afterwards only if you measure what it costs.",
+                "The sum has to be one of 16 levels again, and a change smaller than half the way to the next is lost.",
+                "So rounding throws much of the change away, and adds an error of its own. Merge in 16 bits; quantise "
+                "afterwards only if you measure what it costs.",
                 right=True,
             ),
             Answer(
