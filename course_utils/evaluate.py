@@ -9,7 +9,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from course_utils import bundled
 from course_utils.prisma import text
 from course_utils.prisma.shop import make_shop, open_database
 from course_utils.prisma.tools import Toolbox
-from course_utils.prisma.training import Measure, share
+from course_utils.prisma.training import Measure, bootstrap, share
 from course_utils.settings import SEED
 
 if TYPE_CHECKING:
@@ -51,16 +51,6 @@ BARS: dict[str, dict[str, float]] = {
         "support task after QLoRA": 0.85,
     },
 }
-
-
-def bootstrap(values: Sequence[float], unit: str, seed: int = 0, rounds: int = 2000) -> Measure:
-    """The mean of `values` with the 95 % interval of a bootstrap over cases."""
-    import numpy as np
-
-    numbers = np.asarray(values, float)
-    means = np.random.default_rng(seed).choice(numbers, (rounds, len(numbers))).mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Measure(float(numbers.mean()), float(low), float(high), len(numbers), unit)
 
 
 def evaluate_all(seed: int, n: int = 500) -> dict[str, dict[str, Measure]]:

@@ -52,7 +52,7 @@ import dataclasses
 
 from course_utils import evaluate, figures, finetuning, loaders
 from course_utils.prisma import conversations
-from course_utils.prisma.training import percent, share
+from course_utils.prisma.training import bootstrap, percent, share
 
 asked = unit.load("chat")
 chat = loaders.load("chat", unit.hardware, "bundled")
@@ -119,7 +119,7 @@ for rung, messages in rungs.items():
     prompts = [asked.prompt(turn) for turn in messages]
     written[rung] = asked.complete_many(prompts, max_new_tokens=100)
     losses = finetuning.reply_loss(asked, prompts, wanted)
-    surprise = evaluate.bootstrap(losses, "nats")
+    surprise = bootstrap(losses, "nats")
     rows.append({"rung": rung, "loss on the wanted reply": str(surprise)} | marks(written[rung]))
 print(f"after retrieval: {written['retrieval'][0]}\nPrisma wants:    {test[0].reply}")
 figures.table(rows, caption=f"{asked.name}: rungs without training, {len(test)} test messages, 95 % intervals")

@@ -11,6 +11,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import planted_7_5
 import pytest
 import torch
 from torch import Tensor
@@ -102,9 +103,9 @@ def test_known_mistakes_can_be_told_apart(name: str, monkeypatch) -> None:
     tables = []
     real = diagnosing.Attempt.compare
 
-    def compare(self, inputs, wanted, mistakes=None):
+    def compare(self, inputs, wanted, mistakes=None, **rest):
         tables.append([("right", wanted), *(mistakes or {}).items()])
-        return real(self, inputs, wanted, mistakes)
+        return real(self, inputs, wanted, mistakes, **rest)
 
     monkeypatch.setattr(diagnosing.Attempt, "compare", compare)
     diagnosing.examine(EXERCISES[name], EXERCISES[name].reference)
@@ -375,6 +376,7 @@ PLANTED = {
         (masked_late, "after the softmax"),
         (misses_a_dimension, "scores = scores.masked_fill(missing"),
     ],
+    **planted_7_5.PLANTED,
 }
 
 

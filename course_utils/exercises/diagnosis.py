@@ -12,6 +12,7 @@ from torch import Tensor
 from course_utils.exercises.registry import Exercise
 
 TOLERANCE = 1e-5
+COARSE = 0.05  # a few roundings of small numbers in 16 bits
 SHOWN = 12  # numbers that a message shows; of longer tensors it tells the shape
 
 
@@ -64,10 +65,11 @@ class Attempt:
                 )
         return result
 
-    def compare(self, inputs: tuple, wanted: Any, mistakes: Mapping[str, Any] | None = None) -> Any:
+    def compare(self, inputs: tuple, wanted: Any, mistakes: Mapping[str, Any] | None = None, almost: str = "") -> Any:
         """The result for `inputs`, if it is `wanted`. `mistakes` maps a diagnosis to the result it explains.
 
-        Raises Wrong with the first diagnosis that fits, otherwise with the inputs, what was wanted and what came.
+        `almost` is the diagnosis for a tensor that is `wanted` but for coarse rounding. Raises Wrong with the first
+        diagnosis that fits, otherwise with the inputs, what was wanted and what came.
         """
         came = self(*inputs)
         if near(came, wanted):
@@ -75,6 +77,8 @@ class Attempt:
         for words, result in (mistakes or {}).items():
             if near(came, result):
                 raise Wrong(words)
+        if almost and near(came, wanted, COARSE):
+            raise Wrong(almost)
         raise Wrong(kind_fault(came, wanted) or self._difference(inputs, came, wanted))
 
     def _failure(self, error: BaseException, inputs: tuple) -> str:
@@ -104,14 +108,14 @@ class Attempt:
         return [f"    {name} = {show(value)}" for name, value in pairs]
 
 
-def near(came: Any, wanted: Any) -> bool:
+def near(came: Any, wanted: Any, tolerance: float = TOLERANCE) -> bool:
     """Whether a result is `wanted`, up to rounding: of the same kind, and a tensor of the same shape."""
     if isinstance(wanted, Tensor):
         if not isinstance(came, Tensor) or came.shape != wanted.shape:
             return False
-        return torch.allclose(_plain(came), _plain(wanted), atol=TOLERANCE, rtol=0)
+        return torch.allclose(_plain(came), _plain(wanted), atol=tolerance, rtol=0)
     if isinstance(wanted, float):
-        return _is_number(came) and abs(came - wanted) <= TOLERANCE
+        return _is_number(came) and abs(came - wanted) <= tolerance
     return type(came) is type(wanted) and came == wanted
 
 
@@ -139,6 +143,8 @@ def kind_fault(came: Any, wanted: Any) -> str:
         return "Your function returns nothing (None). Is the `return` missing?"
     if isinstance(wanted, float):
         return "" if _is_number(came) else f"Your function returns {_a(came)}. A plain number is wanted."
+    if isinstance(wanted, list):
+        return "" if isinstance(came, list) else f"Your function returns {_a(came)}. A list is wanted."
     if not isinstance(came, Tensor):
         wish = f"A torch.Tensor of shape {tuple(wanted.shape)} is wanted."
         why = " `.item()` and `float()` would also cut the gradient." if _is_number(came) else ""
