@@ -50,10 +50,13 @@ from course_utils import open_unit
 unit = open_unit("7.5")
 
 # %%
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from course_utils import bundled, compat, figures, finetuning, memory
+from course_utils.exercises import check, quiz
 from course_utils.prisma import conversations, lm
 
 # %% [markdown]
@@ -90,6 +93,9 @@ for part, measure in score_before.items():
 # Before you fine-tune anything, ask whether a better prompt does it. A large model follows a style that the
 # prompt describes; a model with five million parameters does not. Fine-tuning pays when the behaviour must
 # be the same every time, when the prompt would be long, or when the model is too small to be told.
+
+# %%
+quiz("7.5.todays_price")
 
 # %% [markdown]
 # ## 2. LoRA by hand
@@ -151,6 +157,39 @@ moved = (reference - without).abs().max()
 print(f"{len(adapters)} matrices adapted; the adapters move the logits by up to {moved:.2f}")
 print(f"largest difference, ours and PEFT's:       {(by_hand - reference).abs().max():.1e}")
 print(f"largest difference, merged and not merged: {(merged - by_hand).abs().max():.1e}")
+
+# %% [markdown]
+# ### Exercise: A layer with LoRA (easy, about 10 minutes)
+#
+# The class above is a module. Write its forward pass once more, as a plain function of four matrices. Fill in the
+# stub and run both cells: the second one puts your function beside PEFT. `hint("7.5.lora_forward")` helps. Until
+# your function passes, the notebook goes on with the course's own.
+
+
+# %%
+def lora_forward(x: Tensor, weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
+    """What a linear layer with a LoRA adapter gives (arXiv 2106.09685, equation 3): (..., d).
+
+    `x` is (..., k). The frozen `weight` is (d, k), as PyTorch stores it. `A` is (r, k), `B` is (d, r). The change
+    B A counts alpha / r times. There is no bias.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %% tags=["topic:lora-by-hand"]
+lora_forward = check("7.5.lora_forward", lora_forward)
+
+theirs = with_peft.base_model.model.model.layers[0].mlp.up_proj
+A, B = theirs.lora_A["default"].weight, theirs.lora_B["default"].weight
+x = torch.randn(2, 7, A.shape[1])
+with torch.no_grad():
+    by_function = lora_forward(x, theirs.base_layer.weight, A, B, 32)
+    print(f"{tuple(x.shape)} in, {tuple(by_function.shape)} out")
+    print(f"largest difference from PEFT's: {(by_function - theirs(x)).abs().max():.1e}")
+
+# %%
+quiz("7.5.zero_start")
 
 # %% [markdown]
 # ### Check the slide: "LoRA reduces trainable parameters 10,000 times"
@@ -220,6 +259,64 @@ figures.show(
 )
 
 # %% [markdown]
+# ### Exercise: Four bits for a weight (medium, about 20 minutes)
+#
+# How does a matrix become four bits a weight? Write it. The check cell quantises a matrix of prisma-lm with your
+# function and compares it, byte by byte, with what bitsandbytes has stored.
+
+
+# %%
+def nf4_quantise(weights: Tensor, levels: Tensor, block: int = 64) -> Tensor:
+    """Each weight as one of 16 levels, two of them in a byte (arXiv 2305.14314): (n / 2,), torch.uint8.
+
+    Cut `weights` (n,) into blocks of `block` in a row and divide each block by its largest absolute value. The code
+    of a weight is the place (0 to 15) of the nearest of the `levels` (16,), which rise from -1 to 1. Of two weights
+    in a row the first goes into the upper four bits of a byte. A block of zeros gets the code of the level 0.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %% tags=["topic:qlora"]
+nf4_quantise = check("7.5.nf4_quantise", nf4_quantise)
+
+ours, theirs = nf4_quantise(exact.flatten(), levels), small.weight.data.flatten()
+print(f"{exact.numel():,} weights in {ours.numel():,} bytes; bytes unlike bitsandbytes': {int((ours != theirs).sum())}")
+
+# %% [markdown]
+# ### Exercise: And back to numbers (easy, about 10 minutes)
+#
+# And back. Each block needs its scale. Does it matter that bitsandbytes stores the scales in 8 bits?
+
+
+# %%
+def nf4_dequantise(packed: Tensor, scales: Tensor, levels: Tensor, block: int = 64) -> Tensor:
+    """The weights (n,) that the bytes `packed` (n / 2,) stand for; the way back from `nf4_quantise`.
+
+    `scales` (n / block,) holds the largest absolute value of each block of `block` weights.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %% tags=["topic:qlora"]
+nf4_dequantise = check("7.5.nf4_dequantise", nf4_dequantise)
+
+scales = exact.reshape(-1, 64).abs().amax(1)
+back = nf4_dequantise(ours, scales, levels).reshape(exact.shape)
+for name, coarse, scale in (("32-bit", back, 32 / 64), ("doubly quantised", nf4, 8 / 64 + 32 / (64 * 256))):
+    print(f"{name:>16} scales: {4 + scale:.3f} bits a weight, error {(coarse - exact).norm() / exact.norm():.3%}")
+
+# %% [markdown]
+# **Double quantisation**: the scales are numbers too, so they can be quantised as the weights were. bitsandbytes takes
+# their mean away, cuts them into blocks of 256, and stores each in 8 bits, with one 32-bit scale for the 256. Compare
+# the two errors above: the second rounding costs almost nothing, and it saves 0.37 bits a weight (arXiv 2305.14314,
+# section 3).
+
+# %%
+quiz("7.5.double_quantisation")
+
+# %% [markdown]
 # **What to notice.** NF4 loses less than even levels at the same size, because it spends its levels where
 # the weights are. The scales need room too: with one 32-bit scale for each 64 weights it would be half a
 # bit more. *Double quantisation* stores these scales in 8 bits, and brings the sum close to 4.1 bits.
@@ -269,6 +366,36 @@ figures.table(
     [{"position": i, "token": repr(chat.tokenizer.decode(pairs[i][0])), "learned": pairs[i][1] != -100} for i in shown]
 )
 
+# %% [markdown]
+# ### Exercise: What is learned (medium, about 15 minutes)
+#
+# Write the labels yourself, for conversations with any number of replies. Then compare with the trainer's.
+
+
+# %%
+def loss_labels(ids: Tensor, opens: int, ends: int) -> Tensor:
+    """The labels (t,) for the tokens `ids` (t,) of a conversation: a token where it is to be learned, else -100.
+
+    The model learns each reply: what follows the token `opens`, up to and with the next token `ends`. There can be
+    several replies. It does not learn the mark `opens`, the other turns (they end with `ends` too), or the padding
+    at the end. A reply that was cut off has no `ends`; what is there of it is learned.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %% tags=["topic:dataset-formats"]
+loss_labels = check("7.5.loss_labels", loss_labels)
+
+if chat.tier == "bundled":  # the templates of other models open a reply with several tokens
+    opens, ends = chat.tokenizer.convert_tokens_to_ids(["<|assistant|>", "<|end|>"])
+    rows = [trainer.train_dataset[i] for i in range(100)]
+    same = [loss_labels(torch.tensor(row["input_ids"]), opens, ends).tolist() == row["labels"] for row in rows]
+    print(f"{sum(same)} of {len(rows)} rows have exactly TRL's labels")
+
+# %%
+quiz("7.5.never_stops")
+
 # %%
 parts = {name: len(part) for name, part in talks.items()}
 numbers = {name: {t.number for t in part} for name, part in talks.items()}
@@ -286,6 +413,41 @@ print("customers in training and in the test:", len(names["train"] & names["test
 # and the shop's web form asks for the topic. All that makes the task easier than real mail. The learning rate
 # and the number of steps were chosen on the validation part; the task itself was made easier, earlier, while
 # looking at replies to test messages.
+
+# %% [markdown]
+# ### Exercise: Copies out (medium, about 20 minutes)
+#
+# Real data holds copies. We plant six: three messages of the test, and three of the training part with one word added.
+# Does your filter find them, and what else does it throw away?
+
+
+# %%
+def without_copies(texts: Sequence[str], test: Sequence[str], limit: float) -> list[int]:
+    """Which training `texts` may stay: their places, counted from 0, in rising order.
+
+    A text goes if it is too like a text of `test` (leakage), or too like an earlier text that stays (a
+    near-duplicate). Take the set of all runs of three words of each text, in lower case; a text of fewer words is
+    one run. Too like: of the runs that either of two texts has, the share that both have is at least `limit`.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %% tags=["topic:data-quality"]
+without_copies = check("7.5.without_copies", without_copies)
+
+texts, exam = [t.message for t in talks["train"][:300]], [t.message for t in talks["test"][:50]]
+planted = exam[:3] + [f"{text} thanks" for text in texts[:3]]
+for limit in (0.2, 0.5, 0.95):
+    stays = set(without_copies(texts + planted, exam, limit))
+    found = sum(300 + i not in stays for i in range(len(planted)))
+    gone = sum(i not in stays for i in range(300))
+    print(f"limit {limit}: {found} of 6 planted copies found, {gone} of 300 others gone")
+
+# %% [markdown]
+# **What to notice.** The limit is a decision. These messages grew from a few sentences, so many share runs of words
+# without being copies. A low limit throws good conversations away; a high one lets a copy with a few more words
+# through.
 
 # %% [markdown]
 # ## 5. Will it fit?
@@ -352,6 +514,9 @@ figures.show(
     alt=f"Training and validation loss fall together, to {ends['training']:.2f} and {ends['validation']:.2f}.",
 )
 
+# %%
+quiz("7.5.two_curves")
+
 # %% [markdown]
 # If the cell is interrupted, run it again: it goes on from the last checkpoint in `unit.folder`. That
 # folder goes when the kernel ends. For a long run, name a folder that stays, such as your Drive in Colab.
@@ -416,6 +581,47 @@ final.model.unmerge_adapter()
 print(f"the adapter is a file of {size / 1e6:.1f} MB")
 print(f"replies that merging changed: {sum(a != b for a, b in zip(beside, merged, strict=True))} of {len(merged)}")
 print(f"merged, fit to be sent: {finetuning.score(test[:40], merged)['all']}")
+
+# %% [markdown]
+# ### Exercise: The adapter becomes part of the weights (easy, about 10 minutes)
+#
+# Merge one matrix yourself. Then look at what a merge into 4 bits would do to the change that was learned.
+
+
+# %%
+def merge(weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
+    """One matrix (d, k) that does what `weight` and its adapter did: W + (alpha / r) B A.
+
+    `weight` (d, k) may be in 16 bits; `A` (r, k) and `B` (d, r) are in 32. Add in 32 bits, and round once, to the
+    number format of `weight`.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %% tags=["topic:merge-swap-serve"]
+merge = check("7.5.merge", merge)
+
+layer = final.model.base_model.model.model.layers[0].mlp.up_proj
+A, B = layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data
+W = layer.base_layer.weight.data.float().cpu()
+whole = merge(W, A.float().cpu(), B.float().cpu(), recipe.alpha)
+
+
+def in_four_bits(matrix: Tensor) -> Tensor:
+    scales = matrix.reshape(-1, 64).abs().amax(1)
+    return nf4_dequantise(nf4_quantise(matrix.flatten(), levels), scales, levels).reshape(matrix.shape)
+
+
+print(f"the change is {(whole - W).norm() / W.norm():.0%} of the size of W")
+for name, rounded in (("16 bits", lambda matrix: matrix.bfloat16().float()), ("4 bits", in_four_bits)):
+    arrived = rounded(whole) - rounded(W)
+    print(
+        f"merged into {name}: {(arrived - (whole - W)).norm() / (whole - W).norm():.1%} of the change is rounding error"
+    )
+
+# %%
+quiz("7.5.merge_4bit")
 
 # %% [markdown]
 # ### Check the slide: "no inference latency overhead"

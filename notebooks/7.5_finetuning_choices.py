@@ -125,7 +125,25 @@ print(f"after retrieval: {written['retrieval'][0]}\nPrisma wants:    {test[0].re
 figures.table(rows, caption=f"{asked.name}: rungs without training, {len(test)} test messages, 95 % intervals")
 
 # %% [markdown]
-# TODO notice after the first run
+# **What to notice.** At the bundled tier nothing works, and that is a finding: prisma-lm was trained on a few fixed
+# formats, and learning from examples in the prompt is a skill of much larger models trained on varied text (GPT-3,
+# arXiv 2005.14165, is named after it). The loss on the wanted reply tells the rungs apart even where the replies are
+# all wrong, so watch that column: the two similar cases help a little more than two cases from the top of the list.
+# On a larger model these rungs do work, and cost nothing to try. So try them first, on *your* model, with a score.
+#
+# ### When to fine-tune
+#
+# | you see | rung | why |
+# | --- | --- | --- |
+# | the model has not been told what you want | prompt | costs minutes, and is changed in seconds |
+# | it understands, but gets the form wrong | few-shot | examples say more than descriptions |
+# | it lacks facts, or the facts change | retrieval | what is looked up can be corrected today; weights cannot |
+# | form or tone must be the same every time; the prompt has grown long | fine-tune | a habit needs no prompt |
+# | the model must be small, cheap or private | fine-tune a small one | one task is learned by a model that cannot be told |
+# | a language or a field that the model has hardly seen | continue pre-training, then fine-tune | needs much text |
+# | no model suits, and you have the data of a continent | pre-train | the most expensive rung by far |
+#
+# Retrieval and fine-tuning are no rivals: one brings facts, the other habits.
 
 # %% [markdown]
 # ## 2. Fine-tune: everything, or a little?
@@ -155,7 +173,14 @@ for method, rate in RATES.items():
 figures.table(rows, caption=f"{base.steps} steps of {base.batch} conversations; {len(test)} test replies")
 
 # %% [markdown]
-# TODO notice 2
+# **What to notice.** Full fine-tuning learns most in the same thirty steps, because it may change every number. It
+# pays in memory: gradients and the optimiser's two averages for each weight, in 32 bits. For LoRA they are a tenth, and
+# the file to store is a tenth, too. The 4 bits of QLoRA then shrink the weights, and lose next to nothing in quality.
+# prisma-lm is too small for any of this to matter. At 7B the first column of memory is 29 GB against 4, the second 87
+# against 0.5, and the question is no longer what is best but what is possible. Section 6 counts it.
+#
+# The time for a step hardly differs here. LoRA saves memory, not arithmetic: the signal still runs through every
+# matrix, forward and backward.
 
 # %% [markdown]
 # ## 3. Which learning rate, which rank?
@@ -192,7 +217,9 @@ figures.show(fig, alt="Validation loss for each rate and rank: " + str([[round(x
 print(f"rank 16 at 0.005 with three seeds: {', '.join(f'{loss:.2f}' for loss in luck)}")
 
 # %% [markdown]
-# TODO notice 3
+# **What to notice.** The rate matters more than the rank. Compare a difference between two boxes with the spread of
+# the three seeds before you believe it. And ten steps favour high rates: a long run often wants a lower one, so repeat
+# the best two at full length.
 #
 # What about the other settings? The **batch** trades noise for time: twice the batch, half the steps. More
 # **epochs** help until the validation loss turns (section 4). **Alpha** scales the change; alpha of twice
@@ -266,7 +293,11 @@ for step in (4, 20, max(samples)):
 print(f"   wanted: {test[0].reply}")
 
 # %% [markdown]
-# TODO notice 4
+# **What to notice.** The training loss tells you how well sixteen conversations are known by heart. The validation
+# loss falls first and then turns: from there on, the model learns these customers instead of the task.
+# **Early stopping** keeps the checkpoint at the turn. The power cut cost the steps since the last checkpoint and no
+# more, because a checkpoint holds the adapter, the optimiser's averages, the schedule and the place in the data. Read
+# the samples, too: a loss of 0.5 does not say whether it is the name that is wrong or the price.
 
 # %% [markdown]
 # ## 5. What was forgotten?
@@ -293,4 +324,8 @@ with overfit.model.disable_adapter():
 figures.table(rows, caption="Skills of before, 48 cases each")
 
 # %% [markdown]
-# TODO notice 5
+# **What to notice.** Teaching one thing costs others. That is **catastrophic forgetting**: nothing in the new data asks
+# for the old skills, so nothing protects them. How much goes depends on the steps, the rate and how many weights
+# may move ("LoRA learns less and forgets less", arXiv 2405.09673). LoRA has a way back that full fine-tuning has not:
+# without its adapter the model is what it was, to the last bit. The other cure is *replay*, a little of the old data
+# among the new; the lab on more ways of tuning measures it.
