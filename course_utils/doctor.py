@@ -110,12 +110,12 @@ def python() -> Iterable[Check]:
     """Python's version against requires-python."""
     from packaging.specifiers import SpecifierSet
 
-    wanted = SpecifierSet(_project().get("requires-python", ">=3.11,<3.14"))
+    wanted = SpecifierSet(_project().get("requires-python", ">=3.11,<3.15"))
     have = platform.python_version()
     if wanted.contains(have, prereleases=True):
         yield Check("python", "ok", f"{have} on {platform.system()} {platform.machine()}")
     else:
-        cure = "if an installation fails, make the .venv with Python 3.11 to 3.13"
+        cure = f"if an installation fails, make the .venv with a Python within {wanted}"
         yield Check("python", "warn", f"{have} is outside {wanted}, which is what was tested", cure)
 
 

@@ -71,7 +71,7 @@ figures.table(unit.overview(), caption="The five units on this machine")
 # | [7.3 Research directions](7.3_research_directions.ipynb) | What happens inside a model, and what can we take away? |
 # | [7.4 Self-hosting](7.4_self_hosting.ipynb) | What does it take to serve a model yourself? |
 # | [7.5 Fine-tuning](7.5_finetuning.ipynb) | How do you teach a model something new, and prove that it learned? |
-# | [7.5, part 2: choices](7.5_finetuning_choices.ipynb) | Should you fine-tune at all, how, for how long, and at what cost? |
+# | [7.5, part 2: choices](7.5_finetuning_choices.ipynb) | Should you fine-tune at all, how, and at what cost? |
 #
 # Each unit stands alone. If you have no favourite, go in order: one story runs through them. Prisma is a made-up
 # shop for coloured toys. A customer speaks and shows a picture (7.1), an agent looks the order up (7.2), you look
