@@ -21,7 +21,7 @@ class Hub:
     cut: bool = False  # send half of each weights file, then hang up; refuse to go on from there
     corrupt: bool = False  # flip a bit in weights files
     token: str = ""  # who may upload; nobody while it is empty
-    private: dict[str, bool] = field(default_factory=dict)  # model id -> as asked for when it was made
+    visibility: dict[str, str] = field(default_factory=dict)  # model id -> as asked for when it was made
     blobs: dict[str, bytes] = field(default_factory=dict)  # large files by SHA-256, uploaded before their commit
 
 
@@ -61,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/repos/create":
             asked = json.loads(body)
             name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
-            hub.files[name], hub.private[name] = {}, asked["private"]
+            hub.files[name], hub.visibility[name] = {}, asked["visibility"]
             return {"url": f"{hub.address}/{name}", "name": name}
         if "/preupload/" in path:
             modes = [
@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
             return {"commitOid": "0" * 40, "commitUrl": f"{hub.address}/{name}/commit/{'0' * 40}"}
         return {"errors": [], "warnings": []}  # /api/validate-yaml
 
-    def _json(self, content: dict) -> None:
+    def _json(self, content: dict | list) -> None:
         text = json.dumps(content).encode()
         self._send(200, {"Content-Type": "application/json", "Content-Length": str(len(text))}, text)
 
@@ -95,8 +95,15 @@ class _Handler(BaseHTTPRequestHandler):
             hub.refusals -= 1
             return self._send(hub.refuse[0], {**hub.refuse[1], "Content-Length": "0"}, b"")
         if self.path.startswith("/api/models/"):  # what is in a repository
-            model = self.path.removeprefix("/api/models/").partition("/revision/")[0].partition("?")[0]
-            listed = [{"rfilename": name} for name in hub.files.get(model, {})]
+            place = self.path.removeprefix("/api/models/").partition("?")[0]
+            model, tree, _ = place.partition("/tree/")
+            model = model.partition("/revision/")[0]
+            if model not in hub.files:
+                return self._send(404, {"X-Error-Code": "RepoNotFound", "Content-Length": "0"}, b"")
+            if tree:
+                files = hub.files[model].items()
+                return self._json([{"type": "file", "path": n, "size": len(c), "oid": "0" * 40} for n, c in files])
+            listed = [{"rfilename": name} for name in hub.files[model]]
             return self._json({"id": model, "sha": "0" * 40, "siblings": listed})
         model, _, rest = self.path.lstrip("/").partition("/resolve/")
         content = hub.files.get(model, {}).get(name)

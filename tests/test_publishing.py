@@ -176,7 +176,7 @@ def hub(monkeypatch):
 def test_pushed_and_pulled_it_is_the_same(hub, folder, tmp_path):
     said = []
     made = publishing.push(folder, "me/toy", "hf_secret", said.append)
-    assert made.commit_url.startswith(f"{hub.address}/me/toy") and hub.private == {"me/toy": True}
+    assert made.commit_url.startswith(f"{hub.address}/me/toy") and hub.visibility == {"me/toy": "private"}
     assert "only you will see them" in said[0] and hub.address in said[0]
     arrived = publishing.pull("me/toy", tmp_path / "arrived", "hf_secret")
     assert publishing.same_files(folder, arrived)
