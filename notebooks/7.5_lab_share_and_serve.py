@@ -154,8 +154,8 @@ figures.table([{"adapter": name, "answer": text} for name, text in zip(rows, tex
 
 # %% [markdown]
 # **What to notice.** The base is in memory once; a second skill costs one small file. A swap changes which
-# matrices are added, not the base, so it takes milliseconds even for a 7B model. The price is the overhead that the
-# core notebook measured: an adapter beside the weights takes part in every multiplication.
+# matrices are added and moves no weights, so it takes milliseconds. The price is the overhead that the core notebook
+# measured: an adapter beside the weights takes part in every multiplication.
 
 # %% [markdown]
 # ## 3. Merge, and prove it
@@ -205,6 +205,9 @@ coarse = publishing.matrices(small.model)
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
     small = publishing.merged(small, adapters / "support")
+size = sum(float(weight.square().sum()) for weight in before.values()) ** 0.5
+change = sum(float((exact[name] - before[name]).square().sum()) for name in exact) ** 0.5
+print(f"the change is {change / size:.0%} of the weights it is added to")
 print("PEFT says:", next(str(one.message) for one in said if "4-bit" in str(one.message)))
 forms = {
     "16 bits, fp16": half,
@@ -230,18 +233,19 @@ figures.table([{"weights": form} | row for form, row in report.items()], digits=
 # %%
 fig, ax = figures.figure(height=2.8)
 lost = {form: row["error / change"] for form, row in report.items() if form in forms}
-ax.barh(list(lost), list(lost.values()), color=figures.PALETTE["blue"])
-ax.set(xscale="log", xlabel="error of storing the merged weights, as a share of the change")
+ax.plot(list(lost.values()), list(lost), "o", markersize=10)
+ax.set(xscale="log", xlim=(1e-4, 2), ylim=(-0.5, 3.5), xlabel="error of storing the merged weights / the change")
 ax.invert_yaxis()
 figures.show(
     fig,
-    alt="Bars on a logarithmic axis, the error of storing merged weights as a share of the change: "
+    alt="Points on a logarithmic axis, the error of storing merged weights as a share of the change: "
     + ", ".join(f"{form} {loss:.1%}" for form, loss in lost.items()),
 )
 
 # %% [markdown]
 # **What to notice.** In 16 bits nearly nothing of the change is lost, and the answers stay. In NF4 a large part of it
-# is rounded away: the steps of NF4 are as coarse as the change is large. That holds for both roads into 4 bits, so
+# is rounded away: the steps of NF4 are nearly as coarse as the change is large. (The change is large here. A smaller
+# one is lost more easily, in every format: compare in your own case.) That holds for both roads into 4 bits, so
 # neither is free; measure before you ship one. The first row is the third road, and the one that QLoRA trained for:
 # keep the adapter beside the 4-bit weights. Its answers are not those of the 16-bit base either, because the base
 # under it is another one.
