@@ -1,4 +1,4 @@
-"""A Llama checkpoint as one GGUF file, the format that llama.cpp reads. Needs the extra `llama-cpp`."""
+"""A Llama checkpoint as one GGUF file, the format that llama.cpp reads: weights, vocabulary, chat template."""
 
 import json
 from pathlib import Path

@@ -195,8 +195,8 @@ figures.show(
 )
 
 # %% [markdown]
-# **What to notice.** DDP makes training faster and saves no memory at all: each copy is complete. FSDP saves nearly
-# exactly the factor $P$; the few bytes too many are rows that do not divide by two. Not in the picture: the
+# **What to notice.** DDP shares the work and saves no memory at all: each copy is complete. FSDP saves the factor $P$.
+# The few bytes too many are AdamW's step counters, and rows that do not divide by two. Not in the picture: the
 # activations, which shrink because each process has fewer conversations at once, and the one layer that FSDP gathers
 # at a time.
 #
@@ -266,8 +266,8 @@ print("Not run here: Accelerate's FSDP wants accelerators; section 2 used the sa
 
 # %% [markdown]
 # **What to notice.** The commands `torchrun` and `accelerate launch` do what `scale_out.launch` did: start $P$
-# processes and tell each its rank. (They also open a network port for the meeting; ours meet through a file.) If one
-# process dies, the others wait for it for ever, so a launcher must stop them. Try it:
+# processes and tell each its rank. (For the meeting they open a port that the whole network can reach; ours meet
+# through a file.) If one process dies, the others wait for it for ever, so a launcher must stop them. Try it:
 
 # %%
 try:
