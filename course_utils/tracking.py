@@ -102,9 +102,12 @@ def mlflow_writer(client: Any, run: str) -> Write:
 
 
 def read_mlflow(client: Any, experiment: str) -> list[dict]:
-    """A row for each finished run, lowest validation loss first: its settings and last numbers."""
+    """A row for each finished run, lowest validation loss first: its last numbers and its settings.
+
+    Where both have a name (the learning rate, which trainers log as it falls), the setting counts.
+    """
     found = client.search_runs([experiment], "attributes.status = 'FINISHED'", order_by=["metrics.eval_loss ASC"])
-    return [{"run": r.info.run_name, "id": r.info.run_id, **r.data.params, **r.data.metrics} for r in found]
+    return [{"run": r.info.run_name, "id": r.info.run_id, **r.data.metrics, **r.data.params} for r in found]
 
 
 # ---------------------------------------------------------------- Weights & Biases

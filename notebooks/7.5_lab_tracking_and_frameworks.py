@@ -150,13 +150,13 @@ if have["tensorboard"]:
     print(f"numbers kept for a run: {', '.join(sorted(curves['rate 0.005']))}")
 
 # %% [markdown]
-# **What to notice.** The lowest rate has not arrived when the run ends; the highest one breaks the model, and its
-# gradient shows it before its loss does. The repeated run follows the first one: seed, data and settings are all
+# **What to notice.** The lowest rate has not arrived when the run ends. The highest one breaks the model: each step
+# goes too far, and it ends as a model that files nothing right. The repeated run follows the first one: seed, data and settings are all
 # that a rerun needs, as long as the library versions are the same. That is why they stand in the record, with a
 # *fingerprint* of the data, and not its file name: a name can stay while the content changes.
 #
-# With one seed for each rate you know which run was best, and not yet which *rate* is. The core notebook's sweep uses
-# several seeds for that.
+# With one seed for each rate you know which *run* was best, and not yet which rate is. Differences as large as these
+# are no accident; before you choose between two that are close, repeat both with other seeds.
 #
 # To look around yourself, in a terminal: `tensorboard --logdir FOLDER` or, with the full MLflow, `mlflow ui
 # --backend-store-uri sqlite:///FOLDER/mlflow.db`. Both listen on this machine only, unless you tell them otherwise.

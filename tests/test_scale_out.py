@@ -77,8 +77,8 @@ def test_the_notebook_shows_what_the_package_runs():
 
 
 def test_two_processes_train_what_one_trains_and_fsdp_holds_half():
-    alone = scale_out.train("single", 2, 4)
-    reports = scale_out.launch(["ddp", "accelerate", "fsdp"], processes=2, steps=2, batch=4)
+    alone = scale_out.train("single", 2, 2)
+    reports = scale_out.launch(["ddp", "accelerate", "fsdp"], processes=2, steps=2, batch=2)
     assert [(r.mode, r.rank) for r in reports] == [(m, r) for m in ("ddp", "accelerate", "fsdp") for r in (0, 1)]
     parameters = alone.parameters / 4
     for report in reports:

@@ -29,6 +29,7 @@ def test_mlflow_sorts_finished_runs_and_sends_nothing(tmp_path):
         run = client.create_run(experiment, run_name=name).info.run_id
         client.log_param(run, "rank", "16")
         write = tracking.mlflow_writer(client, run)
+        write("rank", 0.0, 1)  # a number and a setting with the same name
         write("eval_loss", 9.0, 1)
         write("eval_loss", loss, 2)
         client.set_terminated(run, "FAILED" if name == "broken" else "FINISHED")
