@@ -92,12 +92,12 @@ def add_lora(model: Any, rank: int = 16, alpha: int = 32) -> Any:
         return get_peft_model(model, lora_config(rank, alpha))
 
 
-def load_lora(model: Any, folder: str | Path) -> Any:
-    """`model` with the adapters that were saved in `folder`."""
+def load_lora(model: Any, folder: str | Path, name: str = "default") -> Any:
+    """`model` with the adapters that were saved in `folder`, under `name`."""
     from peft import PeftModel
 
     with renamed_properties():
-        return PeftModel.from_pretrained(model, folder)
+        return PeftModel.from_pretrained(model, folder, name)
 
 
 def prepare_for_training(model: Any) -> Any:

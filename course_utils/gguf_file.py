@@ -1,4 +1,4 @@
-"""A Llama checkpoint as one GGUF file, the format that llama.cpp reads. Needs the extra `llama-cpp`."""
+"""A Llama checkpoint as one GGUF file, the format that llama.cpp reads: weights, vocabulary, chat template."""
 
 import json
 from pathlib import Path
@@ -36,6 +36,8 @@ def write_gguf(folder: Path, path: Path) -> Path:
     writer = gguf.GGUFWriter(path, "llama")
     _write_shape(writer, config)
     _write_tokens(writer, json.loads((folder / "tokenizer.json").read_text("utf-8")), config)
+    if (folder / "chat_template.jinja").exists():
+        writer.add_chat_template((folder / "chat_template.jinja").read_text("utf-8"))
     for name, tensor in load_file(folder / "model.safetensors").items():
         tensor = _interleaved(tensor, config["num_attention_heads"]) if ".q_proj" in name else tensor
         tensor = _interleaved(tensor, config["num_key_value_heads"]) if ".k_proj" in name else tensor

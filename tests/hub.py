@@ -1,6 +1,8 @@
-"""A model hub on loopback that serves small files under real names, and misbehaves on demand."""
+"""A model hub on loopback that serves small files under real names, takes uploads, and misbehaves on demand."""
 
+import base64
 import hashlib
+import json
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +20,9 @@ class Hub:
     refusals: int = 10**6  # how many requests are refused before it recovers
     cut: bool = False  # send half of each weights file, then hang up; refuse to go on from there
     corrupt: bool = False  # flip a bit in weights files
+    token: str = ""  # who may upload; nobody while it is empty
+    visibility: dict[str, str] = field(default_factory=dict)  # model id -> as asked for when it was made
+    blobs: dict[str, bytes] = field(default_factory=dict)  # large files by SHA-256, uploaded before their commit
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -32,6 +37,56 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):  # noqa: N802
         self._answer(body=True)
 
+    def do_POST(self):  # noqa: N802
+        self._take()
+
+    def do_PUT(self):  # noqa: N802
+        self._take()
+
+    def _take(self) -> None:
+        """The calls of an upload, as huggingface_hub makes them: create, check, large files, commit."""
+        hub: Hub = self.server.hub
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        hub.requests.append(f"{self.command} {self.path}")
+        # Large files go to a signed address, without the token.
+        if self.command == "PUT":
+            hub.blobs[hashlib.sha256(body).hexdigest()] = body
+            return self._send(200, {"Content-Length": "0"}, b"")
+        if not hub.token or self.headers.get("Authorization") != f"Bearer {hub.token}":
+            return self._send(401, {"Content-Length": "0"}, b"")
+        self._json(self._record(hub, body))
+
+    def _record(self, hub: Hub, body: bytes) -> dict:
+        path = self.path.removeprefix("/api/models/")
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
+            hub.files[name], hub.visibility[name] = {}, asked["visibility"]
+            return {"url": f"{hub.address}/{name}", "name": name}
+        if "/preupload/" in path:
+            modes = [
+                (f["path"], "lfs" if f["path"].endswith(".safetensors") else "regular")
+                for f in json.loads(body)["files"]
+            ]
+            return {"files": [{"path": name, "uploadMode": mode, "shouldIgnore": False} for name, mode in modes]}
+        if path.endswith("/objects/batch"):
+            upload = {"upload": {"href": f"{hub.address}/upload"}}
+            return {"transfer": "basic", "objects": [one | {"actions": upload} for one in json.loads(body)["objects"]]}
+        if "/commit/" in path:
+            name = path.partition("/commit/")[0]
+            for line in map(json.loads, body.splitlines()):
+                value = line["value"]
+                if line["key"] == "file":
+                    hub.files[name][value["path"]] = base64.b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    hub.files[name][value["path"]] = hub.blobs[value["oid"]]
+            return {"commitOid": "0" * 40, "commitUrl": f"{hub.address}/{name}/commit/{'0' * 40}"}
+        return {"errors": [], "warnings": []}  # /api/validate-yaml
+
+    def _json(self, content: dict | list) -> None:
+        text = json.dumps(content).encode()
+        self._send(200, {"Content-Type": "application/json", "Content-Length": str(len(text))}, text)
+
     def _answer(self, body: bool) -> None:
         hub: Hub = self.server.hub
         name = self.path.rsplit("/", 1)[-1]
@@ -39,6 +94,17 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.refuse and hub.refusals > 0:
             hub.refusals -= 1
             return self._send(hub.refuse[0], {**hub.refuse[1], "Content-Length": "0"}, b"")
+        if self.path.startswith("/api/models/"):  # what is in a repository
+            place = self.path.removeprefix("/api/models/").partition("?")[0]
+            model, tree, _ = place.partition("/tree/")
+            model = model.partition("/revision/")[0]
+            if model not in hub.files:
+                return self._send(404, {"X-Error-Code": "RepoNotFound", "Content-Length": "0"}, b"")
+            if tree:
+                files = hub.files[model].items()
+                return self._json([{"type": "file", "path": n, "size": len(c), "oid": "0" * 40} for n, c in files])
+            listed = [{"rfilename": name} for name in hub.files[model]]
+            return self._json({"id": model, "sha": "0" * 40, "siblings": listed})
         model, _, rest = self.path.lstrip("/").partition("/resolve/")
         content = hub.files.get(model, {}).get(name)
         if content is None:

@@ -16,9 +16,10 @@ from course_utils.settings import ROOT
 
 TARGETS = ("run", "test", "lab", "check", "notebooks", "clean")
 # Module -> package, where their names differ.
-PACKAGES = {"PIL": "pillow", "whisper": "openai-whisper", "open_clip": "open-clip-torch", "IPython": "ipython"}
-PACKAGES |= {"llama_cpp": "llama-cpp-python"}
-COMPARED = "llama-cpp"  # the extra that `make` does not install: code that imports it works without
+PACKAGES = {"PIL": "pillow", "whisper": "openai-whisper", "open_clip": "open-clip-torch", "IPython": "ipython", "yaml": "pyyaml"}
+PACKAGES |= {"llama_cpp": "llama-cpp-python", "mlflow": "mlflow-skinny"}
+UNASKED = ("llama-cpp", "benchmarks")  # the extras that `make` does not install
+OPTIONAL = (*UNASKED, "tracking")  # code that imports what is in these works without them
 
 
 def project():
@@ -76,7 +77,7 @@ def test_what_is_installed_needs_nothing_unpinned():
     from importlib import metadata
 
     pinned = {canonicalize_name(name) for name in pins()}
-    absent = {Requirement(line).name for line in project()["optional-dependencies"][COMPARED]}
+    absent = {Requirement(line).name for extra in UNASKED for line in project()["optional-dependencies"][extra]}
     todo, seen = [(r, "pyproject.toml") for r in requirements() if r.name not in absent], set()
     while todo:
         need, source = todo.pop()
@@ -113,7 +114,8 @@ def modules(path):
 
 @pytest.mark.parametrize("folder, extras", [("course_utils", False), ("notebooks", False), ("tests", True)])
 def test_every_import_is_a_declared_requirement(folder, extras):
-    lines = [*project()["dependencies"], *project()["optional-dependencies"][COMPARED]]
+    extras_used = [line for extra in OPTIONAL for line in project()["optional-dependencies"][extra]]
+    lines = [*project()["dependencies"], *extras_used]
     allowed = requirements() if extras else map(Requirement, lines)
     names = {canonicalize_name(need.name) for need in allowed}
     own = {path.stem for path in (ROOT / "tests").glob("*.py")} | {"course_utils"}
