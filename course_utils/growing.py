@@ -1,0 +1,241 @@
+"""Unit 7.5, lab on data: a language model writes new wordings of customers' messages, and controls choose among them.
+
+Wordings hold placeholders (N, P, ...) where a message has an order number, a product and so on. What the model writes is
+filled in afterwards by the program, so that letter, record and reply always belong together.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from course_utils.data_quality import jaccard, shingles
+from course_utils.figures import progress
+from course_utils.prisma import lm
+from course_utils.prisma.conversations import INTENTS, wordings
+from course_utils.prisma.letters import LETTERS
+from course_utils.prisma.shop import COLOURS, NAMES, SHAPES, SIZES
+
+if TYPE_CHECKING:
+    from course_utils.loaders import Chat
+
+# One capital each: a token that the model copies, and that no sentence has by chance.
+PLACEHOLDERS = {"n": "N", "p": "P", "q": "Q", "c": "C", "shape": "S", "name": "A"}
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a customer may say something: the topic, and the text with placeholders."""
+
+    topic: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A customer's message and what the mail room files it under: topic and order number."""
+
+    message: str
+    filed: str
+
+
+def _wording(topic: str, text: str) -> Wording:
+    return Wording(topic, text.format(**PLACEHOLDERS))
+
+
+def by_hand(split: str = "train", each: int | None = None) -> list[Wording]:
+    """The hand-written wordings of a split, all or `each` per topic, the seed's first."""
+    spread = {topic: wordings(intent, split) for topic, intent in INTENTS.items()}
+    if each is not None and not 0 < each <= min(map(len, spread.values())):
+        raise ValueError(f"there are {min(map(len, spread.values()))} wordings per topic in {split!r}, not {each}")
+    chosen = {t: some if each is None else [some[i * len(some) // each] for i in range(each)] for t, some in spread.items()}
+    return [_wording(topic, text) for topic, some in chosen.items() for text in some]
+
+
+def letters() -> list[Wording]:
+    """A hundred letters in nobody's template: see `prisma/letters.py`."""
+    return [_wording(topic, text) for topic, some in LETTERS.items() for text in some]
+
+
+# ---------------------------------------------------------------- training a small model on short rows
+
+
+def encode(tokenizer: Any, asked: str, answer: str) -> tuple[list[int], list[int]]:
+    """Token ids and labels of one question and its answer; only the answer and its end are learned."""
+    row = [(f"<|user|>{asked}<|end|><|assistant|>", False), (f"{answer}<|end|>", True)]
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text, _ in row]
+    return ids[0] + ids[1], [-100] * len(ids[0]) + ids[1]
+
+
+def fit(chat: Chat, rows: Sequence[tuple], steps: int, seed: int, peak: float = 2e-3, batch: int = 16) -> Chat:
+    """A copy of `chat` after `steps` of full fine-tuning on `rows` (from `encode`), each batch drawn anew.
+
+    At this size all weights fit, and training them takes fewer steps than an adapter.
+    """
+    torch.manual_seed(seed)
+    model, rng = copy.deepcopy(chat.model).train(), random.Random(seed)
+    model.set_attn_implementation("eager")  # for short rows on a CPU it trains faster than the fused kernel
+    optimiser = torch.optim.AdamW(model.parameters(), lr=peak)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: min(1, (s + 1) / 5) * (1 - s / steps))
+    for _ in progress(range(steps), "training steps"):
+        batch_ = _batch(rng.choices(rows, k=batch), chat)
+        with torch.autocast(model.device.type, torch.bfloat16):
+            logits = model(input_ids=batch_["input_ids"], attention_mask=batch_["attention_mask"]).logits
+        wanted = batch_["labels"][:, 1:]
+        learned = wanted != -100
+        torch.nn.functional.cross_entropy(logits[:, :-1][learned].float(), wanted[learned]).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        schedule.step()
+    return type(chat)(model.eval(), chat.tokenizer, chat.name, chat.tier)
+
+
+def _batch(rows: Sequence[tuple], chat: Chat) -> dict[str, torch.Tensor]:
+    made = lm.collate(list(rows), chat.tokenizer.pad_token_id)
+    return {name: tensor.to(chat.model.device) for name, tensor in made.items()}
+
+
+# ---------------------------------------------------------------- growth
+
+
+def teach_writing(chat: Chat, source: Sequence[Wording], steps: int, seed: int) -> Chat:
+    """prisma-lm, taught to write one of `source` when it reads the topic. A larger model needs no such lesson."""
+    if chat.tier != "bundled":
+        return chat
+    return fit(chat, [encode(chat.tokenizer, one.topic, one.text) for one in source], steps, seed)
+
+
+def write(chat: Chat, source: Sequence[Wording], each: int, temperature: float, seed: int) -> list[Wording]:
+    """`each` wordings for each topic of `source`, sampled at `temperature`. Nothing is checked yet.
+
+    An instruct model is shown three examples and the rules; prisma-lm was taught by `teach_writing`.
+    """
+    rng = random.Random(seed)
+    topics = [topic for topic in dict.fromkeys(one.topic for one in source) for _ in range(each)]
+    prompts = [_prompt(chat, topic, source, rng) for topic in topics]
+    texts = chat.complete_many(prompts, 48, temperature=temperature, seed=seed)
+    return [Wording(topic, text.strip().strip('"')) for topic, text in zip(topics, texts, strict=True)]
+
+
+def _prompt(chat: Chat, topic: str, source: Sequence[Wording], rng: random.Random) -> str:
+    if chat.tier == "bundled":
+        return f"<|user|>{topic}<|end|><|assistant|>"
+    known = [one.text for one in source if one.topic == topic]
+    examples = "\n".join(f"- {text}" for text in rng.sample(known, min(3, len(known))))
+    rules = "Capitals stand for data: N an order number, P a product, Q another product, C a colour. Write N exactly once."
+    asked = f"Customers of a toy shop write about '{topic}':\n{examples}\n{rules}\nWrite one more, in other words."
+    return chat.prompt([{"role": "user", "content": f"{asked} Only the message."}])
+
+
+class TopicGuess:
+    """Naive Bayes over the words of hand-written wordings: simple, and not the model that writes."""
+
+    def __init__(self, source: Sequence[Wording]) -> None:
+        self.counts: dict[str, Counter] = defaultdict(Counter)
+        for one in source:
+            self.counts[one.topic].update(shingles(one.text, 1))
+        self.known = len({word for some in self.counts.values() for word in some})
+
+    def __call__(self, text: str) -> str:
+        words = shingles(text, 1)
+
+        def likelihood(topic: str) -> float:
+            some = self.counts[topic]
+            total = sum(some.values()) + self.known
+            return sum(torch.log(torch.tensor((some[word] + 1) / total)).item() for word in words)
+
+        return max(self.counts, key=likelihood)
+
+
+def inconsistent(one: Wording, source: Sequence[Wording], guess: TopicGuess) -> str:
+    """Why `one` cannot be used; an empty text if it can.
+
+    Placeholders: the order number just once, and none that the topic does not have. Form: a sentence from its capital
+    to its full stop, with at most one pair of words in five that no wording of the source has. Topic: a second opinion.
+    """
+    allowed = {mark for other in source if other.topic == one.topic for mark in _marks(other.text)}
+    if _marks(one.text).count("N") != 1 or not set(_marks(one.text)) <= allowed:
+        return "placeholders"
+    joints = shingles(one.text, 2)
+    known = {joint for other in source for joint in shingles(other.text, 2)}
+    if not re.fullmatch(r"[A-Z][^<>]*[.?!]", one.text) or len(joints - known) > len(joints) / 5:
+        return "form"
+    return "" if guess(one.text) == one.topic else "topic"
+
+
+def _marks(text: str) -> list[str]:
+    return re.findall(rf"\b[{''.join(PLACEHOLDERS.values())}]\b", text)
+
+
+def control(candidates: Sequence[Wording], source: Sequence[Wording], limit: float = 0.8) -> tuple[list[Wording], Counter]:
+    """The candidates that are consistent and new, and how many were refused for what.
+
+    New: less than `limit` alike (Jaccard, pairs of words) to everything of the source and to all accepted before.
+    """
+    guess, kept, refused = TopicGuess(source), [], Counter()
+    taken = [shingles(one.text, 2) for one in source]
+    for one in candidates:
+        reason = inconsistent(one, source, guess)
+        if not reason and max(jaccard(shingles(one.text, 2), other) for other in taken) >= limit:
+            reason = "not new"
+        if reason:
+            refused[reason] += 1
+        else:
+            kept.append(one)
+            taken.append(shingles(one.text, 2))
+    return kept, refused
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """distinct-n: different runs of `n` words as a share of all (Li et al. 2016, arXiv 1510.03055)."""
+    runs = [tuple(words[i : i + n]) for text in texts for words in [text.split()] for i in range(len(words) - n + 1)]
+    return len(set(runs)) / len(runs) if runs else 0.0
+
+
+# ---------------------------------------------------------------- the task that grown data is judged by
+
+
+def tickets(source: Sequence[Wording], n: int, seed: int) -> list[Ticket]:
+    """`n` messages, wordings of `source` in turn, filled with drawn orders. ValueError for an empty source."""
+    if not source:
+        raise ValueError("there is no wording to fill: loosen the controls, or sample more candidates")
+    rng = random.Random(seed)
+    order = rng.sample(list(source), len(source))
+    return [_filled(order[i % len(order)], rng) for i in range(n)]
+
+
+def _filled(one: Wording, rng: random.Random) -> Ticket:
+    product = f"{rng.choice(SIZES)} {rng.choice(COLOURS)} {rng.choice(SHAPES)}"
+    other = f"{rng.choice(SIZES)} {rng.choice(COLOURS)} {rng.choice(SHAPES)}"
+    data = {"N": str(rng.randrange(1000, 10000)), "P": product, "Q": other, "S": product.split()[-1]}
+    data |= {"C": rng.choice([c for c in COLOURS if c not in product]), "A": rng.choice(NAMES)}
+    marks = "".join(PLACEHOLDERS.values())
+    return Ticket(re.sub(rf"\b[{marks}]\b", lambda mark: data[mark[0]], one.text), f"{one.topic} {data['N']}")
+
+
+def learn(chat: Chat, filed: Sequence[Ticket], steps: int, seed: int) -> Chat:
+    """prisma-lm as the mail room: it reads a message and writes its topic and order number."""
+    return fit(chat, [encode(chat.tokenizer, one.message, one.filed) for one in filed], steps, seed)
+
+
+def right(chat: Chat, exam: Sequence[Ticket], batch: int = 50) -> list[bool]:
+    """Whether the model files each message right, as greedy decoding would.
+
+    One pass is enough: if every token of the right answer is the likeliest after the ones before it, greedy decoding
+    writes this answer, and only then.
+    """
+    rows, marks = [encode(chat.tokenizer, one.message, one.filed) for one in exam], []
+    with torch.inference_mode():
+        for start in range(0, len(rows), batch):
+            part = _batch(rows[start : start + batch], chat)
+            said = chat.model(input_ids=part["input_ids"], attention_mask=part["attention_mask"]).logits.argmax(-1)
+            wanted = part["labels"][:, 1:]
+            marks += ((said[:, :-1] == wanted) | (wanted == -100)).all(1).tolist()
+    return marks
