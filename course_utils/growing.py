@@ -7,9 +7,10 @@ filled in afterwards by the program, so that letter, record and reply always bel
 from __future__ import annotations
 
 import copy
+import math
 import random
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -104,92 +105,84 @@ def _batch(rows: Sequence[tuple], chat: Chat) -> dict[str, torch.Tensor]:
 
 # ---------------------------------------------------------------- growth
 
+ASKED = "Write as a customer."
 
-def teach_writing(chat: Chat, source: Sequence[Wording], steps: int, seed: int) -> Chat:
-    """prisma-lm, taught to write one of `source` when it reads the topic. A larger model needs no such lesson."""
+
+def teach_writing(chat: Chat, archive: Sequence[Wording], steps: int, seed: int) -> Chat:
+    """prisma-lm after it has read old letters, without their topics. A larger model has read enough: it is returned."""
     if chat.tier != "bundled":
         return chat
-    return fit(chat, [encode(chat.tokenizer, one.topic, one.text) for one in source], steps, seed)
+    return fit(chat, [encode(chat.tokenizer, ASKED, one.text) for one in archive], steps, seed)
 
 
-def write(chat: Chat, source: Sequence[Wording], each: int, temperature: float, seed: int) -> list[Wording]:
-    """`each` wordings for each topic of `source`, sampled at `temperature`. Nothing is checked yet.
+def write(chat: Chat, seeds: Sequence[Wording], n: int, temperature: float, seed: int) -> list[str]:
+    """`n` new wordings, sampled at `temperature`. Nothing is checked yet, and nobody says what they are about.
 
-    An instruct model is shown three examples and the rules; prisma-lm was taught by `teach_writing`.
+    An instruct model varies the `seeds` in turn; prisma-lm writes what it likes (see `teach_writing`).
     """
-    rng = random.Random(seed)
-    topics = [topic for topic in dict.fromkeys(one.topic for one in source) for _ in range(each)]
-    prompts = [_prompt(chat, topic, source, rng) for topic in topics]
-    texts = chat.complete_many(prompts, 48, temperature=temperature, seed=seed)
-    return [Wording(topic, text.strip().strip('"')) for topic, text in zip(topics, texts, strict=True)]
+    turns = [seeds[i % len(seeds)].text for i in range(n)]
+    prompts = [_prompt(chat, text) for text in turns]
+    texts = chat.complete_many(prompts, 40, temperature=temperature, seed=seed)
+    return [text.strip().strip('"') for text in texts]
 
 
-def _prompt(chat: Chat, topic: str, source: Sequence[Wording], rng: random.Random) -> str:
+def _prompt(chat: Chat, text: str) -> str:
     if chat.tier == "bundled":
-        return f"<|user|>{topic}<|end|><|assistant|>"
-    known = [one.text for one in source if one.topic == topic]
-    examples = "\n".join(f"- {text}" for text in rng.sample(known, min(3, len(known))))
-    rules = "Capitals stand for data: N an order number, P a product, Q another product, C a colour. Write N exactly once."
-    asked = f"Customers of a toy shop write about '{topic}':\n{examples}\n{rules}\nWrite one more, in other words."
+        return f"<|user|>{ASKED}<|end|><|assistant|>"
+    rules = "Capitals stand for data: N an order number, P a product, Q another one, C a colour. Keep N, just once."
+    asked = f"A customer of a toy shop writes:\n{text}\nWrite the same request in very different words. {rules}"
     return chat.prompt([{"role": "user", "content": f"{asked} Only the message."}])
 
 
 class TopicGuess:
-    """Naive Bayes over the words of hand-written wordings: simple, and not the model that writes."""
+    """Which topic a text is about, by the words that it shares with the seeds; rare words count more.
 
-    def __init__(self, source: Sequence[Wording]) -> None:
-        self.counts: dict[str, Counter] = defaultdict(Counter)
-        for one in source:
-            self.counts[one.topic].update(shingles(one.text, 1))
-        self.known = len({word for some in self.counts.values() for word in some})
-
-    def __call__(self, text: str) -> str:
-        words = shingles(text, 1)
-
-        def likelihood(topic: str) -> float:
-            some = self.counts[topic]
-            total = sum(some.values()) + self.known
-            return sum(torch.log(torch.tensor((some[word] + 1) / total)).item() for word in words)
-
-        return max(self.counts, key=likelihood)
-
-
-def inconsistent(one: Wording, source: Sequence[Wording], guess: TopicGuess) -> str:
-    """Why `one` cannot be used; an empty text if it can.
-
-    Placeholders: the order number just once, and none that the topic does not have. Form: a sentence from its capital
-    to its full stop, with at most one pair of words in five that no wording of the source has. Topic: a second opinion.
+    It knows nothing but the seeds, so its mistakes are not those of the model that writes.
     """
-    allowed = {mark for other in source if other.topic == one.topic for mark in _marks(other.text)}
-    if _marks(one.text).count("N") != 1 or not set(_marks(one.text)) <= allowed:
-        return "placeholders"
-    joints = shingles(one.text, 2)
-    known = {joint for other in source for joint in shingles(other.text, 2)}
-    if not re.fullmatch(r"[A-Z][^<>]*[.?!]", one.text) or len(joints - known) > len(joints) / 5:
-        return "form"
-    return "" if guess(one.text) == one.topic else "topic"
+
+    def __init__(self, seeds: Sequence[Wording]) -> None:
+        self.words: dict[str, set[str]] = {one.topic: set() for one in seeds}
+        for one in seeds:
+            self.words[one.topic] |= {word for word in shingles(one.text, 1) if len(word) > 1}
+        self.spread = Counter(word for some in self.words.values() for word in some)
+
+    def __call__(self, text: str) -> tuple[str, float]:
+        """The likeliest topic, and by how much it leads the second."""
+        said = shingles(text, 1)
+        weight = {word: math.log(len(self.words) / count) for word, count in self.spread.items()}
+        score = {t: sum(weight[w] for w in some & said) / len(some) ** 0.5 for t, some in self.words.items()}
+        first, second = sorted(score, key=score.__getitem__, reverse=True)[:2]
+        return first, score[first] - score[second]
 
 
-def _marks(text: str) -> list[str]:
-    return re.findall(rf"\b[{''.join(PLACEHOLDERS.values())}]\b", text)
+def malformed(text: str) -> bool:
+    """Whether `text` is no message: no order number or two, no sentence, a word twice in a row."""
+    words = text.split()
+    twice = any(a == b for a, b in zip(words, words[1:], strict=False))
+    once = len(re.findall(r"\bN\b", text)) == 1
+    return twice or not once or not re.fullmatch(r"[A-Z][^<>\n]*[.?!]", text)
 
 
-def control(candidates: Sequence[Wording], source: Sequence[Wording], limit: float = 0.8) -> tuple[list[Wording], Counter]:
-    """The candidates that are consistent and new, and how many were refused for what.
+def control(
+    texts: Sequence[str], seeds: Sequence[Wording], lead: float = 0.5, limit: float = 0.8
+) -> tuple[list[Wording], Counter]:
+    """What may be used of `texts`, each under its topic, and how many were refused for what.
 
-    New: less than `limit` alike (Jaccard, pairs of words) to everything of the source and to all accepted before.
+    Form: see `malformed`. Consistency: the topic leads the second by at least `lead`. Diversity: less than `limit`
+    alike (Jaccard, pairs of words) to every seed and to all that was accepted before.
     """
-    guess, kept, refused = TopicGuess(source), [], Counter()
-    taken = [shingles(one.text, 2) for one in source]
-    for one in candidates:
-        reason = inconsistent(one, source, guess)
-        if not reason and max(jaccard(shingles(one.text, 2), other) for other in taken) >= limit:
+    guess, kept, refused = TopicGuess(seeds), [], Counter()
+    taken = [shingles(one.text, 2) for one in seeds]
+    for text in texts:
+        (topic, led), pairs = guess(text), shingles(text, 2)
+        reason = "form" if malformed(text) else "topic unclear" if led < lead else ""
+        if not reason and max(jaccard(pairs, other) for other in taken) >= limit:
             reason = "not new"
         if reason:
             refused[reason] += 1
-        else:
-            kept.append(one)
-            taken.append(shingles(one.text, 2))
+            continue
+        kept.append(Wording(topic, text))
+        taken.append(pairs)
     return kept, refused
 
 
