@@ -167,7 +167,9 @@ def leaks(rows: Sequence[Row], threshold: float = THRESHOLD) -> dict[int, str]:
 
 # ---------------------------------------------------------------- contradictions
 
-ORDER = re.compile(r"order (?P<number>\d{4}): (?P<quantity>\d+) (?P<product>[a-z ]+) for (?P<customer>\w+), (?P<status>\w+)")
+ORDER = re.compile(
+    r"order (?P<number>\d{4}): (?P<quantity>\d+) (?P<product>[a-z ]+) for (?P<customer>\w+), (?P<status>\w+)"
+)
 PRODUCT = re.compile(rf"\b(?:{'|'.join(SIZES)}) (?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)})\b")
 
 
@@ -230,7 +232,9 @@ def listed(text: str) -> set[str]:
 def stock() -> list[str]:
     """The sentences that the conversations are made of: written by hand, read by us, civil."""
     replies = [part for intent in conversations.INTENTS.values() for r in intent.replies for part in (r.fact, r.step)]
-    asked = [part for intent in conversations.INTENTS.values() for part in (*intent.first, *intent.second, intent.feeling)]
+    asked = [
+        part for intent in conversations.INTENTS.values() for part in (*intent.first, *intent.second, intent.feeling)
+    ]
     return [part for part in (*asked, *replies) if part]
 
 
@@ -287,7 +291,7 @@ def toxic(rows: Sequence[Row], civil: Sequence[str] | None = None) -> dict[int, 
 
 
 PERSONAL = {
-    "mail address": re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+"),
+    "mail address": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
     "telephone number": re.compile(r"(?<![\w-])(?:\+|00?)\d(?:[ /-]?\d){7,13}(?![\w-])"),
     "card number": re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)"),
 }
@@ -339,6 +343,7 @@ def clean(rows: Sequence[Row], found: dict[str, dict[int, str]]) -> tuple[list[R
 
 
 # ---------------------------------------------------------------- faults to find
+
 
 def _edited(rng: random.Random, text: str, edits: int) -> str:
     """The text with one sign changed and `edits` words dropped: what copying between systems does."""
@@ -421,8 +426,15 @@ def plant_faults(rows: Sequence[Row], seed: int = SEED, each: int = 20) -> tuple
     rng, train = random.Random(seed), [row for row in rows if row.split == "train"]
     held = [row for row in rows if row.split != "train"]
     if len(train) < 5 * each or len(held) < each:
-        raise ValueError(f"{len(train)} training rows and {len(held)} others are too few for {each} faults of each kind")
-    changes = {"broken format": _malformed, "personal data": _exposing, "toxic": _insulting, "contradiction": _contradicting}
+        raise ValueError(
+            f"{len(train)} training rows and {len(held)} others are too few for {each} faults of each kind"
+        )
+    changes = {
+        "broken format": _malformed,
+        "personal data": _exposing,
+        "toxic": _insulting,
+        "contradiction": _contradicting,
+    }
     chosen = rng.sample(train, each * (len(changes) + 1))
     new, truth = {row.id: row for row in rows}, {}
     for i, (kind, change) in enumerate(changes.items()):

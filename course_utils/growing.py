@@ -56,7 +56,9 @@ def by_hand(split: str = "train", each: int | None = None) -> list[Wording]:
     spread = {topic: wordings(intent, split) for topic, intent in INTENTS.items()}
     if each is not None and not 0 < each <= min(map(len, spread.values())):
         raise ValueError(f"there are {min(map(len, spread.values()))} wordings per topic in {split!r}, not {each}")
-    chosen = {t: some if each is None else [some[i * len(some) // each] for i in range(each)] for t, some in spread.items()}
+    chosen = {
+        t: some if each is None else [some[i * len(some) // each] for i in range(each)] for t, some in spread.items()
+    }
     return [_wording(topic, text) for topic, some in chosen.items() for text in some]
 
 
@@ -75,7 +77,7 @@ def encode(tokenizer: Any, asked: str, answer: str) -> tuple[list[int], list[int
     return ids[0] + ids[1], [-100] * len(ids[0]) + ids[1]
 
 
-def fit(chat: Chat, rows: Sequence[tuple], steps: int, seed: int, peak: float = 2e-3, batch: int = 16) -> Chat:
+def fit(chat: Chat, rows: Sequence[tuple], steps: int, seed: int, peak: float = 2e-3, batch: int = 12) -> Chat:
     """A copy of `chat` after `steps` of full fine-tuning on `rows` (from `encode`), each batch drawn anew.
 
     At this size all weights fit, and training them takes fewer steps than an adapter.
@@ -112,7 +114,7 @@ def teach_writing(chat: Chat, archive: Sequence[Wording], steps: int, seed: int)
     """prisma-lm after it has read old letters, without their topics. A larger model has read enough: it is returned."""
     if chat.tier != "bundled":
         return chat
-    return fit(chat, [encode(chat.tokenizer, ASKED, one.text) for one in archive], steps, seed)
+    return fit(chat, [encode(chat.tokenizer, ASKED, one.text) for one in archive], steps, seed, batch=16)
 
 
 def write(chat: Chat, seeds: Sequence[Wording], n: int, temperature: float, seed: int) -> list[str]:
@@ -135,22 +137,28 @@ def _prompt(chat: Chat, text: str) -> str:
 
 
 class TopicGuess:
-    """Which topic a text is about, by the words that it shares with the seeds; rare words count more.
+    """Which topic a text is about: the seed with the nearest words (cosine of TF-IDF vectors).
 
-    It knows nothing but the seeds, so its mistakes are not those of the model that writes.
+    What words mean comes from the seeds alone; the `background`, texts without topics, only says which are rare. It is
+    not the model that writes, so it does not share its mistakes.
     """
 
-    def __init__(self, seeds: Sequence[Wording]) -> None:
+    def __init__(self, seeds: Sequence[Wording], background: Sequence[str]) -> None:
+        texts = [shingles(text, 1) for text in (*background, *(one.text for one in seeds))]
+        counts = Counter(word for words in texts for word in words if len(word) > 1)  # no placeholders
+        self.weight = {word: math.log((1 + len(texts)) / count) ** 2 for word, count in counts.items()}
         self.words: dict[str, set[str]] = {one.topic: set() for one in seeds}
         for one in seeds:
-            self.words[one.topic] |= {word for word in shingles(one.text, 1) if len(word) > 1}
-        self.spread = Counter(word for some in self.words.values() for word in some)
+            self.words[one.topic] |= shingles(one.text, 1)
+
+    def _total(self, words: set[str]) -> float:
+        return sum(self.weight.get(word, 0.0) for word in words)
 
     def __call__(self, text: str) -> tuple[str, float]:
-        """The likeliest topic, and by how much it leads the second."""
+        """The likeliest topic, and by how much its cosine leads the second."""
         said = shingles(text, 1)
-        weight = {word: math.log(len(self.words) / count) for word, count in self.spread.items()}
-        score = {t: sum(weight[w] for w in some & said) / len(some) ** 0.5 for t, some in self.words.items()}
+        size = max(self._total(said), 1e-9) ** 0.5
+        score = {t: self._total(words & said) / self._total(words) ** 0.5 / size for t, words in self.words.items()}
         first, second = sorted(score, key=score.__getitem__, reverse=True)[:2]
         return first, score[first] - score[second]
 
@@ -164,14 +172,14 @@ def malformed(text: str) -> bool:
 
 
 def control(
-    texts: Sequence[str], seeds: Sequence[Wording], lead: float = 0.5, limit: float = 0.8
+    texts: Sequence[str], seeds: Sequence[Wording], lead: float = 0.1, limit: float = 0.8
 ) -> tuple[list[Wording], Counter]:
     """What may be used of `texts`, each under its topic, and how many were refused for what.
 
     Form: see `malformed`. Consistency: the topic leads the second by at least `lead`. Diversity: less than `limit`
     alike (Jaccard, pairs of words) to every seed and to all that was accepted before.
     """
-    guess, kept, refused = TopicGuess(seeds), [], Counter()
+    guess, kept, refused = TopicGuess(seeds, texts), [], Counter()
     taken = [shingles(one.text, 2) for one in seeds]
     for text in texts:
         (topic, led), pairs = guess(text), shingles(text, 2)

@@ -75,7 +75,9 @@ formats = {
 }
 for name, stored in formats.items():
     back = dq.to_messages(stored)
-    same = sum(dq.to_messages(make(t)) == t.messages for t in talks for make in [getattr(conversations, f"{name.lower()}_row")])
+    same = sum(
+        dq.to_messages(make(t)) == t.messages for t in talks for make in [getattr(conversations, f"{name.lower()}_row")]
+    )
     print(f"--- {name}: keys {', '.join(stored)}; {same:,} of {len(talks):,} come back unchanged")
     print(f"the customer's turn: {back[-2]['content']}\n")
 
@@ -143,7 +145,9 @@ for items in sets:
     theirs.update_batch([item.encode() for item in items])
     sketches.append(dq.minhash(items, *theirs.permutations))
     print("equal to datasketch's, all", len(sketches[-1]), "numbers:", np.array_equal(sketches[-1], theirs.hashvalues))
-print(f"exact Jaccard {dq.jaccard(*sets):.3f}, estimated from {dq.PERMUTATIONS} numbers {np.mean(sketches[0] == sketches[1]):.3f}")
+print(
+    f"exact Jaccard {dq.jaccard(*sets):.3f}, estimated from {dq.PERMUTATIONS} numbers {np.mean(sketches[0] == sketches[1]):.3f}"
+)
 
 # %% [markdown]
 # Where is the border between "alike" and "the same"? Look at the data before you choose a threshold. For some rows,
@@ -171,9 +175,10 @@ figures.show(
 )
 
 # %% [markdown]
-# **What to notice.** Rows from templates are similar by nature: most of the orange ends where the copies begin, not at
-# zero. The threshold belongs to *this* data. With 0.6 you would throw sound rows away; with 0.95 you would keep
-# copies that lost two words. The copies left of the line lost more, and will be missed.
+# **What to notice.** Rows from templates are similar by nature, so the border between alike and same lies high, and it
+# belongs to *this* data: a lower one throws sound rows away, a higher one keeps copies that lost two words. Some planted
+# rows lie left of the line. They lost more words, or they are another letter about an order of the test: no text
+# comparison finds those. (Rows right of the line that are no copies are the originals.)
 #
 # **Exercise.** Set `dq.similar_pairs(..., threshold=0.65)` and count pairs of sound rows. How many would you lose?
 
@@ -231,7 +236,7 @@ for name, judge in judges.items():
     caught = share([judge(text) for text, rude in sentences if rude])
     spared = share([not judge(text) for text, rude in sentences if not rude])
     line = {"judge": name, "hard insults found": str(caught), "hard civil ones spared": str(spared)}
-    lines.append(line | {f"of {len(rows):,} sound rows flagged": alarms[name]})
+    lines.append(line | {f"flagged of {len(rows):,} sound rows": alarms[name]})
 figures.table(lines, caption="Who is rude?")
 
 # %% [markdown]
@@ -264,14 +269,18 @@ figures.table(removed[:: len(removed) // 8][:8], caption="Some of the removals")
 
 # %% tags=["topic:splits-provenance"]
 shuffled = random.Random(unit.seed).sample(rows, len(rows))
-parts = {"by order, customer and wording": ([r for r in rows if r.split == "train"], [r for r in rows if r.split == "test"])}
+parts = {
+    "by order, customer and wording": ([r for r in rows if r.split == "train"], [r for r in rows if r.split == "test"])
+}
 parts["at random"] = (shuffled[:1600], shuffled[1800:])
 lines = []
 for name, (train, test) in parts.items():
     line = {"split": name}
     for what, key in (("customer", "customer"), ("product", "product")):
         known = {dq.record(row)[key] for row in train}
-        line[f"test rows whose {what} is in training"] = f"{np.mean([dq.record(row)[key] in known for row in test]):.0%}"
+        line[f"test rows whose {what} is in training"] = (
+            f"{np.mean([dq.record(row)[key] in known for row in test]):.0%}"
+        )
     wordings = {dq.policy(row.saying("assistant", "x:" + row.says("user")))[1] for row in train}
     seen = [dq.policy(row.saying("assistant", "x:" + row.says("user")))[1] in wordings for row in test]
     lines.append(line | {"test letters whose wording is in training": f"{np.mean(seen):.0%}"})
@@ -331,7 +340,10 @@ for (name, test), style in zip(tests.items(), ("o-", "s--"), strict=True):
 ax.set(xscale="log", xlabel="training examples", ylabel="filed right", ylim=(0, 1))
 ax.set_xticks(list(results), [str(n) for n in results])
 ax.legend()
-texts = [f"{n} examples {share(r['held-out pairs']).value:.0%} and {share(r['letters']).value:.0%}" for n, r in results.items()]
+texts = [
+    f"{n} examples {share(r['held-out pairs']).value:.0%} and {share(r['letters']).value:.0%}"
+    for n, r in results.items()
+]
 figures.show(fig, alt="Filed right, held-out pairs and letters: " + "; ".join(texts) + ".")
 
 # %% [markdown]
@@ -360,7 +372,11 @@ for ticket in growing.tickets(archive, 640, seed=640):
     wrong.append(growing.Ticket(ticket.message, f"{topic} {number}"))
 spoiled = exam(wrong)
 lines = []
-for name, result in (("640, all right", results[640]), ("160, all right", results[160]), ("640, four in ten wrong", spoiled)):
+for name, result in (
+    ("640, all right", results[640]),
+    ("160, all right", results[160]),
+    ("640, four in ten wrong", spoiled),
+):
     lines.append({"training examples": name} | {test: str(share(marks)) for test, marks in result.items()})
 figures.table(lines, caption=f"Filed right: the same {STEPS} steps, {len(RUNS)} seeds")
 
@@ -385,36 +401,42 @@ figures.table(lines, caption=f"Filed right: the same {STEPS} steps, {len(RUNS)} 
 # %% tags=["topic:seed-driven-growth"]
 for seed in seeds:
     print(f"{seed.topic:>9}: {seed.text}")
-writer = growing.teach_writing(unit.load("chat"), archive, steps=50, seed=unit.seed)
-written = growing.write(writer, seeds, n=400, temperature=0.9, seed=unit.seed)
+writer = growing.teach_writing(unit.load("chat"), archive, steps=120, seed=unit.seed)
+written = growing.write(writer, seeds, n=300, temperature=0.7, seed=unit.seed)
 print("\nThe writer's first six, as they come:")
 for text in written[:6]:
     print(f"  {text}")
 
 # %% [markdown]
-# The judge counts words that a text shares with the seeds; rare ones count more. It has not seen the archive. How strict
-# should it be? We can check it, because the archive's topics are known (to us, not to the growth).
+# The judge compares the words of a text with those of each seed (cosine of TF-IDF vectors: rare words count more), and
+# says by how much the best seed leads the second. How strict should it be? We can check, because the archive's topics
+# are known: to us, not to the growth.
 
 # %% tags=["topic:seed-driven-growth"]
-guess = growing.TopicGuess(seeds)
+guess = growing.TopicGuess(seeds, [one.text for one in archive])
 lines = []
-for lead in (0.0, 0.25, 0.5, 0.75, 1.0):
+for lead in (0.0, 0.05, 0.1, 0.2, 0.3):
     sure = [guess(one.text)[0] == one.topic for one in archive if guess(one.text)[1] >= lead]
     accepted, refused = growing.control(written, seeds, lead)
     line = {"lead asked for": lead, "archive letters judged": len(sure), "judged right": str(share(sure))}
     counts = {reason: refused[reason] for reason in ("form", "topic unclear", "not new")}
     lines.append(line | {"written letters accepted": len(accepted)} | counts)
-figures.table(lines, caption="How sure must the judge be? Archive: 180 letters. Written: 400")
+figures.table(lines, caption="How sure must the judge be? Archive: 180 letters. Written: 300")
 
 # %% tags=["topic:seed-driven-growth"]
-LEAD = 0.5
+LEAD = 0.1
 accepted, refused = growing.control(written, seeds, LEAD)
 loose, _ = growing.control(written, seeds, lead=0.0, limit=1.01)
 print(f"accepted: {len(accepted)} of {len(written)}, topics {dict(Counter(one.topic for one in accepted))}")
 for one in accepted[:: max(1, len(accepted) // 8)]:
     print(f"  {one.topic:>9}: {one.text}")
 lines = []
-for name, some in (("ten seeds", seeds), ("written, without controls", loose), ("written, accepted", accepted), ("by hand", archive)):
+for name, some in (
+    ("ten seeds", seeds),
+    ("written, without controls", loose),
+    ("written, accepted", accepted),
+    ("by hand", archive),
+):
     texts = [one.text for one in some]
     line = {"wordings": name, "number": len(some), "distinct-1": growing.distinct(texts, 1)}
     lines.append(line | {"distinct-2": growing.distinct(texts, 2)})
@@ -440,7 +462,9 @@ for name, result in outcome.items():
         ratio = np.mean(marks) / np.mean(outcome["by hand"][test])
         line |= {test: str(share(marks)), "of by hand" + " " * list(tests).index(test): f"{ratio:.0%}"}
     lines.append(line)
-figures.table(lines, caption=f"Filed right, {len(RUNS)} seeds, {STEPS} steps each; intervals do not count the choice of wordings")
+figures.table(
+    lines, caption=f"Filed right, {len(RUNS)} seeds, {STEPS} steps each; intervals do not count the choice of wordings"
+)
 
 # %% [markdown]
 # **What to notice.** Go down the first column. The largest gain is the cheapest: placeholders. Ten rows learned by heart
@@ -452,7 +476,7 @@ figures.table(lines, caption=f"Filed right, {len(RUNS)} seeds, {STEPS} steps eac
 # mostly the archive's. With an instruct model (open this notebook at the small tier) the same cells vary each seed
 # with words that no archive of yours has.
 #
-# **Exercise.** Ask for `LEAD = 1.0`, then for 0.0. Cleaner topics, fewer wordings: which side wins?
+# **Exercise.** Ask for `LEAD = 0.3`, then for 0.0. Cleaner topics, fewer wordings: which side wins?
 
 # %% [markdown]
 # ## What you take with you

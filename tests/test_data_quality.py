@@ -214,7 +214,9 @@ def test_the_classifier_needs_to_see_how_this_shop_talks(rows):
     assert not D.toxic(rows[:200])
 
 
-@pytest.mark.parametrize("number, valid", [("4111 1111 1111 1111", True), ("4111 1111 1111 1112", False), ("5500-0000-0000-0004", True)])
+@pytest.mark.parametrize(
+    "number, valid", [("4111 1111 1111 1111", True), ("4111 1111 1111 1112", False), ("5500-0000-0000-0004", True)]
+)
 def test_luhn(number, valid):
     assert D.luhn(number) is valid
 
@@ -245,7 +247,13 @@ def test_the_shipped_card_is_that_of_the_shipped_generator(tmp_path):
 def test_the_card_says_what_is_there(rows, planted, found):
     kept, removed = D.clean(planted[0], found)
     card = D.data_card(kept, "somewhere", ["knows toys only"], removed)
-    for part in ("license: cc-by-4.0", "somewhere", "- knows toys only", f"| test | {200:,} | 200 | 4 |", D.fingerprint(kept)):
+    for part in (
+        "license: cc-by-4.0",
+        "somewhere",
+        "- knows toys only",
+        f"| test | {200:,} | 200 | 4 |",
+        D.fingerprint(kept),
+    ):
         assert part in card
     assert f"Removed: {len(removed)} rows." in card
     assert D.fingerprint(kept) != D.fingerprint(kept[1:]) != D.fingerprint(kept[::-1])
