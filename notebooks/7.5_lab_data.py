@@ -145,9 +145,8 @@ for items in sets:
     theirs.update_batch([item.encode() for item in items])
     sketches.append(dq.minhash(items, *theirs.permutations))
     print("equal to datasketch's, all", len(sketches[-1]), "numbers:", np.array_equal(sketches[-1], theirs.hashvalues))
-print(
-    f"exact Jaccard {dq.jaccard(*sets):.3f}, estimated from {dq.PERMUTATIONS} numbers {np.mean(sketches[0] == sketches[1]):.3f}"
-)
+estimate = np.mean(sketches[0] == sketches[1])
+print(f"exact Jaccard {dq.jaccard(*sets):.3f}, estimated from {dq.PERMUTATIONS} numbers {estimate:.3f}")
 
 # %% [markdown]
 # Where is the border between "alike" and "the same"? Look at the data before you choose a threshold. For some rows,
@@ -175,10 +174,10 @@ figures.show(
 )
 
 # %% [markdown]
-# **What to notice.** Rows from templates are similar by nature, so the border between alike and same lies high, and it
-# belongs to *this* data: a lower one throws sound rows away, a higher one keeps copies that lost two words. Some planted
-# rows lie left of the line. They lost more words, or they are another letter about an order of the test: no text
-# comparison finds those. (Rows right of the line that are no copies are the originals.)
+# **What to notice.** Rows from templates are similar by nature, so the border between alike and same lies high, and
+# it belongs to *this* data: a lower one throws sound rows away, a higher one keeps copies that lost two words. Some
+# planted rows lie left of the line. They lost more words, or they are another letter about an order of the test: no
+# text comparison finds those. (Rows right of the line that are no copies are the originals.)
 #
 # **Exercise.** Set `dq.similar_pairs(..., threshold=0.65)` and count pairs of sound rows. How many would you lose?
 
@@ -187,10 +186,10 @@ figures.show(
 #
 # | detector | looks for | misses by design |
 # | --- | --- | --- |
-# | broken format | empty turns, wrong order of roles, template marks inside a turn, a reply cut off | a wrong text in a right form |
+# | broken format | empty turns, roles out of order, template marks in a turn, replies cut off | a wrong text in a right form |
 # | personal data | mail, telephone, card number (with its check digit) | anything spelled out |
 # | toxic | a word list, and a small classifier | insults that need the world to be understood |
-# | contradiction | a reply against its own record; a reply unlike the others in the same situation | an error that all make |
+# | contradiction | a reply against its record; a reply unlike the others in the same situation | an error that all make |
 # | leak | training rows with a text, an order or a customer of validation or test | a paraphrase about another order |
 # | duplicate | rows nearly the same as an earlier one | a paraphrase |
 #
@@ -209,9 +208,9 @@ for kind in found:
         print(f"    missed, row {id_}: {by_id[id_].says('user')} | {by_id[id_].says('assistant')}")
 
 # %% [markdown]
-# **What to notice.** Read the misses. A mail address "at example dot org" is no pattern. A contradiction passes when its wrong
-# number stands somewhere else in the facts: "within 3 days" where 3 is how many toys were ordered. And remember
-# what these scores are: recall on faults *we thought of*. A fault that nobody thought of is in no table.
+# **What to notice.** Read the misses. A mail address "at example dot org" is no pattern. A contradiction passes when
+# its wrong number stands somewhere else in the facts: "within 3 days" where 3 is how many toys were ordered. And
+# remember what these scores are: recall on faults *we thought of*. A fault that nobody thought of is in no table.
 #
 # The detector for contradictions needs no list of right answers. It groups replies by situation (topic and status of
 # the order), takes out names and numbers, and flags what few others say. An error that *most* rows share looks like
@@ -251,8 +250,8 @@ figures.table(lines, caption="Who is rude?")
 # %% [markdown]
 # ## 5. Clean, split, and write it down
 #
-# Every removal gets a reason, so that somebody can disagree. A leak is always taken from the training side: the test stays
-# what it was.
+# Every removal gets a reason, so that somebody can disagree. A leak is always taken from the training side: the test
+# stays what it was.
 
 # %% tags=["topic:data-quality", "topic:splits-provenance"]
 kept, removed = dq.clean(dirty, found)
@@ -291,10 +290,10 @@ card = dq.data_card(kept, dq.ORIGIN.format(seed=conversations.SEED), dq.LIMITS, 
 print(card)
 
 # %% [markdown]
-# **What to notice.** The split by customer lets no customer through, and products on purpose: there are few, and a test with new
-# colours would ask something else. The card is written by the program that holds the data, so it cannot go out of
-# date: change one letter of one row, and the fingerprint changes. (*Datasheets for Datasets*, arXiv 1803.09010, has
-# the questions that a fuller card answers.)
+# **What to notice.** The split by customer lets no customer through, and products on purpose: there are few, and a
+# test with new colours would ask something else. The card is written by the program that holds the data, so it cannot
+# go out of date: change one letter of one row, and the fingerprint changes. (*Datasheets for Datasets*, arXiv
+# 1803.09010, has the questions that a fuller card answers.)
 
 # %% [markdown]
 # ## 6. How many examples?
@@ -347,11 +346,11 @@ texts = [
 figures.show(fig, alt="Filed right, held-out pairs and letters: " + "; ".join(texts) + ".")
 
 # %% [markdown]
-# **What to notice.** Up to some hundred examples each step to the right pays, at the same cost in steps. With ten, the model
-# learns their order numbers by heart. So the slide's *minimum* is not silly here. But look at the second line. On letters that
-# nobody's template wrote, hundreds of examples help little: they are hundreds of fillings of the same few
-# sentences. **Count the different sentences, not the rows.** The usual test, drawn from the same templates,
-# would never have told us.
+# **What to notice.** Up to some hundred examples each step to the right pays, at the same cost in steps. With ten,
+# the model learns their order numbers by heart. So the slide's *minimum* is not silly here. But look at the second
+# line. On letters that nobody's template wrote, hundreds of examples help little: they are hundreds of fillings of
+# the same few sentences. **Count the different sentences, not the rows.** The usual test, drawn from the same
+# templates, would never have told us.
 #
 # LIMA (arXiv 2305.11206) made a good assistant from 1,000 examples, chosen for quality and variety, on a model of 65B
 # that had read much of the web. Ours has read a toy shop. "Sweet spot" without task and model means nothing.
@@ -359,8 +358,8 @@ figures.show(fig, alt="Filed right, held-out pairs and letters: " + "; ".join(te
 # %% [markdown]
 # ## 7. Few good ones or many bad ones?
 #
-# The slide also says that quality beats quantity. We file four letters in ten of the 640 under a wrong topic, and compare
-# with 160 right ones.
+# The slide also says that quality beats quantity. We file four letters in ten of the 640 under a wrong topic, and
+# compare with 160 right ones.
 
 # %% tags=["topic:data-quality"]
 rng = random.Random(unit.seed)
@@ -381,9 +380,9 @@ for name, result in (
 figures.table(lines, caption=f"Filed right: the same {STEPS} steps, {len(RUNS)} seeds")
 
 # %% [markdown]
-# **What to notice.** Compare the last two lines: is the slide right here, and by more than the intervals? Wrong topics drawn at random
-# partly cancel out: no other topic gets more than one in twenty. Errors *with a system* do not cancel, and the model
-# learns them as the rule.
+# **What to notice.** Compare the last two lines: is the slide right here, and by more than the intervals? Wrong
+# topics drawn at random partly cancel out: no other topic gets more than one in twenty. Errors *with a system* do not
+# cancel, and the model learns them as the rule.
 
 # %% [markdown]
 # ## 8. Ten seeds, and a language model that writes more
@@ -433,7 +432,7 @@ for one in accepted[:: max(1, len(accepted) // 8)]:
 lines = []
 for name, some in (
     ("ten seeds", seeds),
-    ("written, without controls", loose),
+    ("written, form checked", loose),
     ("written, accepted", accepted),
     ("by hand", archive),
 ):
@@ -445,13 +444,13 @@ figures.table(lines, caption="How varied? distinct-n: different runs of n words,
 # %% [markdown]
 # ### Check the slide: "up to 114 % of human-labelled quality"
 #
-# The slide's source says "on some tasks". Ours: the mail room, trained on 640 tickets from each kind of wordings, in the same
-# steps. "By hand" are the course's 180 template wordings, written by one person. That is not what a paper means by
-# human-labelled, but it is what you would have without growth.
+# The slide's source says "on some tasks". Ours: the mail room, trained on 640 tickets from each kind of wordings, in
+# the same steps. "By hand" are the course's 180 template wordings, written by one person. That is not what a paper
+# means by human-labelled, but it is what you would have without growth.
 
 # %% tags=["topic:seed-driven-growth"]
-kinds = {"ten seeds, filled anew": seeds, "seeds and all that was written": [*seeds, *loose]}
-kinds["seeds and what was accepted"] = [*seeds, *accepted]
+kinds = {"ten seeds, filled anew": seeds, "seeds and written, form checked": [*seeds, *loose]}
+kinds["seeds and written, accepted"] = [*seeds, *accepted]
 outcome = {"ten seeds as they are": results[10]}
 outcome |= {name: exam(growing.tickets(some, 640, seed=11)) for name, some in kinds.items()}
 outcome["by hand"] = results[640]
@@ -467,9 +466,9 @@ figures.table(
 )
 
 # %% [markdown]
-# **What to notice.** Go down the first column. The largest gain is the cheapest: placeholders. Ten rows learned by heart
-# become ten wordings that any order fits. Does the writer add to that, and do the controls? Compare the intervals
-# before you say yes. Then the second column: nobody's templates are beaten by nobody. "By hand" is no gold
+# **What to notice.** Go down the first column. The largest gain is the cheapest: placeholders. Ten rows learned by
+# heart become ten wordings that any order fits. Does the writer add to that, and do the controls? Compare the
+# intervals before you say yes. Then the second column: nobody's templates are beaten by nobody. "By hand" is no gold
 # standard there, so a ratio above 100 % would say as much about the hand as about the growth.
 #
 # A model as small as ours brings no knowledge of language. It recombines what it read, and its "new" wordings are
