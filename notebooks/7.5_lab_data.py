@@ -186,10 +186,10 @@ figures.show(
 #
 # | detector | looks for | misses by design |
 # | --- | --- | --- |
-# | broken format | empty turns, roles out of order, template marks in a turn, replies cut off | a wrong text in a right form |
+# | broken format | empty turns, roles out of order, template marks, replies cut off | a wrong text in a right form |
 # | personal data | mail, telephone, card number (with its check digit) | anything spelled out |
 # | toxic | a word list, and a small classifier | insults that need the world to be understood |
-# | contradiction | a reply against its record; a reply unlike the others in the same situation | an error that all make |
+# | contradiction | a reply against its record; one unlike all others in its situation | an error that all make |
 # | leak | training rows with a text, an order or a customer of validation or test | a paraphrase about another order |
 # | duplicate | rows nearly the same as an earlier one | a paraphrase |
 #
