@@ -1,7 +1,7 @@
 """Unit 7.5, lab on data: a language model writes new wordings of customers' messages, and controls choose among them.
 
-Wordings hold placeholders (N, P, ...) where a message has an order number, a product and so on. What the model writes is
-filled in afterwards by the program, so that letter, record and reply always belong together.
+Wordings hold placeholders (N, P, ...) where a message has an order number, a product and so on. What the model writes
+is filled in afterwards by the program, so that the letter and what is filed always belong together.
 """
 
 from __future__ import annotations

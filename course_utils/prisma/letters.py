@@ -1,7 +1,7 @@
 """A hundred letters to Prisma, written by hand and by nobody's template: the strict test of unit 7.5's data lab.
 
-No sentence here is one of `conversations.py`, and nothing was ever trained on them. {n} is the number of an order, {p} its
-product, {q} another product and {c} another colour.
+No sentence here is one of `conversations.py`, and nothing was ever trained on them. {n} is the number of an order,
+{p} its product, {q} another product and {c} another colour.
 """
 
 LETTERS = {

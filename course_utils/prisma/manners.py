@@ -1,12 +1,13 @@
-"""Rude and civil sentences, written by hand for this course: what the tone classifier of unit 7.5's data lab learns from.
+"""Rude and civil sentences, written by hand for this course: what the tone classifier of unit 7.5's data lab learns.
 
-The insults are mild on purpose. Civil sentences include angry ones: to be angry at a late parcel is not toxic. The last two
-lists are for measuring alone, and were written to be hard: insults without a bad word, and bad words without an insult.
+The insults are mild on purpose. Civil sentences include angry ones: to be angry at a late parcel is not toxic. The
+last two lists are for measuring alone, and were written to be hard: insults without a bad word, and bad words without
+an insult.
 """
 
 INSULTS = frozenset(
-    "idiot idiots idiotic stupid dumb moron morons fool fools loser losers pathetic useless worthless trash garbage scum "
-    "liar liars crook crooks thief thieves clown clowns shut hate damn hell crap".split()
+    "idiot idiots idiotic stupid dumb moron morons fool fools loser losers pathetic useless worthless trash garbage "
+    "scum liar liars crook crooks thief thieves clown clowns shut hate damn hell crap".split()
 )
 
 RUDE = (
@@ -23,12 +24,14 @@ RUDE = (
 )  # fmt: skip
 
 CIVIL = (
-    "I am angry.", "I am very angry about this.", "This is not good.", "I am not happy with you.", "You made a mistake.",
-    "You sent the wrong toy.", "You are late again.", "Your answer did not help me.", "I do not like it.",
+    "I am angry.", "I am very angry about this.", "This is not good.", "I am not happy with you.",
+    "You made a mistake.", "You sent the wrong toy.", "You are late again.", "Your answer did not help me.",
+    "I do not like it.",
     "This is the worst parcel I ever had.", "I hate to ask again.", "I hate waiting.", "I lost the receipt.",
     "The toy is useless without the ring.", "Please put the old box into the trash.", "The lid does not shut.",
-    "I feel stupid, I gave you the wrong number.", "It was dumb of me to lose the number.", "My child is a clown today.",
-    "The party has a clown.", "I must have been a fool to wait.", "You are very kind.", "You are the best shop.",
+    "I feel stupid, I gave you the wrong number.", "It was dumb of me to lose the number.",
+    "My child is a clown today.", "The party has a clown.", "I must have been a fool to wait.",
+    "You are very kind.", "You are the best shop.",
     "You are a great team.", "You were a great help.", "Your shop is not far from here.", "You can send it to my work.",
     "I know that you have much work.", "Nobody answered me.", "Nobody likes to wait.", "I am sick, so I write late.",
     "I hope you can help me.", "I hope it arrives soon.", "Get well soon.", "I will get it from the shop.",
@@ -49,11 +52,13 @@ RUDE_TEST = (
 
 CIVIL_TEST = (
     "I hate to say it, but the toy broke.", "I am a stupid person, I forgot my address.", "The trash bag was open.",
-    "The box would not shut.", "It is for a clown costume.", "My son was called a loser in school, so I want to make him glad.",
+    "The box would not shut.", "It is for a clown costume.",
+    "My son was called a loser in school, so I want to make him glad.",
     "I was a fool to buy two.", "The old ring is worthless now.", "Damn, that was quick, thanks.",
     "What the hell happened to my parcel?", "I am very angry with the post.", "You are late and I am sad.",
     "You made two mistakes.", "This is the worst wrapping I have seen.", "Nobody in your team answered me.",
-    "I hope you find the parcel.", "I am sick of waiting.", "You should check the address.", "Do not make me wait again.",
+    "I hope you find the parcel.", "I am sick of waiting.", "You should check the address.",
+    "Do not make me wait again.",
     "You have my address and my number.", "Can you teach me to use it?", "The mother of my friend ordered it.",
     "You work on Sunday, that is kind.", "My dog ate the box.",
 )  # fmt: skip
