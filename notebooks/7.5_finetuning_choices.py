@@ -50,7 +50,7 @@ unit = open_unit("7.5")
 # %%
 import dataclasses
 
-from course_utils import evaluate, figures, finetuning, loaders
+from course_utils import evaluate, figures, finetuning, loaders, recipes_elsewhere
 from course_utils.prisma import conversations
 from course_utils.prisma.training import bootstrap, percent, share
 
@@ -348,3 +348,43 @@ figures.table(rows, caption="Skills of before, 48 cases each")
 #
 # LoRA has a way back that full fine-tuning has not: without its adapter the model is what it was, to the last bit. The
 # other cure is *replay*, a little of the old data among the new.
+
+# %% [markdown]
+# ## 7. The same run in other tools
+#
+# transformers, PEFT, TRL and Accelerate are libraries: you write the program. Other tools sit on top of them and take a
+# file of settings. Does the recipe carry over? The 7B recipe of this course, in the words of five tools:
+
+# %% tags=["topic:frameworks"]
+recipe, model, data = finetuning.RECIPES["full"], "mistralai/Mistral-7B-Instruct-v0.3", "data/train.jsonl"
+configs = {tool: make(recipe, model, data) for tool, make in recipes_elsewhere.TOOLS.items()}
+rows = []
+for meaning, places in recipes_elsewhere.PLACES.items():
+    row = {"the recipe's": meaning}
+    for (tool, config), place in zip(configs.items(), places, strict=True):
+        row[tool] = f"{place.rsplit('.', 1)[-1]} = {recipes_elsewhere.place(config, place)}" if place else "(no key)"
+    rows.append(row)
+figures.table(rows[:7], caption="What each tool calls it")
+
+# %% [markdown]
+# **What to notice.** Most words differ, the ideas do not. Where a tool has no key, it decides for you. The lab
+# `7.5_lab_tracking_and_frameworks` says in which file of which version each key was read, and writes the whole files.
+#
+# | tool | is | take it if |
+# | --- | --- | --- |
+# | transformers, PEFT, TRL, Accelerate | libraries | you want to change the loop, or understand it |
+# | Axolotl, LLaMA-Factory | a file of settings and a command | runs should be files that a colleague can read |
+# | Unsloth | a library that replaces parts of transformers by faster ones | one card is all you have |
+# | Ludwig | a file of settings for many kinds of models | the language model is one part of several |
+# | AutoTrain | a service and a command | you want no code at all |
+
+# %% [markdown]
+# ## What you take with you
+# - Climb the ladder from below, with a score on every rung.
+# - Full fine-tuning learns most per step and costs most memory. LoRA saves the optimiser, QLoRA the weights as well.
+# - Sweep the learning rate first, choose on validation data, and know how much is luck.
+# - A training loss of zero is not a goal. Stop when the validation loss no longer falls.
+# - Measure what was forgotten. Nobody reports it unasked.
+#
+# **Try it.** Give the ladder a model of the small tier (`COURSE_TIER=small`): which rung is enough for it? Mix a few
+# sums into the training data and look at section 5 again.
