@@ -114,8 +114,10 @@ def recorded(name: str, recipe: finetuning.Recipe) -> loaders.Chat:
     right = finetuning.score(test, finetuning.replies(made, test))["all"]
     for record in writers:
         record("right on the test", right.value, recipe.steps)
-    client.set_terminated(run) if client else None
-    close() if close else None
+    if client:
+        client.set_terminated(run)
+    if close:
+        close()
     return made
 
 
@@ -265,7 +267,7 @@ figures.table(rows)
 rows = []
 for tool, config in configs.items():
     read = [entry for entry in elsewhere.sources() if entry["tool"] == tool]
-    row = {"tool": tool, "repository": read[0]["repository"], "files read": len(read)}
+    row = {"tool": tool, "repository": read[0]["repository"], "files read": len({entry["path"] for entry in read})}
     row |= {"commits": ", ".join(sorted({entry["commit"][:8] for entry in read}))}
     rows.append(row | {"unknown keys": ", ".join(elsewhere.unknown(tool, config)) or "none"})
 misspelt = configs["llama-factory"] | {"lora_rnak": 16}
