@@ -311,15 +311,15 @@ def unknown(tool: str, config: Mapping) -> list[str]:
     return [f"{group}.{key}".lstrip(".") for group, key in _keys(tool, config) if key not in _allowed(tool, group)]
 
 
-def _keys(tool: str, config: Mapping) -> Iterator[tuple[str, str]]:
-    """(place, key) of every key that can be checked: the top level, and each place that has a list of keys."""
-    calls = tool == "unsloth"
-    if not calls:
-        yield from (("", key) for key in config)
-    for group, content in config.items():
-        if calls or (tool, group) in known():
-            for one in content if isinstance(content, list) else [content]:
-                yield from ((group, key) for key in one)
+def _keys(tool: str, config: Mapping, group: str = "") -> Iterator[tuple[str, str]]:
+    """(place, key) of every key, at all depths. The top level of Unsloth's are the names of calls: no keys."""
+    for key, value in config.items():
+        if group or tool != "unsloth":
+            yield group, key
+        inside = f"{group}.{key}".lstrip(".")
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, Mapping):
+                yield from _keys(tool, one, inside)
 
 
 def _allowed(tool: str, group: str) -> frozenset[str]:

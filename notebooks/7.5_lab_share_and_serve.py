@@ -282,7 +282,7 @@ if llama_cpp:
 # %% [markdown]
 # Ollama wants a `Modelfile` beside it. Many tutorials add a line `ADAPTER ./adapter`. Since version 0.34.1 Ollama
 # refuses it, so ours has none: the adapter is merged already. The next cell lets Ollama make and ask the model,
-# if this machine has it.
+# if this machine has it; `ollama rm prisma-support` takes it away again.
 
 # %% tags=["topic:merge-swap-serve"]
 (unit.folder / "Modelfile").write_text(publishing.modelfile(gguf.name))
@@ -395,7 +395,7 @@ else:
 # %% [markdown]
 # ## What you take with you
 # - One base, many adapters: swap per request, or even per row of a batch.
-# - Merge in 16 bits. In 4 bits the steps are as large as what was learned.
+# - Merge in 16 bits. In 4 bits the steps are nearly as large as what was learned.
 # - Every export can silently give the old model back. Prove that the answers changed, and that they did not
 #   change again afterwards.
 # - A model without a card is a file. A card without numbers is an advertisement.

@@ -78,13 +78,13 @@ def filed(talk: conversations.Conversation) -> conversations.Conversation:
 talks = conversations.by_split(conversations.make_conversations())
 tickets = {part: [filed(talk) for talk in some] for part, some in talks.items()}
 tickets["validation"] = tickets["validation"][:16]
-test = tickets["test"][:60]
+test, data = tickets["test"][:60], finetuning.rows(tickets["train"])
 base = finetuning.RECIPES["bundled"]
 short = replace(base, conversations=192, epochs=1.0)
 runs = {f"rate {rate:g}": replace(short, learning_rate=rate) for rate in (2e-4, 5e-3, 1e-1)}
 runs["rate 0.005, again"] = runs["rate 0.005"]
 print({name: recipe.steps for name, recipe in runs.items()})
-print("what is kept of each:", tracking.settings(short, finetuning.rows(tickets["train"][: short.conversations])))
+print("what is kept of each:", tracking.settings(short, data[: short.conversations]))
 
 # %% [markdown]
 # The last run repeats the second one. A record is worth something if the same record gives the same run.
@@ -93,19 +93,19 @@ print("what is kept of each:", tracking.settings(short, finetuning.rows(tickets[
 # `tracking.mlflow` sets it, and keeps everything in one SQLite file. TensorBoard writes one folder for each run. Both
 # get their numbers from the same callback, ten lines long: trainers call it whenever they log.
 
+
 # %% tags=["topic:experiment-tracking"]
-client, experiment = tracking.mlflow(unit.folder / "mlflow") if have["mlflow"] else (None, "")
-
-
 def recorded(name: str, recipe: finetuning.Recipe) -> loaders.Chat:
     """Train by `recipe` while the trackers that are here look on; the trained model."""
     chat = finetuning.quantised(loaders.load("chat", unit.hardware, "bundled"), unit.hardware)
     trainer = finetuning.make_trainer(chat, tickets, recipe, unit.hardware, unit.folder / name.replace(" ", "-"))
-    write, close = (tracking.tensorboard(unit.folder / "board" / name)) if have["tensorboard"] else (None, None)
-    writers = [write] if write else []
+    writers, close = [], lambda: None
+    if have["tensorboard"]:
+        write, close = tracking.tensorboard(unit.folder / "board" / name)
+        writers.append(write)
     if client:
         run = client.create_run(experiment, run_name=name).info.run_id
-        for key, value in tracking.settings(recipe, finetuning.rows(tickets["train"][: recipe.conversations])).items():
+        for key, value in tracking.settings(recipe, data[: recipe.conversations]).items():
             client.log_param(run, key, value)
         writers.append(tracking.mlflow_writer(client, run))
     trainer.add_callback(tracking.follow(writers))
@@ -114,12 +114,14 @@ def recorded(name: str, recipe: finetuning.Recipe) -> loaders.Chat:
     right = finetuning.score(test, finetuning.replies(made, test))["all"]
     for record in writers:
         record("right on the test", right.value, recipe.steps)
-    client.set_terminated(run) if client else None
-    close() if close else None
+    if client:
+        client.set_terminated(run)
+    close()
     return made
 
 
 # %% tags=["topic:experiment-tracking"]
+client, experiment = tracking.mlflow(unit.folder / "mlflow") if have["mlflow"] else (None, "")
 models = {name: recorded(name, recipe) for name, recipe in runs.items()}
 if client:
     rows = tracking.read_mlflow(client, experiment)
@@ -151,9 +153,9 @@ if have["tensorboard"]:
 
 # %% [markdown]
 # **What to notice.** The lowest rate has not arrived when the run ends. The highest one breaks the model: each step
-# goes too far, and it ends as a model that files nothing right. The repeated run follows the first one: seed, data and settings are all
-# that a rerun needs, as long as the library versions are the same. That is why they stand in the record, with a
-# *fingerprint* of the data, and not its file name: a name can stay while the content changes.
+# goes too far, and it ends as a model that files nothing right. The repeated run follows the first one: seed, data and
+# settings are all that a rerun needs, as long as the library versions are the same. That is why they stand in the
+# record, with a *fingerprint* of the data, and not its file name: a name can stay while the content changes.
 #
 # With one seed for each rate you know which *run* was best, and not yet which rate is. Differences as large as these
 # are no accident; before you choose between two that are close, repeat both with other seeds.
@@ -225,9 +227,9 @@ except ImportError:
 # each:
 
 # %% tags=["topic:frameworks"]
-recipe, model, data = finetuning.RECIPES["full"], "mistralai/Mistral-7B-Instruct-v0.3", "data/train.jsonl"
-configs = {tool: make(recipe, model, data) for tool, make in elsewhere.TOOLS.items()}
-print(elsewhere.written("axolotl", configs["axolotl"], data))
+recipe, model, file = finetuning.RECIPES["full"], "mistralai/Mistral-7B-Instruct-v0.3", "data/train.jsonl"
+configs = {tool: make(recipe, model, file) for tool, make in elsewhere.TOOLS.items()}
+print(elsewhere.written("axolotl", configs["axolotl"], file))
 
 # %% [markdown]
 # What is a rank called elsewhere? And what cannot be said at all? An empty place means that we found no key for it in
@@ -265,7 +267,7 @@ figures.table(rows)
 rows = []
 for tool, config in configs.items():
     read = [entry for entry in elsewhere.sources() if entry["tool"] == tool]
-    row = {"tool": tool, "repository": read[0]["repository"], "files read": len(read)}
+    row = {"tool": tool, "repository": read[0]["repository"], "files read": len({entry["path"] for entry in read})}
     row |= {"commits": ", ".join(sorted({entry["commit"][:8] for entry in read}))}
     rows.append(row | {"unknown keys": ", ".join(elsewhere.unknown(tool, config)) or "none"})
 misspelt = configs["llama-factory"] | {"lora_rnak": 16}
@@ -274,9 +276,9 @@ figures.table(rows, caption="Where the keys were read; recipes_elsewhere.toml ha
 
 # %%
 for tool, config in configs.items():
-    files = elsewhere.save(tool, config, data, unit.folder / "elsewhere" / tool)
-    print(f"{tool:>14}: {', '.join(path.name for path in files)}")
-print("\n" + elsewhere.written("unsloth", configs["unsloth"], data))
+    made = elsewhere.save(tool, config, file, unit.folder / "elsewhere" / tool)
+    print(f"{tool:>14}: {', '.join(path.name for path in made)}")
+print("\n" + elsewhere.written("unsloth", configs["unsloth"], file))
 
 # %% [markdown]
 # **What was not done.** None of the five was run here: they want an NVIDIA card, and versions of torch and

@@ -22,7 +22,14 @@ def test_every_key_was_read_in_the_tools_repository(tool):
 
 @pytest.mark.parametrize(
     "tool, place",
-    [("axolotl", ""), ("axolotl", "datasets"), ("llama-factory", ""), ("autotrain", "params"), ("ludwig", "adapter")],
+    [
+        ("axolotl", ""),
+        ("axolotl", "datasets"),
+        ("llama-factory", ""),
+        ("autotrain", "params"),
+        ("ludwig", "adapter"),
+        ("autotrain", "data"),
+    ],
 )
 def test_a_misspelt_key_is_named(tool, place):
     config = json.loads(json.dumps(CONFIGS[tool]))
