@@ -312,7 +312,7 @@ print(card)
 mailroom = loaders.load("chat", unit.hardware, "bundled")
 seeds, archive = growing.by_hand(each=1), growing.by_hand()
 tests = {
-    "held-out pairs": growing.tickets(growing.by_hand("test"), 120, seed=5),
+    "held-out pairs": growing.tickets(growing.by_hand("test"), 60, seed=5),
     "letters": growing.tickets(growing.letters(), 100, seed=6),
 }
 STEPS, RUNS = 50, (1, 2)
@@ -400,7 +400,7 @@ figures.table(lines, caption=f"Filed right: the same {STEPS} steps, {len(RUNS)} 
 # %% tags=["topic:seed-driven-growth"]
 for seed in seeds:
     print(f"{seed.topic:>9}: {seed.text}")
-writer = growing.teach_writing(unit.load("chat"), archive, steps=120, seed=unit.seed)
+writer = growing.teach_writing(unit.load("chat"), archive, steps=110, seed=unit.seed)
 written = growing.write(writer, seeds, n=300, temperature=0.7, seed=unit.seed)
 print("\nThe writer's first six, as they come:")
 for text in written[:6]:
