@@ -24,7 +24,6 @@ Row = tuple[list[int], list[int]]
 
 # What a record holds. NEW is in every record, but no training task ever asks for it.
 FIELDS: dict[str, Callable[[Order], str]] = {
-    "number": lambda order: str(order.number),
     "name": lambda order: order.customer,
     "size": lambda order: order.product.size,
     "colour": lambda order: order.product.colour,
@@ -125,3 +124,17 @@ def price_task(question: str, facts: Sequence[str], price: int) -> Example:
     """A question with the `facts` above it, in the form that prisma-lm knows; without facts, asked at once."""
     head = text.prompt("read", "\n".join((*facts, question))) if facts else text.prompt("direct", question)
     return Example("price", ((head, False), (f"Answer: {price} euros<|end|>", True)))
+
+
+def price_tasks(names: Sequence[str], shop: Shop, shelf: Sequence[str], k: int, seed: int) -> list[Example]:
+    """A question on the price of each product, under the `k` pages that `search` finds among those of `shelf`.
+
+    The pages stand in random order. Without pages (k = 0) the model can only guess or remember.
+    """
+    rng, asked = random.Random(seed), questions(names, seed)
+    pages = [document(shop, name) for name in shelf]
+    made = []
+    for name, question, found in zip(names, asked, search(asked, pages, k), strict=True):
+        facts = [pages[i] for i in rng.sample(found, len(found))]
+        made.append(price_task(question, facts, shop.products[name].price))
+    return made

@@ -3,6 +3,8 @@
 #
 # [![Open In
 # Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_lab_more_tuning.ipynb)
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_lab_more_tuning.ipynb)
 
 # %% [markdown]
 # **After this notebook you can**
@@ -76,9 +78,9 @@ def with_lora(model: torch.nn.Module, seed: int) -> torch.nn.Module:
 # 2021, arXiv 2109.01652) tried another way: take *many* tasks, say each one in words, and tune on all of them
 # together. Then ask for a task that was in none of the data. Dolly and Alpaca are data of this kind.
 #
-# Our tasks are small. A record has six fields; the instruction names two of them, in an order. With five fields there
-# are 20 such tasks. We keep four of them out of all training, and the field *shape*, which no training task names. The
-# words of the instruction vary, too, and one wording is kept for the test.
+# Our tasks are small. A record has five fields; the instruction names two of them, in an order. We keep the field
+# *shape* for the test: no training task names it. Of the 12 tasks with the other four fields we keep four out of all
+# training. The words of the instruction vary, too, and one wording is kept for the test.
 
 # %% tags=["topic:instruction-tuning"]
 pairs = tasks.field_tasks(held_out=4, seed=unit.seed)
@@ -94,12 +96,12 @@ print({name: len(pair) for name, pair in pairs.items()}, "tasks")
 print("before any tuning:", {name: str(share(pm.right(base, some))) for name, some in tests.items()})
 
 # %% [markdown]
-# Now the same 80 steps on 1, 4, 8 and 16 tasks. The number of records is the same too, so nobody sees more data: only
+# Now the same 80 steps on 1, 2, 4 and 8 tasks. The number of records is the same too, so nobody sees more data: only
 # the variety differs. Each with two seeds, which also draw *which* tasks. Where will the line for the held-out tasks
 # begin, and where will it end?
 
 # %% tags=["topic:instruction-tuning"]
-COUNTS, SEEDS, STEPS = (1, 4, 8, 16), (0, 1), 80
+COUNTS, SEEDS, STEPS = (1, 2, 4, 8), (0, 1), 80
 scores: dict[tuple[str, int], list[list[bool]]] = {}
 for count in COUNTS:
     for seed in SEEDS:
@@ -123,7 +125,7 @@ ax.minorticks_off()
 ax.set_ylim(-0.03, 1.03)
 ax.legend(fontsize=9)
 told = [f"{name}: " + ", ".join(percent(share(sum(scores[name, c], []))) for c in COUNTS) for name in own | tests]
-figures.show(fig, alt=f"Right replies with 1, 4, 8 and 16 tasks in training. {'; '.join(told)}.")
+figures.show(fig, alt=f"Right replies with 1, 2, 4 and 8 tasks in training. {'; '.join(told)}.")
 
 each = {key: ", ".join(f"{share(marks).value:.0%}" for marks in runs) for key, runs in scores.items()}
 lines = [{"asked": name} | {f"{count} tasks": each[name, count] for count in COUNTS} for name in own | tests]

@@ -149,22 +149,20 @@ def test_fit_learns_repeats_itself_and_leaves_the_frozen_alone(model, rows):
     assert runs[0].seconds > 0 and not ours.training
 
 
-def test_right_says_what_generation_says(model, rows, tokenizer):
-    tuned = model.requires_grad_(True)
-    pm.fit(tuned, rows[:3], 80, 2e-2, seed=0, batch=3)  # three rows learned by heart, the others not
-    marks = pm.right(tuned, rows, batch=5)
+def test_right_says_what_generation_says(tokenizer):
+    """prisma-lm itself: it knows function calls after its own prompt, and it does not know tickets."""
+    prisma = lm.load(MODELS / lm.NAME)[0]
+    system = tokenizer(text.turn("system", text.tool_system(list(text.SIGNATURES)))).input_ids
+    known = [(system + ids, [pm.IGNORED] * len(system) + kept) for ids, kept in pm.encode(tokenizer, pm.calls(3, 1))]
+    rows = known + pm.encode(tokenizer, pm.tickets(conversations.make_conversations(3)), 90)[:2]
     written = []
     for ids, kept in rows:
         start = next(i for i, label in enumerate(kept) if label != pm.IGNORED)
         prompt = torch.tensor([ids[:start]])
-        out = tuned.generate(
-            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=len(ids) - start, do_sample=False,
-            pad_token_id=0,
-        )  # fmt: skip
+        more = {"max_new_tokens": len(ids) - start, "do_sample": False, "pad_token_id": 0}
+        out = prisma.generate(prompt, attention_mask=torch.ones_like(prompt), **more)
         written.append(out[0, start:].tolist() == ids[start:])
-    # bfloat16 may turn a near tie, no more.
-    assert sum(a != b for a, b in zip(marks, written, strict=True)) <= 1
-    assert any(marks[:3]) and not any(marks[3:])
+    assert pm.right(prisma, rows, batch=2) == written == [True] * len(known) + [False] * 2
 
 
 def test_only_what_is_trained_is_stored(model, tmp_path):
