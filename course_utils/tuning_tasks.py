@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from course_utils.prisma import lm, text
-from course_utils.prisma.shop import Order, Shop, make_shop
+from course_utils.prisma.shop import NAMES, Order, make_shop
 from course_utils.prisma.text import Example
 
 Pair = tuple[str, str]
@@ -88,30 +88,41 @@ def perplexity(model: nn.Module, rows: Sequence[Row], batch: int = 64) -> float:
     return math.exp(total / tokens)
 
 
-# ---------------------------------------------------------------- documents and questions
+# ---------------------------------------------------------------- pages and questions
 
-QUESTIONS = ("What does the {p} cost?", "How much is the {p}?", "What is the price of the {p}?")
+QUESTIONS = (
+    "How much is the voucher of {p}?",
+    "What is the voucher of {p}?",
+    "How many euros is the voucher of {p}?",
+)
+UNKNOWN = "I do not know"
 
 
-def document(shop: Shop, name: str) -> str:
-    """The page on a product: one sentence with its price."""
-    return f"The {name} costs {shop.products[name].price} euros."
+def vouchers(seed: int) -> dict[str, int]:
+    """How many euros each customer's voucher is worth. Another seed, other vouchers."""
+    rng = random.Random(seed)
+    return {name: rng.randint(3, 49) for name in NAMES}
 
 
-def questions(names: Sequence[str], seed: int) -> list[str]:
-    """A question on the price of each product, in one of three wordings."""
+def voucher_page(name: str, euros: int) -> str:
+    """The page on a customer's voucher, of one sentence."""
+    return f"The voucher of {name} is {euros} euros."
+
+
+def voucher_questions(names: Sequence[str], seed: int) -> list[str]:
+    """A question on the voucher of each customer, in one of three wordings."""
     rng = random.Random(seed)
     return [rng.choice(QUESTIONS).format(p=name) for name in names]
 
 
-def search(asked: Sequence[str], documents: Sequence[str], k: int) -> list[list[int]]:
-    """For each question the numbers of the `k` documents that share the rarest words with it, best first.
+def search(asked: Sequence[str], pages: Sequence[str], k: int) -> list[list[int]]:
+    """For each question the numbers of the `k` pages that share the rarest words with it, best first.
 
     The score is the sum of the inverse document frequencies of the shared words (Sparck Jones 1972).
     """
-    bags = [set(re.findall(r"\w+", one.lower())) for one in documents]
+    bags = [set(re.findall(r"\w+", page.lower())) for page in pages]
     found_in = Counter(word for bag in bags for word in bag)
-    rarity = {word: math.log(len(documents) / n) for word, n in found_in.items()}
+    rarity = {word: math.log(len(pages) / n) for word, n in found_in.items()}
     results = []
     for question in asked:
         words = set(re.findall(r"\w+", question.lower()))
@@ -120,21 +131,28 @@ def search(asked: Sequence[str], documents: Sequence[str], k: int) -> list[list[
     return results
 
 
-def price_task(question: str, facts: Sequence[str], price: int) -> Example:
-    """A question with the `facts` above it, in the form that prisma-lm knows; without facts, asked at once."""
-    head = text.prompt("read", "\n".join((*facts, question))) if facts else text.prompt("direct", question)
-    return Example("price", ((head, False), (f"Answer: {price} euros<|end|>", True)))
+def _reply(question: str, pages: Sequence[str], answer: str) -> Example:
+    """A question under its pages, in the form in which prisma-lm reads; without pages, in that of a direct question."""
+    head = text.prompt("read", "\n".join((*pages, question))) if pages else text.prompt("direct", question)
+    return Example("voucher", ((head, False), (f"Answer: {answer}<|end|>", True)))
 
 
-def price_tasks(names: Sequence[str], shop: Shop, shelf: Sequence[str], k: int, seed: int) -> list[Example]:
-    """A question on the price of each product, under the `k` pages that `search` finds among those of `shelf`.
+def voucher_tasks(names: Sequence[str], worth: dict[str, int], k: int, seed: int) -> list[Example]:
+    """A question on the voucher of each of `names`, under the `k` pages that `search` finds, in random order.
 
-    The pages stand in random order. Without pages (k = 0) the model can only guess or remember.
+    Without pages (k = 0) the model can only guess or remember.
     """
-    rng, asked = random.Random(seed), questions(names, seed)
-    pages = [document(shop, name) for name in shelf]
-    made = []
+    rng, asked = random.Random(seed), voucher_questions(names, seed)
+    everybody = rng.sample(list(worth), len(worth))  # pages that fit equally badly come in another order each time
+    pages, made = [voucher_page(name, worth[name]) for name in everybody], []
     for name, question, found in zip(names, asked, search(asked, pages, k), strict=True):
-        facts = [pages[i] for i in rng.sample(found, len(found))]
-        made.append(price_task(question, facts, shop.products[name].price))
+        made.append(_reply(question, [pages[i] for i in rng.sample(found, len(found))], f"{worth[name]} euros"))
     return made
+
+
+def missing_tasks(names: Sequence[str], worth: dict[str, int], k: int, seed: int) -> list[Example]:
+    """`voucher_tasks` in which the page that is asked for is not there. The right answer is UNKNOWN."""
+    rng, asked = random.Random(seed), voucher_questions(names, seed)
+    others = [[other for other in worth if other != name] for name in names]
+    shown = [[voucher_page(other, worth[other]) for other in rng.sample(some, k)] for some in others]
+    return [_reply(question, pages, UNKNOWN) for question, pages in zip(asked, shown, strict=True)]

@@ -165,12 +165,11 @@ for name, rows in witnesses.items():
     print(f"{name:>9}: {share(pm.right(base, rows))}")
 
 # %% [markdown]
-# A perplexity of that size means: the model is as unsure as if it had to choose among so many tokens each time. It has
-# 1,013.
+# A perplexity of $n$ means: as unsure as an even guess among $n$ tokens. `prisma-lm` has only 1,013 tokens in all. A
+# perplexity above that is worse than guessing: the model expects something else, and is sure of it.
 #
 # The cure that the literature proposes for forgetting is **replay**: mix some of the *old* training data in (Ibrahim
-# et al. 2024, arXiv 2403.08763, who found 5 % enough for a mild change of text, and took up to 50 % for a strong
-# one). We know what `prisma-lm` was trained on, so we can draw more of it. With downloaded models you cannot; then
+# et al. 2024, arXiv 2403.08763, took 5 % for a mild change of text, and 25 % for another language). We know what `prisma-lm` was trained on, so we can draw more of it. With downloaded models you cannot; then
 # people take an open mixture that resembles it. We try no replay, a twentieth, and a third, and LoRA without replay.
 
 # %% tags=["topic:continued-pretraining"]

@@ -196,7 +196,7 @@ for (name, start), ours in zip(starts.items(), (SoftPrompt, Prefix), strict=True
     print(f"{name}: ours and PEFT's differ by {apart:.0e}, with and without it by {moved:.1f}")
 
 # %% [markdown]
-# The vectors start from real words, drawn at random; with random numbers training is much slower, both papers say.
+# The vectors start from real words, drawn at random. Both papers found random numbers a worse start.
 #
 # Two more come from PEFT as they are: **LoRA**, the one you know, and **IA3** (Liu et al. 2022, arXiv 2205.05638),
 # which learns one factor for each key, each value and each hidden unit, and nothing else. What does each of them train?

@@ -8,7 +8,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from course_utils import tuning_tasks as tasks
 from course_utils.prisma import lm, text
-from course_utils.prisma.shop import make_shop
 from course_utils.settings import MODELS
 
 
@@ -82,30 +81,35 @@ def test_perplexity_counts_every_learned_token_once(tokenizer):
     assert tasks.perplexity(model, rows, batch=2) == pytest.approx(math.exp(sum(losses) / len(losses)), rel=0.01)
 
 
-# --- documents and questions
+# --- pages and questions
 
 
 def test_search_finds_the_page_and_rare_words_decide():
-    shop = make_shop(1)
-    names = list(shop.products)[:60]
-    pages = [tasks.document(shop, name) for name in names]
-    found = tasks.search(tasks.questions(names, 0), pages, 3)
-    assert [hits[0] for hits in found] == list(range(60)) and all(len(set(hits)) == 3 for hits in found)
+    worth = tasks.vouchers(1)
+    pages = [tasks.voucher_page(*pair) for pair in worth.items()]
+    found = tasks.search(tasks.voucher_questions(list(worth), 0), pages, 3)
+    assert [hits[0] for hits in found] == list(range(len(worth))) and all(len(set(hits)) == 3 for hits in found)
     texts = ["the cat sat", "the dog sat", "the bird flew", "a fish swam"]
     assert tasks.search(["the fish"], texts, 2)[0][0] == 3
 
 
-def test_price_tasks_carry_the_page_unless_none_was_asked_for():
-    shop = make_shop(1)
-    shelf = list(shop.products)[:40]
-    for name, one in zip(shelf[:10], tasks.price_tasks(shelf[:10], shop, shelf, 4, 0), strict=True):
+def test_voucher_tasks_carry_the_page_unless_none_was_asked_for():
+    worth = tasks.vouchers(1)
+    assert worth == tasks.vouchers(1) != tasks.vouchers(2)
+    places = set()
+    for name, one in zip(worth, tasks.voucher_tasks(list(worth), worth, 4, 0), strict=True):
         prompt, reply = (piece for piece, _ in one.pieces)
-        assert tasks.document(shop, name) in prompt and prompt.count("costs") == 4
-        assert reply == f"Answer: {shop.products[name].price} euros<|end|>"
-    bare = tasks.price_tasks(shelf[:3], shop, shelf, 0, 0)
-    assert all("euros" not in one.pieces[0][0] and text.SYSTEM["direct"] in one.pieces[0][0] for one in bare)
-    places = [
-        one.pieces[0][0].index(tasks.document(shop, n))
-        for n, one in zip(shelf, tasks.price_tasks(shelf, shop, shelf, 4, 0), strict=True)
-    ]
-    assert len(set(places)) > 2  # not always on top
+        lines = prompt.split("<|user|>")[1].split("\n")
+        assert tasks.voucher_page(name, worth[name]) in lines[:4] and name in lines[4] and len(set(lines)) == 5
+        assert reply == f"Answer: {worth[name]} euros<|end|>"
+        places.add(lines.index(tasks.voucher_page(name, worth[name])))
+    assert places == {0, 1, 2, 3}
+    bare = tasks.voucher_tasks(list(worth), worth, 0, 0)
+    assert all(" euros." not in one.pieces[0][0] and text.SYSTEM["direct"] in one.pieces[0][0] for one in bare)
+
+
+def test_missing_pages_are_missing():
+    worth = tasks.vouchers(1)
+    for name, one in zip(worth, tasks.missing_tasks(list(worth), worth, 4, 0), strict=True):
+        prompt, reply = (piece for piece, _ in one.pieces)
+        assert prompt.count(" euros.") == 4 and prompt.count(name) == 1 and reply == "Answer: I do not know<|end|>"
