@@ -1,7 +1,8 @@
 # %% [markdown] tags=["badge"]
 # # 7.5 Lab: soft prompts, adapters, and several of them at once
 #
-# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_lab_other_peft.ipynb)
+# [![Open In
+# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_lab_other_peft.ipynb)
 
 # %% [markdown]
 # **After this notebook you can**
@@ -199,7 +200,8 @@ for (name, start), ours in zip(starts.items(), (SoftPrompt, Prefix), strict=True
 # The vectors start from real words, drawn at random. Both papers found random numbers a worse start.
 #
 # Two more come from PEFT as they are: **LoRA**, the one you know, and **IA3** (Liu et al. 2022, arXiv 2205.05638),
-# which learns one factor for each key, each value and each hidden unit, and nothing else. What does each of them train?
+# which learns one factor for each key, each value and each hidden unit, and nothing else. What does each of them
+# train?
 
 # %% tags=["topic:adapters-prompt-tuning"]
 RATES = {"prompt tuning": 0.1, "prefix tuning": 0.1, "IA3": 0.03, "adapters": 0.005, "LoRA, rank 1": 0.01}
@@ -269,10 +271,12 @@ figures.show(fig, alt=f"Share of right replies against trained parameters, for t
 
 # %% [markdown]
 # **What to notice.** Read the two columns of seeds before the means. The job that the model *knows* needs almost
-# nothing: 5,120 trained numbers replace a prompt of 40 tokens. The job that is *new* separates the methods. Whatever
-# only adds something to read, or only turns existing units up and down, stays near zero here. What
-# adds *new computation*, adapters and LoRA, learns it. Petrov et al. (2023, arXiv 2310.19698) give the reason: a prefix
-# can shift what attention puts out, but not how the tokens of a request attend to each other.
+# nothing: 5,120 trained numbers replace a prompt of 40 tokens, and all methods do it. The job that is *new* separates
+# them. Whatever only adds something to read, or only turns existing units up and down, stays near zero here. What adds
+# *new computation*, adapters and LoRA, learns it, and gets close to full fine-tuning with a few per cent of the
+# parameters. It is not the number that counts: prefix tuning trains twice as many as LoRA at rank 1. Petrov et al.
+# (2023, arXiv 2310.19698) give the reason: a prefix can shift what attention puts out, but not how the tokens of a
+# request attend to each other.
 #
 # Is prompt tuning useless, then? The paper's main figure says when it is not: with T5 it falls far behind full
 # fine-tuning at 60 million parameters, and meets it at 10 billion. The larger the model, the more of your job is
@@ -306,7 +310,8 @@ shop = compat.load_loras(copy.deepcopy(base), folders).eval()
 print("adapters beside one model:", ", ".join(shop.peft_config))
 
 # %% [markdown]
-# `set_adapter` swaps while the model runs. Every adapter meets the requests of every job: what does the *wrong* one do?
+# `set_adapter` swaps while the model runs. Every adapter meets the requests of every job: what does the *wrong* one
+# do?
 
 
 # %% tags=["topic:mixture-of-adapters"]
@@ -331,16 +336,16 @@ told = "; ".join(f"{a}: " + ", ".join(f"{j} {np.mean(r):.0%}" for j, r in line.i
 figures.show(fig, alt=f"Share of right replies for each adapter and each job's requests. {told}.")
 
 # %% [markdown]
-# **What to notice.** The diagonal is all there is. An adapter does its own job and no other, and it does its own job to
-# every request: ask the label adapter about an order and it prints a label. So the choice of the adapter decides
-# everything, and somebody has to make it.
+# **What to notice.** The diagonal is all there is. An adapter does its own job and no other, and it does it to every
+# request: give a customer's question to the label adapter, and it tries to print a label. So the choice of the adapter
+# decides everything, and somebody has to make it.
 
 # %% [markdown]
 # ## 5. Blend them?
 #
 # The easiest answer would be one adapter that holds all four. LoRA's changes are matrices, and matrices can be added.
-# `add_weighted_adapter` offers several ways: the sum of the changes, their mean, sums of $A$ and $B$ each on their own,
-# and TIES (arXiv 2306.01708), which first drops the weak half of each change and lets the rest vote on its sign.
+# `add_weighted_adapter` offers several ways: the sum of the changes, their mean, sums of $A$ and $B$ each on their
+# own, and TIES (arXiv 2306.01708), which first drops the weak half of each change and lets the rest vote on its sign.
 # As a control we also train *one* adapter on all four jobs together, for as many steps as the four had in all.
 
 # %% tags=["topic:mixture-of-adapters"]
@@ -359,10 +364,13 @@ figures.table(lines, caption="One adapter for everything: replies that are right
 
 # %% [markdown]
 # **What to notice.** Compare each blend with the diagonal above. Every adapter was trained as if it were alone; in a
-# sum, three strangers add to every layer's output, and in a mean each one speaks at a quarter of its strength.
-# Blends work better for larger models and related tasks (task arithmetic, arXiv 2212.04089; LoraHub, arXiv 2307.13269
-# even searches the weights). The adapter that was *trained* on everything shows what one adapter can hold, but it needs
-# all the data in one place and one day, and it can't tell label from notice: their requests look the same.
+# sum, three strangers add to every layer's output, and in a mean each one speaks at a quarter of its strength. That
+# one job survives the mean is no accident: *call* was in the model already and needs only a nudge. What had to be
+# learned does not survive. Blends work better for larger models and related tasks (task arithmetic, arXiv 2212.04089;
+# LoraHub, arXiv 2307.13269, even searches for the weights).
+#
+# The adapter that was *trained* on everything had the same steps as the four together, and did not get as far. It also
+# needs all the data in one place and on one day, and it can't tell label from notice: their requests look the same.
 
 # %% [markdown]
 # ## 6. Route them
@@ -392,8 +400,8 @@ figures.table(
 )
 
 # %% [markdown]
-# PEFT can use a different adapter for every request *of one batch*, so requests need not wait for others of their kind.
-# S-LoRA (arXiv 2311.03285) serves thousands of adapters this way.
+# PEFT can use a different adapter for every request *of one batch*, so requests need not wait for others of their
+# kind. S-LoRA (arXiv 2311.03285) serves thousands of adapters this way.
 
 # %% tags=["topic:mixture-of-adapters"]
 mixed = [(row, name) for job in tests for row, name in zip(tests[job], chosen[job], strict=True)]
@@ -425,10 +433,10 @@ ax.invert_yaxis()
 figures.show(fig, alt="Right replies: " + "; ".join(f"{name} {percent(m)}" for name, m in scores.items()) + ".")
 
 # %% [markdown]
-# **What to notice.** Where the text of a request shows its job, the router seldom errs. Where it does not, it sends all
-# one way, and half go wrong: a record is a record, whether it wants a label or a note. No better router could help,
-# because the information is not in the request. Then whoever sends it must say which adapter it is for, as a model name
-# in the API, and you swap instead of route.
+# **What to notice.** Where the text of a request shows its job, the router seldom errs. Where it does not, it sends
+# all one way, and half go wrong: a record is a record, whether it wants a label or a note. No better router could
+# help, because the information is not in the request. Then whoever sends it must say which adapter it is for, as a
+# model name in the API, and you swap instead of route.
 #
 # | | swap by name | route | blend | train on all |
 # | --- | --- | --- | --- | --- |
