@@ -192,9 +192,10 @@ figures.show(fig, alt=f"Right answers by way, for trained, new and changed vouch
 # - *Changed*: here fine-tuning alone is confidently wrong. It still says the old number, and only training again will
 #   change that. This is the kind that decides for most shops.
 #
-# Then compare the last two ways. A model that was trained to answer from memory answers from memory: you can put the
-# right page in front of it, and it says the old number. RAFT trained on the very same questions and answers, only with
-# the pages in view, and learned something else: to find the right page among four and to read from it.
+# Then compare the last two ways. A model that was trained to answer from memory answers from memory: put the right
+# page in front of it, and for new and changed vouchers it does worse than taking a page at random. RAFT trained on
+# the very same questions and answers, only with the pages in view, and learned something else: to find the right page
+# among four and to read from it. It does so for customers that it has never met.
 #
 # ## 4. What made the difference?
 #
@@ -218,13 +219,17 @@ for name, model in RECIPES.items():
 figures.table(table, caption="Right answers, 72 questions of each kind, one training seed")
 
 # %% [markdown]
-# **What to notice.** The last column is a test for memory: without pages nobody can *read* a number. Compare it with
-# the column of changed vouchers, where memory hurts, and with the one of new customers. If your facts change, let
-# them change in the training data, too: then there is nothing to learn by heart, and reading is all that is left.
+# **What to notice.** Start with the second row. A model that always saw one page, the right one, learned to copy
+# whatever page is there; among four it picks badly. The **distractors** make the difference, as the paper says: they
+# are what teaches to choose.
 #
-# Then compare the last two rows. LoRA trains a small part of the numbers, and it does better for customers that it has
-# never met. The skill of looking a word up was in the base model. Full fine-tuning is free to overwrite it with habits
-# that fit twelve customers; LoRA stays nearer to the model that it started from. It is one seed: try another.
+# The last column is a test for memory: without pages nobody can *read* a number. We expected RAFT with fixed vouchers
+# to learn them by heart, and changing ones to cure that. The memory is there, but small, and the intervals of the two
+# rows overlap everywhere. With the page in view, reading is easier to learn than remembering. Do not rely on it: a
+# larger model, trained for longer, remembers more. Changing the facts in the training data costs nothing, and this
+# column shows whether you need it.
+#
+# LoRA gets about as far with a twentieth of the weights; read its row with its intervals, it is one seed.
 #
 # ## 5. When the search misses
 #
