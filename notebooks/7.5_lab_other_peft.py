@@ -280,7 +280,7 @@ figures.show(fig, alt=f"Share of right replies against trained parameters, for t
 #
 # Is prompt tuning useless, then? The paper's main figure says when it is not: with T5 it falls far behind full
 # fine-tuning at 60 million parameters, and meets it at 10 billion. The larger the model, the more of your job is
-# something that it knows already. Ours has 5 million. More steps help it, too (**Try it** below).
+# something that it knows already. Ours has 5 million. Would more steps help? **Try it** below.
 #
 # The other columns are the price. A soft prompt is the smallest file, but it takes 20 places of the context in every
 # request. Adapters and LoRA add multiplications; of these only LoRA (and IA3) can be merged into the weights.
