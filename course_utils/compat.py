@@ -100,6 +100,57 @@ def load_lora(model: Any, folder: str | Path, name: str = "default") -> Any:
         return PeftModel.from_pretrained(model, folder, name)
 
 
+def load_loras(model: Any, folders: dict[str, Path]) -> Any:
+    """`model` with the adapters saved in `folders`, by name and side by side; `set_adapter(name)` chooses one."""
+    from peft import PeftModel
+
+    (first, folder), *others = folders.items()
+    with renamed_properties():
+        loaded = PeftModel.from_pretrained(model, folder, adapter_name=first)
+        for name, folder in others:
+            loaded.load_adapter(folder, adapter_name=name)
+    return loaded
+
+
+def blend_loras(model: Any, name: str, weights: dict[str, float], how: str) -> None:
+    """Add to `model` the LoRA adapter `name`, made of others with these weights.
+
+    `how` is "cat" (the weighted sum of the changes B A), "linear" (A and B added each on their own) or "ties"
+    (only the strongest half of each, signs agreed on, arXiv 2306.01708).
+    """
+    from peft.tuners.lora import LoraModel
+
+    density = 0.5 if how == "ties" else None
+    LoraModel.add_weighted_adapter(
+        model.base_model,
+        list(weights),
+        list(weights.values()),
+        adapter_name=name,
+        combination_type=how,
+        density=density,
+    )
+
+
+def add_ia3(model: Any) -> Any:
+    """`model` with IA3: one trained factor for each key, value and hidden unit (arXiv 2205.05638)."""
+    from peft import IA3Config, get_peft_model
+
+    layers = ["k_proj", "v_proj", "down_proj"]
+    config = IA3Config(task_type="CAUSAL_LM", target_modules=layers, feedforward_modules=["down_proj"])
+    with renamed_properties():
+        return get_peft_model(model, config)
+
+
+def add_virtual_tokens(model: Any, length: int, every_layer: bool) -> Any:
+    """`model` with PEFT's prompt tuning or, with `every_layer`, its prefix tuning."""
+    from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+
+    with renamed_properties():
+        if every_layer:
+            return get_peft_model(model, PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length))
+        return get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length))
+
+
 def prepare_for_training(model: Any) -> Any:
     """Freeze a 4-bit model and keep everything in it that is not 4-bit in fp32."""
     from peft import prepare_model_for_kbit_training
