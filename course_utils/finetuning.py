@@ -175,16 +175,10 @@ RECIPES = {
 
 
 def qlora_estimate(model: Any, recipe: Recipe, optimiser: str = "adamw") -> memory.Estimate:
-    """The peak memory of training `model` (a name or a folder) by `recipe`.
-
-    PEFT keeps everything that is not 4-bit in fp32, so that fp16 on a T4 does not overflow; the general
-    estimate counts 16 bits there.
-    """
-    needed = memory.estimate(
+    """The peak memory of training `model` (a name or a folder) by `recipe`, by the formulas."""
+    return memory.estimate(
         model, "qlora", recipe.max_length, recipe.at_once, recipe.rank, recipe.checkpointing, optimiser
     )
-    rest = memory.parameter_count(model) - memory.matrix_count(model)
-    return dataclasses.replace(needed, weights=needed.weights + 2 * rest / memory.GIB)
 
 
 def fitting(recipe: Recipe, model: Any, available_gb: float, loaded: bool = False) -> Recipe:
