@@ -328,8 +328,8 @@ class Estimate:
 _HOW = {
     "weights": "parameters x bits / 8",
     "adapters": "rank x (inputs + outputs) of every matrix, fp32",
-    "gradients": "one number for each trained parameter",
-    "optimiser_state": "AdamW's two averages (full: and the fp32 copy of the weights)",
+    "gradients": "one fp32 number for each trained parameter",
+    "optimiser_state": "AdamW's two averages of the gradient",
     "activations": "kept for the backward pass, or one layer's at inference",
     "logits": "vocabulary x tokens x 12 bytes; at inference 4, of the last token",
     "kv_cache": "2 x layers x key width x tokens",
@@ -350,15 +350,16 @@ def estimate(
     """Estimate the peak memory of one step: `batch` sequences of `seq` tokens.
 
     `method` is one of METHODS, `optimiser` of OPTIMISERS; rank, checkpointing and optimiser matter for
-    training only. Training is mixed precision. Full: 16 bytes a parameter (Rajbhandari et al. 2019, arXiv
-    1910.02054, section 3.1). For qlora PEFT keeps everything that is not 4-bit in fp32, and so what passes between
+    training only. Training is mixed precision. Full: weights, gradients and averages in fp32, multiplied in 16
+    bits, as PyTorch does it. That is 16 bytes a parameter, the same sum as with 16-bit weights and gradients and a
+    32-bit copy (Rajbhandari et al. 2019, arXiv 1910.02054, section 3.1). For qlora PEFT keeps everything that is not 4-bit in fp32, and so what passes between
     layers, so that fp16 on a T4 does not overflow. With checkpointing, the logits and the layer that is worked out
     again are never there at once: the larger counts. Raises ValueError for unknown names and sizes below 1.
     """
     a = architecture(model)
     check(method, optimiser, seq=seq, batch=batch, rank=rank)
     training, adapted = method in TRAINING, method in ("lora", "qlora")
-    number_format = {"lora": "fp16", "qlora": "nf4", "full": "fp16"}.get(method, method.removeprefix("inference-"))
+    number_format = {"lora": "fp16", "qlora": "nf4", "full": "fp32"}.get(method, method.removeprefix("inference-"))
     trained = lora_count(a, rank) if adapted else parameter_count(a) if method == "full" else 0
     layer = layer_activation_bytes(a, method, seq, batch)
     four_bit, wide = number_format == "nf4", method == "qlora"
@@ -369,8 +370,8 @@ def estimate(
     sizes = {
         "weights": weight_bytes(a, number_format) + (2 * (parameter_count(a) - matrix_count(a)) if wide else 0),
         "adapters": 4 * trained if adapted else 0,
-        "gradients": trained * (4 if adapted else 2),
-        "optimiser_state": trained * (OPTIMISERS[optimiser] + (4 if method == "full" else 0)),
+        "gradients": 4 * trained,
+        "optimiser_state": OPTIMISERS[optimiser] * trained,
         "activations": kept,
         "logits": logits,
         "kv_cache": 0 if training else kv_cache_bytes(a, seq, batch, 4 if method == "inference-fp32" else 2),
@@ -446,13 +447,14 @@ def fits(needed: Estimate, place: "str | float | Gpu | Hardware") -> Verdict:
 
     If it does not fit, the verdict carries changes that would make it fit, each one estimated.
     """
-    name, available = _available(place)
+    name, available = available_in(place)
     if needed.total <= available:
         return Verdict(True, needed.total, available, name)
     return Verdict(False, needed.total, available, name, tuple(_changes(needed, available)))
 
 
-def _available(place: "str | float | Gpu | Hardware") -> tuple[str, float]:
+def available_in(place: "str | float | Gpu | Hardware") -> tuple[str, float]:
+    """A place's name, and the GiB that it has: a card's short name, a number of GiB, or a machine (what is free)."""
     if isinstance(place, str):
         place = gpu(place)
     if isinstance(place, Gpu):
@@ -464,10 +466,10 @@ def _available(place: "str | float | Gpu | Hardware") -> tuple[str, float]:
 
 def _changes(needed: Estimate, available: float) -> list[str]:
     """What would make it fit: one change, or else several together or a smaller model; a larger card."""
-    options = [(text, settings, needed.change(**settings)) for text, settings in _options(needed)]
-    advice = [f"{text}: {e.total:.1f} GiB" for text, _, e in options if e.total <= available]
+    changed = [(text, settings, needed.change(**settings)) for text, settings in options(needed)]
+    advice = [f"{text}: {e.total:.1f} GiB" for text, _, e in changed if e.total <= available]
     if not advice:
-        advice = _together(needed, available, [(t, s) for t, s, e in options if e.total < needed.total])
+        advice = _together(needed, available, [(t, s) for t, s, e in changed if e.total < needed.total])
         advice += _smaller(needed, available)
     larger = sorted((c for c in _tables()[1].values() if c.usable >= needed.total), key=lambda c: c.usable)
     return [
@@ -493,12 +495,13 @@ def _smaller(needed: Estimate, available: float) -> list[str]:
     return [f"a smaller model, such as {best}: {known[best]:.1f} GiB"] if best else []
 
 
-def _options(needed: Estimate) -> list[tuple[str, dict]]:
+def options(needed: Estimate) -> list[tuple[str, dict]]:
+    """What can be changed to need less: each in words, and as arguments of `Estimate.change`."""
     training = needed.method in TRAINING
-    options = [("gradient checkpointing on", {"checkpointing": True})] if training else []
-    options += [("the 8-bit optimiser", {"optimiser": "adamw-8bit"})] if training else []
-    options += [("batch 1", {"batch": 1})]
-    options += [(f"sequences of {s} tokens", {"seq": s}) for s in (2048, 1024, 512, 256) if s < needed.seq]
+    found = [("gradient checkpointing on", {"checkpointing": True})] if training else []
+    found += [("the 8-bit optimiser", {"optimiser": "adamw-8bit"})] if training else []
+    found += [("batch 1", {"batch": 1})]
+    found += [(f"sequences of {s} tokens", {"seq": s}) for s in (2048, 1024, 512, 256) if s < needed.seq]
     smaller = {"full": ("lora", "qlora"), "lora": ("qlora",), "inference-fp32": INFERENCE[1:]}
     smaller |= {"inference-fp16": INFERENCE[2:], "inference-int8": INFERENCE[3:]}
-    return options + [(f"{m} instead of {needed.method}", {"method": m}) for m in smaller.get(needed.method, ())]
+    return found + [(f"{m} instead of {needed.method}", {"method": m}) for m in smaller.get(needed.method, ())]

@@ -1,7 +1,7 @@
 """The peak memory of a real step of a real architecture, without its weights and without a GPU.
 
-    simulate("mistral-7b", "qlora", seq=512).explain()
-    largest("qwen2.5-7b", "qlora", "t4")
+    side_by_side(simulate("mistral-7b", "qlora", seq=512))
+    largest("qwen2.5-7b", "qlora", ["t4", "h100"])
 
 `course_utils.memory` adds up formulas. Here transformers builds the model, PEFT adds the adapters, bitsandbytes
 the 4-bit layers, and one step runs: forward, backward, optimiser. Only the tensors are fake: PyTorch's
@@ -19,7 +19,7 @@ import math
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -286,14 +286,18 @@ class Simulation:
 
     @property
     def total(self) -> float:
-        """GiB that a card must have free: the peak, and the margin for the runtime that the estimate uses too."""
-        return memory.RUNTIME_GIB + (1 + memory.RUNTIME_SHARE) * self.peak
+        """GiB that a card must have free: the peak, and the estimate's margin for the runtime."""
+        return _with_margin(self.peak)
 
     def rows(self) -> list[dict]:
         """One dictionary per part, and the total, for a table."""
         parts = [part for part in PARTS if self.at_rest[part] or self.at_peak[part]]
         rows = [{"part": p, "at rest (GiB)": self.at_rest[p], "at the peak (GiB)": self.at_peak[p]} for p in parts]
         return [*rows, {"part": "all tensors", "at rest (GiB)": self.rest, "at the peak (GiB)": self.peak}]
+
+
+def _with_margin(tensors: float) -> float:
+    return memory.RUNTIME_GIB + (1 + memory.RUNTIME_SHARE) * tensors
 
 
 def simulate(
@@ -316,7 +320,9 @@ def simulate(
     """
     memory.check(method, optimiser, seq=seq, batch=batch, rank=rank)
     if method not in METHODS:
-        raise ValueError(f"{method} can't be simulated, only estimated. It can: {', '.join(METHODS)}.")
+        raise ValueError(f"{method} can't be simulated, only estimated. These can: {', '.join(METHODS)}.")
+    if memory.architecture(model).experts > 1:
+        raise ValueError("A mixture of experts can't be simulated: which expert is asked depends on the numbers.")
     if dtype not in DTYPES:
         raise ValueError(f"No number format {dtype!r}. Known: {', '.join(DTYPES)}.")
     shape = memory.architecture(model)
@@ -341,3 +347,108 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 def _gib(sizes: dict[str, int]) -> dict[str, float]:
     return {part: sizes.get(part, 0) / GIB for part in PARTS}
+
+
+# ---------------------------------------------------------------------------------------------- does it fit?
+
+
+def side_by_side(simulation: Simulation) -> list[dict]:
+    """The formula and the simulation of the same step by part, in GiB; rows for a table."""
+    e = formula(simulation.step)
+    working = e.activations + e.logits + e.kv_cache + e.dequantised
+    predicted = dict(zip(PARTS, (e.weights, e.adapters, e.gradients, e.optimiser_state, working), strict=True))
+    rows = [
+        {"part": part, "formula": predicted[part], "at rest": simulation.at_rest[part], "at the peak": at_peak}
+        for part, at_peak in simulation.at_peak.items()
+        if predicted[part] or at_peak
+    ]
+    sums = {"part": "all tensors", "formula": e.tensors, "at rest": simulation.rest, "at the peak": simulation.peak}
+    margin = {"part": "runtime (a rule)", "formula": e.margin, "at the peak": simulation.total - simulation.peak}
+    return [*rows, sums, margin, {"part": "total", "formula": e.total, "at the peak": simulation.total}]
+
+
+def formula(step: Step) -> memory.Estimate:
+    """`memory.estimate` of the same step."""
+    return memory.estimate(
+        step.shape, step.method, step.seq, step.batch, step.rank, step.checkpointing, step.optimiser
+    )
+
+
+def fits(simulation: Simulation, place: "str | float | memory.Gpu | Hardware") -> memory.Verdict:
+    """Like `memory.fits`, by simulation; also the advice is simulated, where the formula says it may help."""
+    name, available = memory.available_in(place)
+    fits = simulation.total <= available
+    advice = () if fits else tuple(_advice(simulation, available))
+    return memory.Verdict(fits, simulation.total, available, name, advice)
+
+
+def _advice(simulation: Simulation, available: float) -> list[str]:
+    needed, found = formula(simulation.step), []
+    for text, settings in memory.options(needed):
+        if needed.change(**settings).total <= 1.05 * available:
+            changed = run(dataclasses.replace(simulation.step, **settings)).total
+            found += [f"{text}: {changed:.1f} GiB"] if changed <= available else []
+    return found or [f"{line} (by the formula)" for line in memory.fits(needed, available).advice]
+
+
+def largest_tokens(step: Step, available: float) -> int:
+    """How many tokens at a time (batch x seq) fit into `available` GiB, by simulation; 0 if none do.
+
+    The peak is the largest of several sums, each linear in the tokens and in the layers. So it is a convex function
+    of both: between three numbers of tokens a straight line errs on the safe side, and few layers show how much one
+    more takes.
+    """
+    points = [(n, _with_margin(_peak(dataclasses.replace(step, batch=1, seq=n)))) for n in (64, 2048, 32768)]
+    if available < points[0][1]:
+        return 0
+    for (n0, need0), (n1, need1) in zip(points, points[1:], strict=False):
+        if available <= need1 or n1 == points[-1][0]:
+            return int(n0 + (available - need0) * (n1 - n0) / (need1 - need0))
+    raise AssertionError("there is always a last pair of points")
+
+
+def _peak(step: Step, few: int = 2, more: int = 6) -> float:
+    """GiB at the peak of `step`, from the same model with fewer layers: faster, and less than 1 % off."""
+    layers = step.shape.layers
+    if layers <= more:
+        return run(step).peak
+    low, high = (run(dataclasses.replace(step, shape=_with_layers(step.shape, n))).peak for n in (few, more))
+    return high + (layers - more) * (high - low) / (more - few)
+
+
+def _with_layers(shape: Architecture, layers: int) -> Architecture:
+    return dataclasses.replace(shape, layers=layers, parameters=None)
+
+
+def largest(
+    model: "str | Path | Architecture", method: str, places: "Sequence[str | float | Hardware]", seq: int = 512
+) -> list[dict]:
+    """For each place: the largest batch of `seq` tokens and the longest sequence at batch 1; rows for a table.
+
+    By the formula and by simulation. "-" where not even 64 tokens fit.
+    """
+    step, rows = Step(memory.architecture(model), method), []
+    simulated = method in METHODS and step.shape.experts == 1
+    for name, available in map(memory.available_in, places):
+        row = {"card": name, "GiB": available}
+        row |= _room("formula", _largest_by_formula(step, available), seq)
+        rows.append(row | (_room("simulated", largest_tokens(step, available), seq) if simulated else {}))
+    return rows
+
+
+def _room(how: str, tokens: int, seq: int) -> dict:
+    return {
+        f"batch of {seq}, {how}": tokens // seq if tokens >= seq else "-",
+        f"one sequence, {how}": tokens // 64 * 64 if tokens >= 64 else "-",
+    }
+
+
+def _largest_by_formula(step: Step, available: float) -> int:
+    low, high = 0, 2**30
+    while low < high:
+        middle = (low + high + 1) // 2
+        if formula(dataclasses.replace(step, seq=middle)).total <= available:
+            low = middle
+        else:
+            high = middle - 1
+    return low
