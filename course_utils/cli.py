@@ -248,6 +248,33 @@ def _show_parts(needed: Any, simulated: Any) -> None:
     typer.echo(f"Simulated in {simulated.seconds:.0f} s. Activations include logits, caches and temporaries.")
 
 
+@app.command("dryrun-7b")
+def dryrun_7b(
+    model: Annotated[str, typer.Option(help="A shape: mistral-7b, qwen2.5-7b ...")] = "mistral-7b",
+    layers: Annotated[int | None, typer.Option(help="Only so many layers.", min=1)] = None,
+    steps: Annotated[int, typer.Option(help="Training steps.", min=1)] = 2,
+    tokens: Annotated[int, typer.Option(help="Tokens in each step.", min=16)] = 256,
+    plain: Annotated[bool, typer.Option("--plain", help="Then the same with plain PEFT and bitsandbytes.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a 7B shape with random weights.
+
+    The full tier's own QLoRA code, with nothing to download: can this machine do it, how fast, in how much memory?
+    On a CPU it needs 9 GB and minutes.
+    """
+    from dataclasses import asdict
+
+    from course_utils import dryrun, finetuning, hardware
+
+    with plain_errors(), interruptible():
+        try:
+            report = dryrun.run(hardware.detect(), model, layers, steps, tokens, plain)
+        except finetuning.NotEnoughMemoryError as error:
+            typer.echo(f"course: {error}", err=True)
+            raise typer.Exit(1) from error
+    return show_json(asdict(report)) if as_json else typer.echo(str(report))
+
+
 bench = typer.Typer(help="Measure on this machine what the course predicts.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
@@ -274,7 +301,7 @@ def bench_vram(as_json: Json = False) -> None:
     if as_json:
         return show_json({"place": place, "peaks (GiB)": rows})
     numbers = ("layers", "tokens", "batch", "formula", "simulated", "measured", "resident", "error")
-    columns = [column for column in rows[0]]
+    columns = list(rows[0])
     table = view(f"Peak memory (GiB): {place}", *(f">{c}" if c in numbers else c for c in columns))
     for row in rows:
         table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))

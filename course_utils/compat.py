@@ -166,15 +166,19 @@ def checkpoint(model: Any) -> None:
     model.enable_input_require_grads()
 
 
-def add_fused_head(model: Any) -> bool:
-    """TRL's way to the loss in pieces, which its trainer uses. False if the installed TRL does not have it."""
-    try:
-        from trl.trainer.utils import add_fused_lm_head
-    except ImportError:
-        return False
+def has_fused_head() -> bool:
+    """Whether the installed TRL's trainer works the loss out in pieces, without all scores at once."""
+    from trl.trainer import utils
+
+    return hasattr(utils, "add_fused_lm_head")
+
+
+def add_fused_head(model: Any) -> None:
+    """What TRL's trainer does to the model that it is given, if `has_fused_head`."""
+    from trl.trainer.utils import add_fused_lm_head
+
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
-    return True
 
 
 def adamw(parameters: list, eight_bit: bool) -> Any:

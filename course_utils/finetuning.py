@@ -239,6 +239,14 @@ def make_trainer(
     chat: Chat, talks: dict[str, list[Conversation]], recipe: Recipe, hardware: Hardware, folder: Path
 ) -> Any:
     """TRL's trainer for QLoRA on `chat`, whose model must be in NF4. Checkpoints go to `folder`."""
+    train, validation = rows(talks["train"][: recipe.conversations]), rows(talks["validation"][:32])
+    return trainer_of(chat, train, validation, recipe, hardware, folder)
+
+
+def trainer_of(
+    chat: Chat, train: list[dict], validation: list[dict], recipe: Recipe, hardware: Hardware, folder: Path
+) -> Any:
+    """`make_trainer` for rows as TRL takes them."""
     cuda = training_device(hardware) == "cuda"
     settings = compat.sft_config(
         folder,
@@ -257,8 +265,8 @@ def make_trainer(
     trainer = compat.sft_trainer(
         compat.prepare_for_training(chat.model),
         settings,
-        rows(talks["train"][: recipe.conversations]),
-        rows(talks["validation"][:32]),
+        train,
+        validation,
         chat.tokenizer,
         compat.lora_config(recipe.rank, recipe.alpha),
         [_bar(recipe.steps)],

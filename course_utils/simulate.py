@@ -144,9 +144,7 @@ def skeleton(model: "str | Path | Architecture", method: str, dtype: torch.dtype
 
     stored = torch.float32 if method in ("full", "inference-fp32") else dtype
     with torch.device("meta"):
-        built = AutoModelForCausalLM.from_config(
-            transformers_config(model), dtype=stored, attn_implementation="sdpa"
-        )
+        built = AutoModelForCausalLM.from_config(transformers_config(model), dtype=stored, attn_implementation="sdpa")
     if method in ("qlora", "inference-nf4"):
         built = compat.with_nf4_layers(built, dtype)
     if method == "qlora":
@@ -369,9 +367,7 @@ def side_by_side(simulation: Simulation) -> list[dict]:
 
 def formula(step: Step) -> memory.Estimate:
     """`memory.estimate` of the same step."""
-    return memory.estimate(
-        step.shape, step.method, step.seq, step.batch, step.rank, step.checkpointing, step.optimiser
-    )
+    return memory.estimate(step.shape, step.method, step.seq, step.batch, step.rank, step.checkpointing, step.optimiser)
 
 
 def fits(simulation: Simulation, place: "str | float | memory.Gpu | Hardware") -> memory.Verdict:

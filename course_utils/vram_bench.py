@@ -195,10 +195,31 @@ def _kib(name: str) -> int:
     return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith(name))
 
 
+@contextlib.contextmanager
+def peak_watch(device: str) -> Iterator[list[float]]:
+    """A list that holds, once the block is done, the GiB at its peak.
+
+    "cuda": of all tensors, by PyTorch's allocator. "cpu": of this whole process, resident, libraries included (where
+    the operating system does not let the peak be reset, since the process began; 0 on Windows).
+    """
+    found: list[float] = []
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        yield found
+        found.append(torch.cuda.max_memory_allocated() / GIB)
+        return
+    if os.access(CLEAR, os.W_OK):
+        CLEAR.write_text("5")
+    yield found
+    found.append(_kib("VmHWM") * 1024 / GIB if STATUS.exists() else 0.0)
+
+
 # ---------------------------------------------------------------------------------------------- side by side
 
 
-def compare(steps: Sequence[Step], cuda: bool, told: Callable[[Comparison], Any] = lambda one: None) -> list[Comparison]:
+def compare(
+    steps: Sequence[Step], cuda: bool, told: Callable[[Comparison], Any] = lambda one: None
+) -> list[Comparison]:
     """Predict, simulate and measure every step. `told` hears of each on a card as soon as it is known."""
     grown = (None if cuda else resident(steps)) or [None] * len(steps)
     found = []
