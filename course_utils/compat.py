@@ -248,8 +248,15 @@ def sft_config(
     cpu: bool,
     seed: int,
 ) -> Any:
-    """Settings of a TRL training run: loss on the completion only, both losses and checkpoints."""
+    """Settings of a TRL training run: loss on the completion only, both losses and checkpoints.
+
+    A checkpoint comes with a logged loss, about every `steps_between` steps: a loss is the mean since the last one,
+    and a run that goes on from a checkpoint between two would log another mean.
+    """
     from trl import SFTConfig
+
+    logged = max(1, steps_between // 5)
+    steps_between -= steps_between % logged
 
     # transformers 5.15 renamed gradient checkpointing and warns about the old name.
     names = [name for name in CHECKPOINTING if name in SFTConfig.__dataclass_fields__]
@@ -268,7 +275,7 @@ def sft_config(
         bf16=bf16,
         fp16=fp16,
         use_cpu=cpu,
-        logging_steps=max(1, steps_between // 5),
+        logging_steps=logged,
         eval_strategy="steps",
         eval_steps=steps_between,
         save_strategy="steps",

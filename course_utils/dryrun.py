@@ -22,11 +22,10 @@ import torch
 from torch import nn
 
 from course_utils import compat, finetuning, loaders, memory, simulate
-from course_utils.finetuning import NotEnoughMemoryError, Recipe
+from course_utils.finetuning import NotEnoughMemoryError
 from course_utils.hardware import Hardware
 from course_utils.loaders import Chat
 from course_utils.prisma import conversations, lm
-from course_utils.simulate import Step
 from course_utils.vram_bench import peak_watch
 
 SPREAD = 0.02  # standard deviation of the weights: that of freshly initialised Llamas
@@ -158,7 +157,7 @@ def run(
     recipe = dataclasses.replace(
         finetuning.RECIPES["full"], conversations=steps, epochs=1, batch=1, at_once=1, max_length=tokens
     )
-    simulated = simulate.run(_step(shape, recipe, dtype)).peak
+    simulated = simulate.run(finetuning.trainer_step(shape, recipe, dtype=str(dtype)[6:])).peak
     _check(simulated, hardware, device)
     with peak_watch(device) as peak, tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -177,12 +176,6 @@ def run(
     del trainer, chat
     gc.collect()
     return dataclasses.replace(report, plain_tokens_per_second=plain_steps(base, rows, device, dtype))
-
-
-def _step(shape: memory.Architecture, recipe: Recipe, dtype: torch.dtype) -> Step:
-    """What the trainer does, as something to simulate."""
-    fused = compat.has_fused_head()
-    return Step(shape, "qlora", recipe.max_length, 1, recipe.rank, dtype=str(dtype)[6:], fused_head=fused)
 
 
 def _check(simulated: float, hardware: Hardware, device: str) -> None:

@@ -352,9 +352,11 @@ def estimate(
     `method` is one of METHODS, `optimiser` of OPTIMISERS; rank, checkpointing and optimiser matter for
     training only. Training is mixed precision. Full: weights, gradients and averages in fp32, multiplied in 16
     bits, as PyTorch does it. That is 16 bytes a parameter, the same sum as with 16-bit weights and gradients and a
-    32-bit copy (Rajbhandari et al. 2019, arXiv 1910.02054, section 3.1). For qlora PEFT keeps everything that is not 4-bit in fp32, and so what passes between
-    layers, so that fp16 on a T4 does not overflow. With checkpointing, the logits and the layer that is worked out
-    again are never there at once: the larger counts. Raises ValueError for unknown names and sizes below 1.
+    32-bit copy (Rajbhandari et al. 2019, arXiv 1910.02054, section 3.1). For qlora PEFT keeps everything that is not
+    4-bit in fp32, and so what passes between layers, so that fp16 on a T4 does not overflow. With checkpointing, the
+    logits and the layer that is worked out again are never there at once: the larger counts.
+
+    Raises ValueError for unknown names and sizes below 1.
     """
     a = architecture(model)
     check(method, optimiser, seq=seq, batch=batch, rank=rank)

@@ -16,10 +16,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -217,19 +216,14 @@ def peak_watch(device: str) -> Iterator[list[float]]:
 # ---------------------------------------------------------------------------------------------- side by side
 
 
-def compare(
-    steps: Sequence[Step], cuda: bool, told: Callable[[Comparison], Any] = lambda one: None
-) -> list[Comparison]:
-    """Predict, simulate and measure every step. `told` hears of each on a card as soon as it is known."""
+def compare(steps: Sequence[Step], cuda: bool) -> list[Comparison]:
+    """Predict, simulate and measure every step, on the GPU or on the CPU."""
     grown = (None if cuda else resident(steps)) or [None] * len(steps)
     found = []
     for step, size in zip(steps, grown, strict=True):
-        settings = ("seq", "batch", "rank", "checkpointing", "optimiser")
-        formula = memory.estimate(step.shape, step.method, **{name: getattr(step, name) for name in settings}).tensors
         measured = on_cuda(step) if cuda else allocated(step)
         real = None if cuda else counted(step)
-        found.append(Comparison(step, formula, simulate.run(step).peak, measured, real, size))
-        told(found[-1])
+        found.append(Comparison(step, simulate.formula(step).tensors, simulate.run(step).peak, measured, real, size))
     return found
 
 
