@@ -181,32 +181,132 @@ def vram(
     seq: Annotated[int, typer.Option(help="Tokens per sequence.")] = 512,
     batch: Annotated[int, typer.Option(help="Sequences at a time.")] = 1,
     gpu: Annotated[str | None, typer.Option(help="A card such as t4; this machine if left out.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Formulas only, no simulation.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Estimate the memory that a model needs.
+    """Tell how much memory a model needs.
 
-    Part by part, and whether it fits on the card.
+    By formulas and by simulating the real step (seconds, no GPU, no weights): part by part, whether it fits on the
+    card, what is the largest that does, and what to change.
     """
+    from dataclasses import asdict
+
     from course_utils import memory
 
     with plain_errors():
         needed = memory.estimate(model, method, seq=seq, batch=batch)
-        if gpu is None:
-            from course_utils import hardware
+        place = gpu or _this_machine()
+        verdict = memory.fits(needed, place)
+        simulated = None if quick else _simulated(needed)
+    if simulated:
+        from course_utils import simulate
 
-            verdict = memory.fits(needed, hardware.detect())
-        else:
-            verdict = memory.fits(needed, gpu)
+        verdict = simulate.fits(simulated, place)
     if as_json:
-        from dataclasses import asdict
+        more = {"simulated": {"rest": simulated.at_rest, "peak": simulated.at_peak}} if simulated else {}
+        return show_json(needed.as_dict() | more | {"verdict": asdict(verdict)})
+    _show_parts(needed, simulated)
+    typer.echo(str(verdict))
+    if simulated:
+        for row in simulate.largest(model, method, [place], seq):
+            room = f"{row[f'batch of {seq}, simulated']} sequences of {seq} tokens, or one of"
+            typer.echo(f"Largest that fits: {room} {row['one sequence, simulated']} tokens.")
 
-        show_json(needed.as_dict() | {"verdict": asdict(verdict)})
-        return
-    table = view(f"{needed.model}, {method}, {seq} tokens, batch {batch}", "component", ">GiB", "how")
+
+def _this_machine() -> Any:
+    from course_utils import hardware
+
+    return hardware.detect()
+
+
+def _simulated(needed: Any) -> Any:
+    """The simulation of the same step; None, and why, if it can't be simulated."""
+    from course_utils import simulate
+
+    try:
+        return simulate.simulate(needed.shape, needed.method, needed.seq, needed.batch)
+    except ValueError as error:
+        typer.echo(f"Formulas only: {error}", err=True)
+
+
+def _show_parts(needed: Any, simulated: Any) -> None:
+    """The formula's parts and how each is worked out; beside them the simulated ones."""
+    title = f"{needed.model}, {needed.method}, {needed.seq} tokens, batch {needed.batch}"
+    table = view(f"Formula: {title}", "component", ">GiB", "how")
     for row in needed.rows():
         table.add_row(row["component"], f"{row['GiB']:.2f}", row["how"])
     console().print(table)
-    typer.echo(str(verdict))
+    if not simulated:
+        return
+    from course_utils import simulate
+
+    columns = ("formula", "at rest", "at the peak")
+    table = view("Formula and simulation (GiB)", "part", *(f">{column}" for column in columns))
+    for row in simulate.side_by_side(simulated):
+        table.add_row(row["part"], *(f"{row[column]:.2f}" if column in row else "" for column in columns))
+    console().print(table)
+    typer.echo(f"Simulated in {simulated.seconds:.0f} s. Activations include logits, caches and temporaries.")
+
+
+@app.command("dryrun-7b")
+def dryrun_7b(
+    model: Annotated[str, typer.Option(help="A shape: mistral-7b, qwen2.5-7b ...")] = "mistral-7b",
+    layers: Annotated[int | None, typer.Option(help="Only so many layers.", min=1)] = None,
+    steps: Annotated[int, typer.Option(help="Training steps.", min=1)] = 2,
+    tokens: Annotated[int, typer.Option(help="Tokens in each step.", min=16)] = 256,
+    plain: Annotated[bool, typer.Option("--plain", help="Then the same with plain PEFT and bitsandbytes.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a 7B shape with random weights.
+
+    The full tier's own QLoRA code, with nothing to download: can this machine do it, how fast, in how much memory?
+    On a CPU it needs 9 GB and minutes.
+    """
+    from dataclasses import asdict
+
+    from course_utils import dryrun, finetuning, hardware
+
+    with plain_errors(), interruptible():
+        try:
+            report = dryrun.run(hardware.detect(), model, layers, steps, tokens, plain)
+        except finetuning.NotEnoughMemoryError as error:
+            typer.echo(f"course: {error}", err=True)
+            raise typer.Exit(1) from error
+    return show_json(asdict(report)) if as_json else typer.echo(str(report))
+
+
+bench = typer.Typer(help="Measure on this machine what the course predicts.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command("vram")
+def bench_vram(as_json: Json = False) -> None:
+    """Measure peak memory beside formula and simulation.
+
+    On an NVIDIA card: 7B models, by PyTorch's allocator. Without one: small models on the CPU.
+    """
+    import torch
+
+    from course_utils import vram_bench
+
+    cuda = torch.cuda.is_available()
+    if cuda:
+        place = f"{torch.cuda.get_device_name()}, by PyTorch's allocator"
+    else:
+        place = "CPU tensors, by PyTorch's allocator, and resident memory"
+        typer.echo("No NVIDIA card: measuring CPU tensors instead, at a reduced size. That takes minutes.", err=True)
+    with interruptible():
+        found = vram_bench.compare(vram_bench.large_steps() if cuda else vram_bench.small_steps(), cuda)
+    rows = [one.row() for one in found]
+    if as_json:
+        return show_json({"place": place, "peaks (GiB)": rows})
+    numbers = ("layers", "tokens", "batch", "formula", "simulated", "measured", "resident", "error")
+    columns = list(rows[0])
+    table = view(f"Peak memory (GiB): {place}", *(f">{c}" if c in numbers else c for c in columns))
+    for row in rows:
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+    console().print(table)
+    typer.echo(f"Simulation against measurement: at most {max(abs(one.error) for one in found):.1%} off.")
 
 
 @app.command()

@@ -69,6 +69,130 @@ def keep_gradients(model: Any) -> Any:
     return model
 
 
+def with_nf4_layers(model: Any, compute_dtype: "torch.dtype") -> Any:
+    """`model` with 4-bit layers of bitsandbytes, still empty, where the linear ones are; the head stays as it is.
+
+    What transformers does to a model before it reads weights into it. For models without memory (device "meta").
+    """
+    from bitsandbytes.nn import Linear4bit
+    from torch import nn
+
+    for name, old in list(model.named_modules()):
+        if type(old) is nn.Linear and "lm_head" not in name:
+            new = Linear4bit(
+                old.in_features,
+                old.out_features,
+                bias=old.bias is not None,
+                compute_dtype=compute_dtype,
+                compress_statistics=True,
+                quant_type="nf4",
+                device="meta",
+            )
+            if old.bias is not None:
+                new.bias = old.bias
+            model.set_submodule(name, new.requires_grad_(False))
+    model.is_loaded_in_4bit = True
+    return keep_gradients(model)
+
+
+def nf4_parameter(layer: Any, shape: tuple[int, int], codes: Any, scales: tuple, tables: tuple) -> Any:
+    """The weight of a 4-bit `layer` made of its parts, double-quantised. It replaces nothing by itself.
+
+    `codes`: two weights a byte, (weights / 2, 1). `scales`: a byte for each 64 weights, an fp32 number for each 256
+    of these. `tables`: what the 16 codes mean, what the 256 values of a scale mean, and what is added to a scale.
+    """
+    from bitsandbytes.functional import QuantState
+    from bitsandbytes.nn import Params4bit
+    from torch._subclasses.fake_tensor import FakeTensor
+    from torch.nn import Parameter
+
+    levels, scale_levels, offset = tables
+    state = QuantState(
+        absmax=scales[0],
+        shape=shape,
+        code=levels,
+        blocksize=64,
+        quant_type="nf4",
+        dtype=layer.compute_dtype,
+        offset=offset,
+        state2=QuantState(absmax=scales[1], code=scale_levels, blocksize=256, dtype=scales[1].dtype),
+    )
+    layer.quant_state = state
+    if isinstance(codes, FakeTensor):  # it can't be a Params4bit: both are subclasses of Tensor
+        weight = Parameter(codes, requires_grad=False)
+        weight.quant_state = state
+        return weight
+    return Params4bit(
+        codes, requires_grad=False, quant_state=state, blocksize=64, quant_type="nf4", module=layer, bnb_quantized=True
+    )
+
+
+def four_bit_products() -> dict[Any, Any]:
+    """bitsandbytes' operators that multiply with a 4-bit matrix, and functions that do the same in smaller steps.
+
+    Empty before bitsandbytes 0.50, which took these steps where everybody sees them.
+    """
+    import torch
+    from bitsandbytes.backends.default import ops
+
+    if not hasattr(ops, "_gemm_4bit_default_impl"):
+        return {}
+    return {torch.ops.bitsandbytes.gemm_4bit.default: ops._gemm_4bit_default_impl}
+
+
+@contextmanager
+def equal_lengths() -> Iterator[None]:
+    """Inside, transformers takes it that no sequences are packed into one.
+
+    It looks at the position of every token to find out. Fake tensors have none to look at, and then it makes an
+    attention mask (tokens x tokens) that a real run does not make.
+    """
+    from unittest.mock import patch
+
+    from transformers import masking_utils
+
+    if not hasattr(masking_utils, "find_packed_sequence_indices"):
+        yield
+        return
+    with patch.object(masking_utils, "find_packed_sequence_indices", lambda position_ids: None):
+        yield
+
+
+def checkpoint(model: Any) -> None:
+    """Gradient checkpointing on, as transformers' trainer turns it on, with or without adapters."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    with renamed_properties():
+        enable()
+    model.enable_input_require_grads()
+
+
+def has_fused_head() -> bool:
+    """Whether the installed TRL's trainer works the loss out in pieces, without all scores at once."""
+    from trl.trainer import utils
+
+    return hasattr(utils, "add_fused_lm_head")
+
+
+def add_fused_head(model: Any) -> None:
+    """What TRL's trainer does to the model that it is given, if `has_fused_head`."""
+    from trl.trainer.utils import add_fused_lm_head
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
+
+
+def adamw(parameters: list, eight_bit: bool) -> Any:
+    """AdamW with fp32 state in one kernel, or bitsandbytes' with 8-bit state; both work on fake tensors."""
+    import torch
+    from bitsandbytes.optim import AdamW8bit
+
+    class Coarse(AdamW8bit):
+        def fill_qmap(self) -> None:  # the library's own reads numbers, which fake tensors do not have
+            self.name2qmap = {name: torch.linspace(-1, 1, 256) for name in ("dynamic", "udynamic")}
+
+    return Coarse(parameters) if eight_bit else torch.optim.AdamW(parameters, fused=True)
+
+
 def lora_config(rank: int = 16, alpha: int = 32) -> Any:
     """LoRA on every linear layer except the one that names the next token."""
     from peft import LoraConfig
@@ -175,8 +299,15 @@ def sft_config(
     cpu: bool,
     seed: int,
 ) -> Any:
-    """Settings of a TRL training run: loss on the completion only, both losses and checkpoints."""
+    """Settings of a TRL training run: loss on the completion only, both losses and checkpoints.
+
+    A checkpoint comes with a logged loss, about every `steps_between` steps: a loss is the mean since the last one,
+    and a run that goes on from a checkpoint between two would log another mean.
+    """
     from trl import SFTConfig
+
+    logged = max(1, steps_between // 5)
+    steps_between -= steps_between % logged
 
     # transformers 5.15 renamed gradient checkpointing and warns about the old name.
     names = [name for name in CHECKPOINTING if name in SFTConfig.__dataclass_fields__]
@@ -195,7 +326,7 @@ def sft_config(
         bf16=bf16,
         fp16=fp16,
         use_cpu=cpu,
-        logging_steps=max(1, steps_between // 5),
+        logging_steps=logged,
         eval_strategy="steps",
         eval_steps=steps_between,
         save_strategy="steps",

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import math
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from course_utils import compat, memory
+from course_utils import compat, memory, simulate
 from course_utils.figures import progress
 from course_utils.prisma import conversations
 from course_utils.prisma.conversations import Conversation
 from course_utils.prisma.training import Measure, share
+from course_utils.simulate import Step
 
 if TYPE_CHECKING:
     from course_utils.hardware import Hardware
@@ -194,36 +197,55 @@ RECIPES = {
 
 
 def qlora_estimate(model: Any, recipe: Recipe, optimiser: str = "adamw") -> memory.Estimate:
-    """The peak memory of training `model` (a name or a folder) by `recipe`.
-
-    PEFT keeps everything that is not 4-bit in fp32, so that fp16 on a T4 does not overflow; the general
-    estimate counts 16 bits there.
-    """
-    needed = memory.estimate(
+    """The peak memory of training `model` (a name or a folder) by `recipe`, by the formulas."""
+    return memory.estimate(
         model, "qlora", recipe.max_length, recipe.at_once, recipe.rank, recipe.checkpointing, optimiser
     )
-    rest = memory.parameter_count(model) - memory.matrix_count(model)
-    return dataclasses.replace(needed, weights=needed.weights + 2 * rest / memory.GIB)
 
 
-def fitting(recipe: Recipe, model: Any, available_gb: float, loaded: bool = False) -> Recipe:
+def trainer_step(model: Any, recipe: Recipe, optimiser: str = "adamw", dtype: str = "bfloat16") -> Step:
+    """What the trainer does in one step by `recipe`, as something to simulate."""
+    return Step(
+        memory.architecture(model),
+        "qlora",
+        recipe.max_length,
+        recipe.at_once,
+        recipe.rank,
+        recipe.checkpointing,
+        optimiser,
+        dtype,
+        fused_head=compat.has_fused_head(),
+        accumulate=recipe.batch > recipe.at_once,
+        padded=recipe.at_once > 1,
+    )
+
+
+def needed_gb(model: Any, recipe: Recipe, available_gb: float, loaded: bool = False, optimiser: str = "adamw") -> float:
+    """GiB that training by `recipe` needs; with `loaded`, beyond the weights, which are in memory already.
+
+    By the formulas where they leave no doubt. Near the limit the trainer's own step is simulated (seconds).
+    """
+    there = memory.weight_bytes(memory.architecture(model), "nf4") / memory.GIB if loaded else 0
+    needed = qlora_estimate(model, recipe, optimiser).total - there
+    if not 0.75 * available_gb < needed < 2 * available_gb:
+        return needed
+    return simulate.quick_total(trainer_step(model, recipe, optimiser)) - there
+
+
+def fitting(recipe: Recipe, model: Any, available_gb: float, loaded: bool = False, optimiser: str = "adamw") -> Recipe:
     """`recipe`, or the nearest to it that fits into `available_gb` (GiB).
 
     Fewer conversations at once and checkpointing change memory and time, but not the result. With `loaded`
     the weights are in memory already. NotEnoughMemoryError if nothing helps.
     """
-
-    def needed(r: Recipe) -> float:
-        estimate = qlora_estimate(model, r)
-        return estimate.total - (estimate.weights if loaded else 0)
-
     for at_once in _halves(recipe.at_once):
-        for checkpointing in (recipe.checkpointing, True):
+        for checkpointing in dict.fromkeys((recipe.checkpointing, True)):
             smaller = dataclasses.replace(recipe, at_once=at_once, checkpointing=checkpointing)
-            if needed(smaller) <= available_gb:
+            needed = needed_gb(model, smaller, available_gb, loaded, optimiser)
+            if needed <= available_gb:
                 return smaller
     raise NotEnoughMemoryError(
-        f"Even one conversation at a time needs {needed(smaller):.1f} GiB and {available_gb:.1f} are free. "
+        f"Even one conversation at a time needs {needed:.1f} GiB and {available_gb:.1f} are free. "
         "Close other programs or notebooks, or use a smaller model: COURSE_TIER=bundled always fits."
     )
 
@@ -237,7 +259,8 @@ def _halves(n: int) -> Iterator[int]:
 
 def adapted(recipe: Recipe, chat: Chat, hardware: Hardware) -> Recipe:
     """`fitting` for a loaded model on this machine. Says what it changed."""
-    fits = fitting(recipe, chat.model.config.name_or_path, hardware.free_gb, loaded=True)
+    optimiser = "adamw-8bit" if training_device(hardware) == "cuda" else "adamw"
+    fits = fitting(recipe, chat.model.config.name_or_path, hardware.free_gb, loaded=True, optimiser=optimiser)
     if fits != recipe:
         print(
             f"Only {hardware.free_gb:.1f} GiB are free. Conversations at once: {fits.at_once} instead of "
@@ -264,6 +287,14 @@ def make_trainer(
     chat: Chat, talks: dict[str, list[Conversation]], recipe: Recipe, hardware: Hardware, folder: Path
 ) -> Any:
     """TRL's trainer on the model of `chat`, which must suit the recipe's method. Checkpoints go to `folder`."""
+    train, validation = rows(talks["train"][: recipe.conversations]), rows(talks["validation"][:32])
+    return trainer_of(chat, train, validation, recipe, hardware, folder)
+
+
+def trainer_of(
+    chat: Chat, train: list[dict], validation: list[dict], recipe: Recipe, hardware: Hardware, folder: Path
+) -> Any:
+    """`make_trainer` for rows as TRL takes them."""
     cuda = training_device(hardware) == "cuda"
     settings = compat.sft_config(
         folder,
@@ -283,8 +314,8 @@ def make_trainer(
     trainer = compat.sft_trainer(
         compat.prepare_for_training(chat.model) if qlora else chat.model.requires_grad_(full),
         settings,
-        rows(talks["train"][: recipe.conversations]),
-        rows(talks["validation"][:32]),
+        train,
+        validation,
         chat.tokenizer,
         None if full else compat.lora_config(recipe.rank, recipe.alpha),
         [_bar(recipe.steps)],
@@ -320,16 +351,33 @@ def _bar(steps: int) -> Any:
 
 def train(trainer: Any) -> float:
     """Train, or go on from the last checkpoint in the trainer's folder. Returns the seconds it took."""
-    from transformers.trainer_utils import get_last_checkpoint
-
-    folder = Path(trainer.args.output_dir)
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    last = last_checkpoint(Path(trainer.args.output_dir))
     if last:
-        print(f"Going on from {Path(last).name}.")
+        print(f"Going on from {last.name}.")
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     trainer.model.eval()
     return time.monotonic() - started
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint. Removes newer ones that a killed run left half-written, and says so."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    for path in sorted(found, key=lambda path: -int(path.name.removeprefix("checkpoint-"))):
+        if _whole(path):
+            return path
+        print(f"{path.name} was not finished when the run was killed: removed.")
+        shutil.rmtree(path)
+    return None
+
+
+def _whole(checkpoint: Path) -> bool:
+    """The trainer writes its state last, so the state can be read only if everything else is there."""
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return checkpoint.name == f"checkpoint-{state['global_step']}"
 
 
 def curves(trainer: Any) -> dict[str, list[tuple[int, float]]]:

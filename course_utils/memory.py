@@ -64,6 +64,7 @@ class Architecture:
     bias: bool = False
     head_dim: int | None = None
     parameters: int | None = None
+    kind: str = "llama"  # as transformers names it
 
     @property
     def query_width(self) -> int:
@@ -137,6 +138,7 @@ def from_config(config: Mapping) -> Architecture:
         tied=config.get("tie_word_embeddings", False),
         bias=kind == "qwen2" or config.get("attention_bias", False),
         head_dim=config.get("head_dim"),
+        kind=kind,
     )
 
 
@@ -222,33 +224,33 @@ def layer_activation_bytes(model: "str | Architecture", method: str, seq: int, b
     """Bytes that one layer keeps for its backward pass (when training), or holds at once (otherwise).
 
     Per token, in 16-bit numbers unless said otherwise: the 32-bit input of both norms, then q, k, v and the
-    result of attention, then gate, its activation and up. No term grows with the square of `seq`: PyTorch's
-    fused attention stores no scores (Dao et al. 2022, arXiv 2205.14135). On top comes what the trained
-    matrices need:
+    result of attention, then gate, its activation and up (in 32 bits for qlora, because the norms are and 4-bit
+    layers answer in the format in which they are asked). No term grows with the square of `seq`: PyTorch's fused
+    attention stores no scores (Dao et al. 2022, arXiv 2205.14135). On top comes what the trained matrices need:
     - full: the 16-bit input of every matrix (q, k, v share one, gate and up too) and of both norms;
-    - lora, qlora: an fp32 copy of its input for each of the seven adapters, as PEFT makes without dropout.
-    Counted in transformers' Llama with PyTorch's allocations traced; the idea is that of Korthikanti et al.
-    2022, arXiv 2205.05198.
+    - lora, qlora: a 16-bit copy of its input for each of the seven adapters, as PEFT makes without dropout.
+    Counted in transformers' Llama with `course_utils.simulate`; the idea is that of Korthikanti et al. 2022,
+    arXiv 2205.05198.
     """
     a = architecture(model)
     mlp = a.intermediate * a.active_experts
-    base = 2 * 4 * a.hidden + 2 * (2 * a.query_width + 2 * a.kv_width) + 2 * 3 * mlp
+    base = 2 * 4 * a.hidden + 2 * (2 * a.query_width + 2 * a.kv_width) + (4 if method == "qlora" else 2) * 3 * mlp
     extra = 0
     if method in ("lora", "qlora"):
-        extra = 4 * sum(inputs for inputs, _ in linear_layers(a, active=True))
+        extra = 2 * sum(inputs for inputs, _ in linear_layers(a, active=True))
     elif method == "full":
         extra = 2 * (2 * a.hidden + mlp) + 2 * 2 * a.hidden
-    return (base + extra) * seq * batch
+    return (base + extra) * seq * batch * (2 if method == "inference-fp32" else 1)
 
 
 def logit_bytes(model: "str | Architecture", method: str, seq: int, batch: int = 1) -> float:
     """Bytes for the scores over the vocabulary.
 
-    Training: 10 for each of vocabulary x tokens: 16-bit logits, their fp32 copy and their log-softmax.
+    Training: 12 for each of vocabulary x tokens: the fp32 log-softmax, its gradient and the logits' gradient.
     Inference: 4 each, for the last token only.
     """
     a = architecture(model)
-    return a.vocab * batch * (10 * seq if method in TRAINING else 4)
+    return a.vocab * batch * (12 * seq if method in TRAINING else 4)
 
 
 # ---------------------------------------------------------------------------------------------- the estimate
@@ -326,12 +328,12 @@ class Estimate:
 _HOW = {
     "weights": "parameters x bits / 8",
     "adapters": "rank x (inputs + outputs) of every matrix, fp32",
-    "gradients": "one number for each trained parameter",
-    "optimiser_state": "AdamW's two averages (full: and the fp32 copy of the weights)",
+    "gradients": "one fp32 number for each trained parameter",
+    "optimiser_state": "AdamW's two averages of the gradient",
     "activations": "kept for the backward pass, or one layer's at inference",
-    "logits": "vocabulary x tokens",
+    "logits": "vocabulary x tokens x 12 bytes; at inference 4, of the last token",
     "kv_cache": "2 x layers x key width x tokens",
-    "dequantised": "the largest matrix, in 16 bits while it is used",
+    "dequantised": "the largest matrix (qlora: and the head), in 16 bits while used",
     "margin": f"runtime: {RUNTIME_GIB} GiB and {RUNTIME_SHARE:.0%} of the rest",
 }
 
@@ -348,27 +350,34 @@ def estimate(
     """Estimate the peak memory of one step: `batch` sequences of `seq` tokens.
 
     `method` is one of METHODS, `optimiser` of OPTIMISERS; rank, checkpointing and optimiser matter for
-    training only. Full fine-tuning is mixed precision: 16 bytes a parameter (Rajbhandari et al. 2019, arXiv
-    1910.02054, section 3.1). Components are added although the logits and the layer that is worked out again are
-    never there at once: that errs on the safe side. Raises ValueError for unknown names and sizes below 1.
+    training only. Training is mixed precision. Full: weights, gradients and averages in fp32, multiplied in 16
+    bits, as PyTorch does it. That is 16 bytes a parameter, the same sum as with 16-bit weights and gradients and a
+    32-bit copy (Rajbhandari et al. 2019, arXiv 1910.02054, section 3.1). For qlora PEFT keeps everything that is not
+    4-bit in fp32, and so what passes between layers, so that fp16 on a T4 does not overflow. With checkpointing, the
+    logits and the layer that is worked out again are never there at once: the larger counts.
+
+    Raises ValueError for unknown names and sizes below 1.
     """
     a = architecture(model)
-    _check(method, optimiser, seq=seq, batch=batch, rank=rank)
+    check(method, optimiser, seq=seq, batch=batch, rank=rank)
     training, adapted = method in TRAINING, method in ("lora", "qlora")
-    number_format = {"lora": "fp16", "qlora": "nf4", "full": "fp16"}.get(method, method.removeprefix("inference-"))
+    number_format = {"lora": "fp16", "qlora": "nf4", "full": "fp32"}.get(method, method.removeprefix("inference-"))
     trained = lora_count(a, rank) if adapted else parameter_count(a) if method == "full" else 0
     layer = layer_activation_bytes(a, method, seq, batch)
-    checkpoints = 2 * a.hidden * seq * batch * a.layers
-    kept = layer if not training else checkpoints + layer if checkpointing else a.layers * layer
+    four_bit, wide = number_format == "nf4", method == "qlora"
+    checkpoints = (4 if wide else 2) * a.hidden * seq * batch * a.layers
+    head = a.vocab * a.hidden
+    logits = logit_bytes(a, method, seq, batch)
+    kept = layer if not training else checkpoints + max(layer - logits, 0) if checkpointing else a.layers * layer
     sizes = {
-        "weights": weight_bytes(a, number_format),
+        "weights": weight_bytes(a, number_format) + (2 * (parameter_count(a) - matrix_count(a)) if wide else 0),
         "adapters": 4 * trained if adapted else 0,
-        "gradients": trained * (4 if adapted else 2),
-        "optimiser_state": trained * (OPTIMISERS[optimiser] + (4 if method == "full" else 0)),
+        "gradients": 4 * trained,
+        "optimiser_state": OPTIMISERS[optimiser] * trained,
         "activations": kept,
-        "logits": logit_bytes(a, method, seq, batch),
-        "kv_cache": 0 if training else kv_cache_bytes(a, seq, batch),
-        "dequantised": 2 * max(i * o for i, o in linear_layers(a)) if number_format == "nf4" else 0,
+        "logits": logits,
+        "kv_cache": 0 if training else kv_cache_bytes(a, seq, batch, 4 if method == "inference-fp32" else 2),
+        "dequantised": 2 * (max(i * o for i, o in linear_layers(a)) + head * wide) if four_bit else 0,
     }
     margin = RUNTIME_GIB * GIB + RUNTIME_SHARE * sum(sizes.values())
     settings = {
@@ -390,7 +399,8 @@ def _name(model: "str | Path | Architecture", shape: Architecture) -> str:
     return shape.id if isinstance(model, Architecture) else str(model)
 
 
-def _check(method: str, optimiser: str, **sizes: int) -> None:
+def check(method: str, optimiser: str, **sizes: int) -> None:
+    """ValueError, naming the known ones, for an unknown name; and for a size below 1."""
     if method not in METHODS:
         raise ValueError(f"No method {method!r}. Known: {', '.join(METHODS)}.")
     if optimiser not in OPTIMISERS:
@@ -439,13 +449,14 @@ def fits(needed: Estimate, place: "str | float | Gpu | Hardware") -> Verdict:
 
     If it does not fit, the verdict carries changes that would make it fit, each one estimated.
     """
-    name, available = _available(place)
+    name, available = available_in(place)
     if needed.total <= available:
         return Verdict(True, needed.total, available, name)
     return Verdict(False, needed.total, available, name, tuple(_changes(needed, available)))
 
 
-def _available(place: "str | float | Gpu | Hardware") -> tuple[str, float]:
+def available_in(place: "str | float | Gpu | Hardware") -> tuple[str, float]:
+    """A place's name, and the GiB that it has: a card's short name, a number of GiB, or a machine (what is free)."""
     if isinstance(place, str):
         place = gpu(place)
     if isinstance(place, Gpu):
@@ -457,10 +468,10 @@ def _available(place: "str | float | Gpu | Hardware") -> tuple[str, float]:
 
 def _changes(needed: Estimate, available: float) -> list[str]:
     """What would make it fit: one change, or else several together or a smaller model; a larger card."""
-    options = [(text, settings, needed.change(**settings)) for text, settings in _options(needed)]
-    advice = [f"{text}: {e.total:.1f} GiB" for text, _, e in options if e.total <= available]
+    changed = [(text, settings, needed.change(**settings)) for text, settings in options(needed)]
+    advice = [f"{text}: {e.total:.1f} GiB" for text, _, e in changed if e.total <= available]
     if not advice:
-        advice = _together(needed, available, [(t, s) for t, s, e in options if e.total < needed.total])
+        advice = _together(needed, available, [(t, s) for t, s, e in changed if e.total < needed.total])
         advice += _smaller(needed, available)
     larger = sorted((c for c in _tables()[1].values() if c.usable >= needed.total), key=lambda c: c.usable)
     return [
@@ -486,12 +497,13 @@ def _smaller(needed: Estimate, available: float) -> list[str]:
     return [f"a smaller model, such as {best}: {known[best]:.1f} GiB"] if best else []
 
 
-def _options(needed: Estimate) -> list[tuple[str, dict]]:
+def options(needed: Estimate) -> list[tuple[str, dict]]:
+    """What can be changed to need less: each in words, and as arguments of `Estimate.change`."""
     training = needed.method in TRAINING
-    options = [("gradient checkpointing on", {"checkpointing": True})] if training else []
-    options += [("the 8-bit optimiser", {"optimiser": "adamw-8bit"})] if training else []
-    options += [("batch 1", {"batch": 1})]
-    options += [(f"sequences of {s} tokens", {"seq": s}) for s in (2048, 1024, 512, 256) if s < needed.seq]
+    found = [("gradient checkpointing on", {"checkpointing": True})] if training else []
+    found += [("the 8-bit optimiser", {"optimiser": "adamw-8bit"})] if training else []
+    found += [("batch 1", {"batch": 1})]
+    found += [(f"sequences of {s} tokens", {"seq": s}) for s in (2048, 1024, 512, 256) if s < needed.seq]
     smaller = {"full": ("lora", "qlora"), "lora": ("qlora",), "inference-fp32": INFERENCE[1:]}
     smaller |= {"inference-fp16": INFERENCE[2:], "inference-int8": INFERENCE[3:]}
-    return options + [(f"{m} instead of {needed.method}", {"method": m}) for m in smaller.get(needed.method, ())]
+    return found + [(f"{m} instead of {needed.method}", {"method": m}) for m in smaller.get(needed.method, ())]

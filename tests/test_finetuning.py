@@ -5,13 +5,18 @@ import dataclasses
 import inspect
 import os
 import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import killed
 import pytest
 import torch
 from torch import nn
 
-from course_utils import compat, finetuning, loaders
+from course_utils import compat, finetuning, loaders, simulate
 from course_utils import memory as memory_estimates
 from course_utils.finetuning import LoRALinear, Recipe
 from course_utils.hardware import Hardware, usable_dtype
@@ -230,7 +235,32 @@ def test_a_recipe_is_shrunk_to_fit():
     smaller = finetuning.fitting(recipe, "qwen2.5-7b", 14.7)
     assert smaller.at_once < 8 and smaller.checkpointing
     assert smaller.batch == recipe.batch and smaller.learning_rate == recipe.learning_rate
-    assert finetuning.qlora_estimate("qwen2.5-7b", smaller).total <= 14.7
+    assert simulate.quick_total(finetuning.trainer_step("qwen2.5-7b", smaller)) <= 14.7
+
+
+def test_near_the_limit_the_trainers_own_step_is_simulated(monkeypatch):
+    recipe, asked = finetuning.RECIPES["full"], []
+    formula = finetuning.qlora_estimate("qwen2.5-7b", recipe).total
+    weights = memory_estimates.weight_bytes("qwen2.5-7b", "nf4") / memory_estimates.GIB
+
+    def simulated(step):
+        asked.append(step)
+        return 20
+
+    monkeypatch.setattr(simulate, "quick_total", simulated)
+    for far in (3 * formula, 0.4 * formula):
+        assert finetuning.needed_gb("qwen2.5-7b", recipe, far) == formula
+    assert not asked
+    near = formula - weights
+    assert finetuning.needed_gb("qwen2.5-7b", recipe, near, loaded=True) == pytest.approx(20 - weights)
+    assert asked[0].fused_head == compat.has_fused_head() and asked[0].accumulate and asked[0].padded
+
+
+def test_a_t4_trains_qwen_7b_with_the_full_recipe():
+    """Its weights are loaded, 14.7 GiB in all: four conversations at once, or two."""
+    free = 14.7 - memory_estimates.weight_bytes("qwen2.5-7b", "nf4") / memory_estimates.GIB
+    recipe = finetuning.fitting(finetuning.RECIPES["full"], "qwen2.5-7b", free, loaded=True, optimiser="adamw-8bit")
+    assert recipe.at_once >= 2 and recipe.checkpointing
 
 
 def test_too_little_memory_is_refused():
@@ -247,10 +277,9 @@ def test_weights_that_are_loaded_are_not_counted_twice():
 
 def test_fp32_embeddings_are_counted():
     """PEFT makes them 4 bytes: 2 GiB more for Qwen2.5's vocabulary."""
-    recipe = finetuning.RECIPES["full"]
-    ours = finetuning.qlora_estimate("qwen2.5-7b", recipe)
-    plain = memory_estimates.estimate("qwen2.5-7b", "qlora", recipe.max_length, recipe.at_once)
-    assert 1.9 < ours.total - plain.total < 2.2
+    ours = finetuning.qlora_estimate("qwen2.5-7b", finetuning.RECIPES["full"])
+    in_16_bits = memory_estimates.weight_bytes("qwen2.5-7b", "nf4") / memory_estimates.GIB
+    assert 1.9 < ours.weights - in_16_bits < 2.2
 
 
 def test_the_reader_is_told_what_was_changed(chat, capsys):
@@ -306,32 +335,42 @@ def test_training_lowers_both_losses(trainer):
     assert trainer.state.global_step == RECIPE.steps == 10
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(tiny, tokenizer, talks, tmp_path, capsys):
-    from transformers import TrainerCallback
+def killed_run(tiny, folder, step, when):
+    command = [sys.executable, str(Path(__file__).with_name("killed.py")), str(tiny), str(folder), str(step), when]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    return done.stdout
 
-    class Kill(TrainerCallback):
-        def on_step_end(self, args, state, control, **_):
-            if state.global_step == 7:
-                raise KeyboardInterrupt
 
-    def fresh(folder):
-        model = compat.load_nf4(tiny, torch.float32, "cpu", "eager")
-        chat = loaders.Chat(loaders._plain(model.eval()), tokenizer, "tiny", "bundled")
-        return finetuning.make_trainer(chat, talks, RECIPE, LAPTOP, folder)
-
-    whole = fresh(tmp_path / "whole")
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
+def test_a_run_killed_twice_resumes_to_the_same_curves(tiny, tmp_path, capsys):
+    """Once at a random step, and once while it writes a checkpoint; against a run that nobody disturbs."""
+    whole = killed.trainer(tiny, tmp_path / "whole")
     finetuning.train(whole)
-    first = fresh(tmp_path / "cut")
-    first.add_callback(Kill())
-    with pytest.raises(KeyboardInterrupt):
-        finetuning.train(first)
-    assert any("checkpoint" in name for name in os.listdir(tmp_path / "cut"))
-    second = fresh(tmp_path / "cut")
-    finetuning.train(second)
-    assert "Going on from checkpoint-6" in capsys.readouterr().out
-    ends = [dict(finetuning.curves(t)["validation"]) for t in (whole, second)]
-    assert ends[0].keys() == ends[1].keys()
-    assert max(abs(ends[0][step] - ends[1][step]) for step in ends[0]) < 1e-3
+    cut, step = tmp_path / "cut", random.randint(3, 6)
+    killed_run(tiny, cut, step, "in-step")
+    assert f"Going on from checkpoint-{step - step % 2}" in killed_run(tiny, cut, 8, "while-saving")
+    assert (cut / "checkpoint-10").is_dir() and not finetuning._whole(cut / "checkpoint-10")
+    last = killed.trainer(tiny, cut)
+    finetuning.train(last)
+    said = capsys.readouterr().out
+    assert "checkpoint-10 was not finished" in said and "Going on from checkpoint-8" in said
+    for name, points in finetuning.curves(whole).items():
+        again = dict(finetuning.curves(last)[name])
+        assert again.keys() == dict(points).keys() and len(points) >= 6
+        assert max(abs(again[at] - loss) for at, loss in points) < 1e-3
+    losses = [loss for _, loss in finetuning.curves(whole)["training"]]
+    assert max(losses) - min(losses) > 0.05  # there is something to get wrong
+
+
+@pytest.mark.parametrize("between, expected", [(1, (1, 1)), (7, (1, 7)), (11, (2, 10)), (60, (12, 60))])
+def test_a_checkpoint_comes_with_a_logged_loss(tmp_path, between, expected):
+    settings = compat.sft_config(
+        tmp_path, batch=1, accumulate=1, learning_rate=1e-3, epochs=1, max_length=64, steps_between=between,
+        checkpointing=False, optimiser="adamw_torch", bf16=False, fp16=False, cpu=True, seed=7,
+    )  # fmt: skip
+    assert (settings.logging_steps, settings.save_steps) == expected
+    assert settings.eval_steps == settings.save_steps
 
 
 # --- before and after ---
