@@ -134,7 +134,7 @@ def test_misspelt_tiers_are_named(monkeypatch, wrong):
 
 
 def test_unknown_roles_are_named():
-    with pytest.raises(ValueError, match="image-text, speech, chat, embedding"):
+    with pytest.raises(ValueError, match="image-text, speech, translation, chat, embedding"):
         tiers.choose("vision", LAPTOP)
 
 
