@@ -77,7 +77,7 @@ def _ask(kind: str, what: str, seconds: int = 0) -> Inbox:
     from IPython.display import display
 
     # Shown before it can be used: what is taken, and where it goes.
-    print(f"This takes {what}, only when you ask for it, and puts it into the memory of this notebook's kernel,")
+    print(f"Only when you ask for it, this takes {what} into the memory of the notebook's kernel,")
     print(f"{_where()}. No file is written. What later cells show is saved with the notebook: clear it to share it.")
     recorder = _recorder()(kind=kind, seconds=seconds, longest=LONGEST)
     recorder.on_msg(inbox.take)
@@ -135,7 +135,7 @@ def sound(source: Inbox | str | Path) -> Sound:
     wish = next(wish for wish in wishes.load() if wish.test)
     print("Nothing was recorded or chosen. Used instead: a wish that espeak-ng spoke for the course.")
     print('To use your own voice, press "Record" above, then run this cell again; or write sound("path/to/file.wav").')
-    return Sound(speech.trim(wish.audio), "shipped wish", wish.text)
+    return Sound(speech.trim(wish.audio, floor=0.03), "shipped wish", wish.text)
 
 
 def _read(path: Path) -> tuple["np.ndarray", int]:
