@@ -129,12 +129,12 @@ harder = {"as recorded": mine.audio, "in a room": speech.add_room(mine.audio, dr
 harder["a telephone line"] = np.fft.irfft(spectrum, len(mine.audio)).astype(np.float32)
 harder["clipped at a tenth"] = speech.level(speech.clip_peaks(mine.audio, 0.1))
 harder["noise as loud as the voice"] = speech.add_noise(mine.audio, 0, draw)
-fig, axes = figures.figure(columns=5, width=9, height=1.9)
+fig, axes = figures.figure(columns=5, width=8, height=1.7)
 for ax, (name, sound) in zip(axes, harder.items(), strict=True):
     mel = hearing.mel(sound[: hearing.window]).cpu()[:, : 1 + min(len(sound), hearing.window) // 160]
     ax.imshow(mel, origin="lower", aspect="auto", vmin=-1, vmax=1.5)
     ax.set(xticks=[], yticks=[], title=name)
-    ax.title.set_fontsize(8)
+    ax.title.set_fontsize(7)
     ax.grid(False)
 written = dict(zip(harder, hearing.transcribe_many([s[: hearing.window] for s in harder.values()]), strict=True))
 figures.show(
@@ -181,7 +181,7 @@ def zero_shot(pictures: list, names: list[str]) -> Tensor:
 # %%
 shown = dict(list(gallery.items())[:6])
 chances = zero_shot(list(shown.values()), labels)
-fig, axes = figures.figure(2, len(shown), width=11, height=3.8)
+fig, axes = figures.figure(2, len(shown), width=9, height=3.2)
 axes = axes.reshape(2, -1)
 for (above, below), (name, image), row in zip(axes.T, shown.items(), chances, strict=True):
     above.imshow(image)
