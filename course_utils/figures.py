@@ -114,7 +114,11 @@ def png(fig) -> bytes:
 
     drawn, small = io.BytesIO(), io.BytesIO()
     fig.savefig(drawn, format="png", facecolor="white")
-    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    image = Image.open(drawn).convert("RGB")
+    palette = image.quantize(255)
+    palette.putpalette((palette.getpalette() + [255] * 768)[:765] + [255] * 3)  # the paper stays white
+    # Pillow dithers, which keeps grain and soft shades, only with a palette that is given.
+    image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
