@@ -115,8 +115,10 @@ def png(fig) -> bytes:
     drawn, small = io.BytesIO(), io.BytesIO()
     fig.savefig(drawn, format="png", facecolor="white")
     image = Image.open(drawn).convert("RGB")
-    palette = image.quantize(255)
-    palette.putpalette((palette.getpalette() + [255] * 768)[:765] + [255] * 3)  # the paper stays white
+    palette = image.quantize(256)
+    colours = [palette.getpalette()[i : i + 3] for i in range(0, len(palette.getpalette()), 3)]
+    # The search for the nearest colour is a rough one: what is nearly white becomes white, so that paper stays paper.
+    palette.putpalette([value for colour in colours for value in ([255] * 3 if min(colour) > 247 else colour)])
     # Pillow dithers, which keeps grain and soft shades, only with a palette that is given.
     image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(small, "PNG", optimize=True)
     return small.getvalue()

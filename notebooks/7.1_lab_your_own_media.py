@@ -128,7 +128,7 @@ spectrum[len(spectrum) // 2 :] = 0  # above 4 kHz
 harder = {"as recorded": mine.audio, "in a room": speech.add_room(mine.audio, draw)}
 harder["a telephone line"] = np.fft.irfft(spectrum, len(mine.audio)).astype(np.float32)
 harder["clipped at a tenth"] = speech.level(speech.clip_peaks(mine.audio, 0.1))
-harder["noise as loud as the voice"] = speech.add_noise(mine.audio, 0, draw)
+harder["noise at 0 dB"] = speech.add_noise(mine.audio, 0, draw)
 fig, axes = figures.figure(columns=5, width=8, height=1.7)
 for ax, (name, sound) in zip(axes, harder.items(), strict=True):
     mel = hearing.mel(sound[: hearing.window]).cpu()[:, : 1 + min(len(sound), hearing.window) // 160]
