@@ -191,9 +191,9 @@ def pictures(source: Inbox | str | Path) -> "dict[str, Image]":
     if isinstance(source, Inbox):
         if source.received:
             return {name: picture(io.BytesIO(content), name) for name, content in source.received[-MOST_PICTURES:]}
-        print("No picture was chosen. Used instead: six scenes that the course drew.")
+        print("No picture was chosen. Used instead: 24 scenes that the course drew.")
         print('To use your own, choose some above, then run this cell again; or write pictures("path/to/folder").')
-        return {path.stem: picture(path) for path in sorted((DATA / "samples" / "pictures").glob("*.png"))[:6]}
+        return {path.stem: picture(path) for path in sorted((DATA / "samples" / "pictures").glob("*.png"))}
     path = Path(source)
     return dict(_folder(path)) if path.is_dir() else {path.stem: picture(path)}
 

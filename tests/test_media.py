@@ -177,7 +177,7 @@ def test_chosen_pictures_keep_their_names():
 
 def test_without_a_reader_shipped_pictures_are_used_and_said(capsys):
     made = media.pictures(media.picture_field())
-    assert len(made) == 6 and {image.size for image in made.values()} == {(64, 64)}
+    assert len(made) == 24 and {image.size for image in made.values()} == {(64, 64)}
     assert "No picture was chosen" in capsys.readouterr().out and (DATA / "samples" / "pictures").is_dir()
 
 
