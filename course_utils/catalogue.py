@@ -7,7 +7,7 @@ from pathlib import Path
 
 from course_utils.hardware import hub_cache
 
-ROLES = ("image-text", "speech", "chat", "embedding")
+ROLES = ("image-text", "speech", "translation", "chat", "embedding")
 TIERS = ("bundled", "small", "full")  # from the smallest up
 
 

@@ -239,12 +239,13 @@ def _watcher(label: str):
     """A function of (done, total) that shows a step, None for `done` clears it; None if nobody watches."""
     if os.environ.get("COURSE_QUIET") == "1":
         return None
-    if _in_notebook():
+    if in_notebook():
         return _notebook_bar(label)
     return _terminal_line(label) if sys.stderr.isatty() else None
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
+    """Whether this runs in the kernel of a notebook."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return shell is not None and hasattr(shell, "kernel")

@@ -65,7 +65,7 @@ class ImageText:
 
 @dataclass
 class Speech:
-    """Speech to text: an openai-whisper `Whisper`, greedy, English."""
+    """Speech to text: an openai-whisper `Whisper`, greedy, English unless another language is asked for."""
 
     model: Any
     name: str
@@ -92,24 +92,69 @@ class Speech:
         sound = pad_or_trim(np.asarray(audio, np.float32), self.window)
         return log_mel_spectrogram(sound, self.model.dims.n_mels)
 
-    def transcribe(self, audio: "np.ndarray") -> str:
-        """What is said in `audio` (float32, 16 kHz). Beyond 30 s it is transcribed piece by piece."""
-        if len(audio) > self.window and self.tier != "bundled":
-            made = self.model.transcribe(audio, language="en", fp16=self._fp16, temperature=0.0)
-            return made["text"].strip()
-        return self.transcribe_many([audio])[0]
+    def transcribe(self, audio: "np.ndarray", language: str | None = "en") -> str:
+        """What is said in `audio` (float32, 16 kHz). Beyond 30 s it is transcribed piece by piece.
 
-    def transcribe_many(self, sounds: "Sequence[np.ndarray]") -> list[str]:
-        """What is said in each sound, at most one window long each."""
+        `language` is a code such as "de"; None lets a multilingual model find out.
+        """
+        if len(audio) > self.window and self.tier != "bundled":
+            made = self.model.transcribe(audio, language=language, fp16=self._fp16, temperature=0.0)
+            return made["text"].strip()
+        return self.transcribe_many([audio], language)[0]
+
+    def transcribe_many(
+        self, sounds: "Sequence[np.ndarray]", language: str | None = "en", task: str = "transcribe"
+    ) -> list[str]:
+        """What is said in each sound, at most one window long each; the `task` is Whisper's."""
         import torch
         from whisper import DecodingOptions
 
-        options = DecodingOptions(language="en", without_timestamps=True, fp16=self._fp16)
+        options = DecodingOptions(task=task, language=language, without_timestamps=True, fp16=self._fp16)
         texts = []
         for chunk in _chunks(sounds):
             spectra = torch.stack([self.mel(sound) for sound in chunk]).to(self.model.device)
             texts += [result.text.strip() for result in self.model.decode(spectra, options)]
         return texts
+
+    @property
+    def multilingual(self) -> bool:
+        """Whether its vocabulary has tokens for languages; without them it can neither name nor choose one."""
+        return self.model.is_multilingual
+
+    @property
+    def translates(self) -> bool:
+        """Whether it was trained to translate into English: multilingual, and not turbo (says its README)."""
+        return self.multilingual and "turbo" not in self.name
+
+    def languages(self, sounds: "Sequence[np.ndarray]") -> list[dict[str, float]]:
+        """For each sound the probability of each language code, most probable first.
+
+        It is the decoder's first step, over the language tokens alone (arXiv 2212.04356, section 2.3).
+        ValueError if the model has no such tokens.
+        """
+        import torch
+
+        if not self.multilingual:
+            raise ValueError(f"{self.name} {self._english_only('name a language')}")
+        found = []
+        for chunk in _chunks(sounds):
+            spectra = torch.stack([self.mel(sound) for sound in chunk]).to(self.model.device)
+            found += self.model.detect_language(spectra)[1]
+        return [dict(sorted(row.items(), key=lambda pair: -pair[1])) for row in found]
+
+    def translate_many(self, sounds: "Sequence[np.ndarray]") -> list[str]:
+        """Each sound in English, whatever language is spoken. ValueError if the model never learned that."""
+        if not self.translates:
+            raise ValueError(f"{self.name} {self._english_only('translate')}")
+        return self.transcribe_many(sounds, language=None, task="translate")
+
+    def _english_only(self, what: str) -> str:
+        why = "was never trained to" if self.multilingual else "has no language tokens, so it cannot"
+        model = catalogue.find("translation", "small")
+        return (
+            f'{why} {what}. `unit.load("translation")` gives one that can at the tiers small and full, '
+            f"from {model.download_gb:.2f} GB of download ({model.id})."
+        )
 
     @property
     def _fp16(self) -> bool:
@@ -324,7 +369,13 @@ def from_folder(model: Model, folder: Path, hardware: Hardware) -> Role:
     """Load `model` from its files in `folder`. DownloadError if it does not fit."""
     import torch
 
-    loaders = {"image-text": _image_text, "speech": _speech, "chat": _chat, "embedding": _embedder}
+    loaders = {
+        "image-text": _image_text,
+        "speech": _speech,
+        "translation": _speech,
+        "chat": _chat,
+        "embedding": _embedder,
+    }
     try:
         return loaders[model.role](model, folder, hardware)
     except ImportError as error:

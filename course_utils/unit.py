@@ -61,6 +61,7 @@ class Unit:
     choices: dict[str, Choice]
     folder: Path  # writable, removed when Python ends
     seed: int = settings.SEED
+    tier: str | None = None  # the tier that was asked for, if any
     _loaded: dict[str, loaders.Role] = field(default_factory=dict, repr=False)
 
     @property
@@ -71,7 +72,7 @@ class Unit:
     def load(self, role: str) -> loaders.Role:
         """The model for a role, loaded once. Falls back to a smaller one aloud if it cannot be had."""
         if role not in self.choices:
-            self.choices[role] = tiers.choose(role, self.hardware)
+            self.choices[role] = tiers.choose(role, self.hardware, self.tier)
         if role not in self._loaded:
             wanted = self.choices[role]
             made = self._loaded[role] = loaders.load(wanted, self.hardware)
@@ -97,7 +98,7 @@ def open_unit(name: str, tier: str | None = None) -> Unit:
         _hub_offline(True)
     seed_everything()
     loaders.quiet_libraries()
-    unit = Unit(str(name), hardware, _choose_all(plan.roles, hardware, tier), _scratch(str(name)))
+    unit = Unit(str(name), hardware, _choose_all(plan.roles, hardware, tier), _scratch(str(name)), tier=tier)
     print(card(unit))
     return unit
 

@@ -50,6 +50,7 @@ from course_utils import open_unit
 unit = open_unit("7.1")
 
 # %%
+import inspect
 import random
 import textwrap
 from collections.abc import Callable, Sequence
@@ -60,6 +61,7 @@ from IPython.display import Audio
 from open_clip import ClipLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
+from whisper import log_mel_spectrogram
 
 from course_utils import figures, multimodal
 from course_utils.exercises import check, quiz
@@ -468,6 +470,18 @@ print("heard:", hearing.transcribe(clips[0].audio), "| with noise:", hearing.tra
 figures.show(
     fig, alt="Two log-mel spectrograms of one request: bands of speech, and the same bands half drowned in noise."
 )
+
+# %% [markdown]
+# What happens between the sound and this picture? Six steps, all of them plain: windows, their frequencies, bands,
+# logarithm, a floor, a scale. Here they are by hand, beside the library's.
+
+# %% tags=["topic:whisper-transcribe"]
+print(inspect.getsource(multimodal.log_mel))
+sound, bands = torch.from_numpy(clips[0].audio), hearing.model.dims.n_mels
+ours = multimodal.log_mel(sound, multimodal.mel_filters(bands))
+theirs = log_mel_spectrogram(sound, bands)
+print(f"{len(sound):,} samples become {ours.shape[0]} bands in {ours.shape[1]} frames")
+print(f"largest difference from whisper's own: {(ours - theirs).abs().max():.0e}")
 
 # %% [markdown]
 # How many words does it get wrong? The **word error rate** counts the words to put in, take out or swap until

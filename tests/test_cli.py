@@ -84,7 +84,7 @@ def test_vram_as_table_and_json() -> None:
 def test_models_as_table_and_json() -> None:
     rows = json.loads(course("models", "--json").output)
     chosen = [row for row in rows if row["chosen"]]
-    assert {row["role"] for row in chosen} == {"image-text", "speech", "chat", "embedding"}
+    assert {row["role"] for row in chosen} == {"image-text", "speech", "translation", "chat", "embedding"}
     assert all(row["reason"] for row in chosen) and len(rows) > len(chosen)
     table = course("models").output
     assert "prisma-clip" in table and "chosen" in table and "licence" in table

@@ -36,6 +36,7 @@ def checkpoints(tmp_path_factory):
         find("embedding", "small").id: make(tiny.minilm),
         find("speech", "small").id: make(tiny.whisper),
         find("speech", "full").id: make(tiny.whisper, mels=128, vocabulary=51866),
+        find("translation", "full").id: make(tiny.whisper),
         find("image-text", "small").id: make(tiny.clip),
         find("image-text", "full").id: make(tiny.clip, weights="open_clip_pytorch_model.safetensors"),
     }
@@ -127,6 +128,47 @@ def test_long_sounds_are_transcribed_piece_by_piece(hub):
     with pytest.raises(ValueError, match="hears 30 s at a time and this sound is 31.0 s"):
         made.mel(audio)
     assert isinstance(made.transcribe(audio), str)
+
+
+@pytest.mark.parametrize("role, tier", [("speech", "small"), ("speech", "full"), ("translation", "full")])
+def test_a_multilingual_model_names_the_language(hub, role, tier):
+    from whisper import DecodingOptions
+
+    made, _ = get(role, tier)
+    sounds = [np.sin(np.arange(16_000) / 20).astype(np.float32), np.zeros(8_000, np.float32)]
+    found = made.languages(sounds)
+    assert made.multilingual and [len(row) for row in found] == [100 if tier == "full" and role == "speech" else 99] * 2
+    for row, sound in zip(found, sounds, strict=True):
+        assert sum(row.values()) == pytest.approx(1, abs=1e-4) and {"en", "de"} <= set(row)
+        assert list(row.values()) == sorted(row.values(), reverse=True)
+        options = DecodingOptions(task="lang_id", fp16=False)
+        assert made.model.decode(made.mel(sound), options).language == next(iter(row))
+
+
+def test_translation_is_asked_for_with_its_own_token(hub, monkeypatch):
+    made, _ = get("translation", "full")
+    assert (made.name, made.tier, made.translates) == ("openai/whisper-small", "full", True)
+    asked = []
+    real = type(made.model).decode
+    monkeypatch.setattr(type(made.model), "decode", lambda self, mel, o: asked.append(o) or real(self, mel, o))
+    sound = np.sin(np.arange(16_000) / 20).astype(np.float32)
+    assert len(made.translate_many([sound, sound])) == 2 and isinstance(made.transcribe(sound, language=None), str)
+    assert [(o.task, o.language) for o in asked] == [("translate", None), ("transcribe", None)]
+
+
+def test_turbo_hears_many_languages_and_says_that_it_does_not_translate(hub):
+    made, _ = get("speech", "full")
+    assert "turbo" in made.name and made.multilingual and not made.translates
+    with pytest.raises(ValueError, match='was never trained to translate.*unit.load."translation".*0.29 GB'):
+        made.translate_many([np.zeros(16_000, np.float32)])
+
+
+def test_an_english_model_says_what_it_lacks_and_where_to_get_it(prisma):
+    made, said = get("translation", "bundled")
+    assert (made.name, said, made.multilingual, made.translates) == ("prisma-whisper", "", False, False)
+    for ask, what in ((made.languages, "name a language"), (made.translate_many, "translate")):
+        with pytest.raises(ValueError, match=f"has no language tokens, so it cannot {what}.*openai/whisper-base"):
+            ask([np.zeros(16_000, np.float32)])
 
 
 def test_a_fresh_process_prints_no_warning(hub):

@@ -1,5 +1,6 @@
 """Unit 7.1's helpers: tokens, attention, word errors, and fusion cases whose answers need both senses."""
 
+import json
 import random
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import nn
 
 from course_utils import multimodal
 from course_utils.multimodal import Cases
-from course_utils.prisma import clip, pictures, wishes
+from course_utils.prisma import clip, languages, pictures, speech, wishes
 from course_utils.prisma.shop import COLOURS, SHAPES
 
 
@@ -76,6 +77,77 @@ def test_sound_tokens_cover_the_beginning_only(senses):
     quiet_end[16_000:] = 0
     one, other = multimodal.sound_tokens(senses[1], [sound, quiet_end], seconds=2.0, count=10)
     assert one.shape == (10, 48) and not torch.allclose(one[-1], other[-1], atol=1e-3)
+
+
+@pytest.mark.parametrize("mels", [80, 128])
+def test_the_log_mel_front_end_by_hand_is_whispers(mels):
+    from whisper import log_mel_spectrogram
+    from whisper.audio import mel_filters
+
+    ours = multimodal.mel_filters(mels)
+    assert ours.shape == (mels, 201) and torch.allclose(ours, mel_filters("cpu", mels), atol=1e-7)
+    noise = np.random.default_rng(0).normal(0, 0.1, 5_000).astype(np.float32)
+    for sound in (noise, speech.load_clips()[0].audio, np.zeros(1_600, np.float32)):
+        made = multimodal.log_mel(torch.from_numpy(sound), ours)
+        assert made.shape == (mels, len(sound) // 160)
+        assert (made - log_mel_spectrogram(sound, mels)).abs().max() < 1e-5
+
+
+def test_the_word_error_rate_is_that_of_jiwer():
+    import jiwer
+
+    rng = random.Random(0)
+    said = [" ".join(rng.choices("abcd", k=rng.randint(1, 9))) for _ in range(60)]
+    heard = [" ".join(rng.choices("abcd", k=rng.randint(1, 9))) for _ in range(60)]
+    assert speech.word_error_rate(said, heard) == pytest.approx(jiwer.wer(said, heard), abs=1e-12)
+    assert multimodal.word_error(said, heard).value == pytest.approx(jiwer.wer(said, heard), abs=1e-12)
+    for one, other in zip(said, heard, strict=True):
+        counted = jiwer.process_words(one, other)
+        assert speech.word_errors(one, other) == counted.substitutions + counted.deletions + counted.insertions
+
+
+def test_listening_keeps_what_the_library_computes():
+    from whisper import DecodingOptions
+
+    from course_utils import loaders
+    from course_utils.hardware import Hardware
+
+    hearing = loaders.load("speech", Hardware("cpu", "float32", "", 16, 10, cores=2), "bundled")
+    sounds = [clip.audio for clip in speech.load_clips()[:18]]  # more than one batch
+    heard = multimodal.listen(hearing, sounds)
+    assert heard.texts == hearing.transcribe_many(sounds) and heard.mean.shape == (18, 144)
+    model, mel = hearing.model, hearing.mel(sounds[17])
+    result = model.decode(mel, DecodingOptions(language="en", without_timestamps=True, fp16=False))
+    assert heard.sureness[17].item() == pytest.approx(result.avg_logprob, abs=1e-4)
+    with torch.inference_mode():
+        logits = model.logits(torch.tensor([[50257]]), model.encoder(mel[None]))[0, 0]  # <|startoftranscript|>
+        again = heard.first[17] @ model.decoder.token_embedding.weight.T
+    assert torch.allclose(again, logits, atol=1e-3)
+
+
+def test_the_sentences_in_five_languages_are_complete_and_keep_test_voices_apart():
+    sayings = languages.load()
+    assert {len(texts) for texts in languages.SENTENCES.values()} == {20}
+    assert set(languages.SENTENCES) == set(languages.NAMES) == set(languages.VOICES)
+    assert not set(languages.LEARN) & set(languages.TEST)
+    assert {s.number for s in sayings if not s.test} == set(range(languages.KNOWN))
+    for code in languages.NAMES:
+        for number in range(20):
+            some = [s for s in sayings if (s.language, s.number) == (code, number)]
+            assert len(some) == (3 if number < languages.KNOWN else 2)
+            assert {s.text for s in some} == {languages.SENTENCES[code][number]}
+            assert {s.english for s in some} == {languages.SENTENCES["en"][number]}
+    for saying in sayings:
+        assert 0.4 < len(saying.audio) / 16_000 < 3 and np.abs(saying.audio).max() > 0.1
+
+
+@pytest.mark.skipif(not speech.has_espeak(), reason="needs espeak-ng")
+def test_the_sentences_are_what_their_generator_says(tmp_path):
+    languages.write(tmp_path)
+    ours = (languages.FOLDER / "languages.jsonl").read_text("utf-8").splitlines()
+    theirs = (tmp_path / "languages.jsonl").read_text("utf-8").splitlines()
+    # Where a sound ends depends on the version of espeak-ng.
+    assert [{**json.loads(row), "ends": 0} for row in ours] == [{**json.loads(row), "ends": 0} for row in theirs]
 
 
 def test_words_are_compared_without_case_punctuation_and_with_spelt_digits():

@@ -47,6 +47,9 @@ def put_in_cache(folder: Path, model: catalogue.Model, leave_out: str = "") -> N
         (STRONG_CPU, "chat", "small", "not full: no NVIDIA GPU"),
         (T4, "chat", "full", "15 GiB free"),
         (T4, "image-text", "full", "15 GiB free"),
+        (T4, "speech", "full", "15 GiB free"),
+        (T4, "translation", "full", "15 GiB free"),
+        (LAPTOP, "translation", "small", "not full: no NVIDIA GPU"),
         (FULL_T4, "chat", "small", "not full: it needs 12 GiB, 3.0 are free"),
     ],
 )
@@ -134,7 +137,7 @@ def test_misspelt_tiers_are_named(monkeypatch, wrong):
 
 
 def test_unknown_roles_are_named():
-    with pytest.raises(ValueError, match="image-text, speech, chat, embedding"):
+    with pytest.raises(ValueError, match="image-text, speech, translation, chat, embedding"):
         tiers.choose("vision", LAPTOP)
 
 

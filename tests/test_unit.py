@@ -148,6 +148,12 @@ def test_a_role_beyond_the_plan_can_be_loaded(machine, monkeypatch, untrained, c
     assert opened.choices["embedding"].tier == "bundled"
 
 
+def test_a_tier_that_was_asked_for_holds_for_later_roles(machine, monkeypatch, untrained, capsys):
+    monkeypatch.setattr(bundled, "MODELS", untrained)
+    assert tiers.choose("translation", LAPTOP).tier == "small"
+    assert open_unit("7.1", "bundled").load("translation").tier == "bundled"
+
+
 def test_after_a_fallback_the_choice_tells_the_truth(machine, monkeypatch, untrained, capsys):
     monkeypatch.setattr(bundled, "MODELS", untrained)
     opened = open_unit("7.4")
