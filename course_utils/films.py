@@ -113,10 +113,12 @@ def see(clip, stories: Sequence[Story], rng: np.random.Generator) -> Tensor:
 
     Its patches are averaged to 2 by 2: the vector that CLIP gives out says *what* is there, the patches where.
     """
-    images = [Image.fromarray(frame) for story in stories for frame in draw_film(story, rng)]
-    with torch.autocast(next(clip.model.parameters()).device.type, torch.bfloat16):
-        patches = multimodal.picture_tokens(clip, images, grid=2)
-    return patches.flatten(1).unflatten(0, (len(stories), FRAMES))
+    parts = []
+    for i in range(0, len(stories), 64):  # all frames at once would fill the memory
+        images = [Image.fromarray(frame) for story in stories[i : i + 64] for frame in draw_film(story, rng)]
+        with torch.autocast(next(clip.model.parameters()).device.type, torch.bfloat16):
+            parts.append(multimodal.picture_tokens(clip, images, grid=2).flatten(1))
+    return torch.cat(parts).unflatten(0, (len(stories), FRAMES))
 
 
 def listen(stories: Sequence[Story], rng: np.random.Generator) -> Tensor:
