@@ -333,7 +333,7 @@ class Adapter(nn.Module):
 
 def equip(encoder: nn.Module, way: str) -> nn.Module:
     """A copy of the encoder, on the CPU, of which only what `way` says can be trained."""
-    encoder = copy.deepcopy(encoder).cpu().requires_grad_(way == "full training")
+    encoder = copy.deepcopy(encoder).cpu().float().requires_grad_(way == "full training")
     if way == "adapter":
         encoder.blocks = nn.ModuleList(Adapter(block, encoder.ln_post.weight.numel()) for block in encoder.blocks)
     if way == "LoRA":
@@ -407,14 +407,14 @@ figures.show(fig, alt=f"Right answers against weights trained. {alt}.")
 
 # %% tags=["topic:adapters-multimodal"]
 said, sounds = [c.text for c in clips[:16]], [c.audio for c in clips[:16]]
-own, device = hearing.model.encoder, hearing.model.device
+own = hearing.model.encoder
 off = copy.deepcopy(adapted["adapter", 0].encoder)
 off.blocks = nn.ModuleList(adapter.block for adapter in off.blocks)
 encoders = {"as it came": own, "adapter on": adapted["adapter", 0].encoder, "adapter switched off": off}
 encoders["full training"] = adapted["full training", 0].encoder
 rows = []
 for name, encoder in encoders.items():
-    hearing.model.encoder = encoder.to(device)
+    hearing.model.encoder = encoder.to(next(own.parameters()))  # its device and its kind of number
     rows.append({"encoder": name, "word error rate": str(multimodal.word_error(said, hearing.transcribe_many(sounds)))})
 hearing.model.encoder = own
 figures.table(rows, caption=f"{len(said)} spoken requests, held-out voices; 95 % by bootstrap over sentences")
@@ -505,7 +505,7 @@ figures.table(rows, caption="512 held-out sounds: mean, lowest and highest of th
 # **What to notice.** Wrong words hurt, and only where they are wrong: shapes are learned as well as ever. At a low rate
 # the two captioners cost about the same. At a high rate their characters come out. Errors at random still leave the
 # right colour on top of each single wrong one. Errors by habit are *learned*: look how often the ear says the next
-# colour. More data of the same kind could wash out the first, never the second.
+# colour. In principle more data averages the first away; the second is what the data say.
 #
 # Now the filter. From the worst set it keeps little more than a third, and the ear hears about as well as with all
 # pairs right: here a wrong caption costs far more than a missing one. (Our filter is a luxury: `prisma-clip` sees these

@@ -85,7 +85,8 @@ heard = [films.film_sound(story, rng) for story in pair]
 fig, axes = figures.figure(4, 1, width=7.5, height=4.2)
 for (top, below), story, sound in zip(axes.reshape(2, 2), pair, heard, strict=True):
     strip = Image.fromarray(np.concatenate(list(films.draw_film(story, rng)), 1))
-    top.imshow(strip.filter(ImageFilter.MedianFilter), interpolation="nearest")  # smoothed: it stores better
+    smooth = np.asarray(strip.filter(ImageFilter.MedianFilter)) & 0xF0  # noise and fine shades store badly
+    top.imshow(smooth, interpolation="nearest")
     top.set(xticks=[], yticks=[], title="in step" if story.answers[3] else "out of step")
     loud = np.abs(sound).reshape(-1, 40).max(1)
     below.fill_between((np.arange(len(loud)) + 0.5) * 40 / speech.RATE, -loud, loud, linewidth=0)
