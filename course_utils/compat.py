@@ -100,6 +100,13 @@ def load_lora(model: Any, folder: str | Path) -> Any:
         return PeftModel.from_pretrained(model, folder)
 
 
+def weakened_lora(model: Any, factor: float) -> Any:
+    """A context in which the adapters of a PEFT `model` count only `factor` times: 0 is the base model."""
+    from peft.helpers import rescale_adapter_scale
+
+    return rescale_adapter_scale(model, factor)
+
+
 def prepare_for_training(model: Any) -> Any:
     """Freeze a 4-bit model and keep everything in it that is not 4-bit in fp32."""
     from peft import prepare_model_for_kbit_training
