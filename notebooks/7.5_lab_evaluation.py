@@ -167,10 +167,11 @@ for fault in faults:
 figures.table(rows, caption=f"What each metric makes of one fault in each of {len(numbered)} right replies")
 
 # %% [markdown]
-# **What to notice.** The overlap metrics forgive the one fault that matters: a reply with a wrong digit is false,
-# and it scores above one whose sentences were merely swapped. Exact match punishes all faults alike. No metric here
-# knows what is *true*; they know what is *alike*. They are good for watching a trend, and bad as a promise to a
-# customer.
+# **What to notice.** Compare the first row with the third. A reply with a wrong digit is false; with two sentences
+# swapped it is still true. ROUGE-L and BERTScore prefer the false one, token F1 does not see order at all, and BLEU
+# hardly tells the two apart. Capitals cost nothing in ROUGE-L, because `rouge-score` makes everything lower case
+# first: read what a library does before you quote it. Exact match punishes all faults alike. No metric here knows
+# what is *true*; they know what is *alike*. They are good for watching a trend, and bad as a promise to a customer.
 
 # %% [markdown]
 # ## 4. Facts and tone, by rules

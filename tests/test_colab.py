@@ -94,7 +94,8 @@ def test_here_nothing_is_missing(capsys):
 
 def test_on_colab_only_the_missing_ones_are_asked_for():
     missing = {Requirement(line).name for line in colab.missing_requirements(colab.colab_packages())}
-    assert missing == {"bitsandbytes", "trl", "open-clip-torch", "openai-whisper", "langchain-openai"}
+    models = {"bitsandbytes", "trl", "open-clip-torch", "openai-whisper", "langchain-openai"}
+    assert missing == models | {"sacrebleu", "rouge-score"}
 
 
 def test_pip_is_told_to_keep_everything(monkeypatch, capsys):

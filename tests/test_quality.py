@@ -10,6 +10,7 @@ import torch
 
 from course_utils import bundled, compat, loaders, quality
 from course_utils.prisma import conversations, lm
+from course_utils.prisma.shop import NAMES
 from course_utils.prisma.training import bootstrap
 from course_utils.settings import NOTEBOOKS
 
@@ -94,11 +95,11 @@ def test_bert_score_is_the_librarys(pairs) -> None:
 
     wanted, written = pairs
     folder = str(bundled.verify("prisma-lm"))
-    model = AutoModel.from_pretrained(folder).eval()
+    model = AutoModel.from_pretrained(folder).float().eval()
     tokenizer = lm.load(folder)[1]
     ours = quality.bert_score(loaders.Embedder(model, tokenizer, "prisma-lm", "bundled"), wanted, written)
     scorer = BERTScorer(model_type=folder, num_layers=model.config.num_hidden_layers, device="cpu", batch_size=1)
-    scorer._tokenizer.padding_side = "right"
+    scorer._model.float()  # both read 16-bit weights; sums in 16 bits would differ in the third digit
     theirs = [scorer.score([b], [a])[2].item() for a, b in zip(wanted, written, strict=True)]
     assert ours == pytest.approx(theirs, abs=1e-4) and max(ours) - min(ours) > 0.1
 
@@ -150,24 +151,25 @@ def test_wanted_replies_invent_nothing_and_keep_the_tone() -> None:
     assert {measure.value for measure in kept.values()} == {1.0}
 
 
+def another_name(talk) -> str:
+    return next(name for name in NAMES if name not in talk.message)
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        lambda talk, text: text.replace(str(talk.number), "1"),
+        lambda talk, text: text.replace(str(talk.number), "8888"),
         lambda talk, text: text + " It is a large purple heart.",
-        lambda talk, text: text + " Order 1 is returned and packed.",
-        lambda talk, text: text.replace(talk.required["name"], "Zoe,"),
+        lambda talk, text: text + " Order 8888 is returned.",
+        lambda talk, text: text.replace(talk.required["name"], another_name(talk) + ","),
     ],
 )
 def test_planted_inventions_are_found(talks, change) -> None:
     """Number, toy, status, name: at least where the record says otherwise."""
-    from course_utils.prisma.shop import NAMES
-
-    assert "Zoe" not in {talk.required["name"].rstrip(",") for talk in talks[:40]} or "Zoe" in NAMES
     spoilt = [change(talk, talk.reply) for talk in talks[:40]]
     changed = [(t, text) for t, text in zip(talks, spoilt, strict=False) if text != t.reply]
     found = [bool(quality.unsupported(talk, text)) for talk, text in changed]
-    assert len(found) >= 10 and sum(found) >= 0.7 * len(found)
+    assert len(found) >= 10 and sum(found) >= 0.9 * len(found)
 
 
 def test_claims_are_read_from_sentences() -> None:
@@ -205,9 +207,9 @@ def test_the_rules_have_no_favourite_seat(talks) -> None:
 
 
 def test_among_equal_tones_the_one_that_invents_less_wins(talks) -> None:
-    talk = talks[0]
-    spoilt = talk.reply.replace(str(talk.number), "1") + ""
-    spoilt = spoilt if spoilt != talk.reply else talk.reply.replace(". Our", ". Order 1. Our", 1)
+    talk = next(talk for talk in talks if str(talk.number) in talk.reply)
+    spoilt = quality.damaged(talk, "one wrong digit", random.Random(0))
+    assert quality.unsupported(talk, spoilt)
     assert quality.vote_by_rules(quality.Pair(talk, spoilt, talk.reply, "x", "y")) == "b"
 
 
