@@ -288,10 +288,10 @@ def _ask_pip() -> dict:
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         (here / "keep.txt").write_text("\n".join(frozen(kept)) + "\n", encoding="utf-8")
-        # A dry run for another Python takes wheels only, and this one comes as source.
-        whisper = next(str(r) for r in requirements() if r.name == "openai-whisper")
+        # A dry run for another Python takes wheels only, and these come as source.
+        sources = [str(r) for r in requirements() if r.name in ("openai-whisper", "rouge-score")]
         pip = [sys.executable, "-m", "pip"]
-        subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", folder, whisper], check=True)
+        subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", folder, *sources], check=True)
         target = ["--target", str(here / "nowhere"), "--report", str(here / "report.json")]
         python = ["--python-version", ENVIRONMENT["python_version"], "--only-binary=:all:"]
         options = ["-q", "--dry-run", *python, *target, "--find-links", folder, "-c", str(here / "keep.txt")]

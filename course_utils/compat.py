@@ -275,6 +275,13 @@ def add_virtual_tokens(model: Any, length: int, every_layer: bool) -> Any:
         return get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length))
 
 
+def weakened_lora(model: Any, factor: float) -> Any:
+    """A context in which the adapters of a PEFT `model` count only `factor` times: 0 is the base model."""
+    from peft.helpers import rescale_adapter_scale
+
+    return rescale_adapter_scale(model, factor)
+
+
 def prepare_for_training(model: Any) -> Any:
     """Freeze a 4-bit model and keep everything in it that is not 4-bit in fp32."""
     from peft import prepare_model_for_kbit_training

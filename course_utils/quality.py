@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 
 def reply_log_probs(chat: "Chat", talks: Sequence[Conversation], at_once: int = 16) -> "list[Tensor]":
     """For each conversation the log-probability (nats) of every token of the wanted reply and its end, (tokens,)."""
-    found = []
-    for start in range(0, len(talks), at_once):
-        found += _log_probs(chat, talks[start : start + at_once])
-    return found
+    import torch
+
+    with torch.inference_mode():
+        return [one for part in _parts(talks, at_once) for one in _log_probs(chat, part)]
+
+
+def _parts(talks: Sequence[Conversation], size: int) -> list[Sequence[Conversation]]:
+    return [talks[start : start + size] for start in range(0, len(talks), size)]
 
 
 def _log_probs(chat: "Chat", talks: Sequence[Conversation]) -> "list[Tensor]":
@@ -39,13 +43,10 @@ def _log_probs(chat: "Chat", talks: Sequence[Conversation]) -> "list[Tensor]":
     replies = [[*_ids(chat, talk.reply), chat.tokenizer.eos_token_id] for talk in talks]
     rows = [torch.tensor(a + b) for a, b in zip(prompts, replies, strict=True)]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(chat.model.device)
-    with torch.inference_mode():
-        chances = chat.model(ids).logits[:, :-1].float().log_softmax(-1)
-    said = chances.gather(2, ids[:, 1:, None])[..., 0].cpu()  # place i holds the token i + 1
-    return [
-        row[len(prompt) - 1 : len(prompt) + len(reply) - 1]
-        for row, prompt, reply in zip(said, prompts, replies, strict=True)
-    ]
+    chances = chat.model(ids).logits[:, :-1].float().log_softmax(-1)
+    said = chances.gather(2, ids[:, 1:, None])[..., 0]  # place i holds the token i + 1
+    starts = [len(prompt) - 1 for prompt in prompts]
+    return [row[start : start + len(reply)] for row, start, reply in zip(said, starts, replies, strict=True)]
 
 
 def _ids(chat: "Chat", text: str) -> list[int]:
@@ -56,12 +57,63 @@ def perplexity(log_probs: "Sequence[Tensor]", seed: int = 0, rounds: int = 1000)
     """exp of the mean loss per token, all tokens of all replies together; interval over replies."""
     import numpy as np
 
-    sums = np.array([float(one.sum()) for one in log_probs])
+    sums = np.array([one.sum().item() for one in log_probs])
     counts = np.array([len(one) for one in log_probs])
     picks = np.random.default_rng(seed).integers(0, len(sums), (rounds, len(sums)))
     drawn = np.exp(-sums[picks].sum(1) / counts[picks].sum(1))
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Measure(float(np.exp(-sums.sum() / counts.sum())), float(low), float(high), len(sums))
+
+
+@dataclass(frozen=True)
+class Memorised:
+    """What `memorise` saw: losses by step (nats a token), and the adapter's weights at the best validation and last."""
+
+    curve: list[dict[str, float]]
+    best: dict[str, "Tensor"]
+    last: dict[str, "Tensor"]
+
+
+def memorise(
+    chat: "Chat",
+    talks: Sequence[Conversation],
+    validation: Sequence[Conversation],
+    *,
+    steps: int,
+    rate: float,
+    every: int,
+    seed: int,
+    batch: int = 5,
+) -> Memorised:
+    """Train whatever is trainable in `chat.model` on a few `talks`, again and again, at a constant `rate`."""
+    import torch
+
+    def drawn() -> "Tensor":
+        with torch.autocast(chat.model.device.type, torch.bfloat16):
+            return -torch.cat(_log_probs(chat, rng.sample(talks, batch))).mean()
+
+    rng, weights = random.Random(seed), {n: p for n, p in chat.model.named_parameters() if p.requires_grad}
+    optimiser, curve, best = torch.optim.AdamW(weights.values(), rate), [], {}
+    for step in range(steps + 1):
+        if step % every == 0:
+            losses = {"training": _loss(chat, talks), "validation": _loss(chat, validation)}
+            if losses["validation"] < min([row["validation"] for row in curve], default=float("inf")):
+                best = _copied(weights)
+            curve.append({"step": step, **losses})
+        optimiser.zero_grad()
+        drawn().backward()
+        optimiser.step()
+    return Memorised(curve, best, _copied(weights))
+
+
+def _loss(chat: "Chat", talks: Sequence[Conversation]) -> float:
+    import torch
+
+    return -torch.cat(reply_log_probs(chat, talks)).mean().item()
+
+
+def _copied(weights: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    return {name: weight.detach().clone() for name, weight in weights.items()}
 
 
 # ---------------------------------------------------------------- how alike are wanted and written?
@@ -171,6 +223,19 @@ def metrics(talks: Sequence[Conversation], written: Sequence[str], embedder: "Em
 def span(measure: Measure, digits: int = 0) -> str:
     """A measure as a table shows it: value and interval."""
     return f"{measure.value:.{digits}f} ({measure.low:.{digits}f} to {measure.high:.{digits}f})"
+
+
+def damaged(talk: Conversation, how: str, rng: random.Random) -> str:
+    """The wanted reply with one fault: a digit changed, a sentence missing, two sentences swapped, capitals lost."""
+    text, sentences = talk.reply, talk.reply.split(". ")
+    if how == "one wrong digit":
+        place = rng.choice([match.start() for match in re.finditer(r"\d", text)] or [0])
+        return text[:place] + rng.choice([d for d in "123456789" if d != text[place]]) + text[place + 1 :]
+    if how == "a sentence missing":
+        return ". ".join(sentences[:1] + sentences[2:])
+    if how == "two sentences swapped":
+        return ". ".join([sentences[0], sentences[2], sentences[1], *sentences[3:]])
+    return text.lower()
 
 
 # ---------------------------------------------------------------- facts
