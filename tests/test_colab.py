@@ -94,7 +94,17 @@ def test_here_nothing_is_missing(capsys):
 
 def test_on_colab_only_the_missing_ones_are_asked_for():
     missing = {Requirement(line).name for line in colab.missing_requirements(colab.colab_packages())}
-    assert missing == {"bitsandbytes", "datasketch", "gguf", "langchain-openai", "open-clip-torch", "openai-whisper", "rouge-score", "sacrebleu", "trl"}
+    assert missing == {
+        "bitsandbytes",
+        "datasketch",
+        "gguf",
+        "langchain-openai",
+        "open-clip-torch",
+        "openai-whisper",
+        "rouge-score",
+        "sacrebleu",
+        "trl",
+    }
 
 
 def test_pip_is_told_to_keep_everything(monkeypatch, capsys):
