@@ -88,8 +88,8 @@ for (top, below), story, sound in zip(axes.reshape(2, 2), pair, heard, strict=Tr
     smooth = np.asarray(strip.filter(ImageFilter.MedianFilter)) & 0xF0  # noise and fine shades store badly
     top.imshow(smooth, interpolation="nearest")
     top.set(xticks=[], yticks=[], title="in step" if story.answers[3] else "out of step")
-    loud = np.abs(sound).reshape(-1, 40).max(1)
-    below.fill_between((np.arange(len(loud)) + 0.5) * 40 / speech.RATE, -loud, loud, linewidth=0)
+    loud = np.abs(sound).reshape(-1, 80).max(1)
+    below.fill_between((np.arange(len(loud)) + 0.5) * 80 / speech.RATE, -loud, loud, linewidth=0)
     for hit in story.hits:
         below.axvline(hit, color=figures.PALETTE["vermilion"], linestyle="--", linewidth=1.5)
     below.set(xlim=(0, 1.2), yticks=[], ylabel="sound")
@@ -213,7 +213,8 @@ for ax, (question, answers) in zip(axes, films.QUESTIONS.items(), strict=True):
         colour = figures.PALETTE["blue" if frames == "in order" else "vermilion"]
         ax.plot(marks[question], [y - 0.25 * (frames == "shuffled")] * 3, marker, color=colour, alpha=0.7)
     ax.axvline(100 / answers, color=figures.GREY, linestyle="--", linewidth=1)
-    ax.set(xlim=(0, 104), yticks=[], title=question, xlabel="right (%)")
+    ax.set(xlim=(0, 104), yticks=[], xlabel="right (%)")
+    ax.set_title(question, fontsize=10)
 axes[0].set_yticks([-i for i in range(len(readers))], list(readers))
 told = "; ".join(
     f"{name}, {frames}: " + ", ".join(f"{q} {np.mean(v):.0f}" for q, v in marks.items())
@@ -278,7 +279,7 @@ late = [
     films.Films(seen, films.listen([films.delayed(s, float(delay)) for s in stories], rng), truth) for delay in delays
 ]
 late = films.standardise(raw_learn, *late)[1:]
-fig, ax = figures.figure(width=6.5, height=3.2)
+fig, ax = figures.figure(width=6, height=3)
 told = {}
 for name, marker in (("mean of the moments", "s"), ("transformer, frames + sound", "o")):
     said = np.array([line(name, [some] * 3)["sound in step"] for some in late])
