@@ -409,23 +409,6 @@ def replies(chat: Chat, talks: Sequence[Conversation]) -> list[str]:
     return chat.complete_many([chat.prompt(talk.prompt) for talk in talks], max_new_tokens=120)
 
 
-@torch.inference_mode()
-def reply_loss(chat: Chat, prompts: Sequence[str], replies: Sequence[str]) -> list[float]:
-    """How surprised the model is by each wanted reply after its prompt, in nats per token of the reply.
-
-    The token that ends a reply counts, as in training. ValueError if the lengths differ.
-    """
-    end = chat.tokenizer.eos_token
-    losses = []
-    for prompt, reply in zip(prompts, replies, strict=True):
-        read = chat.tokenizer(prompt, add_special_tokens=False).input_ids
-        learn = chat.tokenizer(reply + end, add_special_tokens=False).input_ids
-        tokens = torch.tensor([read + learn], device=chat.model.device)
-        labels = torch.tensor([[-100] * len(read) + learn], device=chat.model.device)
-        losses.append(chat.model(input_ids=tokens, labels=labels).loss.item())
-    return losses
-
-
 def score(talks: Sequence[Conversation], written: Sequence[str]) -> dict[str, Measure]:
     """The share of replies with each part of the house style right, and of those fit to be sent ("all")."""
     checks = [conversations.parts_right(talk, text) for talk, text in zip(talks, written, strict=True)]

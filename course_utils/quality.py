@@ -23,24 +23,33 @@ if TYPE_CHECKING:
 # ---------------------------------------------------------------- how likely is the wanted reply?
 
 
-def reply_log_probs(chat: "Chat", talks: Sequence[Conversation], at_once: int = 16) -> "list[Tensor]":
-    """For each conversation the log-probability (nats) of every token of the wanted reply and its end, (tokens,)."""
+def reply_log_probs(
+    chat: "Chat", talks: Sequence[Conversation], prompts: Sequence[str] | None = None, at_once: int = 16
+) -> "list[Tensor]":
+    """For each conversation the log-probability (nats) of every token of the wanted reply and its end, (tokens,).
+
+    It follows the conversation's own prompt, or the text in `prompts`. ValueError if there is not one for each.
+    """
     import torch
 
+    cases = _cases(chat, talks, prompts)
+    parts = [cases[start : start + at_once] for start in range(0, len(cases), at_once)]
     with torch.inference_mode():
-        return [one for part in _parts(talks, at_once) for one in _log_probs(chat, part)]
+        return [one for part in parts for one in _log_probs(chat, part)]
 
 
-def _parts(talks: Sequence[Conversation], size: int) -> list[Sequence[Conversation]]:
-    return [talks[start : start + size] for start in range(0, len(talks), size)]
+def _cases(chat: "Chat", talks: Sequence[Conversation], prompts: Sequence[str] | None = None) -> list[tuple[str, str]]:
+    """What is read, and what is wanted."""
+    prompts = [chat.prompt(talk.prompt) for talk in talks] if prompts is None else prompts
+    return list(zip(prompts, [talk.reply for talk in talks], strict=True))
 
 
-def _log_probs(chat: "Chat", talks: Sequence[Conversation]) -> "list[Tensor]":
+def _log_probs(chat: "Chat", cases: Sequence[tuple[str, str]]) -> "list[Tensor]":
     """One batch. Rows are padded on the right, where a causal model does not look back from."""
     import torch
 
-    prompts = [_ids(chat, chat.prompt(talk.prompt)) for talk in talks]
-    replies = [[*_ids(chat, talk.reply), chat.tokenizer.eos_token_id] for talk in talks]
+    prompts = [_ids(chat, prompt) for prompt, _ in cases]
+    replies = [[*_ids(chat, reply), chat.tokenizer.eos_token_id] for _, reply in cases]
     rows = [torch.tensor(a + b) for a, b in zip(prompts, replies, strict=True)]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(chat.model.device)
     chances = chat.model(ids).logits[:, :-1].float().log_softmax(-1)
@@ -90,7 +99,7 @@ def memorise(
 
     def drawn() -> "Tensor":
         with torch.autocast(chat.model.device.type, torch.bfloat16):
-            return -torch.cat(_log_probs(chat, rng.sample(talks, batch))).mean()
+            return -torch.cat(_log_probs(chat, _cases(chat, rng.sample(talks, batch)))).mean()
 
     rng, weights = random.Random(seed), {n: p for n, p in chat.model.named_parameters() if p.requires_grad}
     optimiser, curve, best = torch.optim.AdamW(weights.values(), rate), [], {}

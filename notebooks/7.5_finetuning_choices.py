@@ -50,7 +50,7 @@ unit = open_unit("7.5")
 # %%
 import dataclasses
 
-from course_utils import evaluate, figures, finetuning, loaders, recipes_elsewhere
+from course_utils import evaluate, figures, finetuning, loaders, quality, recipes_elsewhere
 from course_utils.prisma import conversations
 from course_utils.prisma.training import bootstrap, percent, share
 
@@ -113,13 +113,12 @@ def marks(written: list[str]) -> dict[str, str]:
     return {"parts right": percent(parts), "whole replies": percent(finetuning.score(test, written)["all"])}
 
 
-wanted = [talk.reply for talk in test]
 written, rows = {}, []
 for rung, messages in rungs.items():
     prompts = [asked.prompt(turn) for turn in messages]
     written[rung] = asked.complete_many(prompts, max_new_tokens=80)
-    losses = finetuning.reply_loss(asked, prompts, wanted)
-    surprise = bootstrap(losses, "nats")
+    chances = quality.reply_log_probs(asked, test, prompts)
+    surprise = bootstrap([-one.mean().item() for one in chances], "nats")
     rows.append({"rung": rung, "loss on the wanted reply": str(surprise)} | marks(written[rung]))
 print(f"after retrieval: {written['retrieval'][0]}\nPrisma wants:    {test[0].reply}")
 figures.table(rows, caption=f"{asked.name}: rungs without training, {len(test)} test messages, 95 % intervals")

@@ -284,3 +284,14 @@ def test_a_weakened_adapter_lies_between(chat) -> None:
 def test_the_interval_of_a_mean() -> None:
     found = bootstrap([0, 100] * 50, "points")
     assert found.value == 50 and 38 < found.low < 42 and 58 < found.high < 62
+
+
+def test_the_wanted_reply_can_follow_another_prompt(chat, talks):
+    own = [chat.prompt(talk.prompt) for talk in talks[:3]]
+    same = quality.reply_log_probs(chat, talks[:3], own)
+    for one, two in zip(same, quality.reply_log_probs(chat, talks[:3]), strict=True):
+        assert torch.equal(one, two)
+    other = quality.reply_log_probs(chat, talks[:3], [chat.prompt([{"role": "user", "content": "Hello."}])] * 3)
+    assert [len(one) for one in other] == [len(one) for one in same] and not torch.equal(other[0], same[0])
+    with pytest.raises(ValueError):
+        quality.reply_log_probs(chat, talks[:3], own[:2])
