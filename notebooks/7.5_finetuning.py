@@ -56,7 +56,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from course_utils import bundled, compat, data_quality, figures, finetuning, memory
+from course_utils import bundled, compat, data_quality, figures, finetuning, memory, quality
 from course_utils.exercises import check, quiz
 from course_utils.prisma import conversations, lm
 
@@ -582,6 +582,59 @@ figures.show(
     alt=f"Bars for each part of the reply before and after training, with 95 % intervals. Whole replies: "
     f"{score_before['all'].value:.0%} before, {score_after['all'].value:.0%} after.",
 )
+
+# %% [markdown]
+# ### What would the usual metrics say?
+#
+# Other reports quote F1, BLEU, ROUGE or BERTScore. The last one compares vectors of tokens; its usual model has to be
+# downloaded, so we take the embedding model of your tier (at the bundled tier: the hidden states of `prisma-lm`), and
+# rescale so that replies to different customers get 0. What will they say about a reply that is friendly and wrong?
+
+# %% tags=["topic:eval-quantitative"]
+embedder = unit.load("embedding")
+bad = [(talk, text) for talk, text in zip(test, after, strict=True) if not conversations.graded(talk, text)]
+groups = {"before": (test[:40], before), "after": (test[:40], after[:40])}
+groups |= {f"the {len(bad)} wrong ones after": tuple(zip(*bad, strict=True))} if len(bad) > 1 else {}
+marks = {name: quality.metrics(*group, embedder) for name, group in groups.items()}
+rows = [{"metric": m} | {name: quality.span(some[m]) for name, some in marks.items()} for m in marks["after"]]
+figures.table(rows, caption="Points of 100, with 95 % intervals")
+
+# %% tags=["topic:eval-quantitative"]
+chances = quality.reply_log_probs(trained, test[:40])
+with trained.model.disable_adapter():
+    chances_before = quality.reply_log_probs(trained, test[:40])
+print(f"{sum(map(len, chances)):,} tokens; perplexity before {quality.perplexity(chances_before)}")
+print(f"{'':>14} perplexity after  {quality.perplexity(chances)}")
+
+# %% [markdown]
+# **What to notice.** Read the last column of the table. These replies may not be sent, and yet they get high marks: one
+# wrong toy in a reply is one word among thirty. The metrics measure likeness, and exact match is the only one here that
+# knows a reply that may be sent. Perplexity says that training took away nearly all surprise; it says nothing about
+# which word is left. The lab `7.5_lab_evaluation` damages replies on purpose to show what each metric sees.
+#
+# ### Blind: which one would you send?
+#
+# Before and after would be too easy to tell apart. So one side is the trained model's reply, and the other the reply
+# that we want, written by the rules of the shop. The order is drawn. Write your six votes ("a", "b" or "=") into
+# `my_votes`; while it is empty a program votes: more of the tone rubric wins, then fewer invented facts, then more
+# facts that the records support.
+
+# %% tags=["topic:eval-qualitative"]
+sides = {"trained model": after, "wanted": [talk.reply for talk in test]}
+pairs = [pair for pair in quality.ballot(test, sides, unit.seed) if pair.a != pair.b][:6]
+for i, pair in enumerate(pairs):
+    print(f"{i}) {pair.talk.message}\n   records: {'; '.join(pair.talk.facts)}\n   a) {pair.a}\n   b) {pair.b}\n")
+
+# %% tags=["topic:eval-qualitative"]
+my_votes = ""
+
+votes = list(my_votes) or [quality.vote_by_rules(pair) for pair in pairs]
+print("You voted." if my_votes else "Nobody voted, so the rules did.")
+for pair, vote, winner in zip(pairs, votes, quality.reveal(pairs, votes), strict=False):
+    print(f"vote {vote}: {winner:<14} (a was the {pair.first})")
+
+# %% [markdown]
+# And the rest of the wrong ones? Read them: only a person sees what *kind* of mistake it is.
 
 # %%
 wrong = [(t, text) for t, text in zip(test, after, strict=True) if not conversations.graded(t, text)]
