@@ -109,14 +109,19 @@ def heatmap(
 
 
 def png(fig) -> bytes:
-    """The figure as a PNG file on opaque white paper, in 256 colours: a third of the size, and it looks the same."""
+    """The figure as a PNG file on opaque white paper, in its 256 best colours where that makes it smaller."""
     from PIL import Image
 
     drawn, small = io.BytesIO(), io.BytesIO()
     fig.savefig(drawn, format="png", facecolor="white", bbox_inches="tight")  # no label is cut off
-    picture = Image.open(drawn).convert("RGB")
-    picture.quantize(256, dither=Image.Dither.NONE).save(small, "png", optimize=True)
-    return small.getvalue()
+    image = Image.open(drawn).convert("RGB")
+    palette = image.quantize(256, Image.Quantize.MAXCOVERAGE)  # keeps the colour of a small toy, median cut doesn't
+    colours = [palette.getpalette()[i : i + 3] for i in range(0, len(palette.getpalette()), 3)]
+    # The search for the nearest colour is a rough one: what is nearly white becomes white, so that paper stays paper.
+    palette.putpalette([value for colour in colours for value in ([255] * 3 if min(colour) > 247 else colour)])
+    # Pillow dithers, which keeps grain and soft shades, only with a palette that is given.
+    image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(small, "PNG", optimize=True)
+    return min(small.getvalue(), drawn.getvalue(), key=len)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,12 @@ import io
 import json
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 from course_utils import figures
+from course_utils.settings import DATA
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +25,6 @@ def make_figure():
 
 
 def test_png_is_opaque_white_paper():
-    from PIL import Image
 
     picture = Image.open(io.BytesIO(figures.png(make_figure()))).convert("RGBA")
     assert picture.getpixel((0, 0)) == (255, 255, 255, 255)
@@ -58,6 +60,20 @@ def test_alt_text_survives_nbconvert():
     page, _ = HTMLExporter().from_notebook_node(nbformat.reads(json.dumps(notebook), as_version=4))
     assert 'alt="Loss falls from 2 to 0.5"' in page
     assert "No description has been provided" not in page
+
+
+def test_pictures_in_few_colours_keep_a_small_toys_colour():
+    fig, axes = figures.figure(columns=6, width=9, height=1.8)
+    for i, ax in enumerate(axes):
+        ax.imshow(Image.open(DATA / "samples" / "pictures" / f"{i:02}.png"))  # number 1 has a small red cylinder
+        ax.set_axis_off()
+    drawn = io.BytesIO()
+    fig.savefig(drawn, format="png", facecolor="white")
+    files = drawn.getvalue(), figures.png(fig)
+    assert len(files[1]) < 0.5 * len(files[0])
+    blurred = [Image.open(io.BytesIO(file)).convert("RGB").filter(ImageFilter.BoxBlur(2)) for file in files]
+    before, after = (np.asarray(image, int) for image in blurred)
+    assert np.abs(before - after).max() < 25  # median cut is 100 off
 
 
 def test_palettes_can_be_told_apart():
