@@ -50,7 +50,17 @@ unit = open_unit("7.5")
 # %%
 import dataclasses
 
-from course_utils import evaluate, figures, finetuning, loaders, quality, recipes_elsewhere
+from course_utils import (
+    dryrun,
+    evaluate,
+    figures,
+    finetuning,
+    loaders,
+    memory,
+    quality,
+    recipes_elsewhere,
+    simulate,
+)
 from course_utils.prisma import conversations
 from course_utils.prisma.training import bootstrap, percent, share
 
@@ -347,6 +357,45 @@ figures.table(rows, caption="Skills of before, 48 cases each")
 #
 # LoRA has a way back that full fine-tuning has not: without its adapter the model is what it was, to the last bit. The
 # other cure is *replay*, a little of the old data among the new.
+
+# %% [markdown]
+# ## 6. And at seven billion parameters?
+#
+# Fine-tuning on a card usually fails with *out of memory*, after a long download. How much does a step need? There are
+# two ways to know it before. A *formula* adds up the parts, and you can check it by hand. A *simulation* runs the real
+# step of the real architecture, forward, backward, optimiser, with tensors that have a shape and no memory (PyTorch's
+# FakeTensorMode), and counts what is alive at each moment. Here is QLoRA for Mistral 7B, rank 16, 512 tokens,
+# both ways. No card and no weights are needed.
+
+# %% tags=["topic:qlora-7b"]
+simulation = simulate.simulate("mistral-7b", "qlora", seq=512)
+print(f"simulated in {simulation.seconds:.0f} s")
+figures.table(simulate.side_by_side(simulation), caption="One step of QLoRA on Mistral 7B, GiB")
+
+# %% tags=["topic:qlora-7b"]
+rows = []
+for card in ("t4", "rtx4090", "a100-40", "h100", "h200"):
+    row = {"card": memory.gpu(card).name, "free (GiB)": memory.gpu(card).usable}
+    for method in ("full", "lora"):
+        row[f"{method} (formula)"] = memory.fits(memory.estimate("mistral-7b", method, seq=512), card).fits
+    rows.append(row | {"qlora (simulated)": simulate.fits(simulation, card).fits})
+figures.table(rows, caption="Does one step of 512 tokens fit?", digits=1)
+
+# %% [markdown]
+# Is the simulation right? On this machine it can be tested: one layer of the same model, as wide as the real one, with
+# random weights in NF4, trained for one step of 64 tokens by the very code that the full tier uses. `course dryrun-7b`
+# does it with all 32 layers, in a few minutes and about 8 GiB.
+
+# %% tags=["topic:qlora-7b"]
+report = dryrun.run(unit.hardware, "mistral-7b", layers=1, steps=1, tokens=64)
+print(report)
+
+# %% [markdown]
+# **What to notice.** The weights are most of it, even in 4 bits; what LoRA trains hardly shows. Activations grow with
+# batch times length, which is where a step breaks when the weights did fit. `course vram mistral-7b --method qlora`
+# prints the two tables for any model and card, with the longest sequence that fits and what to change. The dry run's
+# process holds more than the tensors: Python and its libraries are in the peak, too. And its loss says nothing: random
+# weights know no language.
 
 # %% [markdown]
 # ## 7. The same run in other tools
