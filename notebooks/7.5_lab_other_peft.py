@@ -1,8 +1,7 @@
 # %% [markdown] tags=["badge"]
 # # 7.5 Lab: soft prompts, adapters, and several of them at once
 #
-# [![Open In
-# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_lab_other_peft.ipynb)
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_lab_other_peft.ipynb)
 
 # %% [markdown]
 # **After this notebook you can**
