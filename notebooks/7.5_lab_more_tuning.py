@@ -1,12 +1,6 @@
 # %% [markdown] tags=["badge"]
 # # 7.5 Lab: instruction tuning and continued pre-training
 #
-# [![Open In
-# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_lab_more_tuning.ipynb)
-#
-# [![Open In
-# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_lab_more_tuning.ipynb)
-#
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_lab_more_tuning.ipynb)
 
 # %% [markdown]

@@ -1,9 +1,6 @@
 # %% [markdown] tags=["badge"]
 # # 7.5 Lab: soft prompts, adapters, and several of them at once
 #
-# [![Open In
-# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_lab_other_peft.ipynb)
-#
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_lab_other_peft.ipynb)
 
 # %% [markdown]
@@ -80,7 +77,7 @@ def percent(mark: Measure) -> str:
 # %%
 talks = conversations.by_split(conversations.make_conversations())
 lessons = {"call": pm.calls(400, 1), "ticket": pm.tickets(talks["train"])}
-exams = {"call": pm.calls(100, 2), "ticket": pm.tickets(talks["test"] + talks["validation"])}
+exams = {"call": pm.calls(140, 2), "ticket": pm.tickets(talks["test"] + talks["validation"])}
 rows = {name: pm.encode(tokenizer, some, 48) for name, some in lessons.items()}
 tests = {name: pm.encode(tokenizer, some, 48)[:100] for name, some in exams.items()}
 for name, (example, *_) in exams.items():
@@ -267,7 +264,7 @@ for job, mark, colour in (("call", "o", "blue"), ("ticket", "s", "vermilion")):
 for method in RATES:
     ax.annotate(method, (counts[method], 1.06), rotation=35, fontsize=8.5, annotation_clip=False)
 ax.set(xscale="log", xlabel="trained parameters", ylabel="replies that are right", ylim=(-0.05, 1.05))
-ax.legend(loc="center left")
+ax.legend(loc="lower right")
 told = "; ".join(f"{r['method']}: call {r['call: right']}, ticket {r['ticket: right']}" for r in results)
 figures.show(fig, alt=f"Share of right replies against trained parameters, for two jobs. {told}.")
 

@@ -1,12 +1,6 @@
 # %% [markdown] tags=["badge"]
 # # 7.5 Lab: retrieval and fine-tuning together
 #
-# [![Open In
-# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_lab_rag_finetuning.ipynb)
-#
-# [![Open In
-# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_lab_rag_finetuning.ipynb)
-#
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_lab_rag_finetuning.ipynb)
 
 # %% [markdown]
