@@ -204,12 +204,17 @@ def distinct(texts: Sequence[str], n: int) -> float:
 
 
 def tickets(source: Sequence[Wording], n: int, seed: int) -> list[Ticket]:
-    """`n` messages, wordings of `source` in turn, filled with drawn orders. ValueError for an empty source."""
+    """`n` messages filled with drawn orders: the topics of `source` in turn, and the wordings of each topic in turn.
+
+    So every topic gets its share, however few wordings it has. ValueError for an empty source.
+    """
     if not source:
         raise ValueError("there is no wording to fill: loosen the controls, or sample more candidates")
-    rng = random.Random(seed)
-    order = rng.sample(list(source), len(source))
-    return [_filled(order[i % len(order)], rng) for i in range(n)]
+    rng, spread = random.Random(seed), {}
+    for one in rng.sample(list(source), len(source)):
+        spread.setdefault(one.topic, []).append(one)
+    turns = (list(spread.values())[i % len(spread)] for i in range(n))
+    return [_filled(some[i // len(spread) % len(some)], rng) for i, some in enumerate(turns)]
 
 
 def _filled(one: Wording, rng: random.Random) -> Ticket:
