@@ -152,10 +152,13 @@ if have["tensorboard"]:
     print(f"numbers kept for a run: {', '.join(sorted(curves['rate 0.005']))}")
 
 # %% [markdown]
-# **What to notice.** The lowest rate has not arrived when the run ends. The highest one breaks the model: each step
-# goes too far, and it ends as a model that files nothing right. The repeated run follows the first one: seed, data and
-# settings are all that a rerun needs, as long as the library versions are the same. That is why they stand in the
-# record, with a *fingerprint* of the data, and not its file name: a name can stay while the content changes.
+# **What to notice.** The lowest rate has not arrived when the run ends. The highest one breaks the model: its gradient
+# leaps after a few steps, and it ends as a model that files nothing right. Sorted by loss, the broken run may even
+# stand above the slow one; the column "right on the test" tells you more.
+#
+# The repeated run follows the first one: seed, data and settings are all that a rerun needs, as long as the machine and
+# the library versions are the same. That is why they stand in the record, with a *fingerprint* of the data, and not its
+# file name: a name can stay while the content changes.
 #
 # With one seed for each rate you know which *run* was best, and not yet which rate is. Differences as large as these
 # are no accident; before you choose between two that are close, repeat both with other seeds.
