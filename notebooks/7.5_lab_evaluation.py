@@ -359,10 +359,9 @@ ends = "; ".join(f"{name} {found[0].value:.0%} to {found[-1].value:.0%}" for nam
 figures.show(fig, alt=f"Share right against the adapter's strength from 0 to 1: {ends}.")
 
 # %% [markdown]
-# **What to notice.** This is *catastrophic forgetting*: the new habit overwrites the old skills, and asked for a sum
-# the model answers as a shop assistant does (*style drift*). A support test alone would never have shown it. With
-# full fine-tuning the old model would be gone. With LoRA it is one switch away, because the base weights were never
-# touched.
+# **What to notice.** This is *catastrophic forgetting*: the new habit overwrites the old skills, and shop talk runs
+# into the answer to a sum (*style drift*). A support test alone would never have shown it. With full fine-tuning the
+# old model would be gone. With LoRA it is one switch away, because the base weights were never touched.
 #
 # The curve shows the way between. A weaker adapter keeps more of the old and does less of the new; WiSE-FT (arXiv
 # 2109.01903) interpolates weights on purpose. Better cures cost training: mix old tasks into the new data
