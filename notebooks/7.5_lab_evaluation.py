@@ -152,12 +152,12 @@ rows = [{"metric": m, **{name: quality.span(found[m]) for name, found in scores.
 figures.table(rows, caption=f"Points of 100, 95 % intervals by bootstrap over {len(test)} replies")
 
 # %% [markdown]
-# Which of these numbers would you put on a slide? Look first at what they see. We take the *wanted* replies and
-# damage each in one way, so that we know the truth: a wrong digit makes a reply false, and swapped sentences leave
-# it true.
+# Which of these numbers would you put on a slide? Few replies are right as a whole, and the other metrics are high.
+# Look first at what they see. We take the *wanted* replies and damage each in one way, so that we know the truth: a
+# wrong digit makes a reply false, and swapped sentences leave it true.
 
 # %% tags=["topic:eval-quantitative"]
-numbered = [t for t in test if any(letter.isdigit() for letter in t.reply)]
+numbered = [t for t in test if any(letter.isdigit() for letter in t.reply)][:30]
 faults = ("one wrong digit", "a sentence missing", "two sentences swapped", "capitals lost")
 rng, rows = random.Random(unit.seed), []
 for fault in faults:
@@ -206,29 +206,32 @@ rows = [
 figures.table(rows, caption=f"Share of {len(test)} replies that keep each rule of the rubric")
 
 # %% [markdown]
-# **What to notice.** After training the tone is perfect or close to it, also in replies that are wrong. Style is
+# **What to notice.** After training nearly every rule is kept, also by replies that are wrong. Style is
 # learned first and facts last, and a friendly tone makes a wrong fact more believable. One rule is kept before
 # training too: a rule that everybody keeps measures nothing.
 
 # %% [markdown]
 # ## 5. Over-fitting, on purpose
 #
-# What if we had only 20 conversations, and went through them again and again? Predict both curves before you look.
+# Somebody has 20 new conversations and goes on training our model with them alone, again and again. Predict both
+# curves before you look: the loss on those 20, and the loss on customers that nobody trained on.
 
 # %% tags=["topic:overfit-forgetting"]
-fresh = compat.add_lora(lm.load(bundled.verify("prisma-lm"))[0], rank=16, alpha=32).eval()
-fresh.generation_config = chat.model.generation_config
-crammed = dataclasses.replace(chat, model=fresh)
-run = quality.memorise(
-    crammed, talks["train"][:20], talks["validation"][:16], steps=72, rate=4e-3, every=6, seed=unit.seed
-)
+trained.model.save_pretrained(unit.folder / "adapter")
+copied = compat.load_lora(lm.load(bundled.verify("prisma-lm"))[0], unit.folder / "adapter").eval()
+for name, weight in copied.named_parameters():
+    weight.requires_grad_("lora_" in name)
+copied.generation_config = chat.model.generation_config
+crammed = dataclasses.replace(chat, model=copied)
+few, watched = talks["train"][:20], talks["validation"][:16]
+run = quality.memorise(crammed, few, watched, steps=48, rate=2e-3, every=6, seed=unit.seed)
 low = min(run.curve, key=lambda row: row["validation"])
 
 fig, ax = figures.figure(height=3.2)
 for name, style in (("training", "-"), ("validation", "o--")):
     ax.plot([row["step"] for row in run.curve], [row[name] for row in run.curve], style, label=name)
 ax.axvline(low["step"], color=figures.PALETTE["vermilion"], linewidth=1)
-ax.set(xlabel="steps of 5 conversations", ylabel="loss on the reply (nats per token)", ylim=(0, 3))
+ax.set(xlabel="steps of 5 conversations", ylabel="loss on the reply (nats per token)", ylim=(0, None))
 ax.legend()
 end = run.curve[-1]
 figures.show(
@@ -240,30 +243,30 @@ figures.show(
 # %% tags=["topic:overfit-forgetting"]
 rows, cram_replies = [], {}
 for name, weights in (("lowest validation loss", run.best), ("last step", run.last)):
-    fresh.load_state_dict(weights, strict=False)
+    copied.load_state_dict(weights, strict=False)
     seen, unseen = (finetuning.replies(crammed, some) for some in (talks["train"][:20], test))
     cram_replies[name] = unseen
     exact = [finetuning.score(some, said)["all"] for some, said in ((talks["train"][:20], seen), (test, unseen))]
     made_up = quality.hallucination_rate(test, unseen)
     rows.append({"adapter of": name, "the 20, right": str(exact[0]), "new customers, right": str(exact[1])}
                 | {"invents for new customers": str(made_up)})  # fmt: skip
-figures.table(rows, caption="20 conversations learned by heart")
+figures.table(rows, caption="Twenty conversations, again and again")
 
 # %% [markdown]
-# **What to notice.** The training loss reaches almost nothing: these 20 replies are known by heart. The validation
-# loss stops falling long before, and the gap between the curves is what you should watch. New customers get replies
-# in perfect style with facts out of the 20: the model has learned to *recite*, not to *read*. Early stopping keeps
-# the adapter with the lowest validation loss; it can't make 20 conversations into 800.
+# **What to notice.** The two curves part: the training loss goes towards nothing, because these 20 replies are
+# learned by heart, while the validation loss rises. The vermilion line marks its lowest point. Early stopping keeps
+# the adapter of that step. Compare the two rows: what did the steps behind the line do for the 20, and what for new
+# customers? In their replies you find facts out of the 20: the model has begun to *recite* instead of to *read*.
 
 # %% [markdown]
 # ## 6. Blind comparison
 #
 # Numbers are not the last word; somebody should read. But who knows which reply is from the new model will like it
 # better. So the order of each pair is drawn, the names are hidden, and the answers are revealed at the end. We
-# compare the model of section 1 with the one that learned 20 replies by heart.
+# compare the model of section 1 with the one that went on with 20 conversations.
 
 # %% tags=["topic:eval-qualitative"]
-systems = {"800 conversations": after, "20 by heart": cram_replies["last step"]}
+systems = {"800 conversations": after, "and then 20 by heart": cram_replies["last step"]}
 pairs = quality.ballot(test, systems, unit.seed)
 for i, pair in enumerate(pairs[:4]):
     print(f"--- pair {i}\ncustomer: {pair.talk.message}\nrecords:  {'; '.join(pair.talk.facts)}")
@@ -300,10 +303,10 @@ print("left seat (a) won:", quality.win_rate(["a" if v == "a" else "tie" if v ==
 # %% tags=["topic:eval-qualitative"]
 rows, fallen = [], {}
 for name, attack in quality.ATTACKS.items():
-    changed, said, fell = quality.attacked(trained, test[:20], attack)
+    changed, said, fell = quality.attacked(trained, test[:15], attack)
     rows.append({"attack": name, "fell for it": str(fell)})
     fallen[name] = next(((t, r) for t, r in zip(changed, said, strict=True) if attack.fell(t, r)), None)
-figures.table(rows, caption="Replies that fell for an attack, of 20 each")
+figures.table(rows, caption="Replies that fell for an attack, of 15 each")
 
 # %%
 for name, found in fallen.items():
@@ -327,11 +330,11 @@ for name, found in fallen.items():
 
 # %% tags=["topic:overfit-forgetting"]
 tasks = {
-    "sums with steps": lambda: evaluate.arithmetic(trained, unit.seed, 30)["arithmetic, worked steps"],
-    "function calls": lambda: evaluate.function_calls(trained, unit.seed, 30),
-    "support replies": lambda: finetuning.score(test[:30], finetuning.replies(trained, test[:30]))["all"],
+    "sums with steps": lambda: evaluate.arithmetic(trained, unit.seed, 25)["arithmetic, worked steps"],
+    "function calls": lambda: evaluate.function_calls(trained, unit.seed, 25),
+    "support replies": lambda: finetuning.score(test[:25], finetuning.replies(trained, test[:25]))["all"],
 }
-factors, kept = (0.0, 0.3, 0.6, 1.0), {name: [] for name in tasks}
+factors, kept = (0.0, 0.5, 1.0), {name: [] for name in tasks}
 for factor in factors:
     with compat.weakened_lora(trained.model, factor):
         for name, task in tasks.items():
@@ -356,10 +359,9 @@ ends = "; ".join(f"{name} {found[0].value:.0%} to {found[-1].value:.0%}" for nam
 figures.show(fig, alt=f"Share right against the adapter's strength from 0 to 1: {ends}.")
 
 # %% [markdown]
-# **What to notice.** This is *catastrophic forgetting*: the new habit overwrites the old skills, and asked for a sum
-# the model answers as a shop assistant does (*style drift*). A support test alone would never have shown it. With
-# full fine-tuning the old model would be gone. With LoRA it is one switch away, because the base weights were never
-# touched.
+# **What to notice.** This is *catastrophic forgetting*: the new habit overwrites the old skills, and shop talk runs
+# into the answer to a sum (*style drift*). A support test alone would never have shown it. With full fine-tuning the
+# old model would be gone. With LoRA it is one switch away, because the base weights were never touched.
 #
 # The curve shows the way between. A weaker adapter keeps more of the old and does less of the new; WiSE-FT (arXiv
 # 2109.01903) interpolates weights on purpose. Better cures cost training: mix old tasks into the new data
