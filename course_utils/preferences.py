@@ -24,7 +24,7 @@ from torch.nn import functional
 from course_utils import compat
 from course_utils.figures import progress
 from course_utils.prisma.shop import COLOURS, STATUSES, Order, make_shop
-from course_utils.prisma.training import Measure, wilson
+from course_utils.prisma.training import Measure, share, wilson
 
 if TYPE_CHECKING:
     from course_utils.loaders import Chat
@@ -169,12 +169,14 @@ def trimmed(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Learner:
-    """AdamW on the weights that are not frozen; the rate rises for a tenth of the steps, then falls to zero."""
+    """AdamW on the weights that are not frozen; the rate rises for a tenth of the steps (two at least), then falls."""
 
     def __init__(self, model: nn.Module, rate: float, steps: int) -> None:
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(self.weights, lr=rate, weight_decay=0.0)
-        self.plan = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, rate, total_steps=steps, pct_start=0.1)
+        self.plan = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, rate, total_steps=steps, pct_start=max(0.1, 2 / steps)
+        )
 
     def step(self, loss: Tensor) -> None:
         self.optimiser.zero_grad()
@@ -209,7 +211,7 @@ class Drawn:
     texts: list[str]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def draw(chat: Chat, asked: Sequence[Case], seed: int, temperature: float = 1.0, room: int = 64) -> Drawn:
     """One reply to each case, at most `room` tokens, drawn at `temperature`; 0 is greedy."""
     model, tokenizer = as_bf16(chat.model), chat.tokenizer
@@ -378,7 +380,7 @@ def with_adapter(chat: Chat, seed: int) -> Chat:
 
 
 def dpo(
-    chat: Chat, pairs: Sequence[Pair], beta: float, seed: int, steps: int = 60, batch: int = 8, rate: float = 2e-3
+    chat: Chat, pairs: Sequence[Pair], beta: float, seed: int, steps: int = 50, batch: int = 8, rate: float = 1e-3
 ) -> Chat:
     """`chat` with an adapter trained by DPO; `chat` itself is the reference."""
     policy = with_adapter(chat, seed)
@@ -419,21 +421,31 @@ def divergence(policy: Chat, reference: Chat, asked: Sequence[Case], seed: int) 
 # ---------------------------------------------------------------- a learned reward
 
 
-class RewardModel(nn.Module):
-    """A language model's layers, with one number for a whole reply in the place of the next word."""
+@dataclass(frozen=True)
+class RewardModel:
+    """A frozen language model's hidden state at the last token of a reply, and a linear head: one number."""
 
-    def __init__(self, lm: nn.Module, frozen: bool) -> None:
-        super().__init__()
-        self.body = copy.deepcopy(lm.base_model).requires_grad_(not frozen)
-        self.head = nn.Linear(lm.config.hidden_size, 1, device=lm.device)
-        nn.init.zeros_(self.head.weight)
+    lm: nn.Module
+    mean: Tensor
+    spread: Tensor
+    head: Tensor
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Rewards (n,), read off at the last token of each reply."""
+    def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Rewards (n,) of replies (n, t)."""
+        return (last_states(self.lm, ids, mask) - self.mean) / self.spread @ self.head
+
+
+@torch.no_grad()
+def last_states(lm: nn.Module, ids: Tensor, mask: Tensor, batch: int = 64) -> Tensor:
+    """Hidden states (n, width) at the last token of each reply."""
+    found = []
+    for at in range(0, len(ids), batch):
+        some, on = trimmed(ids[at : at + batch], mask[at : at + batch])
         with torch.autocast(ids.device.type, torch.bfloat16):
-            states = self.body(ids).last_hidden_state
-        last = (mask * torch.arange(ids.shape[1], device=ids.device)).argmax(1)
-        return self.head(states[torch.arange(len(ids)), last].float()).squeeze(1)
+            states = lm.base_model(some).last_hidden_state.float()
+        last = (on * torch.arange(some.shape[1], device=ids.device)).argmax(1)
+        found.append(states[torch.arange(len(some), device=ids.device), last])
+    return torch.cat(found)
 
 
 def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
@@ -444,25 +456,28 @@ def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     return -functional.logsigmoid(chosen - rejected).mean()
 
 
-def learn_reward(
-    chat: Chat, pairs: Sequence[Pair], steps: int, seed: int, frozen: bool = False, batch: int = 16, rate: float = 1e-3
-) -> RewardModel:
-    """A reward model from preferences, its layers those of `chat`; with `frozen` only the head learns."""
-    torch.manual_seed(seed)
-    model = RewardModel(chat.model, frozen)
-    ids, mask = encode_pairs(chat, pairs)
-    learner, n = Learner(model, rate, steps), len(pairs)
-    for at in progress(batches(n, batch, steps, seed), "Reward model", steps):
-        rewards = model(*trimmed(ids[torch.cat([at, at + n])], mask[torch.cat([at, at + n])]))
-        learner.step(bradley_terry_loss(rewards[:batch], rewards[batch:]))
-    return model.eval().requires_grad_(False)
+def learn_reward(chat: Chat, pairs: Sequence[Pair], decay: float = 0.1) -> RewardModel:
+    """A reward model from preferences: `chat` stays as it is, the head is fitted with `decay` on its squared size."""
+    states = last_states(chat.model, *encode_pairs(chat, pairs))
+    mean, spread = states.mean(0), states.std(0) + 1e-5
+    chosen, rejected = ((states - mean) / spread).split(len(pairs))
+    head = torch.zeros(states.shape[1], device=states.device, requires_grad=True)
+    optimiser = torch.optim.LBFGS([head], max_iter=60)
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = bradley_terry_loss(chosen @ head, rejected @ head) + decay * head.square().sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return RewardModel(chat.model, mean, spread, head.detach())
 
 
-@torch.no_grad()
-def rewards(model: RewardModel, ids: Tensor, mask: Tensor, batch: int = 64) -> Tensor:
-    """The rewards of any number of replies, (n,)."""
-    parts = [trimmed(ids[at : at + batch], mask[at : at + batch]) for at in range(0, len(ids), batch)]
-    return torch.cat([model(*part) for part in parts])
+def told_apart(model: RewardModel, chat: Chat, pairs: Sequence[Pair]) -> Measure:
+    """The share of pairs in which the chosen reply has the higher reward."""
+    chosen, rejected = model(*encode_pairs(chat, pairs)).split(len(pairs))
+    return share((chosen > rejected).tolist())
 
 
 # ---------------------------------------------------------------- policy optimisation
@@ -490,8 +505,8 @@ Reward = Callable[[Sequence[Case], Drawn], Tensor]
 
 
 def grpo(
-    chat: Chat, reward: Reward, steps: int, seed: int, beta: float = 0.04, groups: int = 4, size: int = 8,
-    rounds: int = 2, rate: float = 1e-3, room: int = 64,
+    chat: Chat, reward: Reward, steps: int, seed: int, beta: float = 0.04, groups: int = 4, size: int = 6,
+    rounds: int = 2, rate: float = 2e-3, room: int = 64,
 ) -> tuple[Chat, list[dict]]:  # fmt: skip
     """`chat` with an adapter trained on `reward(cases, drawn) -> (n,)`, and a row of numbers for each step."""
     policy, log = with_adapter(chat, seed), []

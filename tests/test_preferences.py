@@ -1,7 +1,6 @@
 """The labs on preferences: the task and its judge, raters and planted faults, DPO and GRPO equal to TRL's."""
 
 import copy
-import dataclasses
 import random
 
 import pytest
@@ -139,7 +138,7 @@ def test_log_probs_are_those_of_the_model(chat, some):
         ours = prefs.token_log_probs(chat.model, ids, mask)
         logits = chat.model(ids).logits[0, :-1].log_softmax(-1)
     theirs = [logits[i, ids[0, i + 1]].item() * mask[0, i + 1].item() for i in range(ids.shape[1] - 1)]
-    assert torch.allclose(ours[0], torch.tensor(theirs), atol=0.2)  # ours is in bfloat16
+    assert torch.allclose(ours[0], torch.tensor(theirs), rtol=0.05, atol=0.3)  # ours is in bfloat16
     assert ours[0][mask[0, 1:] == 0].eq(0).all()
 
 
@@ -211,6 +210,7 @@ def test_grpo_loss_and_advantages_are_trls(adapted, some, tmp_path):
     rows = [{"prompt": case.messages} for case in asked]
     trainer = compat.grpo_trainer(adapted.model, settings, rows, reward, adapted.tokenizer, None)
     trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1  # which TRL sets when training begins
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     ours = prefs.advantages(torch.tensor(lengths).view(-1, 4)).flatten()
     assert torch.allclose(ours.sort().values, batch["advantages"].sort().values, atol=1e-5)
@@ -292,11 +292,6 @@ def test_grpo_raises_its_reward(chat):
 def test_a_reward_model_learns_what_raters_like(chat):
     rng, asked = random.Random(3), prefs.cases(60, 3)
     pairs = [Pair(case, f"{THANKS} {case.fact}", f"{case.fact} {rng.choice(RUDE)}") for case in asked]
-    model = prefs.learn_reward(chat, pairs[:40], steps=12, seed=0, frozen=True, rate=1e-2)
-    ids, mask = prefs.encode_pairs(chat, pairs[40:])
-    found = prefs.rewards(model, ids, mask)
-    assert (found[:20] > found[20:]).float().mean() > 0.9
-    flipped = [dataclasses.replace(pair, chosen=pair.rejected, rejected=pair.chosen) for pair in pairs]
-    ids, mask = prefs.encode_pairs(chat, flipped[40:])
-    found = prefs.rewards(model, ids, mask)
-    assert (found[:20] > found[20:]).float().mean() < 0.1
+    model = prefs.learn_reward(chat, pairs[:40])
+    assert prefs.told_apart(model, chat, pairs[40:]).value > 0.9
+    assert prefs.told_apart(model, chat, [pair.flipped for pair in pairs[40:]]).value < 0.1
