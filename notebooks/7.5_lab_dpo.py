@@ -86,7 +86,7 @@ for _ in range(3):
 
 # %%
 start = prefs.imitate(chat, seed=1)
-test = prefs.cases(128, seed=2)
+test = prefs.cases(100, seed=2)
 
 
 def exam(policy: object, name: str) -> tuple[dict, list[str]]:
@@ -128,7 +128,7 @@ figures.table([begin, greedy], caption=f"Replies to {len(test)} customers")
 # the better one most of the time: the larger the difference in value, the more surely (Bradley and Terry 1952).
 
 # %% tags=["topic:dpo"]
-asked = prefs.cases(500, seed=3)
+asked = prefs.cases(450, seed=3)
 written = list(zip(prefs.sample(start, asked, seed=1), prefs.sample(start, asked, seed=101), strict=True))
 pairs = prefs.rated(asked, written, seed=1)
 for pair in pairs[:4]:
@@ -318,13 +318,13 @@ figures.table([begin, greedy, result], caption=f"Replies to {len(test)} customer
 # %% [markdown]
 # ## 7. What if nobody had looked?
 #
-# Two experiments, with the same number of steps. First: DPO on the pairs *as collected*, with the rater who is
-# upside down, near-identical replies, and the small lean towards length. Second: the clean pairs, with a part of
-# the labels flipped. Before you run it: which will do more harm?
+# Two experiments, with as many pairs and steps as before. First: DPO on the pairs *as collected*, with the rater
+# who is upside down, near-identical replies, and the small lean towards length. Second: the clean pairs, with a
+# part of the labels flipped. Before you run it: which will do more harm?
 
 # %% tags=["topic:dpo"]
 wins, table = {"0 %": prefs.win_rate(test, trained_texts, start_texts)}, [result]
-spoilt = {"as collected": pairs}
+spoilt = {"as collected": random.Random(1).sample(pairs, len(clean))}
 spoilt |= {f"{part:.0%} flipped".replace("%", " %"): prefs.with_flips(clean, part, seed=1) for part in (0.2, 0.4)}
 for name, some in spoilt.items():
     policy = prefs.dpo(start, some, beta=0.1, seed=unit.seed, steps=40)
