@@ -246,7 +246,7 @@ def dpo_trainer(
             callbacks=list(callbacks),
         )
     trainer.remove_callback(PrinterCallback)
-    return trainer
+    return _quiet(trainer)
 
 
 def grpo_config(
@@ -310,6 +310,18 @@ def grpo_trainer(
             callbacks=list(callbacks),
         )
     trainer.remove_callback(PrinterCallback)
+    return _quiet(trainer)
+
+
+def _quiet(trainer: Any) -> Any:
+    """These two ask for the renamed property in every step, so their training must be quiet, too."""
+    train = trainer.train
+
+    def quietly(*args: Any, **kwargs: Any) -> Any:
+        with renamed_properties():
+            return train(*args, **kwargs)
+
+    trainer.train = quietly
     return trainer
 
 
