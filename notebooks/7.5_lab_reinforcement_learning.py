@@ -163,13 +163,14 @@ ends = ", ".join(f"{log[0]['reward']:.2f} to {log[-1]['reward']:.2f}" for _, log
 figures.show(fig, alt=f"Mean reward while training, first to last step of three seeds: {ends}; and the KL divergence.")
 
 # %% [markdown]
-# **What to notice.** Each point is the mean of 24 replies to four customers, so the curves are rough; the table,
-# on customers never met, is the measurement. See which rule moves first. What a single early word decides, is
-# found at once by trial. The fact is a word in the middle that must agree with the record: a reply that is right
-# there differs from its neighbours by a few tokens, but the advantage falls on all of them alike.
+# **What to notice.** Nobody told these models what a good reply is; they got numbers. Each point of the curves is
+# the mean of 24 replies to four customers, so they are rough; the table, on customers never met, is the
+# measurement, and the seeds differ. See which rule moves most. What a single early word decides is found at once
+# by trial. The fact is harder: a reply that is right there differs from its neighbours by a few tokens, but the
+# advantage falls on all of them alike.
 #
-# This loop is DeepSeekMath's, and what made DeepSeek-R1 reason (arXiv 2501.12948): a program checks the answer of
-# a sum.
+# This is the loop of DeepSeekMath, and the one that made DeepSeek-R1 reason (arXiv 2501.12948): there, a program
+# checks the answer of a sum.
 
 # %% [markdown]
 # ### The same through TRL
@@ -197,6 +198,9 @@ history = [entry for entry in trainer.state.log_history if "reward" in entry]
 print("mean reward by step:", ", ".join(f"{entry['reward']:.2f}" for entry in history))
 
 # %% [markdown]
+# Four updates on two draws of replies show how it is called, and that it runs; the difference between two draws
+# is chance. For a result, raise `steps`.
+#
 # ## 3. PPO, and what GRPO leaves out
 #
 # RLHF as in InstructGPT (arXiv 2203.02155) used **PPO** (Schulman et al. 2017, arXiv 1707.06347). The clipped
@@ -277,10 +281,10 @@ listed = [{"the pair": kind, "first has the higher reward": value} for kind, val
 figures.table(listed, caption="What the reward model sees, 200 pairs each")
 
 # %% [markdown]
-# **What to notice.** One half is blindness. The raters cared most about facts, and yet look at the first line: a
-# head on one vector does not compare the reply with the record. It has learned what can be seen from the reply
-# alone. Its accuracy on held-out pairs sounded useful, and says nothing about this. **A reward model is a model,
-# with blind spots, and a policy will be rewarded for everything that lies in them.**
+# **What to notice.** A line near one half is blindness. The raters cared most about facts, and yet look at the
+# first line: a head on one vector does not compare the reply with the record. It has learned what can be seen
+# from the reply alone. Its accuracy on held-out pairs sounded useful, and says nothing about this. **A reward
+# model is a model, with blind spots, and a policy will be rewarded for everything that lies in them.**
 
 # %% [markdown]
 # ## 5. Reward hacking, on purpose
@@ -372,12 +376,18 @@ print(f"less spread between seeds, for what three are worth: {steadier}")
 print(f"replies drawn while training: DPO 0, GRPO {8 * 4 * 6} a run")
 
 # %% [markdown]
-# **What to notice.** *Depends* is the verdict on the slide, and the cell above says how it came out in this run.
-# Three things are true in general. DPO draws no replies while it trains, so it is simpler and has fewer things to
-# tune. It uses the pairs only where they lie, while a policy gradient explores what the policy writes *now*, and
-# so depends on whether the reward is right there. And with a good reward the order can turn: Xu et al. (2024,
-# arXiv 2404.10719) find PPO ahead of DPO on several tasks, once it is tuned well; compare our own runs on the
-# verified reward in section 2, which needed no pairs at all.
+# **What to notice.** The last cell says how it came out in this run, the standard error included; our verdict on
+# the slide stays *depends*, for three reasons.
+#
+# - *What was compared.* Look at *words* in both groups. The pairs were balanced, so nothing in them speaks for
+#   long replies. But a policy gradient takes the reward model to replies that were never in its data, and there
+#   its numbers mean nothing. Where words went up and points went down, you see a hack that nobody planned. DPO
+#   stays nearer to its pairs.
+# - *How good the reward is.* Section 2 ran the same GRPO on a verified reward, without any pairs. Compare its
+#   points with both groups here. Xu et al. (2024, arXiv 2404.10719) find that a well tuned PPO is ahead of DPO on
+#   several tasks.
+# - *What it costs.* DPO draws no replies while it trains and has fewer things to tune. Neither recipe was tuned
+#   here for this comparison, and our policy gradient has no critic, so it is not PPO to the letter.
 #
 # A difference of two runs is not a verdict. Look at the spread of the three seeds before you look at the means.
 #
