@@ -379,6 +379,141 @@ def sft_trainer(
     return trainer
 
 
+# ---------------------------------------------------------------- preferences (TRL)
+
+
+def dpo_config(
+    folder: Path, *, batch: int, steps: int, learning_rate: float, beta: float, max_length: int, cpu: bool, seed: int,
+    bf16: bool, fp16: bool,
+) -> Any:  # fmt: skip
+    """Settings of TRL's DPO: one epoch or less, a row of its log for each step, no checkpoints."""
+    from trl import DPOConfig
+
+    names = [name for name in CHECKPOINTING if name in DPOConfig.__dataclass_fields__]
+    return DPOConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=batch,
+        max_steps=steps,
+        learning_rate=learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=3,
+        weight_decay=0.0,
+        beta=beta,
+        max_length=max_length,
+        bf16=bf16,
+        fp16=fp16,
+        use_cpu=cpu,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        seed=seed,
+        **{names[0]: False},
+    )
+
+
+def dpo_trainer(
+    model: Any, settings: Any, rows: list[dict], tokenizer: Any, adapter: Any, callbacks: Sequence[Any] = ()
+) -> Any:
+    """TRL's DPO trainer around `model`, to which it adds the `adapter`. Rows have prompt, chosen and rejected.
+
+    The reference is the same model with the adapter switched off.
+    """
+    from datasets import Dataset, disable_progress_bars
+    from transformers import PrinterCallback
+    from trl import DPOTrainer
+
+    disable_progress_bars()
+    with renamed_properties():
+        trainer = DPOTrainer(
+            model=model,
+            args=settings,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            peft_config=adapter,
+            callbacks=list(callbacks),
+        )
+    trainer.remove_callback(PrinterCallback)
+    return _quiet(trainer)
+
+
+def grpo_config(
+    folder: Path, *, groups: int, size: int, steps: int, learning_rate: float, beta: float, room: int, cpu: bool,
+    seed: int, bf16: bool, fp16: bool,
+) -> Any:  # fmt: skip
+    """Settings of TRL's GRPO as in arXiv 2402.03300: `groups` prompts a step, `size` replies to each."""
+    from trl import GRPOConfig
+
+    names = [name for name in CHECKPOINTING if name in GRPOConfig.__dataclass_fields__]
+    return GRPOConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=groups * size,
+        num_generations=size,
+        num_iterations=2,
+        max_completion_length=room,
+        max_steps=steps,
+        learning_rate=learning_rate,
+        lr_scheduler_type="linear",
+        weight_decay=0.0,
+        loss_type="grpo",
+        beta=beta,
+        epsilon=0.2,
+        temperature=1.0,
+        bf16=bf16,
+        fp16=fp16,
+        use_cpu=cpu,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        seed=seed,
+        **{names[0]: False},
+    )
+
+
+def grpo_trainer(
+    model: Any,
+    settings: Any,
+    rows: list[dict],
+    reward: Any,
+    tokenizer: Any,
+    adapter: Any,
+    callbacks: Sequence[Any] = (),
+) -> Any:
+    """TRL's GRPO trainer. `reward(completions, **columns of the rows)` gives one number for each completion."""
+    from datasets import Dataset, disable_progress_bars
+    from transformers import PrinterCallback
+    from trl import GRPOTrainer
+
+    disable_progress_bars()
+    with renamed_properties():
+        trainer = GRPOTrainer(
+            model=model,
+            reward_funcs=reward,
+            args=settings,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            peft_config=adapter,
+            callbacks=list(callbacks),
+        )
+    trainer.remove_callback(PrinterCallback)
+    return _quiet(trainer)
+
+
+def _quiet(trainer: Any) -> Any:
+    """These two ask for the renamed property in every step, so their training must be quiet, too."""
+    train = trainer.train
+
+    def quietly(*args: Any, **kwargs: Any) -> Any:
+        with renamed_properties():
+            return train(*args, **kwargs)
+
+    trainer.train = quietly
+    return trainer
+
+
 # ---------------------------------------------------------------- serving (transformers)
 
 
