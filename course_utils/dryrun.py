@@ -67,13 +67,14 @@ def _typical(values: torch.Tensor) -> bytes:
 def draw(model: nn.Module, seed: int = 7) -> nn.Module:
     """Give a filled model random weights: 4-bit ones as packed codes, the others normal, norms one."""
     typical, rng = samples(seed), np.random.Generator(np.random.SFC64(seed))
+    generator = torch.Generator().manual_seed(seed)
     for p in model.parameters():
         if getattr(p, "quant_state", None) is not None:
             _draw_nf4(p, typical, rng)
         elif p.dim() == 1:
             nn.init.ones_(p)
         else:
-            nn.init.normal_(p, std=SPREAD)
+            p.data.copy_(torch.empty(p.shape).normal_(std=SPREAD, generator=generator))
     for module in model.modules():
         if hasattr(module, "inv_freq"):  # of the rotary positions, worked out from the configuration
             fresh = type(module)(model.config)

@@ -21,6 +21,9 @@ from course_utils import evaluate as evaluation
 SOURCE = '# %% [markdown]\n# # A title\n\n# %%\nprint("six", 6)\n'
 
 
+HELPED = ("doctor", "run", "lab", "vram", "dryrun-7b", "models", "evaluate", "train", "progress", "notebooks", "links")
+
+
 def course(*arguments: str):
     return CliRunner().invoke(cli.app, list(arguments))
 
@@ -44,7 +47,8 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         times.append(time.monotonic() - start)
     assert done.returncode == 0
-    names = ("doctor", "run", "lab", "vram", "models", "evaluate", "train", "progress", "notebooks", "links")
+    names = ("doctor", "run", "lab", "vram", "bench", "dryrun-7b", "models", "evaluate", "train", "progress")
+    names += ("notebooks", "links")
     assert all(f"  {name} " in done.stdout for name in names)
     assert min(times) < 0.3  # measured 0.17 on a quiet machine; others may be at work beside us
     code = "import sys, course_utils.cli as c; print({'torch', 'rich.table', 'numpy'} & set(sys.modules))"
@@ -53,7 +57,7 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
 
 
 def test_every_command_has_help() -> None:
-    for name in ("doctor", "run", "lab", "vram", "models", "evaluate", "train", "progress", "notebooks", "links"):
+    for name in (*HELPED, "bench"):
         result = course(name, "--help")
         assert result.exit_code == 0 and name in result.output
 
@@ -72,13 +76,62 @@ def test_doctor_as_json_and_its_exit_code(monkeypatch) -> None:
 
 
 def test_vram_as_table_and_json() -> None:
-    setting = ("vram", "--model", "mistral-7b", "--method", "qlora", "--seq", "512", "--batch", "1")
+    setting = ("vram", "--quick", "--model", "mistral-7b", "--method", "qlora", "--seq", "512", "--batch", "1")
     table = course(*setting, "--gpu", "t4")
     assert table.exit_code == 0 and "weights" in table.output and "fits: needs" in table.output
     report = json.loads(course(*setting, "--gpu", "t4", "--json").output)
     assert 4 < report["total"] < 8 and report["verdict"]["fits"] is True
-    full = json.loads(course("vram", "--model", "mistral-7b", "--method", "full", "--gpu", "t4", "--json").output)
+    full = json.loads(
+        course("vram", "--quick", "--model", "mistral-7b", "--method", "full", "--gpu", "t4", "--json").output
+    )
     assert full["verdict"]["fits"] is False and full["verdict"]["advice"]
+
+
+def test_vram_simulates_the_step() -> None:
+    setting = ("vram", "--model", "prisma-lm", "--method", "qlora", "--seq", "256", "--gpu", "t4")
+    table = course(*setting)
+    assert table.exit_code == 0 and "at the peak" in table.output and "Largest that fits: " in table.output
+    report = json.loads(course(*setting, "--json").stdout)
+    simulated = sum(report["simulated"]["peak"].values())
+    assert simulated == pytest.approx(report["total"] - report["margin"], rel=0.15)
+    assert report["verdict"]["needed"] == pytest.approx(0.6 + 1.05 * simulated)
+
+
+def test_vram_says_what_can_only_be_estimated() -> None:
+    result = course("vram", "--model", "mistral-7b", "--method", "inference-q4_k_m", "--gpu", "t4")
+    assert result.exit_code == 0 and "can't be simulated" in result.stderr and "fits" in result.stdout
+
+
+def test_bench_vram_as_table_and_json(monkeypatch) -> None:
+    from course_utils import memory, vram_bench
+    from course_utils.simulate import Step
+
+    one = vram_bench.Comparison(Step(memory.architecture("prisma-lm"), "lora"), 0.2, 0.101, 0.1, 0.1, 0.1)
+    monkeypatch.setattr(vram_bench, "compare", lambda steps, cuda: [one])
+    result = course("bench", "vram")
+    assert result.exit_code == 0 and "No NVIDIA card" in result.stderr
+    assert "+1.0%" in result.stdout and "at most 1.0% off" in result.stdout
+    report = json.loads(course("bench", "vram", "--json").stdout)
+    assert report["peaks (GiB)"][0]["simulated"] == 0.101
+
+
+def test_dryrun_passes_its_options_on_and_says_what_does_not_fit(monkeypatch) -> None:
+    from course_utils import dryrun, finetuning
+
+    got = []
+
+    def run(machine, *options):
+        got.append(options)
+        if options[1] is None:
+            raise finetuning.NotEnoughMemoryError("needs more")
+        return dryrun.Report("shape", "2 CPU cores", 2, 64, 1.0, [8.0], [10.0], 2.0, 1.5)
+
+    monkeypatch.setattr(dryrun, "run", run)
+    result = course("dryrun-7b", "--layers", "2", "--steps", "3", "--tokens", "64", "--plain")
+    assert result.exit_code == 0 and "RANDOM" in result.output and got == [("mistral-7b", 2, 3, 64, True)]
+    assert json.loads(course("dryrun-7b", "--layers", "2", "--json").output)["tokens_per_second"] == [10.0]
+    refused = course("dryrun-7b")
+    assert refused.exit_code == 1 and "needs more" in refused.output
 
 
 def test_models_as_table_and_json() -> None:
