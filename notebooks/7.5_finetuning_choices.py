@@ -139,7 +139,8 @@ figures.table(rows, caption=f"{asked.name}: rungs without training, {len(test)} 
 # arXiv 2005.14165, is named after it). The loss on the wanted reply tells the rungs apart even where the replies are
 # all wrong, so watch that column: the two similar cases help a little more than two cases from the top of the list.
 # On a larger model these rungs do work, and cost nothing to try. So try them first, on *your* model, with a score.
-#
+
+# %% [markdown] tags=["topic:when-to-finetune"]
 # ### When to fine-tune
 #
 # | you see | rung | why |
