@@ -253,10 +253,14 @@ for name, weights in (("lowest validation loss", run.best), ("last step", run.la
 figures.table(rows, caption="Twenty conversations, again and again")
 
 # %% [markdown]
-# **What to notice.** The two curves part: the training loss goes towards nothing, because these 20 replies are
-# learned by heart, while the validation loss rises. The vermilion line marks its lowest point. Early stopping keeps
-# the adapter of that step. Compare the two rows: what did the steps behind the line do for the 20, and what for new
-# customers? In their replies you find facts out of the 20: the model has begun to *recite* instead of to *read*.
+# **What to notice.** The two curves part: the training loss goes to nothing, because these 20 replies are learned by
+# heart, while the validation loss goes up and stays above where it began. The vermilion line marks its lowest point;
+# early stopping keeps the adapter of that step.
+#
+# Now the table, and a surprise. Does the lower validation loss belong to the better replies for new customers? It
+# need not. The loss punishes a few very sure mistakes most, and exact match counts all mistakes alike; so a model
+# can grow too sure of itself and right more often at once. The wide gap between the first column and the second is
+# the over-fitting. Choose a checkpoint by the measure that you care about, with its interval.
 
 # %% [markdown]
 # ## 6. Blind comparison
