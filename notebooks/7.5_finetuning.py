@@ -656,7 +656,7 @@ for talk, text in wrong[:3]:
 #
 # The adapter is a small file beside the model. Or it becomes part of it: add $\frac{\alpha}{r} B A$ to
 # every $W$ once, and the model is an ordinary model again. We put the adapter on the model *before*
-# quantising, because a merge into 4-bit weights would round away what was learned.
+# quantising, because a merge into 4-bit weights would round part of it away. The exercise below measures how much.
 
 # %% tags=["topic:merge-swap-serve"]
 final = finetuning.for_merging(unit, trained, unit.folder / "adapter")
