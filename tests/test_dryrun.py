@@ -38,8 +38,8 @@ def test_at_real_width_it_stays_small_and_fast():
     assert report["simulated"] < report["peak"] < 2.5  # the libraries come on top of the tensors
     assert "random weights" in report["model"] and report["layers"] == 2
     assert len(report["tokens_per_second"]) == len(report["plain_tokens_per_second"]) == 2
-    # It knows nothing: the loss is about that of guessing among 4,000 tokens.
-    assert all(abs(loss - math.log(4000)) < 1.5 for loss in report["losses"])
+    # It knows nothing: the loss is not below that of guessing among 4,000 tokens.
+    assert all(math.log(4000) < loss < 14 for loss in report["losses"])
 
 
 def test_drawn_weights_are_spread_as_normal_ones_are():

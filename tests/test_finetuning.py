@@ -222,6 +222,35 @@ def test_other_machines(hardware, expected):
     assert finetuning.precision(hardware) == expected
 
 
+@pytest.mark.parametrize(
+    "hardware, expected",
+    [
+        (dataclasses.replace(CARD, dtype="float16", capability=(7, 5)), ("paged_adamw_8bit", True, False, False)),
+        (dataclasses.replace(CARD, capability=(8, 0)), ("paged_adamw_8bit", False, True, False)),
+        (LAPTOP, ("adamw_torch", False, False, True)),
+    ],
+    ids=["T4", "A100", "laptop"],
+)
+def test_the_trainer_is_set_up_for_the_card(hardware, expected, monkeypatch, tmp_path):
+    asked = {}
+
+    def settings(folder, **options):
+        asked.update(options)
+        raise InterruptedError("only the settings are wanted")  # there is no card here to go on with
+
+    monkeypatch.setattr(compat, "sft_config", settings)
+    with pytest.raises(InterruptedError):
+        finetuning.trainer_of(None, [], [], finetuning.RECIPES["full"], hardware, tmp_path)
+    assert tuple(asked[name] for name in ("optimiser", "fp16", "bf16", "cpu")) == expected
+    assert asked["checkpointing"] and asked["batch"] * asked["accumulate"] == 8
+
+
+def test_nf4_is_quantised_twice():
+    config = compat.nf4_config(torch.float16)
+    assert config.load_in_4bit and config.bnb_4bit_quant_type == "nf4" and config.bnb_4bit_use_double_quant
+    assert config.bnb_4bit_compute_dtype == torch.float16
+
+
 # --- memory ---
 
 
