@@ -382,7 +382,7 @@ print(f"replies drawn while training: DPO 0, GRPO {8 * 4 * 6} a run")
 # - *What was compared.* Look at *words* in both groups. The pairs were balanced, so nothing in them speaks for
 #   long replies. But a policy gradient takes the reward model to replies that were never in its data, and there
 #   its numbers mean nothing. Where words went up and points went down, you see a hack that nobody planned. DPO
-#   stays nearer to its pairs.
+#   never leaves its pairs while it trains.
 # - *How good the reward is.* Section 2 ran the same GRPO on a verified reward, without any pairs. Compare its
 #   points with both groups here. Xu et al. (2024, arXiv 2404.10719) find that a well tuned PPO is ahead of DPO on
 #   several tasks.
