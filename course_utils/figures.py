@@ -110,18 +110,32 @@ def heatmap(
 
 def png(fig) -> bytes:
     """The figure as a PNG file on opaque white paper, in its 256 best colours where that makes it smaller."""
-    from PIL import Image
-
-    drawn, small = io.BytesIO(), io.BytesIO()
+    drawn = io.BytesIO()
     fig.savefig(drawn, format="png", facecolor="white", bbox_inches="tight")  # no label is cut off
-    image = Image.open(drawn).convert("RGB")
+    return smaller(drawn.getvalue())
+
+
+def smaller(data: bytes) -> bytes:
+    """The same PNG in 256 colours, if that takes less room: dithered, or plain where nobody sees the difference."""
+    from PIL import Image, ImageChops, ImageFilter
+
+    image, blur = Image.open(io.BytesIO(data)).convert("RGB"), ImageFilter.BoxBlur(2)
     palette = image.quantize(256, Image.Quantize.MAXCOVERAGE)  # keeps the colour of a small toy, median cut doesn't
     colours = [palette.getpalette()[i : i + 3] for i in range(0, len(palette.getpalette()), 3)]
     # The search for the nearest colour is a rough one: what is nearly white becomes white, so that paper stays paper.
     palette.putpalette([value for colour in colours for value in ([255] * 3 if min(colour) > 247 else colour)])
     # Pillow dithers, which keeps grain and soft shades, only with a palette that is given.
-    image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(small, "PNG", optimize=True)
-    return min(small.getvalue(), drawn.getvalue(), key=len)
+    made = [image, image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)]
+    off = ImageChops.difference(image.filter(blur), palette.convert("RGB").filter(blur))
+    if max(high for _, high in off.getextrema()) < 12:  # of 255
+        made.append(palette)
+    return min((_encoded(one) for one in made), key=len)
+
+
+def _encoded(image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 @dataclass(frozen=True)

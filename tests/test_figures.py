@@ -69,7 +69,7 @@ def test_pictures_in_few_colours_keep_a_small_toys_colour():
         ax.set_axis_off()
     drawn = io.BytesIO()
     fig.savefig(drawn, format="png", facecolor="white")
-    files = drawn.getvalue(), figures.png(fig)
+    files = drawn.getvalue(), figures.smaller(drawn.getvalue())
     assert len(files[1]) < 0.5 * len(files[0])
     blurred = [Image.open(io.BytesIO(file)).convert("RGB").filter(ImageFilter.BoxBlur(2)) for file in files]
     before, after = (np.asarray(image, int) for image in blurred)
