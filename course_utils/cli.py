@@ -243,7 +243,7 @@ def _show_parts(needed: Any, simulated: Any) -> None:
     columns = ("formula", "at rest", "at the peak")
     table = view("Formula and simulation (GiB)", "part", *(f">{column}" for column in columns))
     for row in simulate.side_by_side(simulated):
-        table.add_row(row["part"], *(f"{row[column]:.2f}" if column in row else "" for column in columns))
+        table.add_row(row["part"], *(f"{row[column]:.2f}" if row[column] != "" else "" for column in columns))
     console().print(table)
     typer.echo(f"Simulated in {simulated.seconds:.0f} s. Activations include logits, caches and temporaries.")
 

@@ -357,8 +357,14 @@ def side_by_side(simulation: Simulation) -> list[dict]:
         if predicted[part] or at_peak
     ]
     sums = {"part": "all tensors", "formula": e.tensors, "at rest": simulation.rest, "at the peak": simulation.peak}
-    margin = {"part": "runtime (a rule)", "formula": e.margin, "at the peak": simulation.total - simulation.peak}
-    return [*rows, sums, margin, {"part": "total", "formula": e.total, "at the peak": simulation.total}]
+    beyond = {
+        "part": "runtime (a rule)",
+        "formula": e.margin,
+        "at rest": "",
+        "at the peak": simulation.total - simulation.peak,
+    }
+    total = {"part": "total", "formula": e.total, "at rest": "", "at the peak": simulation.total}
+    return [*rows, sums, beyond, total]
 
 
 def formula(step: Step) -> memory.Estimate:

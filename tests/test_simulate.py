@@ -160,6 +160,7 @@ def test_side_by_side_adds_up():
     for column, total in (("formula", simulate.formula(found.step).tensors), ("at the peak", found.peak)):
         assert sum(rows[part][column] for part in PARTS) == pytest.approx(total)
     assert rows["total"]["at the peak"] == pytest.approx(found.total)
+    assert len({tuple(row) for row in rows.values()}) == 1  # one set of columns, as a table needs
 
 
 @pytest.mark.parametrize(
