@@ -55,6 +55,7 @@ from torch.nn import functional
 
 from course_utils import compat, figures, finetuning
 from course_utils import preferences as prefs
+from course_utils.exercises import check
 from course_utils.prisma.training import share
 
 chat = unit.load("chat")
@@ -245,6 +246,35 @@ for change in ((0.0, 0.0), (5.0, 0.0), (0.0, -5.0), (-5.0, -10.0), (0.0, 5.0)):
 # And the **reference**? It is the model before DPO, and must not change. With LoRA no second copy is needed: the
 # same model with its adapter switched off *is* the reference. (Unit tests hold this function against TRL's loss, to
 # 1e-5.)
+
+# %% [markdown]
+# ### Exercise: Preferences without a reward model (medium, about 20 minutes)
+#
+# The function above wants the log-probability of whole replies. A model gives one number for each token. Write the loss
+# from the tokens up. `hint("7.5.dpo_loss")` helps; nothing waits for you.
+
+
+# %%
+def dpo_loss(chosen: Tensor, rejected: Tensor, chosen_before: Tensor, rejected_before: Tensor, beta: float) -> Tensor:
+    """The loss of direct preference optimisation (arXiv 2305.18290, equation 7), the mean of n pairs: a tensor ().
+
+    Each input is (n, tokens): the log-probability of every token of n replies, and 0 behind the end of a shorter
+    one. Two come from the model in training, two (`_before`) from the frozen model that it started as.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %% tags=["topic:dpo"]
+dpo_loss = check("7.5.dpo_loss", dpo_loss)
+
+for length in (4, 8):  # the same change of each token, in a short and in a long reply
+    moved = torch.full((1, length), -4.0), torch.full((1, length), -6.0)
+    before = torch.full((1, length), -5.0), torch.full((1, length), -5.0)
+    print(f"{length} tokens a reply: loss {dpo_loss(*moved, *before, beta=0.1):.3f}")
+
+# %% [markdown]
+# A long reply moves the loss more than a short one: its tokens add up. That is one door for length bias.
 
 # %% [markdown]
 # ## 5. Train with TRL
