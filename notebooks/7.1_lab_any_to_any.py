@@ -228,9 +228,7 @@ marks = {key: unified.agreement(READ[key[2]](decode(key[2], tokens)), toys[key[0
 rows = []
 for given, target in ways:
     row = {"from": " + ".join(given), "to": target}
-    row |= {
-        f"{part} right": percent(marks["test", given, target][part]) for part in ("colour", "shape", "both")
-    }
+    row |= {f"{part} right": percent(marks["test", given, target][part]) for part in ("colour", "shape", "both")}
     rows.append(row | {"both right, held-out pairs": percent(marks["held out", given, target]["both"])})
 for name, judge in (("picture", eye), ("sound", ear)):
     top = {

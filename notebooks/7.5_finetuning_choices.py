@@ -183,9 +183,10 @@ for method, rate in RATES.items():
 figures.table(rows, caption=f"{base.steps} steps of {base.batch} conversations; {len(test)} test replies")
 
 # %% [markdown]
-# **What to notice.** Full fine-tuning learns most in the same thirty steps, because it may change every number. It
-# pays in memory: gradients and the optimiser's two averages for each weight, in 32 bits. For LoRA they are a tenth, and
-# the file to store is a tenth, too. The 4 bits of QLoRA then shrink the weights, and lose next to nothing in quality.
+# **What to notice.** By the validation loss full fine-tuning learns most in the same thirty steps, because it may change
+# every number. By the replies you cannot tell the three apart yet: this is one seed, and far from the end of training.
+# What full fine-tuning pays in is memory: gradients and the optimiser's two averages for each weight, in 32 bits. For
+# LoRA they are a tenth, and the file to store is a tenth, too. The 4 bits of QLoRA then shrink the weights as well.
 # prisma-lm is too small for any of this to matter. At 7B the first column of memory is 29 GB against 4, the second 87
 # against 0.5, and the question is no longer what is best but what is possible. Section 6 counts it.
 #
@@ -227,15 +228,15 @@ figures.show(fig, alt="Validation loss for each rate and rank: " + str([[round(x
 print(f"rank 16 at 0.005 with three seeds: {', '.join(f'{loss:.2f}' for loss in luck)}")
 
 # %% [markdown]
-# **What to notice.** The two interact: each rank has a best rate of its own, and the small rank wants the larger one.
-# Who sweeps only the rank, at one rate, concludes that a small rank cannot learn. Compare each difference with the
-# spread of the three seeds before you believe it. And ten steps favour high rates: a long run often wants a lower
-# one, so repeat the best two at full length.
+# **What to notice.** The two interact. Look along the diagonal: rank 2 at three times the rate does what rank 16 does. Who
+# sweeps only the rank, at one rate, concludes that a small rank cannot learn. Compare each difference with the spread of
+# the three seeds before you believe it. If the best box is at the edge of the map, the sweep is not finished: widen
+# it. And ten steps favour high rates: a long run often wants a lower one, so repeat the best two at full length.
 #
 # What about the other settings? The **batch** trades noise for time: twice the batch, half the steps. More
 # **epochs** help until the validation loss turns (section 4). **Alpha** scales the change; alpha of twice
 # the rank keeps the size of the steps alike when you change the rank. **Warm-up** lets the optimiser's averages
-# fill before it takes full steps. Prisma's published recipe for a 7B model, rank 16, alpha 32, 3 epochs, 2e-4,
+# fill before it takes full steps. The worked case of the slides, a 7B model with rank 16, alpha 32, 3 epochs, 2e-4 and
 # batch 8, is where many people start; sweep the rate first when you leave it.
 
 # %% [markdown]
@@ -282,13 +283,13 @@ try:
 except KeyboardInterrupt:
     print("Power cut after step 14.")
 trainer = few(Sample())
-finetuning.train(trainer)
+print(f"The rest took {finetuning.train(trainer):.0f} s.")
 
 # %% tags=["topic:overfit-forgetting", "topic:training-monitoring"]
 curves = finetuning.curves(trainer)
 
 
-def stop_at(points: list[tuple[int, float]], patience: int = 3, least: float = 0.05) -> tuple[int, float]:
+def stop_at(points: list[tuple[int, float]], patience: int = 3, least: float = 0.1) -> tuple[int, float]:
     """Early stopping: the (step, loss) after which `patience` measurements were not better by `least`."""
     best, waited = points[0], 0
     for point in points[1:]:
@@ -321,7 +322,7 @@ print(f"   wanted: {test[0].reply}")
 # **What to notice.** We expected the validation loss to turn and rise, as textbooks draw it. It only stops falling,
 # far above the training loss, which says that eight conversations are now known by heart. The gap between the two is
 # the over-fitting; a curve that rises is its loud form. Once the training loss is zero, nothing pulls on the
-# weights any more, so here it stays quiet. **Early stopping** keeps the checkpoint from which on nothing was
+# weights any more, so here it stays quiet. **Early stopping** keeps the checkpoint from which on little was
 # gained, and saves the rest of the bill. The power cut cost the steps since the last checkpoint and no
 # more, because a checkpoint holds the adapter, the optimiser's averages, the schedule and the place in the data. Read
 # the samples, too: a loss of 0.5 does not say whether it is the name that is wrong or the price.
