@@ -12,7 +12,7 @@
 # - fine-tune with QLoRA, and prove on conversations never seen before that it worked;
 # - check three popular claims about LoRA against your own numbers.
 #
-# **Time:** about 20 minutes to read and run; the cells take about a minute and a half on two CPU cores.
+# **Time:** about 45 minutes with the exercises begun; the cells take about a minute and a half on two CPU cores.
 #
 # **Downloads:** nothing at the bundled tier; about 1 GB at the small tier, 15 GB at the full tier, where
 # the very same cells fine-tune a 7B model. Nothing is fetched before the card below has named it.

@@ -183,12 +183,13 @@ for method, rate in RATES.items():
 figures.table(rows, caption=f"{base.steps} steps of {base.batch} conversations; {len(test)} test replies")
 
 # %% [markdown]
-# **What to notice.** By the validation loss full fine-tuning learns most in the same thirty steps, because it may change
-# every number. By the replies you cannot tell the three apart yet: this is one seed, and far from the end of training.
-# What full fine-tuning pays in is memory: gradients and the optimiser's two averages for each weight, in 32 bits. For
-# LoRA they are a tenth, and the file to store is a tenth, too. The 4 bits of QLoRA then shrink the weights as well.
-# prisma-lm is too small for any of this to matter. At 7B the first column of memory is 29 GB against 4, the second 87
-# against 0.5, and the question is no longer what is best but what is possible. Section 6 counts it.
+# **What to notice.** By the validation loss full fine-tuning learns most in the same thirty steps, because it may
+# change every number. By the replies you cannot tell the three apart yet: this is one seed, and far from the end
+# of training. What full fine-tuning pays in is memory: gradients and the optimiser's two averages for each
+# weight, in 32 bits. For LoRA they are a tenth, and the file to store is a tenth, too. The 4 bits of QLoRA then
+# shrink the weights as well. prisma-lm is too small for any of this to matter. At 7B the first column of memory
+# is 29 GB against 4, the second 87 against 0.5, and the question is no longer what is best but what is possible.
+# Section 6 counts it.
 #
 # The time for a step hardly differs here. LoRA saves memory, not arithmetic: the signal still runs through every
 # matrix, forward and backward.
@@ -228,10 +229,11 @@ figures.show(fig, alt="Validation loss for each rate and rank: " + str([[round(x
 print(f"rank 16 at 0.005 with three seeds: {', '.join(f'{loss:.2f}' for loss in luck)}")
 
 # %% [markdown]
-# **What to notice.** The two interact. Look along the diagonal: rank 2 at three times the rate does what rank 16 does. Who
-# sweeps only the rank, at one rate, concludes that a small rank cannot learn. Compare each difference with the spread of
-# the three seeds before you believe it. If the best box is at the edge of the map, the sweep is not finished: widen
-# it. And ten steps favour high rates: a long run often wants a lower one, so repeat the best two at full length.
+# **What to notice.** The two interact. Look along the diagonal: rank 2 at three times the rate does what rank 16
+# does. Who sweeps only the rank, at one rate, concludes that a small rank cannot learn. Compare each difference
+# with the spread of the three seeds before you believe it. If the best box is at the edge of the map, the sweep
+# is not finished: widen it. And ten steps favour high rates: a long run often wants a lower one, so repeat the
+# best two at full length.
 #
 # What about the other settings? The **batch** trades noise for time: twice the batch, half the steps. More
 # **epochs** help until the validation loss turns (section 4). **Alpha** scales the change; alpha of twice
