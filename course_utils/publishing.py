@@ -105,9 +105,7 @@ def make_portable(adapter: Path, base: str) -> None:
 
 PICKLED = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 SECRETS = {
-    "a folder of this machine": re.compile(
-        r"(?<![\w.:/])/(?:home|Users|root|tmp|content|mnt|var)/[\w./-]+|[A-Z]:\\\\?Users"
-    ),
+    "a folder of this machine": re.compile(r"(?<![\w.:/<])/(?:[\w.-]+/)+[\w.-]+|[A-Z]:\\\\?Users"),
     "an access token": re.compile(r"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}"),
 }
 

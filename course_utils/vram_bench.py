@@ -146,6 +146,7 @@ def allocated(step: Step) -> float:
     from torch.profiler import ProfilerActivity, profile
 
     empty, marks = step.skeleton(), []
+    gc.collect()  # what dies of old age meanwhile would count as given back
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as log:
         step.run(empty, touched(), Ledger(), lambda: marks.append(torch.zeros(MARK, dtype=torch.uint8)))
     changes = sorted((e.start_ns(), e.nbytes()) for e in log.profiler.kineto_results.events() if e.name() == "[memory]")
