@@ -287,7 +287,7 @@ def make_trainer(
     chat: Chat, talks: dict[str, list[Conversation]], recipe: Recipe, hardware: Hardware, folder: Path
 ) -> Any:
     """TRL's trainer on the model of `chat`, which must suit the recipe's method. Checkpoints go to `folder`."""
-    train, validation = rows(talks["train"][: recipe.conversations]), rows(talks["validation"][:32])
+    train, validation = rows(talks["train"][: recipe.conversations]), rows(talks["validation"][:16])
     return trainer_of(chat, train, validation, recipe, hardware, folder)
 
 

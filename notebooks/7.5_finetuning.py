@@ -75,14 +75,14 @@ talks = conversations.by_split(conversations.make_conversations())
 test = talks["test"][:100]
 chat = finetuning.load_nf4(unit)
 
-before = finetuning.replies(chat, test[:40])
+before = finetuning.replies(chat, test[:30])
 for turn in test[0].prompt:
     print(f"[{turn['role']}] {turn['content']}\n")
 print(f"[{chat.name}, before] {before[0]}\n")
 print(f"[what Prisma wants] {test[0].reply}")
 
 # %%
-score_before = finetuning.score(test[:40], before)
+score_before = finetuning.score(test[:30], before)
 for part, measure in score_before.items():
     print(f"{part:>9}: {measure}")
 
@@ -426,7 +426,7 @@ print("customers in training and in the test:", len(names["train"] & names["test
 
 # %% tags=["topic:data-quality"]
 rows = data_quality.rows_of([talk for part in talks.values() for talk in part])
-dirty, truth = data_quality.plant_faults(rows, seed=unit.seed, each=20)
+dirty, truth = data_quality.plant_faults(rows[::2], seed=unit.seed, each=20)
 found = data_quality.examine(dirty)
 figures.table(data_quality.scores(found, truth), caption="Planted faults found, with 95 % intervals")
 
@@ -593,16 +593,16 @@ figures.show(
 # %% tags=["topic:eval-quantitative"]
 embedder = unit.load("embedding")
 bad = [(talk, text) for talk, text in zip(test, after, strict=True) if not conversations.graded(talk, text)]
-groups = {"before": (test[:40], before), "after": (test[:40], after[:40])}
+groups = {"before": (test[:30], before), "after": (test[:30], after[:30])}
 groups |= {f"the {len(bad)} wrong ones after": tuple(zip(*bad, strict=True))} if len(bad) > 1 else {}
 marks = {name: quality.metrics(*group, embedder) for name, group in groups.items()}
 rows = [{"metric": m} | {name: quality.span(some[m]) for name, some in marks.items()} for m in marks["after"]]
 figures.table(rows, caption="Points of 100, with 95 % intervals")
 
 # %% tags=["topic:eval-quantitative"]
-chances = quality.reply_log_probs(trained, test[:40])
+chances = quality.reply_log_probs(trained, test[:30])
 with trained.model.disable_adapter():
-    chances_before = quality.reply_log_probs(trained, test[:40])
+    chances_before = quality.reply_log_probs(trained, test[:30])
 print(f"{sum(map(len, chances)):,} tokens; perplexity before {quality.perplexity(chances_before)}")
 print(f"{'':>14} perplexity after  {quality.perplexity(chances)}")
 
@@ -661,13 +661,13 @@ for talk, text in wrong[:3]:
 # %% tags=["topic:merge-swap-serve"]
 final = finetuning.for_merging(unit, trained, unit.folder / "adapter")
 size = sum(f.stat().st_size for f in (unit.folder / "adapter").glob("*.safetensors"))
-beside = finetuning.replies(final, test[:20])
+beside = finetuning.replies(final, test[:12])
 final.model.merge_adapter()
-merged = finetuning.replies(final, test[:20])
+merged = finetuning.replies(final, test[:12])
 final.model.unmerge_adapter()
 print(f"the adapter is a file of {size / 1e6:.1f} MB")
 print(f"replies that merging changed: {sum(a != b for a, b in zip(beside, merged, strict=True))} of {len(merged)}")
-print(f"merged, fit to be sent: {finetuning.score(test[:20], merged)['all']}")
+print(f"merged, fit to be sent: {finetuning.score(test[:12], merged)['all']}")
 
 # %% [markdown]
 # ### Exercise: The adapter becomes part of the weights (easy, about 10 minutes)

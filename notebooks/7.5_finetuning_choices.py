@@ -159,13 +159,13 @@ figures.table(rows, caption=f"{asked.name}: rungs without training, {len(test)} 
 # ## 2. Fine-tune: everything, or a little?
 #
 # Full fine-tuning changes every weight. LoRA trains two thin matrices beside each one. QLoRA does the same on a
-# model in 4 bits. The same data, the same thirty steps: what does each one cost, and what does it learn? Each
+# model in 4 bits. The same data, the same 24 steps: what does each one cost, and what does it learn? Each
 # method gets the learning rate that suits it; section 3 shows how to find one.
 
 
 # %% tags=["topic:full-vs-peft"]
 RATES = {"full": 1e-3, "lora": 5e-3, "qlora": 5e-3}
-base = dataclasses.replace(finetuning.RECIPES["bundled"], conversations=240, epochs=1, measured=1)
+base = dataclasses.replace(finetuning.RECIPES["bundled"], conversations=192, epochs=1, measured=1)
 tuned, written, rows = {}, {}, []
 for method, rate in RATES.items():
     recipe = dataclasses.replace(base, method=method, learning_rate=rate)
@@ -183,7 +183,7 @@ for method, rate in RATES.items():
 figures.table(rows, caption=f"{base.steps} steps of {base.batch} conversations; {len(test)} test replies")
 
 # %% [markdown]
-# **What to notice.** By the validation loss full fine-tuning learns most in the same thirty steps, because it may
+# **What to notice.** By the validation loss full fine-tuning learns most in the same 24 steps, because it may
 # change every number. By the replies you cannot tell the three apart yet: this is one seed, and far from the end
 # of training. What full fine-tuning pays in is memory: gradients and the optimiser's two averages for each
 # weight, in 32 bits. For LoRA they are a tenth, and the file to store is a tenth, too. The 4 bits of QLoRA then
@@ -205,9 +205,9 @@ figures.table(rows, caption=f"{base.steps} steps of {base.batch} conversations; 
 
 # %% tags=["topic:hyperparameters"]
 def validation_loss(rate: float, rank: int, seed: int = 7) -> float:
-    """The validation loss after ten steps of LoRA; the order of the data and the adapter come from `seed`."""
+    """The validation loss after eight steps of LoRA; the order of the data and the adapter come from `seed`."""
     settings = {"method": "lora", "learning_rate": rate, "rank": rank, "alpha": 2 * rank, "seed": seed}
-    recipe = dataclasses.replace(base, **settings, conversations=80)
+    recipe = dataclasses.replace(base, **settings, conversations=64)
     start = finetuning.fresh(chat, "lora", unit.hardware)
     place = unit.folder / f"sweep {rate} {rank} {seed}"
     trainer = finetuning.make_trainer(start, talks, recipe, unit.hardware, place)
@@ -232,7 +232,7 @@ print(f"rank 16 at 0.005 with three seeds: {', '.join(f'{loss:.2f}' for loss in 
 # **What to notice.** The two interact. Look along the diagonal: rank 2 at three times the rate does what rank 16
 # does. Who sweeps only the rank, at one rate, concludes that a small rank cannot learn. Compare each difference
 # with the spread of the three seeds before you believe it. If the best box is at the edge of the map, the sweep
-# is not finished: widen it. And ten steps favour high rates: a long run often wants a lower one, so repeat the
+# is not finished: widen it. And eight steps favour high rates: a long run often wants a lower one, so repeat the
 # best two at full length.
 #
 # What about the other settings? The **batch** trades noise for time: twice the batch, half the steps. More
@@ -271,7 +271,7 @@ class Sample(TrainerCallback):
 
 def few(*callbacks: TrainerCallback):
     """A trainer on eight conversations for 36 epochs, with `callbacks`; always in the same folder."""
-    recipe = dataclasses.replace(base, method="lora", learning_rate=5e-3, conversations=8, epochs=36, measured=12)
+    recipe = dataclasses.replace(base, method="lora", learning_rate=5e-3, conversations=8, epochs=36, measured=9)
     start = finetuning.fresh(chat, "lora", unit.hardware)
     trainer = finetuning.make_trainer(start, talks, recipe, unit.hardware, unit.folder / "few")
     for callback in callbacks:
@@ -316,7 +316,7 @@ figures.show(
     alt=f"Training loss ends at {last['training']:.2f}, validation loss at {last['validation']:.2f}; early stopping "
     f"would keep step {best[0]}, with {best[1]:.2f}.",
 )
-for step in (3, 12, max(samples)):
+for step in (4, 12, max(samples)):
     print(f"step {step:>2}: {samples[step]}")
 print(f"   wanted: {test[0].reply}")
 
@@ -340,23 +340,23 @@ overfit = dataclasses.replace(chat, model=trainer.model.eval())
 
 
 def old_skills(one) -> dict[str, str]:
-    """Two tasks of prisma-lm's own training, 48 cases each."""
-    right = {"function calls": evaluate.function_calls(one, 11, 48)}
-    right["worked sums"] = evaluate.arithmetic(one, 11, 48)["arithmetic, worked steps"]
+    """Two tasks of prisma-lm's own training, 32 cases each."""
+    right = {"function calls": evaluate.function_calls(one, 11, 32)}
+    right["worked sums"] = evaluate.arithmetic(one, 11, 32)["arithmetic, worked steps"]
     return {name: percent(measure) for name, measure in right.items()}
 
 
 rows = [{"model": "before"} | old_skills(chat)]
-rows += [{"model": f"{name}, 30 steps"} | old_skills(one) for name, one in tuned.items() if name != "qlora"]
+rows += [{"model": f"{name}, 24 steps"} | old_skills(one) for name, one in tuned.items() if name != "qlora"]
 rows.append({"model": "lora, 8 conversations, 36 steps"} | old_skills(overfit))
 with overfit.model.disable_adapter():
     rows.append({"model": "the same, adapter switched off"} | old_skills(overfit))
-figures.table(rows, caption="Skills of before, 48 cases each")
+figures.table(rows, caption="Skills of before, 32 cases each")
 
 # %% [markdown]
 # **What to notice.** Teaching one thing costs others. That is **catastrophic forgetting**: nothing in the new data asks
 # for the old skills, so nothing protects them. "LoRA learns less and forgets less", says a paper of that name (arXiv
-# 2405.09673). Look at the two rows of thirty steps: not here. A low rank limits *where* the weights may go, but our
+# 2405.09673). Look at the two rows of 24 steps: not here. A low rank limits *where* the weights may go, but our
 # LoRA runs at five times the rate, and goes far. So quote that finding with its rates, and measure your own.
 #
 # LoRA has a way back that full fine-tuning has not: without its adapter the model is what it was, to the last bit. The
@@ -428,9 +428,13 @@ def dollars(replies_a_day: int, read: float, written: float) -> dict[str, float]
     }
 
 
-lengths = [(len(chat.tokenizer(chat.prompt(t.prompt)).input_ids), len(chat.tokenizer(t.reply).input_ids)) for t in test]
+texts = [(chat.prompt(talk.prompt), talk.reply) for talk in test]
+lengths = [[len(chat.tokenizer(text).input_ids) for text in pair] for pair in texts]
 read, written = (sum(numbers) / len(test) for numbers in zip(*lengths, strict=True))
-figures.table([dollars(n, read, written) for n in (100, 1_000, 10_000, 100_000)], caption="A day of support, in tokens of prisma-lm")
+figures.table(
+    [dollars(n, read, written) for n in (100, 1_000, 10_000, 100_000)],
+    caption="A day of support, in tokens of prisma-lm",
+)
 
 # %% [markdown]
 # **What to notice.** Whether your own model is cheaper depends on how busy it is, and on the price you compare with,
