@@ -52,7 +52,8 @@ def test_simulated_peak_is_what_the_process_grows_by():
     ]
     for step, grown in zip(steps, vram_bench.resident(steps), strict=True):
         assert 0.25 < grown < 1.2
-        assert simulate.run(step).peak == pytest.approx(grown, rel=0.03)
+        # Libraries keep some MiB for themselves, more so with several threads.
+        assert simulate.run(step).peak == pytest.approx(grown, rel=0.03, abs=16 / 1024)
 
 
 def test_the_ledger_follows_storages_and_not_tensors():
