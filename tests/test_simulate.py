@@ -47,13 +47,12 @@ def test_simulated_peak_is_what_the_process_grows_by():
     shape = vram_bench.reduced("mistral-7b", layers=3, divisor=4)
     steps = [
         Step(shape, "qlora", 768, 1, checkpointing=False),
-        Step(shape, "lora", 512, 1, checkpointing=False),
+        Step(shape, "lora", 640, 1, checkpointing=False),
         Step(shape, "full", 256, 1, dtype="float32"),
     ]
     for step, grown in zip(steps, vram_bench.resident(steps), strict=True):
         assert 0.25 < grown < 1.2
-        # Libraries keep some MiB for themselves, more so with several threads.
-        assert simulate.run(step).peak == pytest.approx(grown, rel=0.03, abs=16 / 1024)
+        assert simulate.run(step).peak == pytest.approx(grown, rel=0.03)
 
 
 def test_the_ledger_follows_storages_and_not_tensors():
