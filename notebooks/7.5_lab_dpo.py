@@ -113,10 +113,10 @@ greedy = row("imitates staff, greedy", prefs.sample(start, test, seed=9, tempera
 figures.table([staff, begin, greedy], caption=f"Replies to {len(test)} customers")
 
 # %% [markdown]
-# **What to notice.** Compare the first two rows. The model is a good imitator, and that is the trouble: it keeps
-# each rule about as often as its teachers do, and no more. The greedy row always takes the most probable word. That
-# cures the rare mistakes, as the column *fact* shows, but not the frequent bad habits: most staff did not say
-# thanks, so the most probable reply does not either.
+# **What to notice.** Compare the first two rows. The model is a good imitator, and that is the trouble: it keeps no
+# rule clearly more often than its teachers do. The greedy row always takes the most probable word. That cures the
+# rare mistakes, as the column *fact* shows, but not the frequent bad habits: most staff did not say thanks, so the
+# most probable reply does not either.
 #
 # Nobody wrote the replies that we want. But people can say which of two replies is *better*. That is the idea.
 
