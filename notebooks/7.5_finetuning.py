@@ -362,8 +362,8 @@ print(f"--- what the model reads, after its chat template\n{chat.prompt(talk.pro
 #
 # Two more parts of QLoRA show up there. The *adapters* stay in 32 bits: a small step would be rounded away in
 # fewer. And on an NVIDIA card the optimiser is *paged* (`paged_adamw_8bit`): its averages take one byte each
-# instead of four, and the driver may move them to the CPU's memory for a moment when a long conversation needs the
-# room (section 3 of the paper). A CPU has nothing to page to, so there it is ordinary AdamW.
+# instead of four, and when a long conversation needs the room, the driver moves them to the CPU's memory for a
+# moment (section 3 of the paper). A CPU has nothing to page to, so there it is ordinary AdamW.
 
 # %% tags=["topic:qlora"]
 recipe = finetuning.adapted(finetuning.RECIPES[chat.tier], chat, unit.hardware)

@@ -49,6 +49,7 @@ unit = open_unit("7.5")
 
 # %%
 import dataclasses
+import random
 
 from course_utils import (
     dryrun,
@@ -61,7 +62,7 @@ from course_utils import (
     recipes_elsewhere,
     simulate,
 )
-from course_utils.prisma import conversations
+from course_utils.prisma import conversations, text
 from course_utils.prisma.training import bootstrap, percent, share
 
 asked = unit.load("chat")
@@ -190,9 +191,9 @@ figures.table(rows, caption=f"{base.steps} steps of {base.batch} conversations; 
 # yet: this is one seed, and far from the end of training. What full fine-tuning pays in is memory: gradients and
 # the optimiser's two averages for each weight, in 32 bits. For LoRA they are a tenth, and the file to store is a
 # tenth, too. The 4 bits of QLoRA then shrink the weights as well. prisma-lm is too small for any of this to matter.
-# At 7B the first column of memory is 29 GB against less than 5, the second 87 against 0.5 (4 and 12 bytes for each
-# number, and LoRA's 42 million), and the question is no longer what is best but what is possible. Section 5 of
-# `7.5_finetuning` counts all three.
+# And at 7B? With 4 and 12 bytes for each number the first column of memory is 29 GB, against less than 5 in 4 bits.
+# The second is 87, against 0.5 for LoRA's 42 million. Then the question is no longer what is best but what is
+# possible. Section 5 of `7.5_finetuning` counts all three.
 #
 # The time for a step hardly differs here. LoRA saves memory, not arithmetic: the signal still runs through every
 # matrix, forward and backward.
@@ -207,12 +208,12 @@ figures.table(rows, caption=f"{base.steps} steps of {base.batch} conversations; 
 
 
 # %% tags=["topic:hyperparameters"]
-def validation_loss(rate: float, rank: int, seed: int = 7) -> float:
-    """The validation loss after eight steps of LoRA; the order of the data and the adapter come from `seed`."""
-    settings = {"method": "lora", "learning_rate": rate, "rank": rank, "alpha": 2 * rank, "seed": seed}
-    recipe = dataclasses.replace(base, **settings, conversations=64)
+def validation_loss(rate: float, rank: int, **others: int) -> float:
+    """The validation loss after LoRA on 64 conversations, with `others` of the recipe's settings changed."""
+    settings = {"method": "lora", "learning_rate": rate, "rank": rank, "alpha": 2 * rank, "conversations": 64}
+    recipe = dataclasses.replace(base, **(settings | others))
     start = finetuning.fresh(chat, "lora", unit.hardware)
-    place = unit.folder / f"sweep {rate} {rank} {seed}"
+    place = unit.folder / "-".join(f"{key}={value}" for key, value in (settings | others).items())
     trainer = finetuning.make_trainer(start, talks, recipe, unit.hardware, place)
     finetuning.train(trainer)
     return finetuning.curves(trainer)["validation"][-1][1]
@@ -220,7 +221,7 @@ def validation_loss(rate: float, rank: int, seed: int = 7) -> float:
 
 rates, ranks = (1.5e-3, 5e-3, 1.5e-2), (2, 16)
 sweep = [[validation_loss(rate, rank) for rate in rates] for rank in ranks]
-luck = [sweep[1][1]] + [validation_loss(5e-3, 16, seed) for seed in (8, 9)]
+luck = [sweep[1][1]] + [validation_loss(5e-3, 16, seed=seed) for seed in (8, 9)]
 
 fig, ax = figures.figure(height=2.4, width=6)
 figures.heatmap(ax, sweep, [f"{rate:g}" for rate in rates], [f"rank {rank}" for rank in ranks], "loss (nats per token)")
@@ -239,12 +240,25 @@ print(f"rank 16 at 0.005 with three seeds: {', '.join(f'{loss:.2f}' for loss in 
 # finished: widen it. And eight steps favour high rates: a long run often wants a lower one, so repeat the best two
 # at full length.
 #
-# What about the other settings? The **batch** trades noise for time: twice the batch, half the steps. More
-# **epochs** help until the validation loss turns (section 4). **Alpha** scales the change by alpha / r. We kept it
-# at twice the rank, a common habit, so this factor is 2 in every box. The map shows that equal factors do not make
-# two ranks equal (arXiv 2312.03732 proposes to divide by the square root of r instead). **Warm-up** (the first five
-# steps here) lets the optimiser's averages fill before it takes full steps. The worked case of the slides, a 7B
-# model with rank 16, alpha 32, 3 epochs, 2e-4 and batch 8, is where many people start; sweep the rate first when
+# What about the other settings? One run for each, everything else as in the box in the middle. Which of them do you
+# expect to matter?
+
+# %% tags=["topic:hyperparameters"]
+changes = {"alpha 8": {"alpha": 8}, "batch 4": {"batch": 4, "at_once": 4}, "two epochs": {"epochs": 2}}
+rows = [{"changed": "nothing", "validation loss": sweep[1][1]}]
+rows += [{"changed": name, "validation loss": validation_loss(5e-3, 16, **change)} for name, change in changes.items()]
+figures.table(rows, caption="One setting changed at a time; rate 0.005, rank 16, alpha 32, batch 8, one epoch")
+
+# %% [markdown]
+# **What to notice.** Hold each line against the three seeds above. More **epochs** help until the validation loss
+# turns (section 4). The **batch** trades noise for time: half the batch, twice the steps from the same
+# conversations. **Alpha** scales the change by alpha / r, so a smaller alpha acts like a smaller rate.
+#
+# In the map we kept alpha at twice the rank, a common habit, so that alpha / r is 2 in every box. The map shows
+# that this does not make two ranks equal. (arXiv 2312.03732 proposes a fixed alpha over the *square root* of r;
+# from rank 16 to rank 2 that makes 2.8 times as much, close to one step along the diagonal.) **Warm-up** (the first
+# five steps here) lets the optimiser's averages fill before it takes full steps. The worked case of the slides, a
+# 7B model with rank 16, alpha 32, 3 epochs, 2e-4 and batch 8, is where many people start; sweep the rate first when
 # you leave it.
 
 # %% [markdown]
@@ -345,13 +359,17 @@ print(f"   wanted: {test[0].reply}")
 
 # %% tags=["topic:overfit-forgetting"]
 overfit = dataclasses.replace(chat, model=trainer.model.eval())
+sums = [text.shopping_sum(random.Random(i)) for i in range(32)]
+SHOP_TALK = ("order", "team", "sorry", "regards")  # no worked sum needs these words
 
 
 def old_skills(one) -> dict[str, str]:
-    """Two tasks of prisma-lm's own training, 32 cases each."""
-    right = {"function calls": evaluate.function_calls(one, 11, 32)}
-    right["worked sums"] = evaluate.arithmetic(one, 11, 32)["arithmetic, worked steps"]
-    return {name: percent(measure) for name, measure in right.items()}
+    """Two tasks of prisma-lm's own training, 32 cases each, and how often the shop talks in a sum."""
+    said = one.complete_many([text.prompt("steps", made.question) for made in sums], max_new_tokens=64)
+    found = {"function calls": evaluate.function_calls(one, 11, 32)}
+    found["worked sums"] = share([text.correct(made.answer, reply) for made, reply in zip(sums, said, strict=True)])
+    found["sums with shop talk"] = share([any(word in reply for word in SHOP_TALK) for reply in said])
+    return {name: percent(measure) for name, measure in found.items()}
 
 
 rows = [{"model": "before"} | old_skills(chat)]
@@ -360,6 +378,16 @@ rows.append({"model": "lora, 8 conversations, 36 steps"} | old_skills(overfit))
 with overfit.model.disable_adapter():
     rows.append({"model": "the same, adapter switched off"} | old_skills(overfit))
 figures.table(rows, caption="Skills of before, 32 cases each")
+
+# %% [markdown]
+# And the facts? A reply *hallucinates* if it names a number, a toy, a status or a person that stands neither in the
+# records nor in the message. A program can look that up. Which model will invent most?
+
+# %% tags=["topic:overfit-forgetting"]
+said = {f"{method}, 24 steps": replies for method, replies in written.items()}
+said["lora, 8 conversations, 36 steps"] = finetuning.replies(overfit, test)
+for name, replies in said.items():
+    print(f"{name:>31}: {percent(quality.hallucination_rate(test, replies))} of the replies invent something")
 
 # %% [markdown]
 # **What to notice.** Teaching one thing costs others. That is **catastrophic forgetting**: nothing in the new data

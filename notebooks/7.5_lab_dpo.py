@@ -139,6 +139,11 @@ for pair in pairs[:4]:
     print(f"  chosen by {pair.rater}: {pair.chosen}\n  rejected: {pair.rejected}\n")
 
 # %% [markdown]
+# **What to notice.** Would you have chosen the same? Some choices look odd. A rater who has to decide between two
+# replies of nearly equal value often takes the worse one, and one of the five has a fault of another kind. You see
+# neither in single pairs.
+
+# %% [markdown]
 # ## 3. Look at the data first
 #
 # A model will believe every label. Before it does, three questions. Do the raters agree with each other? Is one side

@@ -347,10 +347,11 @@ figures.show(fig, alt=f"Share of right replies for each adapter and each job's r
 # %% [markdown]
 # ## 5. Blend them?
 #
-# The easiest answer would be one adapter that holds all four. LoRA's changes are matrices, and matrices can be added.
-# `add_weighted_adapter` offers several ways: the sum of the changes, their mean, sums of $A$ and $B$ each on their
-# own, and TIES (arXiv 2306.01708), which first drops the weak half of each change and lets the rest vote on its sign.
-# As a control we also train *one* adapter on all four jobs together, for as many steps as the four had in all.
+# The easiest answer would be one adapter that holds all four. LoRA's changes are matrices, and matrices can be
+# added. `add_weighted_adapter` offers several ways: the sum of the changes, their mean, and sums of $A$ and $B$
+# each on their own. A fourth is TIES (arXiv 2306.01708), which first drops the weak half of each change and lets
+# the rest vote on its sign. As a control we also train *one* adapter on all four jobs together, for as many steps
+# as the four had in all.
 
 # %% tags=["topic:mixture-of-adapters"]
 BLENDS = {"sum": (1.0, "cat"), "mean": (0.25, "cat"), "linear": (0.25, "linear"), "ties": (1.0, "ties")}
