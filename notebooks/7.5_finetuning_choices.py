@@ -250,16 +250,18 @@ rows += [{"changed": name, "validation loss": validation_loss(5e-3, 16, **change
 figures.table(rows, caption="One setting changed at a time; rate 0.005, rank 16, alpha 32, batch 8, one epoch")
 
 # %% [markdown]
-# **What to notice.** Hold each line against the three seeds above. More **epochs** help until the validation loss
-# turns (section 4). The **batch** trades noise for time: half the batch, twice the steps from the same
-# conversations. **Alpha** scales the change by alpha / r, so a smaller alpha acts like a smaller rate.
+# **What to notice.** Hold each line against the three seeds above. **Alpha** scales the change by alpha / r, so a
+# smaller alpha acts like a smaller rate. Half the **batch** and twice the **epochs** both make sixteen steps of
+# eight, and gain nearly the same; the small batch reads half as many conversations for it. A run as short as this
+# one wants steps. In a long one a larger batch gives less noise, and more epochs help until the validation loss
+# turns (section 4).
 #
 # In the map we kept alpha at twice the rank, a common habit, so that alpha / r is 2 in every box. The map shows
 # that this does not make two ranks equal. (arXiv 2312.03732 proposes a fixed alpha over the *square root* of r;
 # from rank 16 to rank 2 that makes 2.8 times as much, close to one step along the diagonal.) **Warm-up** (the first
-# five steps here) lets the optimiser's averages fill before it takes full steps. The worked case of the slides, a
-# 7B model with rank 16, alpha 32, 3 epochs, 2e-4 and batch 8, is where many people start; sweep the rate first when
-# you leave it.
+# five steps in all our runs) lets the optimiser's averages fill before it takes full steps. The worked case of the
+# slides, a 7B model with rank 16, alpha 32, 3 epochs, 2e-4 and batch 8, is where many people start; sweep the rate
+# first when you leave it.
 
 # %% [markdown]
 # ## 4. Too long: over-fitting, and when to stop
@@ -396,6 +398,11 @@ for name, replies in said.items():
 # our LoRA runs at five times the rate, and may go far. The row with eight conversations surprised us: more steps,
 # and less forgotten. A likely reason is in section 4: its loss is zero soon, and then nothing moves the weights any
 # further. Each row is one run. So quote that finding with its rates, and measure your own.
+#
+# The last column is **style drift**: where the shop talks in a sum, the new manner has spread to a job that nobody
+# meant. And the **hallucinations**: each of these half-trained models invents something in most of its replies, and
+# the intervals are too wide to rank them. They have the tone already and not yet the facts, which is the worst
+# moment to show a model to anybody. (`7.5_lab_evaluation` goes further with all three.)
 #
 # LoRA has a way back that full fine-tuning has not: without its adapter the model is what it was, to the last bit. The
 # other cure is *replay*, a little of the old data among the new.
