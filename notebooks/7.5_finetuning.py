@@ -88,10 +88,10 @@ for part, measure in score_before.items():
 
 # %% [markdown]
 # **What to notice.** The score is strict: a part counts only word for word, and "all" means that the whole reply
-# could be sent as it is. A support team needs that, because somebody signs for every sentence. Why does it talk
-# about euros? Its training was full of sums about prices, and it falls back on them. Everything that a good reply
-# needs stands in its prompt. What it lacks is the habit of using it in this way, and habits are what fine-tuning is
-# good at.
+# could be sent as it is. A support team needs that, because somebody signs for every sentence. Why does the model
+# talk about euros? Its training was full of sums about prices, and it falls back on them. Everything that a good
+# reply needs stands in its prompt. What it lacks is the habit of using it in this way, and habits are what
+# fine-tuning is good at.
 #
 # Before you fine-tune anything, ask whether a better prompt does it. A large model follows a style that the prompt
 # describes; a model with five million parameters does not (`7.5_finetuning_choices` tries it, with prompts and with
@@ -371,7 +371,7 @@ trainer = finetuning.make_trainer(chat, talks, recipe, unit.hardware, unit.folde
 counts = finetuning.parameters(trainer.model)
 formats = {str(p.dtype) for p in trainer.model.parameters() if p.requires_grad}
 print(recipe)
-print(f"adapters and their gradients in {', '.join(formats)}; optimiser: {trainer.args.optim}")
+print(f"adapters and their gradients in {', '.join(formats)}; optimiser: {trainer.args.to_dict()['optim']}")
 print(f"{counts['trained']:,} of {counts['all']:,} parameters are trained ({counts['trained'] / counts['all']:.2%})")
 
 # %% tags=["topic:dataset-formats"]
@@ -684,9 +684,9 @@ for talk, text in [(talk, text) for talk, text in wrong if talk.message not in s
 # **What to notice.** Look at the parts one by one. The topic, the name, the feeling and the goodbye are learned
 # almost perfectly: they follow from one word of the message, or never change. The *fact* and the *next step* lag
 # behind. They depend on the record, and on a rule for each status of the order. These few words are a small share
-# of the loss, so the loss looks finished long before the replies are. What is still wrong you have read above, word
-# for word. (In the figure, "before" has no bars: only the intervals show.) "Try it" at the end lets you see what
-# fewer steps leave unlearned.
+# of the loss, so the loss looks finished long before the replies are. Some of what is still wrong you have read
+# above, word for word. (In the figure, "before" has no bars: only the intervals show.) "Try it" at the end lets you
+# see what fewer steps leave unlearned.
 #
 # That is why you never report a loss alone.
 

@@ -224,7 +224,7 @@ sweep = [[validation_loss(rate, rank) for rate in rates] for rank in ranks]
 luck = [sweep[1][1]] + [validation_loss(5e-3, 16, seed=seed) for seed in (8, 9)]
 
 fig, ax = figures.figure(height=2.4, width=6)
-figures.heatmap(ax, sweep, [f"{rate:g}" for rate in rates], [f"rank {rank}" for rank in ranks], "loss (nats per token)")
+figures.heatmap(ax, sweep, [f"{rate:g}" for rate in rates], [f"rank {rank}" for rank in ranks], "nats per token")
 for row, line in enumerate(sweep):
     for column, loss in enumerate(line):
         ax.text(column, row, f"{loss:.2f}", ha="center", va="center", bbox={"color": "white", "alpha": 0.7})

@@ -295,10 +295,10 @@ print("left seat (a) won:", quality.win_rate(["a" if v == "a" else "tie" if v ==
 
 # %% [markdown]
 # **What to notice.** The second line is a test of the test: a fair ballot has no better seat, so its interval
-# should hold 50. Then the first line: does its interval hold 50 as well? If so, nobody has won. And note that exact
-# match in section 5 put the two models in the other order: a vote for tone and a count of sendable replies are two
-# questions. Language models as judges often fail it (arXiv 2306.05685 calls it position bias). Compare your own
-# votes with those of the rules: where do you disagree, and who is right?
+# should hold 50. Language models as judges often fail it (arXiv 2306.05685 calls it position bias). Then the first
+# line: does its interval hold 50 as well? If so, nobody has won. And exact match, in sections 3 and 5, puts the two
+# models in the other order: which reply has the better tone, and how many may be sent, are two questions. Compare
+# your own votes with those of the rules: where do you disagree, and who is right?
 
 # %% [markdown]
 # ## 7. Red team
@@ -322,11 +322,11 @@ for name, found in fallen.items():
         )
 
 # %% [markdown]
-# **What to notice.** Some attacks bounce off. Fifteen tries cannot rule out that one in six succeeds, so read the
-# intervals. And it is not because the model is wise: it can say nothing but the house style, so an order to say
-# something else has no way out. The dangerous ones are quiet. Without a record the model does not say "I can't find
-# it", because no reply in training ever did: it invents an order, in the tone of the house. With a wrong box in the
-# form it follows the box against the message. Both are faults of the *data*, and both are cured there, or by a rule
+# **What to notice.** Some attacks bounce off, and not because the model is wise: it can say nothing but the house
+# style, so an order to say something else has no way out. (Read the intervals: after fifteen tries in vain, one in
+# five may still succeed.) The dangerous ones are quiet. Without a record the model does not say "I can't find it",
+# because no reply in training ever did: it invents an order, in the tone of the house. With a wrong box in the form
+# it follows the box against the message. Both are faults of the *data*, and both are cured there, or by a rule
 # before the model is asked at all.
 
 # %% [markdown]
