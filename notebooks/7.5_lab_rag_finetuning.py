@@ -253,11 +253,11 @@ for name, model in {"LoRA, vouchers change": slim, "the same, with misses": hone
 figures.table(table, caption="Saying that one does not know: what it brings and what it costs (one training seed)")
 
 # %% [markdown]
-# **What to notice.** One printed reply proves nothing, and this one is wrong for both models: read the table.
-# Nothing in the first training said that a page could be missing, so the model gives *somebody else's* number,
-# which is the worst of all answers. One row in three with the page missing teaches it to say, more often than not,
-# that it does not know. The other columns are the price: a model that may refuse also refuses, or errs, where the
-# page is there. The same steps now have to teach two things. Measure both sides.
+# **What to notice.** One printed reply proves nothing, whatever it says here: read the table. Nothing in the first
+# training said that a page could be missing, so the model gives *somebody else's* number, which is the worst of all
+# answers. One row in three with the page missing teaches it to say, more often than not, that it does not know. The
+# other columns are the price: a model that may refuse also refuses, or errs, where the page is there. The same
+# steps now have to teach two things. Measure both sides.
 #
 # ## What you take with you
 # - Fine-tuning teaches *how* to answer, retrieval brings *what* to answer. Facts in weights can't be changed by editing
