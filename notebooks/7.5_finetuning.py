@@ -710,10 +710,10 @@ print(f"merged, fit to be sent:                   {finetuning.score(test[:12], m
 print(f"the same 12, on the 4-bit weights before: {finetuning.score(test[:12], after[:12])['all']}")
 
 # %% [markdown]
-# **What to notice.** Merging changes no reply. The last two lines may differ all the same, and not because of the
-# merge. The adapter was trained on the 4-bit weights and has learned to live with their errors; now it sits on the
-# weights without these errors, which is not quite the model that it knows. Twelve replies cannot measure that, so
-# look at the intervals. The lab `7.5_lab_share_and_serve` takes more.
+# **What to notice.** Merging changes no reply. The last two lines may differ all the same, in either direction, and
+# not because of the merge. The adapter was trained on the 4-bit weights and has learned to live with their errors;
+# now it sits on the weights without these errors, which is not quite the model that it knows. Twelve replies cannot
+# measure that, so look at the intervals. The lab `7.5_lab_share_and_serve` takes more.
 
 # %% [markdown]
 # ### Exercise: The adapter becomes part of the weights (easy, about 10 minutes)

@@ -257,10 +257,10 @@ figures.table(rows, caption="Twenty conversations, again and again")
 #
 # Now the table, and a surprise. Does the lower validation loss belong to the better replies for new customers? It
 # need not. The loss punishes a few very sure mistakes most, and exact match counts all mistakes alike; so a model
-# can grow too sure of itself and right more often at once. (A second surprise: at step 0 this is the adapter of
-# section 1, and yet it is right less often here. There it sat on the 4-bit weights that it was trained on. Here it
-# sits on the unquantised ones, which are not the same model.) The wide gap between the first column and the second
-# is the over-fitting. Choose a checkpoint by the measure that you care about, with its interval.
+# can grow too sure of itself and right more often at once. (At step 0 this is the adapter of section 1, and yet it
+# does not repeat the number of section 3. There it sat on the 4-bit weights that it was trained on. Here it sits on
+# the unquantised ones, which are not the same model.) The wide gap between the first column and the second is the
+# over-fitting. Choose a checkpoint by the measure that you care about, with its interval.
 
 # %% [markdown]
 # ## 6. Blind comparison
