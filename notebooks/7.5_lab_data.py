@@ -483,10 +483,11 @@ figures.table(
 # heart become ten wordings that any order fits. On the held-out pairs the writer adds to that. The controls
 # surprised us: with them the result is no better, and if anything worse. Look at the topics of the accepted letters
 # above. A strict judge keeps only what it is sure of, and some topics are left with a single letter. The intervals
-# of these two rows overlap, so it is a suspicion and no proof. Then the second column. Nobody's template wrote
-# these letters, and "by hand" does badly on them, too. So it is no gold standard there, and a ratio above 100 %
-# would say as much about the hand as about the growth. The verdict on the slide: "up to" means on the best of their
-# tasks. On ours, no row of growth comes up to the hand-made wordings.
+# of these two rows overlap, so it is a suspicion and no proof.
+#
+# Then the second column. Nobody's template wrote these letters, and "by hand" does badly on them, too. So it is no
+# gold standard there, and a ratio above 100 % would say as much about the hand as about the growth. The verdict on
+# the slide: "up to" means on the best of their tasks. On ours, no row of growth comes up to the hand-made wordings.
 #
 # A model as small as ours brings no knowledge of language. It recombines what it read, and part of its "new" wordings
 # are the archive's, word for word (counted above). That is also how a writer gives away what a customer once wrote.
