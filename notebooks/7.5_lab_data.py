@@ -479,11 +479,11 @@ figures.table(
 )
 
 # %% [markdown]
-# **What to notice.** Go down the first column. The largest gain is the cheapest: placeholders. Ten rows learned by
-# heart become ten wordings that any order fits. On the held-out pairs the writer adds to that. The controls
-# surprised us: with them the result is no better, and if anything worse. Look at the topics of the accepted letters
-# above. A strict judge keeps only what it is sure of, and some topics are left with a single letter. The intervals
-# of these two rows overlap, so it is a suspicion and no proof.
+# **What to notice.** Go down both columns. The cheapest step is placeholders, and it more than doubles them: ten
+# rows learned by heart become ten wordings that any order fits. On the held-out pairs the writer adds to that. The
+# controls surprised us: with them the result is no better, and if anything worse. Look at the topics of the
+# accepted letters above. A strict judge keeps only what it is sure of, and some topics are left with a single
+# letter. The intervals of these two rows overlap, so it is a suspicion and no proof.
 #
 # Then the second column. Nobody's template wrote these letters, and "by hand" does badly on them, too. So it is no
 # gold standard there, and a ratio above 100 % would say as much about the hand as about the growth. The verdict on
