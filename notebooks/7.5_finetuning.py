@@ -56,7 +56,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from course_utils import bundled, compat, data_quality, figures, finetuning, memory, quality
+from course_utils import bundled, compat, data_quality, figures, finetuning, memory, quality, simulate
 from course_utils.exercises import check, quiz
 from course_utils.prisma import conversations, lm
 
@@ -87,13 +87,16 @@ for part, measure in score_before.items():
     print(f"{part:>9}: {measure}")
 
 # %% [markdown]
-# **What to notice.** The score is strict: a part counts only word for word, and "all" means that the whole
-# reply could be sent as it is. A support team needs that, because somebody signs for every sentence. The
-# model does not lack knowledge. It lacks a habit, and habits are what fine-tuning is good at.
+# **What to notice.** The score is strict: a part counts only word for word, and "all" means that the whole reply
+# could be sent as it is. A support team needs that, because somebody signs for every sentence. Why does the model
+# talk about euros? Its training was full of sums about prices, and it falls back on them. Everything that a good
+# reply needs stands in its prompt. What it lacks is the habit of using it in this way, and habits are what
+# fine-tuning is good at.
 #
-# Before you fine-tune anything, ask whether a better prompt does it. A large model follows a style that the
-# prompt describes; a model with five million parameters does not. Fine-tuning pays when the behaviour must
-# be the same every time, when the prompt would be long, or when the model is too small to be told.
+# Before you fine-tune anything, ask whether a better prompt does it. A large model follows a style that the prompt
+# describes; a model with five million parameters does not (`7.5_finetuning_choices` tries it, with prompts and with
+# examples). Fine-tuning pays when the behaviour must be the same every time, when the prompt would be long, or when
+# the model is too small to be told.
 
 # %%
 quiz("7.5.todays_price")
@@ -158,6 +161,11 @@ moved = (reference - without).abs().max()
 print(f"{len(adapters)} matrices adapted; the adapters move the logits by up to {moved:.2f}")
 print(f"largest difference, ours and PEFT's:       {(by_hand - reference).abs().max():.1e}")
 print(f"largest difference, merged and not merged: {(merged - by_hand).abs().max():.1e}")
+
+# %% [markdown]
+# **What to notice.** With the same matrices ours and PEFT's give the same logits: the twenty lines above are all
+# there is to it. Merging changes the order in which the same numbers are added, so only rounding differs, far below
+# what the adapters move. A merged model is an ordinary model again.
 
 # %% [markdown]
 # ### Exercise: A layer with LoRA (easy, about 10 minutes)
@@ -249,9 +257,10 @@ scaled = (blocks / blocks.abs().amax(1, keepdim=True)).flatten()
 levels = small.weight.quant_state.code
 
 fig, ax = figures.figure(height=3.0)
-ax.hist(scaled.numpy(), bins=80, color=figures.PALETTE["sky"])
-for level in levels.tolist():
-    ax.axvline(level, color=figures.PALETTE["vermilion"], linewidth=1)
+ax.hist(scaled.numpy(), bins=80, color=figures.PALETTE["sky"], label="weights of one matrix")
+for i, level in enumerate(levels.tolist()):
+    ax.axvline(level, color=figures.PALETTE["vermilion"], linewidth=1, label="the 16 levels of NF4" if i == 0 else None)
+ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 ax.set(xlabel="weight, divided by the largest of its block of 64", ylabel="weights (number)")
 figures.show(
     fig,
@@ -322,8 +331,9 @@ quiz("7.5.double_quantisation")
 # the weights are. The scales need room too: with one 32-bit scale for each 64 weights it would be half a
 # bit more. *Double quantisation* stores these scales in 8 bits, and brings the sum close to 4.1 bits.
 #
-# And the loss of some per cent? The adapters are trained *on top of the quantised weights*, in full
-# precision, so they can make up for much of it. Section 7 measures the result.
+# And the error of some nine per cent? The adapters are trained *on top of the quantised weights*, in full
+# precision, so they can make up for much of it. Section 7 measures the result, and `7.5_finetuning_choices` puts it
+# beside LoRA on weights that are not quantised.
 
 # %% [markdown]
 # ## 4. The data
@@ -349,12 +359,19 @@ print(f"--- what the model reads, after its chat template\n{chat.prompt(talk.pro
 # would spend most of its effort on guessing order numbers. So the loss counts only on the reply, and on the
 # token that ends it: everything else gets the label -100. Do not believe that a setting does this; look at
 # the labels. First the trainer, with the settings for your tier:
+#
+# Two more parts of QLoRA show up there. The *adapters* stay in 32 bits: a small step would be rounded away in
+# fewer. And on an NVIDIA card the optimiser is *paged* (`paged_adamw_8bit`): its averages take one byte each
+# instead of four, and when a long conversation needs the room, the driver moves them to the CPU's memory for a
+# moment (section 3 of the paper). A CPU has nothing to page to, so there it is ordinary AdamW.
 
 # %% tags=["topic:qlora"]
 recipe = finetuning.adapted(finetuning.RECIPES[chat.tier], chat, unit.hardware)
 trainer = finetuning.make_trainer(chat, talks, recipe, unit.hardware, unit.folder / "support")
 counts = finetuning.parameters(trainer.model)
+formats = {str(p.dtype) for p in trainer.model.parameters() if p.requires_grad}
 print(recipe)
+print(f"adapters and their gradients in {', '.join(formats)}; optimiser: {trainer.args.to_dict()['optim']}")
 print(f"{counts['trained']:,} of {counts['all']:,} parameters are trained ({counts['trained'] / counts['all']:.2%})")
 
 # %% tags=["topic:dataset-formats"]
@@ -409,11 +426,11 @@ print("customers in training and in the test:", len(names["train"] & names["test
 # **What to notice.** The border is where it should be: the mark that opens the reply is read, the first word
 # of the reply is learned, and so is the end mark. Without the end mark the model would never stop.
 #
-# The test is kept apart in three ways: other orders, other customers, and other pairs of sentences in the
-# message. But each sentence alone was in training, the records that come with a message hint at what it is about,
-# and the shop's web form asks for the topic. All that makes the task easier than real mail. The learning rate
-# and the number of steps were chosen on the validation part; the task itself was made easier, earlier, while
-# looking at replies to test messages.
+# The test is kept apart in three ways: other orders, other customers (the cell counts both), and other pairs of
+# sentences in the message (`7.5_lab_data` counts these). But each sentence alone was in training, the records that
+# come with a message hint at what it is about, and the shop's web form asks for the topic. All that makes the task
+# easier than real mail. The learning rate and the number of steps were chosen on the validation part; the task
+# itself was made easier, earlier, while looking at replies to test messages.
 
 # %% [markdown]
 # ### Is the data any good?
@@ -437,9 +454,10 @@ print(f"{len(dirty):,} rows, {len(removed)} removed; faults that are still in: {
 figures.table(removed[:: len(removed) // 6][:6], caption="Some of the removals, each with its reason")
 
 # %% [markdown]
-# **What to notice.** What is left is what patterns cannot see: a mail address "at example dot org", a wrong number that
-# stands somewhere else in the facts. And these are faults *we thought of*. The lab `7.5_lab_data` takes each detector
-# apart, and measures how quality depends on the number of examples, on wrong ones, and on data grown by a model.
+# **What to notice.** What is left is what patterns cannot see: a mail address "at example dot org", "My dog writes
+# better letters than you", a copy that lost many words. And these are faults *we thought of*. The lab
+# `7.5_lab_data` takes each detector apart, and measures how quality depends on the number of examples, on wrong
+# ones, and on data grown by a model.
 #
 # Data needs papers. Where does it come from, who may use it, what is it bad for? The **data card** below is written by
 # the program that holds the data: change one letter, and its fingerprint changes.
@@ -486,14 +504,14 @@ for limit in (0.2, 0.5, 0.95):
 # %% [markdown]
 # ## 5. Will it fit?
 #
-# Fine-tuning usually fails with *out of memory*, after a long download. It can be told before. What must be
-# in memory for one training step? The weights; the adapters with their gradients and two running averages
-# for each (AdamW); what the backward pass needs to remember; the scores over the vocabulary.
+# Fine-tuning usually fails with *out of memory*, after a long download. It can be told before. What must be in
+# memory for one training step? The weights; the adapters with their gradients and two running averages for each
+# (AdamW); what the backward pass needs to remember (*activations*); the scores over the vocabulary (*logits*).
 
 # %% tags=["topic:qlora"]
 one = finetuning.Recipe(learning_rate=2e-4, at_once=1, max_length=512, checkpointing=True)
 needed = finetuning.qlora_estimate("mistral-7b", one)
-figures.table(needed.rows(), caption="QLoRA on Mistral 7B: one conversation of 512 tokens at a time")
+figures.table(needed.rows(), caption="QLoRA on Mistral 7B: one conversation of 512 tokens at a time, AdamW in 32 bits")
 
 # %%
 rows = []
@@ -511,19 +529,22 @@ figures.table(rows, caption="Fine-tuning a 7B model, 512 tokens, batch 1", digit
 # %% [markdown]
 # ### Check the slide: "QLoRA fine-tunes Llama 2 70B on a single 24 GB RTX 4090"
 #
-# Count the weights first, in 4 bits and nothing else. The paper's own claim is 65B on one card of 48 GB.
+# Count the weights first, in 4 bits and nothing else. Then the whole step, by the formula, and by a simulation that
+# runs it with tensors that have a shape and no content (`7.5_finetuning_choices`, section 6, explains it). The
+# paper's own claim is 65B on one card of 48 GB.
 
 # %% tags=["topic:qlora"]
 for model, card in (("llama-2-70b", "rtx4090"), ("llama-65b", "a6000")):
     wanted = finetuning.qlora_estimate(model, one)
-    print(f"{model}: weights {wanted.weights:.1f} GiB, training {wanted.total:.1f} GiB")
+    simulated = simulate.quick_total(finetuning.trainer_step(model, one))
+    print(f"{model}: weights {wanted.weights:.1f} GiB, training {wanted.total:.1f} GiB, simulated {simulated:.1f} GiB")
     print(f"  {memory.fits(wanted, card)}")
 
 # %% [markdown]
-# **What to notice.** On the T4 that Colab lends for free, QLoRA is the only one of the three that fits. The
-# slide's 70B model does not fit on 24 GB with QLoRA: its 4-bit weights alone are larger than the card. (With 2
-# bits a weight, others did it for 65B: ModuLoRA, arXiv 2309.16119.) What the paper says, and what our count
-# confirms, is 65B on 48 GB.
+# **What to notice.** On the T4 that Colab lends for free, QLoRA is the only one of the three that fits. The slide's
+# 70B model does not fit on 24 GB with QLoRA: its 4-bit weights alone are larger than the card. (With 2 bits a
+# weight, others did it for 65B: ModuLoRA, arXiv 2309.16119.) What the paper says, and what our count and the
+# simulation confirm, is 65B on 48 GB.
 
 # %% [markdown]
 # ## 6. Train
@@ -531,6 +552,11 @@ for model, card in (("llama-2-70b", "rtx4090"), ("llama-65b", "a6000")):
 # TRL's `SFTTrainer` does the loop; we gave it the 4-bit model, LoRA of rank 16 on every linear layer, and
 # the data. The validation loss is measured on conversations that are not trained on. Before you run the
 # cell: which of the two losses will be lower at the end?
+#
+# The slides give a recipe for such a case: 2,000 conversations, rank 16, alpha 32, 3 epochs, a rate of 2e-4,
+# batches of 8. We keep the conversations (1,600 of them to train on), the rank, alpha and the batch. A model this
+# small needs, and bears, a much higher rate, and half the epochs are enough for it. The full tier trains a 7B model
+# at the slides' rate.
 
 # %% tags=["topic:qlora", "topic:customer-support", "topic:training-monitoring"]
 seconds = finetuning.train(trainer)
@@ -540,13 +566,20 @@ print(f"{trainer.state.global_step} steps of {recipe.batch} conversations in {se
 fig, ax = figures.figure(height=3.2)
 for (name, points), style in zip(found.items(), ("-", "o--"), strict=True):
     ax.plot(*zip(*points, strict=True), style, label=name)
-ax.set(xlabel="training steps", ylabel="loss on the reply (nats per token)", ylim=(0, None))
+ax.set(xlabel="training steps", ylabel="loss on the reply (nats per token)", yscale="log")
 ax.legend()
 ends = {name: points[-1][1] for name, points in found.items()}
 figures.show(
     fig,
-    alt=f"Training and validation loss fall together, to {ends['training']:.2f} and {ends['validation']:.2f}.",
+    alt=f"Training and validation loss fall together, to {ends['training']:.3f} and {ends['validation']:.3f}.",
 )
+print(f"at the end: training {ends['training']:.3f}, validation {ends['validation']:.3f}")
+
+# %% [markdown]
+# **What to notice.** On the logarithmic axis you can see what a plain one would hide: both curves go on falling
+# when they look like zero. The training loss ends lower. In the last third of the steps it is measured on
+# conversations that the model has met once already, and the validation loss never is. As long as both fall, that is
+# no harm.
 
 # %%
 quiz("7.5.two_curves")
@@ -586,9 +619,10 @@ figures.show(
 # %% [markdown]
 # ### What would the usual metrics say?
 #
-# Other reports quote F1, BLEU, ROUGE or BERTScore. The last one compares vectors of tokens; its usual model has to be
-# downloaded, so we take the embedding model of your tier (at the bundled tier: the hidden states of `prisma-lm`), and
-# rescale so that replies to different customers get 0. What will they say about a reply that is friendly and wrong?
+# Other reports quote F1, BLEU, ROUGE or BERTScore. The last one compares vectors of tokens; its usual model has to
+# be downloaded, so we take the embedding model of your tier (at the bundled tier: the hidden states of
+# `prisma-lm`), and rescale so that replies to different customers get 0. What will they say about a reply that is
+# friendly and wrong?
 
 # %% tags=["topic:eval-quantitative"]
 embedder = unit.load("embedding")
@@ -607,10 +641,12 @@ print(f"{sum(map(len, chances)):,} tokens; perplexity before {quality.perplexity
 print(f"{'':>14} perplexity after  {quality.perplexity(chances)}")
 
 # %% [markdown]
-# **What to notice.** Read the last column of the table. These replies may not be sent, and yet they get high marks: one
-# wrong toy in a reply is one word among thirty. The metrics measure likeness, and exact match is the only one here that
-# knows a reply that may be sent. Perplexity says that training took away nearly all surprise; it says nothing about
-# which word is left. The lab `7.5_lab_evaluation` damages replies on purpose to show what each metric sees.
+# **What to notice.** Read the last column of the table. These replies may not be sent, and yet they get high marks:
+# a wrong status, or a wrong colour, is a few words among thirty. (BERTScore can be negative: before training the
+# replies were less like the wanted ones than replies to different customers are.) The metrics measure likeness, and
+# exact match is the only one here that knows a reply that may be sent. Perplexity says that training took away
+# nearly all surprise; it says nothing about which word is left. The lab `7.5_lab_evaluation` damages replies on
+# purpose to show what each metric sees.
 #
 # ### Blind: which one would you send?
 #
@@ -634,20 +670,23 @@ for pair, vote, winner in zip(pairs, votes, quality.reveal(pairs, votes), strict
     print(f"vote {vote}: {winner:<14} (a was the {pair.first})")
 
 # %% [markdown]
-# And the rest of the wrong ones? Read them: only a person sees what *kind* of mistake it is.
+# **What to notice.** Where the vote was a tie, the rules found nothing to choose. Do you? And the rest of the wrong
+# replies? Read some: only a person sees what *kind* of mistake it is.
 
 # %%
 wrong = [(t, text) for t, text in zip(test, after, strict=True) if not conversations.graded(t, text)]
-print(f"{len(wrong)} of {len(test)} replies may not be sent. The first of them:\n")
-for talk, text in wrong[:3]:
+print(f"{len(wrong)} of {len(test)} replies may not be sent. Some that you have not seen yet:\n")
+shown = {pair.talk.message for pair in pairs}
+for talk, text in [(talk, text) for talk, text in wrong if talk.message not in shown][:3]:
     print(f"customer: {talk.message}\nfacts:    {'; '.join(talk.facts)}\nwanted:   {talk.reply}\nwritten:  {text}\n")
 
 # %% [markdown]
 # **What to notice.** Look at the parts one by one. The topic, the name, the feeling and the goodbye are learned
-# first and almost perfectly: they follow from one word of the message, or never change. The *fact* and the *next
-# step* come last. They depend on the record, and on a rule for each status of the order. These few words are a
-# small share of the loss, so the loss looks finished long before the replies are. What is still wrong is listed
-# above, word for word. "Try it" at the end lets you see what fewer steps leave unlearned.
+# almost perfectly: they follow from one word of the message, or never change. The *fact* and the *next step* lag
+# behind. They depend on the record, and on a rule for each status of the order. These few words are a small share
+# of the loss, so the loss looks finished long before the replies are. Some of what is still wrong you have read
+# above, word for word. (In the figure, "before" has no bars: only the intervals show.) "Try it" at the end lets you
+# see what fewer steps leave unlearned.
 #
 # That is why you never report a loss alone.
 
@@ -667,7 +706,14 @@ merged = finetuning.replies(final, test[:12])
 final.model.unmerge_adapter()
 print(f"the adapter is a file of {size / 1e6:.1f} MB")
 print(f"replies that merging changed: {sum(a != b for a, b in zip(beside, merged, strict=True))} of {len(merged)}")
-print(f"merged, fit to be sent: {finetuning.score(test[:12], merged)['all']}")
+print(f"merged, fit to be sent:                   {finetuning.score(test[:12], merged)['all']}")
+print(f"the same 12, on the 4-bit weights before: {finetuning.score(test[:12], after[:12])['all']}")
+
+# %% [markdown]
+# **What to notice.** Merging changes no reply. The last two lines may differ all the same, in either direction, and
+# not because of the merge. The adapter was trained on the 4-bit weights and has learned to live with their errors;
+# now it sits on the weights without these errors, which is not quite the model that it knows. Twelve replies cannot
+# measure that, so look at the intervals. The lab `7.5_lab_share_and_serve` takes more.
 
 # %% [markdown]
 # ### Exercise: The adapter becomes part of the weights (easy, about 10 minutes)

@@ -49,6 +49,7 @@ unit = open_unit("7.5")
 
 # %%
 import dataclasses
+import random
 
 from course_utils import (
     dryrun,
@@ -61,7 +62,7 @@ from course_utils import (
     recipes_elsewhere,
     simulate,
 )
-from course_utils.prisma import conversations
+from course_utils.prisma import conversations, text
 from course_utils.prisma.training import bootstrap, percent, share
 
 asked = unit.load("chat")
@@ -78,7 +79,7 @@ test = talks["test"][:24]
 # 1. **Prompt**: describe the style.
 # 2. **Few-shot**: show two replies.
 # 3. **Retrieval**: show the two past replies that are most like this case.
-# 4. **Fine-tune**: change weights.
+# 4. **Fine-tune**: change weights (section 2).
 # 5. **Pre-train**: start from nothing. `course train prisma-lm` did that, for 90 minutes.
 #
 # Each rung costs more than the one below. How high do you have to climb? The first three rungs ask the chat
@@ -136,9 +137,11 @@ figures.table(rows, caption=f"{asked.name}: rungs without training, {len(test)} 
 # %% [markdown]
 # **What to notice.** At the bundled tier nothing works, and that is a finding: prisma-lm was trained on a few fixed
 # formats, and learning from examples in the prompt is a skill of much larger models trained on varied text (GPT-3,
-# arXiv 2005.14165, is named after it). The loss on the wanted reply tells the rungs apart even where the replies are
-# all wrong, so watch that column: the two similar cases help a little more than two cases from the top of the list.
-# On a larger model these rungs do work, and cost nothing to try. So try them first, on *your* model, with a score.
+# arXiv 2005.14165, is named after it). The loss on the wanted reply still moves where the replies are all wrong, so
+# watch that column: two similar cases seem to help a little more than two cases from the top of the list. But the
+# intervals overlap, and no rung comes near the loss that 24 steps of training reach (section 2). On larger models
+# these rungs do work, as that paper measured, and cost nothing to try. So try them first, on *your* model, with a
+# score.
 
 # %% [markdown] tags=["topic:when-to-finetune"]
 # ### When to fine-tune
@@ -183,13 +186,14 @@ for method, rate in RATES.items():
 figures.table(rows, caption=f"{base.steps} steps of {base.batch} conversations; {len(test)} test replies")
 
 # %% [markdown]
-# **What to notice.** By the validation loss full fine-tuning learns most in the same 24 steps, because it may
-# change every number. By the replies you cannot tell the three apart yet: this is one seed, and far from the end
-# of training. What full fine-tuning pays in is memory: gradients and the optimiser's two averages for each
-# weight, in 32 bits. For LoRA they are a tenth, and the file to store is a tenth, too. The 4 bits of QLoRA then
-# shrink the weights as well. prisma-lm is too small for any of this to matter. At 7B the first column of memory
-# is 29 GB against 4, the second 87 against 0.5, and the question is no longer what is best but what is possible.
-# Section 6 counts it.
+# **What to notice.** By the validation loss full fine-tuning learns most in the same 24 steps; it may change every
+# number. The four bits of QLoRA cost nothing that shows beside LoRA. By the replies you cannot tell the three apart
+# yet: this is one seed, and far from the end of training. What full fine-tuning pays in is memory: gradients and
+# the optimiser's two averages for each weight, in 32 bits. For LoRA they are a tenth, and the file to store is a
+# tenth, too. The 4 bits of QLoRA then shrink the weights as well. prisma-lm is too small for any of this to matter.
+# And at 7B? With 4 and 12 bytes for each number the first column of memory is 29 GB, against less than 5 in 4 bits.
+# The second is 87, against 0.5 for LoRA's 42 million. Then the question is no longer what is best but what is
+# possible. Section 5 of `7.5_finetuning` counts all three.
 #
 # The time for a step hardly differs here. LoRA saves memory, not arithmetic: the signal still runs through every
 # matrix, forward and backward.
@@ -204,12 +208,12 @@ figures.table(rows, caption=f"{base.steps} steps of {base.batch} conversations; 
 
 
 # %% tags=["topic:hyperparameters"]
-def validation_loss(rate: float, rank: int, seed: int = 7) -> float:
-    """The validation loss after eight steps of LoRA; the order of the data and the adapter come from `seed`."""
-    settings = {"method": "lora", "learning_rate": rate, "rank": rank, "alpha": 2 * rank, "seed": seed}
-    recipe = dataclasses.replace(base, **settings, conversations=64)
+def validation_loss(rate: float, rank: int, **others: int) -> float:
+    """The validation loss after LoRA on 64 conversations, with `others` of the recipe's settings changed."""
+    settings = {"method": "lora", "learning_rate": rate, "rank": rank, "alpha": 2 * rank, "conversations": 64}
+    recipe = dataclasses.replace(base, **(settings | others))
     start = finetuning.fresh(chat, "lora", unit.hardware)
-    place = unit.folder / f"sweep {rate} {rank} {seed}"
+    place = unit.folder / "-".join(f"{key}={value}" for key, value in (settings | others).items())
     trainer = finetuning.make_trainer(start, talks, recipe, unit.hardware, place)
     finetuning.train(trainer)
     return finetuning.curves(trainer)["validation"][-1][1]
@@ -217,29 +221,47 @@ def validation_loss(rate: float, rank: int, seed: int = 7) -> float:
 
 rates, ranks = (1.5e-3, 5e-3, 1.5e-2), (2, 16)
 sweep = [[validation_loss(rate, rank) for rate in rates] for rank in ranks]
-luck = [sweep[1][1]] + [validation_loss(5e-3, 16, seed) for seed in (8, 9)]
+luck = [sweep[1][1]] + [validation_loss(5e-3, 16, seed=seed) for seed in (8, 9)]
 
 fig, ax = figures.figure(height=2.4, width=6)
-figures.heatmap(ax, sweep, [f"{rate:g}" for rate in rates], [f"rank {rank}" for rank in ranks], "validation loss")
+figures.heatmap(ax, sweep, [f"{rate:g}" for rate in rates], [f"rank {rank}" for rank in ranks], "nats per token")
 for row, line in enumerate(sweep):
     for column, loss in enumerate(line):
         ax.text(column, row, f"{loss:.2f}", ha="center", va="center", bbox={"color": "white", "alpha": 0.7})
-ax.set_xlabel("learning rate")
+ax.set(xlabel="learning rate", title="Validation loss")
 figures.show(fig, alt="Validation loss for each rate and rank: " + str([[round(x, 2) for x in y] for y in sweep]))
 print(f"rank 16 at 0.005 with three seeds: {', '.join(f'{loss:.2f}' for loss in luck)}")
 
 # %% [markdown]
-# **What to notice.** The two interact. Look along the diagonal: rank 2 at three times the rate does what rank 16
-# does. Who sweeps only the rank, at one rate, concludes that a small rank cannot learn. Compare each difference
-# with the spread of the three seeds before you believe it. If the best box is at the edge of the map, the sweep
-# is not finished: widen it. And eight steps favour high rates: a long run often wants a lower one, so repeat the
-# best two at full length.
+# **What to notice.** Neither costs more: here a rate three times too small does as much harm as a rank eight times
+# too small. And the two interact. Look along the diagonal: rank 2 at three times the rate does what rank 16 does.
+# Who sweeps only the rank, at one rate, concludes that a small rank cannot learn. Compare each difference with the
+# spread of the three seeds before you believe it. If the best box is at the edge of the map, the sweep is not
+# finished: widen it. And eight steps favour high rates: a long run often wants a lower one, so repeat the best two
+# at full length.
 #
-# What about the other settings? The **batch** trades noise for time: twice the batch, half the steps. More
-# **epochs** help until the validation loss turns (section 4). **Alpha** scales the change; alpha of twice
-# the rank keeps the size of the steps alike when you change the rank. **Warm-up** lets the optimiser's averages
-# fill before it takes full steps. The worked case of the slides, a 7B model with rank 16, alpha 32, 3 epochs, 2e-4 and
-# batch 8, is where many people start; sweep the rate first when you leave it.
+# What about the other settings? One run for each, everything else as in the box in the middle. Which of them do you
+# expect to matter?
+
+# %% tags=["topic:hyperparameters"]
+changes = {"alpha 8": {"alpha": 8}, "batch 4": {"batch": 4, "at_once": 4}, "two epochs": {"epochs": 2}}
+rows = [{"changed": "nothing", "validation loss": sweep[1][1]}]
+rows += [{"changed": name, "validation loss": validation_loss(5e-3, 16, **change)} for name, change in changes.items()]
+figures.table(rows, caption="One setting changed at a time; rate 0.005, rank 16, alpha 32, batch 8, one epoch")
+
+# %% [markdown]
+# **What to notice.** Hold each line against the three seeds above. **Alpha** scales the change by alpha / r, so a
+# smaller alpha acts like a smaller rate. Half the **batch** and twice the **epochs** both make sixteen steps of
+# eight, and gain nearly the same; the small batch reads half as many conversations for it. A run as short as this
+# one wants steps. In a long one a larger batch gives less noise, and more epochs help until the validation loss
+# turns (section 4).
+#
+# In the map we kept alpha at twice the rank, a common habit, so that alpha / r is 2 in every box. The map shows
+# that this does not make two ranks equal. (arXiv 2312.03732 proposes a fixed alpha over the *square root* of r;
+# from rank 16 to rank 2 that makes 2.8 times as much, close to one step along the diagonal.) **Warm-up** (the first
+# five steps in all our runs) lets the optimiser's averages fill before it takes full steps. The worked case of the
+# slides, a 7B model with rank 16, alpha 32, 3 epochs, 2e-4 and batch 8, is where many people start; sweep the rate
+# first when you leave it.
 
 # %% [markdown]
 # ## 4. Too long: over-fitting, and when to stop
@@ -269,6 +291,7 @@ class Sample(TrainerCallback):
         samples[state.global_step] = finetuning.replies(now, test[:1])[0]
 
 
+# %% tags=["topic:overfit-forgetting", "topic:training-monitoring"]
 def few(*callbacks: TrainerCallback):
     """A trainer on eight conversations for 36 epochs, with `callbacks`; always in the same folder."""
     recipe = dataclasses.replace(base, method="lora", learning_rate=5e-3, conversations=8, epochs=36, measured=9)
@@ -322,12 +345,13 @@ print(f"   wanted: {test[0].reply}")
 
 # %% [markdown]
 # **What to notice.** We expected the validation loss to turn and rise, as textbooks draw it. It only stops falling,
-# far above the training loss, which says that eight conversations are now known by heart. The gap between the two is
-# the over-fitting; a curve that rises is its loud form. Once the training loss is zero, nothing pulls on the
-# weights any more, so here it stays quiet. **Early stopping** keeps the checkpoint from which on little was
-# gained, and saves the rest of the bill. The power cut cost the steps since the last checkpoint and no
-# more, because a checkpoint holds the adapter, the optimiser's averages, the schedule and the place in the data. Read
-# the samples, too: a loss of 0.5 does not say whether it is the name that is wrong or the price.
+# far above the training loss, which says that eight conversations are now known by heart. The gap between the two
+# is the over-fitting; a curve that rises is its loud form. Once the training loss is zero, nothing pulls on the
+# weights any more, so here it stays quiet. **Early stopping** keeps the checkpoint from which on little was gained,
+# and saves the rest of the bill. The power cut cost the steps since the last checkpoint and no more, because a
+# checkpoint holds the adapter, the optimiser's averages, the schedule and the place in the data. Read the samples,
+# too: a loss of 0.5 does not say whether it is the name that is wrong or the price. And the last one: whose name is
+# that, and whose sentences?
 
 # %% [markdown]
 # ## 5. What was forgotten?
@@ -337,13 +361,17 @@ print(f"   wanted: {test[0].reply}")
 
 # %% tags=["topic:overfit-forgetting"]
 overfit = dataclasses.replace(chat, model=trainer.model.eval())
+sums = [text.shopping_sum(random.Random(i)) for i in range(32)]
+SHOP_TALK = ("order", "team", "sorry", "regards")  # no worked sum needs these words
 
 
 def old_skills(one) -> dict[str, str]:
-    """Two tasks of prisma-lm's own training, 32 cases each."""
-    right = {"function calls": evaluate.function_calls(one, 11, 32)}
-    right["worked sums"] = evaluate.arithmetic(one, 11, 32)["arithmetic, worked steps"]
-    return {name: percent(measure) for name, measure in right.items()}
+    """Two tasks of prisma-lm's own training, 32 cases each, and how often the shop talks in a sum."""
+    said = one.complete_many([text.prompt("steps", made.question) for made in sums], max_new_tokens=64)
+    found = {"function calls": evaluate.function_calls(one, 11, 32)}
+    found["worked sums"] = share([text.correct(made.answer, reply) for made, reply in zip(sums, said, strict=True)])
+    found["sums with shop talk"] = share([any(word in reply for word in SHOP_TALK) for reply in said])
+    return {name: percent(measure) for name, measure in found.items()}
 
 
 rows = [{"model": "before"} | old_skills(chat)]
@@ -354,10 +382,27 @@ with overfit.model.disable_adapter():
 figures.table(rows, caption="Skills of before, 32 cases each")
 
 # %% [markdown]
-# **What to notice.** Teaching one thing costs others. That is **catastrophic forgetting**: nothing in the new data asks
-# for the old skills, so nothing protects them. "LoRA learns less and forgets less", says a paper of that name (arXiv
-# 2405.09673). Look at the two rows of 24 steps: not here. A low rank limits *where* the weights may go, but our
-# LoRA runs at five times the rate, and goes far. So quote that finding with its rates, and measure your own.
+# And the facts? A reply *hallucinates* if it names a number, a toy, a status or a person that stands neither in the
+# records nor in the message. A program can look that up. Which model will invent most?
+
+# %% tags=["topic:overfit-forgetting"]
+said = {f"{method}, 24 steps": replies for method, replies in written.items()}
+said["lora, 8 conversations, 36 steps"] = finetuning.replies(overfit, test)
+for name, replies in said.items():
+    print(f"{name:>31}: {percent(quality.hallucination_rate(test, replies))} of the replies invent something")
+
+# %% [markdown]
+# **What to notice.** Teaching one thing costs others. That is **catastrophic forgetting**: nothing in the new data
+# asks for the old skills, so nothing protects them. "LoRA learns less and forgets less", says a paper of that name
+# (arXiv 2405.09673). Look at the two rows of 24 steps: not here. A low rank limits *where* the weights may go, but
+# our LoRA runs at five times the rate, and may go far. The row with eight conversations surprised us: more steps,
+# and less forgotten. A likely reason is in section 4: its loss is zero soon, and then nothing moves the weights any
+# further. Each row is one run. So quote that finding with its rates, and measure your own.
+#
+# The last column is **style drift**: where the shop talks in a sum, the new manner has spread to a job that nobody
+# meant. And the **hallucinations**: each of these half-trained models invents something in most of its replies, and
+# the intervals are too wide to rank them. They have the tone already and not yet the facts, which is the worst
+# moment to show a model to anybody. (`7.5_lab_evaluation` goes further with all three.)
 #
 # LoRA has a way back that full fine-tuning has not: without its adapter the model is what it was, to the last bit. The
 # other cure is *replay*, a little of the old data among the new.
@@ -377,9 +422,10 @@ print(f"simulated in {simulation.seconds:.0f} s")
 figures.table(simulate.side_by_side(simulation), caption="One step of QLoRA on Mistral 7B, GiB")
 
 # %% [markdown]
-# The parts at rest agree nearly to the byte, because they are counted from shapes. The working memory differs a little:
-# the formula adds pieces that are never there at the same moment. So much for one conversation. How many fit on *your*
-# card at once, and how long may one be?
+# The parts at rest agree nearly to the byte, because they are counted from shapes. The working memory differs a
+# little: the formula adds pieces that are never there at the same moment. At the peak, early in the backward pass,
+# there are no gradients yet. So much for one conversation. How many fit on *your* card at once, and how long may
+# one be?
 
 # %% tags=["topic:qlora-7b"]
 cards = ["t4", "l4", "rtx3060", "rtx4090", "a100-40", "h100", "h200"]
@@ -392,26 +438,28 @@ figures.table(
 # %% [markdown]
 # Do not take our word for it. The next cell makes one layer of Mistral at its real width, with random 4-bit weights
 # and a small vocabulary, and trains it for one step with the very trainer of the full tier. (`course dryrun-7b` does
-# it with all 32 layers: 8 GiB and a few minutes.)
+# it with all 32 layers: 8 GiB, and one to a few minutes.)
 
 # %% tags=["topic:qlora-7b"]
 one_layer = dataclasses.replace(memory.architecture("mistral-7b"), layers=1, vocab=4_000)
 print(dryrun.run(unit.hardware, one_layer, steps=1, tokens=128))
 
 # %% [markdown]
-# **What to notice.** The weights are most of it, even in 4 bits; what LoRA trains hardly shows. Activations grow with
-# batch times length, which is where a step breaks when the weights did fit. `course vram --model mistral-7b --method
-# qlora` prints the same for any model and card, and what to change if it does not fit. The dry run's process holds more
-# than the tensors: Python and its libraries are in its peak, too. And its loss would say nothing: random weights know
-# no language.
+# **What to notice.** The weights are most of it, even in 4 bits. What LoRA trains, with gradients and averages, is
+# about a tenth. Activations grow with batch times length, which is where a step breaks when the weights did fit.
+# `course vram --model mistral-7b --method qlora` prints the same for any model and card, and what to change if it
+# does not fit. The dry run's process holds more than the tensors: Python and its libraries are in its peak, too.
+# And its loss would say nothing: random weights know no language.
 
 # %% [markdown]
 # ### Check the slide: "85 % accuracy, 40 % faster than GPT-4, 90 % cheaper, six hours on a 4090"
 #
-# A case without a source: no data, no settings, no prices. Ours reaches 87 % whole replies in part 1, on a task that
-# we made, with a model that knows nothing else. "Cheaper" can be worked out, if every input is in sight. The prices
-# below are *inputs, not facts*: 30 and 60 dollars for a million tokens read and written was GPT-4's list price in
-# 2023; the rent of a card and its speed are round numbers. Put in your own.
+# A case without a source: no data, no settings, no prices. Part 1 prints what ours reaches, on a task that we made,
+# with a model that knows nothing else. "Faster" cannot be checked at all: of which reply, on which machine, with
+# how many customers at once? "Six hours" at least is a speed, which the cell works out. "Cheaper" can be worked
+# out, if every input is in sight. The prices below are *inputs, not facts*: 30 and 60 dollars for a million tokens
+# read and written was GPT-4's list price in 2023; the rent of a card and its speed are round numbers. Put in your
+# own.
 
 
 # %% tags=["topic:customer-support"]
@@ -435,11 +483,16 @@ figures.table(
     [dollars(n, read, written) for n in (100, 1_000, 10_000, 100_000)],
     caption="A day of support, in tokens of prisma-lm",
 )
+trained = 2_000 * 3 * (read + written)  # conversations, epochs, tokens
+print(f"three epochs of 2,000 conversations in six hours: {trained / 6 / 3600:.0f} tokens a second")
 
 # %% [markdown]
-# **What to notice.** Whether your own model is cheaper depends on how busy it is, and on the price you compare with,
-# which has fallen a lot since. With few customers the card stands idle and the token price wins. The table leaves out
-# the people who collect data, test and keep watch; for most teams they are the largest number.
+# **What to notice.** Whether your own model is cheaper depends on how busy it is, and on the price you compare
+# with, which has fallen a lot since. With few customers the card stands idle and the token price wins. (prisma-lm
+# counts every space as a token; other tokenizers need fewer.) And the six hours? That is a slow run, some times
+# what the dry run of a whole 7B model reaches on two CPU cores (`course dryrun-7b`), so a card should beat it. The
+# slide's number is possible, and says nothing. The table leaves out the people who collect data, test and keep
+# watch; for most teams they are the largest number.
 
 # %% [markdown]
 # ## 7. The same run in other tools
@@ -473,7 +526,8 @@ figures.table(rows[:7], caption="What each tool calls it")
 # %% [markdown]
 # ## What you take with you
 # - Climb the ladder from below, with a score on every rung.
-# - Full fine-tuning learns most per step and costs most memory. LoRA saves the optimiser, QLoRA the weights as well.
+# - Full fine-tuning costs most memory, and in our run it learned most per step. LoRA saves the optimiser, QLoRA the
+#   weights as well.
 # - Sweep the learning rate first, choose on validation data, and know how much is luck.
 # - A training loss of zero is not a goal. Stop when the validation loss no longer falls.
 # - Measure what was forgotten. Nobody reports it unasked.

@@ -1,4 +1,4 @@
-# % [markdown] tags=["badge"]
+# %% [markdown] tags=["badge"]
 # # 7.5 Lab: learning from preferences with DPO
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_lab_dpo.ipynb)
@@ -13,7 +13,7 @@
 #
 # **Time:** about 25 minutes to read and run; the cells take about two minutes on two free CPU cores.
 #
-# **Downloads:** nothing. This lab trains eight small models, so it takes `prisma-lm` at every tier. It knows Prisma's
+# **Downloads:** nothing. This lab trains seven small models, so it takes `prisma-lm` at every tier. It knows Prisma's
 # toy shop and nothing else.
 
 # %% tags=["bootstrap"]
@@ -74,8 +74,8 @@ for _ in range(3):
     print("staff:", prefs.staff_reply(rng, one))
 
 # %% [markdown]
-# Supervised fine-tuning on such mail (Unit 7.5) teaches a model to write like the staff: like *all* of them. What
-# share of its replies will keep the shop's three rules?
+# Supervised fine-tuning on such mail (`7.5_finetuning`) teaches a model to write like the staff: like *all* of
+# them. What share of its replies will keep the shop's three rules?
 #
 # - **fact**: exactly one sentence about an order, and it is right;
 # - **courtesy**: thanks first, nothing rude, nothing twice;
@@ -105,16 +105,18 @@ def row(name: str, texts: list[str]) -> dict:
     return {"model": name} | shares | {"all three": str(whole).split(",")[0] + ")", "points": mark, "words": words}
 
 
-greedy = row("imitates staff, greedy", prefs.sample(start, test, seed=9, temperature=0)) | {
-    "KL from the start": math.nan
-}
+# %% tags=["topic:dpo"]
 begin, start_texts = exam(start, "imitates staff")
-figures.table([begin, greedy], caption=f"Replies to {len(test)} customers")
+without_kl = {"KL from the start": "-"}  # staff are no model, and greedy replies are no draw from one
+staff = row("the staff", [prefs.staff_reply(random.Random(i), case) for i, case in enumerate(test)]) | without_kl
+greedy = row("imitates staff, greedy", prefs.sample(start, test, seed=9, temperature=0)) | without_kl
+figures.table([staff, begin, greedy], caption=f"Replies to {len(test)} customers")
 
 # %% [markdown]
-# **What to notice.** The model is a good imitator, and that is the trouble: it is careless and rude about as often as
-# its teachers. The greedy row always takes the most probable word. That cures the rare mistakes, as the column *fact*
-# shows, but not the frequent bad habits: most staff did not say thanks, so the most probable reply does not either.
+# **What to notice.** Compare the first two rows. The model is a good imitator, and that is the trouble: it keeps no
+# rule clearly more often than its teachers do. The greedy row always takes the most probable word. That cures the
+# rare mistakes, as the column *fact* shows, but not the frequent bad habits: most staff did not say thanks, so the
+# most probable reply does not either.
 #
 # Nobody wrote the replies that we want. But people can say which of two replies is *better*. That is the idea.
 
@@ -135,6 +137,11 @@ pairs = prefs.rated(asked, written, seed=1)
 for pair in pairs[:4]:
     print(f"record: {pair.case.messages[0]['content']}\nasked: {pair.case.question}")
     print(f"  chosen by {pair.rater}: {pair.chosen}\n  rejected: {pair.rejected}\n")
+
+# %% [markdown]
+# **What to notice.** Would you have chosen the same? Some choices look odd. A rater who has to decide between two
+# replies of nearly equal value often takes the worse one, and one of the five has a fault of another kind. You see
+# neither in single pairs.
 
 # %% [markdown]
 # ## 3. Look at the data first
@@ -320,7 +327,7 @@ figures.show(
 
 # %% [markdown]
 # **What to notice.** The distance between the lines is the **margin**: it is what the loss pulls on. Watch where
-# the two lines *go*. The rejected one falls. If the chosen one falls, too, the model makes both replies less
+# the two lines *go*. The rejected one falls. Here the chosen one falls, too: the model makes both replies less
 # probable than before, and the probability goes to replies that no rater has seen. The accuracy is measured on
 # pairs that the model is about to learn from, so it is no proof. The proof is next.
 
@@ -369,12 +376,12 @@ for line, measure in zip(table, wins.values(), strict=True):
 figures.table(table, caption="The same recipe on other labels; wins against the model before DPO")
 
 # %% [markdown]
-# **What to notice.** Two labels in five flipped leave next to nothing: the policy hardly moves (see KL). One
-# rater out of five upside down costs wins, but the other four outvote the fifth. The row *not balanced* surprised
-# us. We expected longer replies, the **length exploitation** of Park et al. (2024, arXiv 2403.19159). Look at
-# *words*, then at *fact* and KL: here the policy went further from the start, and what it lost were facts. With
-# one run for each row we cannot say that the lean was the cause and not the seed. It is a reason to repeat the
-# run, not a law.
+# **What to notice.** Two labels in five flipped leave next to nothing: the policy hardly moves (see KL). One rater
+# out of five upside down seems to cost wins, but the other four outvote the fifth; compare the intervals. The row
+# *not balanced* surprised us. We expected longer replies, the **length exploitation** of Park et al. (2024, arXiv
+# 2403.19159). Look at *words*, then at *fact* and KL: here the policy went further from the start, and what it lost
+# were facts. With one run for each row we cannot say that the lean was the cause and not the seed. It is a reason
+# to repeat the run, not a law.
 
 # %% [markdown]
 # ## 8. How far may it go? The choice of beta

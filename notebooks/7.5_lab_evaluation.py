@@ -51,6 +51,7 @@ import random
 
 from course_utils import bundled, compat, evaluate, figures, finetuning, quality
 from course_utils.prisma import conversations, lm, text
+from course_utils.prisma.training import percent
 
 talks = conversations.by_split(conversations.make_conversations())
 test = talks["test"][:60]
@@ -102,8 +103,8 @@ figures.table(
 
 # %% [markdown]
 # **What to notice.** Training takes nearly all of the surprise away. What is left sits in few tokens, and the mean
-# hides them: the blanks and the goodbye are certain, and one wrong word in a fact costs a customer. That is why
-# perplexity comes first, and never alone.
+# hides them: the spaces and most of the words in between are certain, and one wrong word in a fact costs a
+# customer. Which of the eight are facts? That is why perplexity comes first, and never alone.
 #
 # Perplexity counts *per token*. Two models with different tokenizers cut the same reply into different numbers of
 # tokens, so their perplexities can't be compared. Nor does it say what the model writes by itself: it saw the right
@@ -199,16 +200,13 @@ for talk, reply in invented[:2]:
 
 # %% tags=["topic:eval-qualitative"]
 rubric = {"before": quality.tone(test, before), "after": quality.tone(test, after)}
-rows = [
-    {"the reply ...": rule, **{name: f"{100 * m[rule].value:.0f} %" for name, m in rubric.items()}}
-    for rule in quality.TONE
-]
-figures.table(rows, caption=f"Share of {len(test)} replies that keep each rule of the rubric")
+rows = [{"the reply ...": rule, **{name: percent(m[rule]) for name, m in rubric.items()}} for rule in quality.TONE]
+figures.table(rows, caption=f"Share of {len(test)} replies that keep each rule of the rubric, with 95 % intervals")
 
 # %% [markdown]
-# **What to notice.** After training nearly every rule is kept, also by replies that are wrong. Style is
-# learned first and facts last, and a friendly tone makes a wrong fact more believable. One rule is kept before
-# training too: a rule that everybody keeps measures nothing.
+# **What to notice.** After training nearly every rule is kept, also by replies that are wrong. The style is there
+# before the facts are, and a friendly tone makes a wrong fact more believable. One rule is kept before training
+# too: a rule that everybody keeps measures nothing.
 
 # %% [markdown]
 # ## 5. Over-fitting, on purpose
@@ -230,7 +228,7 @@ low = min(run.curve, key=lambda row: row["validation"])
 fig, ax = figures.figure(height=3.2)
 for name, style in (("training", "-"), ("validation", "o--")):
     ax.plot([row["step"] for row in run.curve], [row[name] for row in run.curve], style, label=name)
-ax.axvline(low["step"], color=figures.PALETTE["vermilion"], linewidth=1)
+ax.axvline(low["step"], color=figures.PALETTE["vermilion"], linewidth=1, label="lowest validation loss")
 ax.set(xlabel="steps of 5 conversations", ylabel="loss on the reply (nats per token)", ylim=(0, None))
 ax.legend()
 end = run.curve[-1]
@@ -259,8 +257,10 @@ figures.table(rows, caption="Twenty conversations, again and again")
 #
 # Now the table, and a surprise. Does the lower validation loss belong to the better replies for new customers? It
 # need not. The loss punishes a few very sure mistakes most, and exact match counts all mistakes alike; so a model
-# can grow too sure of itself and right more often at once. The wide gap between the first column and the second is
-# the over-fitting. Choose a checkpoint by the measure that you care about, with its interval.
+# can grow too sure of itself and right more often at once. (At step 0 this is the adapter of section 1, and yet it
+# does not repeat the number of section 3. There it sat on the 4-bit weights that it was trained on. Here it sits on
+# the unquantised ones, which are not the same model.) The wide gap between the first column and the second is the
+# over-fitting. Choose a checkpoint by the measure that you care about, with its interval.
 
 # %% [markdown]
 # ## 6. Blind comparison
@@ -294,9 +294,11 @@ print("win rate of the model with 800 conversations:", quality.win_rate(winners,
 print("left seat (a) won:", quality.win_rate(["a" if v == "a" else "tie" if v == "=" else "b" for v in votes], "a"))
 
 # %% [markdown]
-# **What to notice.** The second line is a test of the test: a fair ballot has no better seat, so its interval should
-# hold 50. Language models as judges often fail it (arXiv 2306.05685 calls it position bias). Compare your own votes
-# with those of the rules: where do you disagree, and who is right?
+# **What to notice.** The second line is a test of the test: a fair ballot has no better seat, so its interval
+# should hold 50. Language models as judges often fail it (arXiv 2306.05685 calls it position bias). Then the first
+# line: does its interval hold 50 as well? If so, nobody has won. And exact match, in sections 3 and 5, puts the two
+# models in the other order: which reply has the better tone, and how many may be sent, are two questions. Compare
+# your own votes with those of the rules: where do you disagree, and who is right?
 
 # %% [markdown]
 # ## 7. Red team
@@ -321,10 +323,11 @@ for name, found in fallen.items():
 
 # %% [markdown]
 # **What to notice.** Some attacks bounce off, and not because the model is wise: it can say nothing but the house
-# style, so an order to say something else has no way out. The dangerous ones are quiet. Without a record the model
-# does not say "I can't find it", because no reply in training ever did: it invents an order in perfect tone. With a
-# wrong box in the form it follows the box against the message. Both are faults of the *data*, and both are cured
-# there, or by a rule before the model is asked at all.
+# style, so an order to say something else has no way out. (Read the intervals: after fifteen tries in vain, one in
+# five may still succeed.) The dangerous ones are quiet. Without a record the model does not say "I can't find it",
+# because no reply in training ever did: it invents an order, in the tone of the house. With a wrong box in the form
+# it follows the box against the message. Both are faults of the *data*, and both are cured there, or by a rule
+# before the model is asked at all.
 
 # %% [markdown]
 # ## 8. What was forgotten?
@@ -367,9 +370,10 @@ figures.show(fig, alt=f"Share right against the adapter's strength from 0 to 1: 
 # into the answer to a sum (*style drift*). A support test alone would never have shown it. With full fine-tuning the
 # old model would be gone. With LoRA it is one switch away, because the base weights were never touched.
 #
-# The curve shows the way between. A weaker adapter keeps more of the old and does less of the new; WiSE-FT (arXiv
-# 2109.01903) interpolates weights on purpose. Better cures cost training: mix old tasks into the new data
-# (rehearsal), a lower rate, fewer steps, or one adapter per task, chosen by who asks.
+# The curve shows the way between. A weaker adapter keeps more of the old and does less of the new, and at half
+# strength ours keeps most of the old and does nothing of the new; WiSE-FT (arXiv 2109.01903) interpolates weights
+# on purpose. Better cures cost training: mix old tasks into the new data (rehearsal), a lower rate, fewer steps, or
+# one adapter per task, chosen by who asks.
 
 # %% [markdown]
 # ## What you take with you

@@ -196,7 +196,10 @@ for (name, start), ours in zip(starts.items(), (SoftPrompt, Prefix), strict=True
     print(f"{name}: ours and PEFT's differ by {apart:.0e}, with and without it by {moved:.1f}")
 
 # %% [markdown]
-# The vectors start from real words, drawn at random. Both papers found random numbers a worse start.
+# **What to notice.** Ours and PEFT's agree to the last bit, so you have read all there is to it. And why do both
+# methods move the model by the same amount? They start from the same 20 words, drawn at random: once as vectors,
+# once as the keys and values that these vectors give. Before training the two are the same thing. (Both papers
+# found random numbers a worse start than words.)
 #
 # Two more come from PEFT as they are: **LoRA**, the one you know, and **IA3** (Liu et al. 2022, arXiv 2205.05638),
 # which learns one factor for each key, each value and each hidden unit, and nothing else. What does each of them
@@ -225,7 +228,9 @@ def tunable(method: str, seed: int) -> nn.Module:
 
 
 counts = {method: finetuning.parameters(tunable(method, 0))["trained"] for method in RATES}
-figures.table([{"method": m, "trained": n, "of the model": f"{n / 5_374_464:.2%}"} for m, n in counts.items()])
+figures.table(
+    [{"method": m, "trained": n, "of the model": f"{n / counts['full fine-tuning']:.2%}"} for m, n in counts.items()]
+)
 
 # %% [markdown]
 # ## 3. The same steps for all
@@ -335,17 +340,18 @@ told = "; ".join(f"{a}: " + ", ".join(f"{j} {np.mean(r):.0%}" for j, r in line.i
 figures.show(fig, alt=f"Share of right replies for each adapter and each job's requests. {told}.")
 
 # %% [markdown]
-# **What to notice.** The diagonal is all there is. An adapter does its own job and no other, and it does it to every
-# request: give a customer's question to the label adapter, and it tries to print a label. So the choice of the adapter
-# decides everything, and somebody has to make it.
+# **What to notice.** The diagonal is all there is. An adapter does its own job and no other. It acts on every
+# request, and none of the four knows that a request is not for it. So the choice of the adapter decides everything,
+# and somebody has to make it.
 
 # %% [markdown]
 # ## 5. Blend them?
 #
-# The easiest answer would be one adapter that holds all four. LoRA's changes are matrices, and matrices can be added.
-# `add_weighted_adapter` offers several ways: the sum of the changes, their mean, sums of $A$ and $B$ each on their
-# own, and TIES (arXiv 2306.01708), which first drops the weak half of each change and lets the rest vote on its sign.
-# As a control we also train *one* adapter on all four jobs together, for as many steps as the four had in all.
+# The easiest answer would be one adapter that holds all four. LoRA's changes are matrices, and matrices can be
+# added. `add_weighted_adapter` offers several ways: the sum of the changes, their mean, and sums of $A$ and $B$
+# each on their own. A fourth is TIES (arXiv 2306.01708), which first drops the weak half of each change and lets
+# the rest vote on its sign. As a control we also train *one* adapter on all four jobs together, for as many steps
+# as the four had in all.
 
 # %% tags=["topic:mixture-of-adapters"]
 BLENDS = {"sum": (1.0, "cat"), "mean": (0.25, "cat"), "linear": (0.25, "linear"), "ties": (1.0, "ties")}
@@ -362,11 +368,11 @@ lines = [{"adapter": n} | {job: f"{np.mean(r):.0%}" for job, r in table[n].items
 figures.table(lines, caption="One adapter for everything: replies that are right, 100 requests of each job")
 
 # %% [markdown]
-# **What to notice.** Compare each blend with the diagonal above. Every adapter was trained as if it were alone; in a
-# sum, three strangers add to every layer's output, and in a mean each one speaks at a quarter of its strength. That
-# one job survives the mean is no accident: *call* was in the model already and needs only a nudge. What had to be
-# learned does not survive. Blends work better for larger models and related tasks (task arithmetic, arXiv 2212.04089;
-# LoraHub, arXiv 2307.13269, even searches for the weights).
+# **What to notice.** Compare each blend with the diagonal above. Every adapter was trained as if it were alone; in
+# a sum, three strangers add to every layer's output, and in a mean each one speaks at a quarter of its strength.
+# That *call* survives the mean best is probably no accident: it was in the model already and needs only a nudge. Of
+# what had to be learned, little or nothing survives. Blends work better for larger models and related tasks (task
+# arithmetic, arXiv 2212.04089; LoraHub, arXiv 2307.13269, even searches for the weights).
 #
 # The adapter that was *trained* on everything had the same steps as the four together, and did not get as far. It also
 # needs all the data in one place and on one day, and it can't tell label from notice: their requests look the same.

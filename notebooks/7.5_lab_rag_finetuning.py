@@ -103,9 +103,10 @@ for name, found in searches.items():
 figures.table(table, caption=f"{len(asked)} questions, {len(pages)} pages")
 
 # %% [markdown]
-# **What to notice.** An embedding is only as good as what it was trained for, and `prisma-lm` was never trained to
-# embed: sentences of one form lie close together, whomever they are about. (It is good enough to tell a question from
-# a mail, as the lab on adapters does.) For names a search by words is hard to beat. We go on with that one.
+# **What to notice.** The embeddings find little more than chance would (1 of 24, and 4 of 24). An embedding is only
+# as good as what it was trained for, and `prisma-lm` was never trained to embed: sentences of one form lie close
+# together, whomever they are about. (It is good enough to tell a question from a mail, as the lab on adapters
+# does.) For names a search by words is hard to beat. We go on with that one.
 #
 # We give the model four pages: the right one and three **distractors**, in random order. This is what it reads:
 
@@ -225,7 +226,8 @@ figures.table(table, caption="Right answers, 72 questions of each kind, one trai
 # larger model, trained for longer, remembers more. Changing the facts in the training data costs nothing, and this
 # column shows whether you need it.
 #
-# LoRA gets about as far with a twentieth of the weights; read its row with its intervals, it is one seed.
+# LoRA trains a twentieth of the weights and gets as far on *new* and *changed* vouchers. On the *trained* ones it
+# lies below. It is one seed, so read its row with its intervals.
 #
 # ## 5. When the search misses
 #
@@ -251,10 +253,11 @@ for name, model in {"LoRA, vouchers change": slim, "the same, with misses": hone
 figures.table(table, caption="Saying that one does not know: what it brings and what it costs (one training seed)")
 
 # %% [markdown]
-# **What to notice.** Nothing in the first training said that a page could be missing, so the model gives *somebody
-# else's* number, which is the worst of all answers. One row in three with the page missing teaches it to say that it
-# does not know. The other columns are the price: a model that may refuse also refuses, or errs, where the page is
-# there. The same steps now have to teach two things. Measure both sides.
+# **What to notice.** One printed reply proves nothing, whatever it says here: read the table. Nothing in the first
+# training said that a page could be missing, so the model gives *somebody else's* number, which is the worst of all
+# answers. One row in three with the page missing teaches it to say, more often than not, that it does not know. The
+# other columns are the price: a model that may refuse also refuses, or errs, where the page is there. The same
+# steps now have to teach two things. Measure both sides.
 #
 # ## What you take with you
 # - Fine-tuning teaches *how* to answer, retrieval brings *what* to answer. Facts in weights can't be changed by editing

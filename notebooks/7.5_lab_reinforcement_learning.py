@@ -1,4 +1,4 @@
-# % [markdown] tags=["badge"]
+# %% [markdown] tags=["badge"]
 # # 7.5 Lab: reinforcement learning from rewards
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.5_lab_reinforcement_learning.ipynb)
@@ -223,15 +223,22 @@ from course_utils import memory
 frozen = memory.weight_bytes("mistral-7b") / memory.GIB
 full = memory.estimate("mistral-7b", "full", seq=512).total
 lora = memory.estimate("mistral-7b", "lora", seq=512).total
+pair = memory.estimate("mistral-7b", "lora", seq=512, batch=2).total  # DPO reads both replies of a pair at once
 ways = {
     "PPO, everything trained in full": 2 * full + 2 * frozen,
     "GRPO, policy trained in full, reward model": full + 2 * frozen,
     "GRPO, LoRA, reward model": lora + frozen,
     "GRPO, LoRA, verifiable reward": lora,
-    "DPO, LoRA": lora,
+    "DPO, LoRA, a pair of replies": pair,
 }
 listed = [{"method": name, "GiB": needed} for name, needed in ways.items()]
 figures.table(listed, caption="Mistral 7B, one reply of 512 tokens, weights in 16 bits: estimated", digits=0)
+
+# %% [markdown]
+# **What to notice.** The critic costs as much as the policy, because it is trained too: gradients and two averages
+# for every weight. GRPO saves that. LoRA saves most of the rest, and the reference on top: it is the same model
+# with the adapter off. And a verifiable reward needs no model at all. (A group of replies can be worked through one
+# after the other, so the table counts one.)
 
 # %% [markdown]
 # ## 4. A reward model from preferences
@@ -314,7 +321,7 @@ fig, axes = figures.figure(columns=3, width=11, height=3.0)
 curves = (("reward", "learned reward", "What is optimised"), ("points", "points by the rules", "What was meant"))
 for ax, (key, label, title) in zip(axes, (*curves, ("tokens", "tokens a reply", "How it is done")), strict=True):
     ax.plot(range(1, len(log) + 1), [entry[key] for entry in log], "o-", markersize=4)
-    ax.set(xlabel="step", ylabel=label, title=title)
+    ax.set(xlabel="step", ylabel=label, title=title, xticks=range(2, len(log) + 1, 4))
 axes[1].set_ylim(0, 4)
 ends = {key: (log[0][key], log[-1][key]) for key in ("reward", "points", "tokens")}
 said = "; ".join(f"{key} {first:.1f} to {last:.1f}" for key, (first, last) in ends.items())

@@ -156,7 +156,9 @@ for name, run in runs.items():
 figures.table(rows, caption=f"{STEPS} steps of {BATCH} conversations, all weights trained")
 
 # %% [markdown]
-# The last column compares the sum of all weights after training. Nothing but rounding is left in it.
+# **What to notice.** The losses agree to all the digits shown, and the last column compares the sum of all weights
+# after training: nothing but rounding is left in it. Cut by hand, by DDP, by Accelerate or by FSDP, it is one and
+# the same training.
 #
 # ## 3. Who holds what?
 #
@@ -209,13 +211,15 @@ for name, run in runs.items():
     row = {"run": name, "processes": run.processes, "seconds a step (median)": statistics.median(times)}
     rows.append(row | {"from": min(times), "to": max(times)})
 print(f"this machine: {unit.hardware.describe()}")
-figures.table(rows)
+figures.table(rows, caption=f"The same {STEPS} steps of {BATCH} conversations, without the first")
 
 # %% [markdown]
-# **What to notice.** Two processes on one CPU share its cores, so do not expect half the time here: this table shows
-# what the exchange costs. FSDP talks most, because it gathers the weights twice in each step, forward and backward.
-# In numbers sent and received per step: DDP about $2N$, FSDP about $3N$ (arXiv 1910.02054, section 7). On cards that
-# are joined by a fast link this hides behind the computing. Over a slow network it does not.
+# **What to notice.** Two processes on one CPU share its cores, so do not expect half the time here. DDP and
+# Accelerate run the same code, so the difference between their rows is noise. Compare every other difference with
+# it, and with *from* and *to*. What can be said without a clock is how much is sent. FSDP talks most, because it
+# gathers the weights twice in each step, forward and backward. In numbers sent and received per step: DDP about
+# $2N$, FSDP about $3N$ (arXiv 1910.02054, section 7). On cards that are joined by a fast link this hides behind the
+# computing. Over a slow network it does not.
 
 # %% [markdown]
 # ## 5. A 7B model: which way?

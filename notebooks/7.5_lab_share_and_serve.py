@@ -250,8 +250,8 @@ figures.show(
 # keep the adapter beside the 4-bit weights. Its answers are not those of the 16-bit base either, because the base
 # under it is another one.
 #
-# Look at the intervals before you rank the rows by "right": with 60 answers they overlap widely. The column before
-# it is the sharper test, because it compares answer by answer.
+# Look at the intervals before you rank the rows by "right": with 60 answers most of them overlap, and only the ends
+# of the list lie clearly apart. The column before it is the sharper test, because it compares answer by answer.
 
 # %% [markdown]
 # ## 4. One file for llama.cpp: GGUF
@@ -305,7 +305,7 @@ else:
 # Unit 7.4 built a server with a gate: loopback only, a key, limits. It serves any folder, so it serves ours. The
 # request is an ordinary one, through the `openai` client.
 
-# %% tags=["topic:merge-swap-serve"]
+# %% tags=["topic:merge-swap-serve", "topic:customer-support"]
 with serving.serve(final) as server:
     client = server.client()
     got = [
@@ -391,6 +391,12 @@ elif not os.environ.get("HF_TOKEN"):
     print("HF_TOKEN is not set: make a token with write access on the hub's settings page.")
 else:
     print(publishing.push(public, REPOSITORY, os.environ["HF_TOKEN"]).commit_url)
+
+# %% [markdown]
+# **What to notice.** The check found what nobody looks for: a pickle, and a folder of this machine in files that a
+# library wrote. The card names the part that is worst as plainly as the part that is best; somebody who wants to
+# use the model needs the first more. And the journey was tested by what arrives, not by the message that the upload
+# had worked.
 
 # %% [markdown]
 # ## What you take with you

@@ -138,7 +138,7 @@ else:
 if have["tensorboard"]:
     curves = {name: tracking.read_tensorboard(unit.folder / "board" / name) for name in runs}
     fig, axes = figures.figure(columns=2, width=9, height=3.2)
-    labels = {"eval_loss": "validation loss", "grad_norm": "length of the gradient"}
+    labels = {"eval_loss": "validation loss (nats per token)", "grad_norm": "length of the gradient"}
     for ax, (tag, label) in zip(axes, labels.items(), strict=True):
         for (name, numbers), style in zip(curves.items(), ("-", "-", "-", ":"), strict=True):
             ax.plot(*zip(*numbers[tag], strict=True), style, label=name, linewidth=4 if style == ":" else 2)
@@ -213,11 +213,11 @@ except ImportError:
     print(benchmarks.MISSING)
 
 # %% [markdown]
-# **What to notice.** Fine-tuned on tickets, the model chooses the right topic far more often: that is its new
-# job, asked in another form. And the sums? It was good at them, and a few seconds of training on something else
-# can cost that skill. Nobody would have seen it in the ticket score. That is *catastrophic forgetting*, and a
-# benchmark from before is how you notice. The third column is nearly zero for all: nobody taught the house style
-# here.
+# **What to notice.** Fine-tuned on tickets, the model chooses the right topic far more often: that is its new job,
+# asked in another form. And the sums? It was good at them, and a few seconds of training on something else can cost
+# that skill. Nobody would have seen it in the ticket score. That is *catastrophic forgetting*, and a benchmark from
+# before is how you notice. The third column is zero, or nearly, for all: nobody taught the house style here. A
+# benchmark on which all candidates lie on the floor tells nothing about their differences.
 #
 # Read the numbers of published models in the same spirit. A choice can be guessed (one in ten here, one in four in
 # MMLU), a judge has tastes, and a test that was in the training data measures memory.
@@ -247,7 +247,7 @@ for meaning, places in elsewhere.PLACES.items():
         value = ", ".join(map(str, value)) if isinstance(value, list) else value
         row[tool] = f"{place.rsplit('.', 1)[-1]} = {value}" if place else "no key found"
     rows.append(row)
-figures.table(rows)
+figures.table(rows, caption="One recipe, in the words of five tools")
 
 # %% [markdown]
 # **What to notice.** "At once" and "accumulated" are everywhere, and their product is the batch. But "the same
@@ -255,7 +255,7 @@ figures.table(rows)
 #
 # - Ludwig's LoRA had no key for the matrices in the version that we read, so PEFT's default decides: fewer
 #   matrices than "all linear layers".
-# - AutoTrain has no key for the loss on the reply only. And it counts whole epochs, like Ludwig.
+# - AutoTrain and Ludwig have no key for the loss on the reply only. And AutoTrain counts whole epochs, like Ludwig.
 # - NF4 is a setting in two of the five. The others choose the 4-bit format themselves.
 #
 # So compare two tools by what they *train*: the number of trained parameters and the labels of one example, as

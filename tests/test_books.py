@@ -177,3 +177,11 @@ def test_the_committed_notebooks_carry_only_tags_of_their_unit(record_property) 
 
 def test_the_committed_notebooks_agree_with_their_text() -> None:
     assert books.check() == []
+
+
+@pytest.mark.parametrize("path", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_notebook_opens_with_its_title_and_badge(path: Path) -> None:
+    """A misspelt cell marker makes the title a cell of comments, and nothing else notices."""
+    first = books._load(path).cells[0]
+    assert first.cell_type == "markdown" and first.metadata.get("tags") == ["badge"]
+    assert first.source.startswith("# ") and f"notebooks/{path.stem}.ipynb" in first.source
