@@ -191,11 +191,11 @@ def vram(
     """
     from dataclasses import asdict
 
-    from course_utils import memory
+    from course_utils import hardware, memory
 
     with plain_errors():
         needed = memory.estimate(model, method, seq=seq, batch=batch)
-        place = gpu or _this_machine()
+        place = gpu or hardware.detect()
         verdict = memory.fits(needed, place)
         simulated = None if quick else _simulated(needed)
     if simulated:
@@ -211,12 +211,6 @@ def vram(
         for row in simulate.largest(model, method, [place], seq):
             room = f"{row[f'batch of {seq}, simulated']} sequences of {seq} tokens, or one of"
             typer.echo(f"Largest that fits: {room} {row['one sequence, simulated']} tokens.")
-
-
-def _this_machine() -> Any:
-    from course_utils import hardware
-
-    return hardware.detect()
 
 
 def _simulated(needed: Any) -> Any:
