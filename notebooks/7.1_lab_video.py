@@ -45,7 +45,6 @@ from course_utils import open_unit
 unit = open_unit("7.1", tier="bundled")
 
 # %%
-
 import numpy as np
 import torch
 from IPython.display import Audio
@@ -54,7 +53,7 @@ from torch import Tensor, nn
 
 from course_utils import figures, films, finetuning
 from course_utils.prisma import speech
-from course_utils.prisma.training import share
+from course_utils.prisma.training import share, spread
 
 clip = unit.load("image-text")
 
@@ -189,10 +188,6 @@ def line(name: str, among: list[films.Films]) -> dict[str, list[float]]:
     return {question: [100 * mark[question] for mark in marks] for question in films.QUESTIONS}
 
 
-def spread(values: list[float]) -> str:
-    return f"{np.mean(values):.0f} ({min(values):.0f} to {max(values):.0f})"
-
-
 # %% tags=["topic:video"]
 mixed_up = [films.shuffled(judge, seed) for seed in range(3)]  # the frames alone; the sound stays in order
 results = {(name, "in order"): line(name, [judge] * 3) for name in readers}
@@ -250,8 +245,7 @@ figures.show(fig, alt=f"Right answers in %, circles in order, crosses with frame
 name, ringing = "mean of the moments", {"long (brass, china)": (2, 6), "short (wood, rubber)": (5, 7)}
 rows = []
 for what, colours in ringing.items():
-    these = torch.isin(judge.answers[:, 0], torch.tensor(colours))
-    some = films.Films(judge.frames[these], judge.sound[these], judge.answers[these])
+    some = judge[torch.isin(judge.answers[:, 0], torch.tensor(colours))]
     torn = [films.shuffled(some, seed) for seed in range(3)]
     row = {"materials ring": what, "films": len(some), "in order": spread(line(name, [some] * 3)["which way"])}
     rows.append(row | {"frames shuffled": spread(line(name, torn)["which way"])})
@@ -307,8 +301,7 @@ for what, colours in ringing.items():
     these = torch.isin(truth[:, 0], torch.tensor(colours))
     row = {"materials ring": what, "films": int(these.sum())}
     for delay in (-150, -100, 100, 150):
-        whole = late[np.abs(1000 * delays - delay).argmin()]
-        some = films.Films(whole.frames[these], whole.sound[these], whole.answers[these])
+        some = late[np.abs(1000 * delays - delay).argmin()][these]
         row[f"{delay:+} ms"] = spread(line(name, [some] * 3)["sound in step"])
     rows.append(row)
 figures.table(rows, caption='Said "in step" (%) with the sound so much later (+) or earlier (-): three seeds')

@@ -72,6 +72,13 @@ def test_films_hold_what_eye_and_ear_give(eye):
     assert scaled.frames.mean().abs() < 1e-3 and 0.9 < scaled.sound.flatten(0, 1).std(0).median() < 1.1
 
 
+def test_a_part_of_the_films_is_films():
+    some = made_up(6, 0)
+    part = some[some.answers[:, 1] == 1]
+    assert len(part) == int(some.answers[:, 1].sum()) and part.answers[:, 1].all()
+    assert torch.equal(some[torch.tensor([4])].frames[0], some.frames[4])
+
+
 def test_a_delayed_sound_comes_later_and_nothing_else_changes(stories):
     story = next(s for s in stories if min(s.hits) > 0.2 and max(s.hits) < 0.9)
     late = films.delayed(story, 0.1)

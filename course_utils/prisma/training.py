@@ -41,14 +41,20 @@ def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def share(successes: Sequence[bool] | Sequence[int]) -> Measure:
-    """The share of successes as a Measure in per cent."""
+    """The share of successes as a Measure in per cent. ValueError if there is no case."""
     right, n = sum(int(one) for one in successes), len(successes)
-    return Measure(right / n, *wilson(right, n), n, "%")
+    low, high = wilson(right, n)
+    return Measure(right / n, low, high, n, "%")
 
 
 def percent(measure: Measure) -> str:
     """ "87 % (82 to 91)": a share with its 95 % interval, for a table."""
     return f"{100 * measure.value:.0f} % ({100 * measure.low:.0f} to {100 * measure.high:.0f})"
+
+
+def spread(values: Sequence[float]) -> str:
+    """ "81 (78 to 84)": the mean, the lowest and the highest of some values, for a table."""
+    return f"{sum(values) / len(values):.0f} ({min(values):.0f} to {max(values):.0f})"
 
 
 def bootstrap(values: Sequence[float], unit: str, seed: int = 0, rounds: int = 2000) -> Measure:
@@ -171,6 +177,41 @@ class MuonAdamW:
     def load_state_dict(self, states: list[dict]) -> None:
         for part, state in zip(self.parts, states, strict=True):
             part.load_state_dict(state)
+
+
+class OneCycle:
+    """AdamW on those of `weights` that are not frozen; the rate rises to `peak`, then falls to nothing.
+
+    It is PyTorch's OneCycleLR (arXiv 1708.07120), which rises for the part `rising` of the steps. `clip` bounds the
+    norm of the gradient.
+    """
+
+    def __init__(
+        self,
+        weights: Iterable[Any],
+        peak: float,
+        steps: int,
+        decay: float = 0.01,
+        rising: float = 0.3,
+        clip: float = math.inf,
+    ) -> None:
+        import torch
+
+        self.weights, self.clip = [weight for weight in weights if weight.requires_grad], clip
+        self.optimiser = torch.optim.AdamW(self.weights, lr=peak, weight_decay=decay)
+        self.plan = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, peak, total_steps=steps, pct_start=rising)
+
+    def step(self, loss: Any) -> float:
+        """Go one step down `loss` and return its value."""
+        import torch
+
+        self.optimiser.zero_grad()
+        loss.backward()
+        if self.clip < math.inf:
+            torch.nn.utils.clip_grad_norm_(self.weights, self.clip)
+        self.optimiser.step()
+        self.plan.step()
+        return loss.item()
 
 
 def run(
