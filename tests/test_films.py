@@ -7,14 +7,7 @@ from torch import nn
 
 from course_utils import films
 from course_utils.films import Films
-from course_utils.loaders import ImageText
-from course_utils.prisma import clip
 from course_utils.prisma.shop import COLOURS
-
-
-@pytest.fixture(scope="module")
-def eye() -> ImageText:
-    return ImageText(*clip.load(), "prisma-clip", "bundled")
 
 
 @pytest.fixture(scope="module")
