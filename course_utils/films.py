@@ -3,6 +3,7 @@
 The lesson itself (readers of frames with and without order) is in the notebook.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from course_utils.binding import log_mels, play, strikes
 from course_utils.prisma import pictures, speech
 from course_utils.prisma.pictures import Toy
 from course_utils.prisma.shop import COLOURS, SHAPES
-from course_utils.prisma.training import OneCycle
+from course_utils.prisma.training import Learner
 
 FRAMES, FPS = 12, 10
 FILM = FRAMES * speech.RATE // FPS  # samples of sound that a film lasts
@@ -148,12 +149,13 @@ def shuffled(films: Films, seed: int) -> Films:
 
 def fit(model: nn.Module, films: Films, seed: int, steps: int = 250, batch: int = 64) -> nn.Module:
     """Train `model(frames, sound)`, which gives logits (n, 15), on the four questions at once."""
-    draw, descent = torch.Generator().manual_seed(seed), OneCycle(model.parameters(), 3e-3, steps, decay=0.05)
+    draw = torch.Generator().manual_seed(seed)
+    learner = Learner(model, 3e-3, steps, decay=0.05, rising=0.3, clip=math.inf)
     model.train()
     for _ in range(steps):
         rows = torch.randint(len(films), (batch,), generator=draw)
         logits = model(films.frames[rows], films.sound[rows]).split(list(QUESTIONS.values()), 1)
-        descent.step(sum(nn.functional.cross_entropy(a, films.answers[rows, i]) for i, a in enumerate(logits)))
+        learner.step(sum(nn.functional.cross_entropy(a, films.answers[rows, i]) for i, a in enumerate(logits)))
     return model.eval()
 
 

@@ -3,6 +3,7 @@
 The lesson itself (patches, contrastive loss, the three fusions) is in the notebook, in full view.
 """
 
+import math
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from whisper.tokenizer import get_tokenizer
 
 from course_utils.prisma import pictures, speech, wishes
 from course_utils.prisma.shop import COLOURS, SHAPES, SIZES
-from course_utils.prisma.training import Measure, OneCycle
+from course_utils.prisma.training import Learner, Measure
 
 CLASSES = [(colour, shape) for colour in COLOURS for shape in SHAPES]
 
@@ -276,7 +277,8 @@ def fit(
     model: nn.Module, cases: Cases, seed: int, steps: int = 200, batch: int = 64, missing: float = 0.0
 ) -> nn.Module:
     """Train a fusion `model` on the three questions at once. `missing` is how often a modality is left out."""
-    draw, descent = torch.Generator().manual_seed(seed), OneCycle(model.parameters(), 2e-3, steps)
+    draw = torch.Generator().manual_seed(seed)
+    learner = Learner(model, 2e-3, steps, decay=0.01, rising=0.3, clip=math.inf)
     model.train()
     for _ in range(steps):
         rows = torch.randint(len(cases), (batch,), generator=draw)
@@ -288,7 +290,7 @@ def fit(
         # For two dozen tokens the plain kernel is faster on a CPU than the fused one.
         with sdpa_kernel(SDPBackend.MATH):
             logits = model(picture, sound).split([len(COLOURS), len(SHAPES), 2], dim=1)
-        descent.step(sum(nn.functional.cross_entropy(guess, true) for guess, true in zip(logits, answers, strict=True)))
+        learner.step(sum(nn.functional.cross_entropy(guess, true) for guess, true in zip(logits, answers, strict=True)))
     return model.eval()
 
 

@@ -16,7 +16,7 @@ from course_utils.figures import progress
 from course_utils.prisma import speech
 from course_utils.prisma.pictures import draw_plain
 from course_utils.prisma.shop import COLOURS, SHAPES, TRAINED_PAIRS
-from course_utils.prisma.training import Measure, MuonAdamW, OneCycle, learning_rate, share
+from course_utils.prisma.training import Learner, Measure, MuonAdamW, learning_rate, share
 
 Pair = tuple[str, str]
 
@@ -187,12 +187,12 @@ def train_judge(x: Tensor, pairs: Sequence[Pair], seed: int, steps: int = 200) -
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = _picture_net() if x.ndim == 4 else _sound_net()
-        descent = OneCycle(net.parameters(), 3e-3, steps)
+        learner = Learner(net, 3e-3, steps, decay=0.01, rising=0.3, clip=math.inf)
         for _ in range(steps):
             rows = torch.randint(len(x), (64,))
             colour, shape = net(x[rows]).split(8, dim=1)
             loss = nn.functional.cross_entropy(colour, truth[rows, 0])
-            descent.step(loss + nn.functional.cross_entropy(shape, truth[rows, 1]))
+            learner.step(loss + nn.functional.cross_entropy(shape, truth[rows, 1]))
     return Judge(net.eval())
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from course_utils.figures import progress
 from course_utils.prisma.pictures import Scene, Toy
 from course_utils.prisma.shop import SHAPES, SIZES, TRAINED_PAIRS
-from course_utils.prisma.training import Measure, OneCycle, share
+from course_utils.prisma.training import Learner, Measure, share
 
 Pair = tuple[str, str]
 
@@ -188,14 +188,14 @@ def fit(
     `vectors` (pictures, p, width) holds what the vision tower sees, `taught` comes from `lesson`.
     """
     ids, labels, rows = taught
-    descent = OneCycle(model.parameters(), peak, steps, rising=0.1, clip=1.0)
-    device, draw, losses = descent.weights[0].device, torch.Generator().manual_seed(seed), []
+    learner = Learner(model, peak, steps, decay=0.01)
+    device, draw, losses = learner.weights[0].device, torch.Generator().manual_seed(seed), []
     for _ in progress(range(steps), label):
         at = torch.randint(len(ids), (batch,), generator=draw)
         parts = (vectors[rows[at]], ids[at], labels[at])  # one length: a CPU compiles its kernels only once
         with torch.autocast(device.type, torch.bfloat16):
             loss = answer_loss(model, *(part.to(device) for part in parts))
-        losses.append(descent.step(loss))
+        losses.append(learner.step(loss))
     return losses
 
 

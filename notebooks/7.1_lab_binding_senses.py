@@ -45,6 +45,7 @@ unit = open_unit("7.1", tier="bundled")
 
 # %%
 import copy
+import math
 import random
 from dataclasses import replace
 
@@ -60,7 +61,7 @@ from course_utils import binding, figures, finetuning, multimodal
 from course_utils.prisma import pictures, speech, wishes
 from course_utils.prisma.pictures import Scene, Toy
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, TRAINED_PAIRS
-from course_utils.prisma.training import OneCycle, percent, share, spread
+from course_utils.prisma.training import Learner, percent, share, spread
 
 clip = unit.load("image-text")
 hearing = unit.load("speech")
@@ -95,15 +96,13 @@ sounds = binding.falls(shown, seed=5)
 views = pictures.draw_many([Scene((toy,)) for toy in shown], 7)
 fig, axes = figures.figure(2, 3, width=6.6, height=3.7)
 for column, toy, view, mel in zip(axes.T, shown, views, binding.log_mels(sounds), strict=True):
-    column[0].imshow(np.asarray(view) & 0xF0, interpolation="nearest")  # 16 shades a channel: it stores better
+    column[0].imshow(view, interpolation="nearest")
     column[0].set(xticks=[], yticks=[])
     column[0].set_title(f"{toy.size} {toy.name}\n({binding.MATERIALS[toy.colour][0]})", fontsize=9)
-    extent = [0, 1, 0, 80]
-    drawn = column[1].imshow(mel[:, ::2], "viridis", origin="lower", aspect="auto", extent=extent, vmin=-1, vmax=1.2)
-    drawn.set(interpolation="nearest", cmap=drawn.get_cmap().resampled(11))
+    drawn = column[1].imshow(mel[:, ::2], origin="lower", aspect="auto", extent=[0, 1, 0, 80], vmin=-1, vmax=1.2)
+    drawn.set(interpolation="nearest")
     column[1].set(xlabel="time (seconds)")
-    for ax in column:
-        ax.grid(False)
+    column[1].grid(False)
 axes[1, 0].set_ylabel("mel band")
 fig.colorbar(drawn, ax=axes[1], label="log loudness")
 figures.show(
@@ -160,11 +159,11 @@ print(f"difference from open_clip's loss: {difference:.0e}; weights of the ear: 
 def bind(model: nn.Module, pairs: binding.Pairs, seed: int, steps: int, rate: float, batch: int = 128) -> nn.Module:
     """Train `model` to put each sound near its picture. The picture vectors are data: nothing can move them."""
     draw, scale = torch.Generator().manual_seed(seed), nn.Parameter(torch.tensor(2.7))
-    descent = OneCycle([*model.parameters(), scale], rate, steps, decay=0.05)  # AdamW
+    learner = Learner(model, rate, steps, decay=0.05, rising=0.3, clip=math.inf, more=[scale])  # AdamW
     model.train()
     for _ in range(steps):
         rows = torch.randint(len(pairs), (batch,), generator=draw)
-        descent.step(contrastive_loss(model(pairs.mels[rows]), pairs.pictures[rows], scale.exp()))
+        learner.step(contrastive_loss(model(pairs.mels[rows]), pairs.pictures[rows], scale.exp()))
     return model.eval()
 
 

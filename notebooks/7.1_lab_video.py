@@ -48,7 +48,6 @@ unit = open_unit("7.1", tier="bundled")
 import numpy as np
 import torch
 from IPython.display import Audio
-from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
 from course_utils import figures, films, finetuning
@@ -83,9 +82,7 @@ pair = [next(s for s in stories if s.answers[2:] == (2, step)) for step in (1, 0
 heard = [films.film_sound(story, rng) for story in pair]
 fig, axes = figures.figure(4, 1, width=7.5, height=4.2)
 for (top, below), story, sound in zip(axes.reshape(2, 2), pair, heard, strict=True):
-    strip = Image.fromarray(np.concatenate(list(films.draw_film(story, rng)), 1))
-    smooth = np.asarray(strip.filter(ImageFilter.MedianFilter)) & 0xF0  # noise and fine shades store badly
-    top.imshow(smooth, interpolation="nearest")
+    top.imshow(np.concatenate(list(films.draw_film(story, rng)), 1), interpolation="nearest")
     top.set(xticks=[], yticks=[], title="in step" if story.answers[3] else "out of step")
     loud = np.abs(sound).reshape(-1, 80).max(1)
     below.fill_between((np.arange(len(loud)) + 0.5) * 80 / speech.RATE, -loud, loud, linewidth=0)

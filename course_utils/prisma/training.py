@@ -1,4 +1,4 @@
-"""What the recipes of the three Prisma models share: a deadline, a checkpoint, a progress line, intervals."""
+"""What training shares: a deadline, a checkpoint, a progress line, optimisers, measured numbers and intervals."""
 
 import math
 import os
@@ -41,7 +41,7 @@ def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def share(successes: Sequence[bool] | Sequence[int]) -> Measure:
-    """The share of successes as a Measure in per cent. ValueError if there is no case."""
+    """The share of successes as a Measure in per cent. ValueError without cases."""
     right, n = sum(int(one) for one in successes), len(successes)
     low, high = wilson(right, n)
     return Measure(right / n, low, high, n, "%")
@@ -179,36 +179,38 @@ class MuonAdamW:
             part.load_state_dict(state)
 
 
-class OneCycle:
-    """AdamW on those of `weights` that are not frozen; the rate rises to `peak`, then falls to nothing.
+class Learner:
+    """AdamW on the weights that are not frozen, of a model and `more`; the rate rises to its peak, then falls to zero.
 
-    It is PyTorch's OneCycleLR (arXiv 1708.07120), which rises for the part `rising` of the steps. `clip` bounds the
-    norm of the gradient.
+    It rises for the part `rising` of the steps, two at least (OneCycleLR). Gradients longer than `clip` are cut to
+    this length.
     """
 
     def __init__(
         self,
-        weights: Iterable[Any],
-        peak: float,
+        model: Any,
+        rate: float,
         steps: int,
-        decay: float = 0.01,
-        rising: float = 0.3,
-        clip: float = math.inf,
+        decay: float = 0.0,
+        rising: float = 0.1,
+        clip: float = 1.0,
+        more: Iterable[Any] = (),
     ) -> None:
         import torch
 
-        self.weights, self.clip = [weight for weight in weights if weight.requires_grad], clip
-        self.optimiser = torch.optim.AdamW(self.weights, lr=peak, weight_decay=decay)
-        self.plan = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, peak, total_steps=steps, pct_start=rising)
+        self.weights, self.clip = [p for p in (*model.parameters(), *more) if p.requires_grad], clip
+        self.optimiser = torch.optim.AdamW(self.weights, lr=rate, weight_decay=decay)
+        self.plan = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, rate, total_steps=steps, pct_start=max(rising, 2 / steps)
+        )
 
     def step(self, loss: Any) -> float:
-        """Go one step down `loss` and return its value."""
+        """One step down the gradient of `loss`, a tensor (). Returns its value."""
         import torch
 
         self.optimiser.zero_grad()
         loss.backward()
-        if self.clip < math.inf:
-            torch.nn.utils.clip_grad_norm_(self.weights, self.clip)
+        torch.nn.utils.clip_grad_norm_(self.weights, self.clip)
         self.optimiser.step()
         self.plan.step()
         return loss.item()
