@@ -76,7 +76,7 @@ def show_rows(rows: dict[str, Tensor], alt: str, height: float = 0.55) -> None:
     """Show one row of pictures (n, 3, side, side) in -1..1 for each name in `rows`."""
     fig, axes = figures.figure(len(rows), 1, width=9, height=height * len(rows))
     for ax, (name, pixels) in zip(np.atleast_1d(axes), rows.items(), strict=True):
-        ax.imshow(strip(pixels), interpolation="nearest")
+        ax.imshow(strip(pixels).numpy(), interpolation="nearest")
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
