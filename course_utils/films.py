@@ -147,13 +147,13 @@ def shuffled(films: Films, seed: int) -> Films:
     return replace(films, frames=films.frames.gather(1, order[..., None].expand_as(films.frames)))
 
 
-def fit(model: nn.Module, films: Films, seed: int, steps: int = 250, batch: int = 64) -> nn.Module:
+def fit(model: nn.Module, films: Films, seed: int, steps: int) -> nn.Module:
     """Train `model(frames, sound)`, which gives logits (n, 15), on the four questions at once."""
     draw = torch.Generator().manual_seed(seed)
     learner = Learner(model, 3e-3, steps, decay=0.05, rising=0.3, clip=math.inf)
     model.train()
     for _ in range(steps):
-        rows = torch.randint(len(films), (batch,), generator=draw)
+        rows = torch.randint(len(films), (64,), generator=draw)
         logits = model(films.frames[rows], films.sound[rows]).split(list(QUESTIONS.values()), 1)
         learner.step(sum(nn.functional.cross_entropy(a, films.answers[rows, i]) for i, a in enumerate(logits)))
     return model.eval()

@@ -273,17 +273,15 @@ def without(cases: Cases, part: str) -> Cases:
     return replace(cases, **{part: torch.zeros_like(getattr(cases, part))})
 
 
-def fit(
-    model: nn.Module, cases: Cases, seed: int, steps: int = 200, batch: int = 64, missing: float = 0.0
-) -> nn.Module:
+def fit(model: nn.Module, cases: Cases, seed: int, steps: int = 200, missing: float = 0.0) -> nn.Module:
     """Train a fusion `model` on the three questions at once. `missing` is how often a modality is left out."""
     draw = torch.Generator().manual_seed(seed)
     learner = Learner(model, 2e-3, steps, decay=0.01, rising=0.3, clip=math.inf)
     model.train()
     for _ in range(steps):
-        rows = torch.randint(len(cases), (batch,), generator=draw)
-        lost = torch.rand(batch, generator=draw) < missing
-        which = torch.rand(batch, generator=draw) < 0.5
+        rows = torch.randint(len(cases), (64,), generator=draw)
+        lost = torch.rand(64, generator=draw) < missing
+        which = torch.rand(64, generator=draw) < 0.5
         picture = cases.picture[rows] * ~(lost & which)[:, None, None]
         sound = cases.sound[rows] * ~(lost & ~which)[:, None, None]
         answers = cases.colour[rows], cases.shape[rows], cases.same[rows]
