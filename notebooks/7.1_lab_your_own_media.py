@@ -135,6 +135,7 @@ for ax, (name, sound) in zip(axes, harder.items(), strict=True):
     ax.imshow(mel, origin="lower", aspect="auto", vmin=-1, vmax=1.5)
     ax.set(xticks=[], yticks=[], title=name)
     ax.title.set_fontsize(7)
+    ax.grid(False)
 written = dict(zip(harder, hearing.transcribe_many([s[: hearing.window] for s in harder.values()]), strict=True))
 figures.show(
     fig, alt="Log-mel spectrograms of one sound, five ways: " + "; ".join(f"{k}: {v}" for k, v in written.items())
