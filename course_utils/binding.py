@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from whisper.audio import HOP_LENGTH, N_FFT, mel_filters
+from whisper import log_mel_spectrogram
 
 from course_utils.prisma import pictures, speech
 from course_utils.prisma.pictures import Scene, Toy
@@ -125,12 +125,9 @@ def _roughen(sounds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def log_mels(sounds: np.ndarray) -> Tensor:
     """Whisper's log-mel spectrogram of each of the sounds (n, samples): (n, 80, samples / 160), float32.
 
-    The library clips at eight decades below the maximum of its whole input; here each sound has its own.
+    One by one, because it clips at eight decades below the maximum of all that it is given.
     """
-    window, filters = torch.hann_window(N_FFT), mel_filters(torch.device("cpu"), 80)
-    power = torch.stft(torch.from_numpy(sounds), N_FFT, HOP_LENGTH, window=window, return_complex=True)
-    loud = (filters @ (power[..., :-1].abs() ** 2)).clamp(min=1e-10).log10()
-    return (torch.maximum(loud, loud.amax((1, 2), keepdim=True) - 8) + 4) / 4
+    return torch.stack([log_mel_spectrogram(sound) for sound in sounds])
 
 
 # --- pairs ----------------------------------------------------------------------------------------------

@@ -270,18 +270,6 @@ def topic_faults(path: Path, known: list[Topic] | None = None) -> list[str]:
     return unknown + [f"{path.name}: topic:{n} has to run, but no code cell with it has output" for n in idle]
 
 
-def coverage(folder: Path = NOTEBOOKS) -> dict[str, tuple[list[str], list[str]]]:
-    """Per unit the ids of the topics covered by the text sources in `folder`, and of those still missing."""
-    tagged: dict[str, set[str]] = {}
-    for path in sources(folder):
-        tagged.setdefault(unit_of(path), set()).update(topics(path))
-    report: dict[str, tuple[list[str], list[str]]] = {}
-    for topic in curriculum():
-        have, missing = report.setdefault(topic.unit, ([], []))
-        (have if topic.id in tagged.get(topic.unit, set()) else missing).append(topic.id)
-    return report
-
-
 def check(folder: Path = NOTEBOOKS) -> list[str]:
     """Everything that is wrong with the notebooks of `folder`: text against .ipynb, strays, topic tags."""
     faults = []

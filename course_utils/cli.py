@@ -191,11 +191,11 @@ def vram(
     """
     from dataclasses import asdict
 
-    from course_utils import memory
+    from course_utils import hardware, memory
 
     with plain_errors():
         needed = memory.estimate(model, method, seq=seq, batch=batch)
-        place = gpu or _this_machine()
+        place = gpu or hardware.detect()
         verdict = memory.fits(needed, place)
         simulated = None if quick else _simulated(needed)
     if simulated:
@@ -208,15 +208,7 @@ def vram(
     _show_parts(needed, simulated)
     typer.echo(str(verdict))
     if simulated:
-        for row in simulate.largest(model, method, [place], seq):
-            room = f"{row[f'batch of {seq}, simulated']} sequences of {seq} tokens, or one of"
-            typer.echo(f"Largest that fits: {room} {row['one sequence, simulated']} tokens.")
-
-
-def _this_machine() -> Any:
-    from course_utils import hardware
-
-    return hardware.detect()
+        _show_largest(model, method, place, seq)
 
 
 def _simulated(needed: Any) -> Any:
@@ -246,6 +238,14 @@ def _show_parts(needed: Any, simulated: Any) -> None:
         table.add_row(row["part"], *(f"{row[column]:.2f}" if row[column] != "" else "" for column in columns))
     console().print(table)
     typer.echo(f"Simulated in {simulated.seconds:.0f} s. Activations include logits, caches and temporaries.")
+
+
+def _show_largest(model: str, method: str, place: Any, seq: int) -> None:
+    from course_utils import simulate
+
+    for row in simulate.largest(model, method, [place], seq):
+        room = f"{row[f'batch of {seq}, simulated']} sequences of {seq} tokens, or one of"
+        typer.echo(f"Largest that fits: {room} {row['one sequence, simulated']} tokens.")
 
 
 @app.command("dryrun-7b")

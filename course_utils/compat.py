@@ -208,23 +208,25 @@ def renamed_properties() -> Iterator[None]:
         yield
 
 
-def add_lora(model: Any, rank: int = 16, alpha: int = 32) -> Any:
-    """`model` with fresh LoRA adapters, ready to be trained."""
+def _adapted(model: Any, config: Any) -> Any:
+    """`model` with what PEFT adds to it by `config`, ready to be trained."""
     from peft import get_peft_model
 
     with renamed_properties():
-        return get_peft_model(model, lora_config(rank, alpha))
+        return get_peft_model(model, config)
+
+
+def add_lora(model: Any, rank: int = 16, alpha: int = 32) -> Any:
+    """`model` with fresh LoRA adapters."""
+    return _adapted(model, lora_config(rank, alpha))
 
 
 def load_lora(model: Any, folder: str | Path, name: str = "default") -> Any:
     """`model` with the adapters that were saved in `folder`, under `name`."""
-    from peft import PeftModel
-
-    with renamed_properties():
-        return PeftModel.from_pretrained(model, folder, name)
+    return load_loras(model, {name: folder})
 
 
-def load_loras(model: Any, folders: dict[str, Path]) -> Any:
+def load_loras(model: Any, folders: dict[str, str | Path]) -> Any:
     """`model` with the adapters saved in `folders`, by name and side by side; `set_adapter(name)` chooses one."""
     from peft import PeftModel
 
@@ -257,22 +259,20 @@ def blend_loras(model: Any, name: str, weights: dict[str, float], how: str) -> N
 
 def add_ia3(model: Any) -> Any:
     """`model` with IA3: one trained factor for each key, value and hidden unit (arXiv 2205.05638)."""
-    from peft import IA3Config, get_peft_model
+    from peft import IA3Config
 
     layers = ["k_proj", "v_proj", "down_proj"]
     config = IA3Config(task_type="CAUSAL_LM", target_modules=layers, feedforward_modules=["down_proj"])
-    with renamed_properties():
-        return get_peft_model(model, config)
+    return _adapted(model, config)
 
 
 def add_virtual_tokens(model: Any, length: int, every_layer: bool) -> Any:
     """`model` with PEFT's prompt tuning or, with `every_layer`, its prefix tuning."""
-    from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+    from peft import PrefixTuningConfig, PromptTuningConfig
 
-    with renamed_properties():
-        if every_layer:
-            return get_peft_model(model, PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length))
-        return get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length))
+    if every_layer:
+        return _adapted(model, PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length))
+    return _adapted(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length))
 
 
 def weakened_lora(model: Any, factor: float) -> Any:
@@ -288,6 +288,39 @@ def prepare_for_training(model: Any) -> Any:
 
     with renamed_properties():
         return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+
+
+# What each of TRL's trainers is told. The rate falls to zero: at a constant one the last replies to settle stay
+# unsettled.
+TRL = {"lr_scheduler_type": "linear", "report_to": "none", "disable_tqdm": True, "dataloader_pin_memory": False}
+
+
+def _trl(kind: type, checkpointing: bool = False) -> dict[str, Any]:
+    """Settings for TRL's configuration `kind`: those of all of them, and gradient checkpointing by its name there."""
+    # transformers 5.15 renamed it and warns about the old name.
+    return TRL | {next(name for name in CHECKPOINTING if name in kind.__dataclass_fields__): checkpointing}
+
+
+def _dataset(rows: list[dict]) -> Any:
+    from datasets import Dataset, disable_progress_bars
+
+    disable_progress_bars()
+    return Dataset.from_list(rows)
+
+
+def _quiet(trainer: Any) -> Any:
+    """The trainer, which now prints nothing by itself, nor in its steps, which ask for the renamed property, too."""
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    train = trainer.train
+
+    def quietly(*args: Any, **kwargs: Any) -> Any:
+        with renamed_properties():
+            return train(*args, **kwargs)
+
+    trainer.train = quietly
+    return trainer
 
 
 def sft_config(
@@ -315,16 +348,12 @@ def sft_config(
 
     logged = max(1, steps_between // 5)
     steps_between -= steps_between % logged
-
-    # transformers 5.15 renamed gradient checkpointing and warns about the old name.
-    names = [name for name in CHECKPOINTING if name in SFTConfig.__dataclass_fields__]
     return SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=batch,
         per_device_eval_batch_size=batch,
         gradient_accumulation_steps=accumulate,
         learning_rate=learning_rate,
-        lr_scheduler_type="linear",  # down to zero: at a constant rate the last replies to settle stay unsettled
         warmup_steps=5,
         num_train_epochs=epochs,
         max_length=max_length,
@@ -339,11 +368,8 @@ def sft_config(
         save_strategy="steps",
         save_steps=steps_between,
         save_total_limit=2,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
         seed=seed,
-        **{names[0]: checkpointing},
+        **_trl(SFTConfig, checkpointing),
     )
 
 
@@ -360,23 +386,19 @@ def sft_trainer(
 
     It prints nothing by itself: progress and curves are for `callbacks` and the reader.
     """
-    from datasets import Dataset, disable_progress_bars
-    from transformers import PrinterCallback
     from trl import SFTTrainer
 
-    disable_progress_bars()
     with renamed_properties():
         trainer = SFTTrainer(
             model=model,
             args=settings,
-            train_dataset=Dataset.from_list(train),
-            eval_dataset=Dataset.from_list(validation),
+            train_dataset=_dataset(train),
+            eval_dataset=_dataset(validation),
             processing_class=tokenizer,
             peft_config=adapter,
             callbacks=list(callbacks),
         )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    return _quiet(trainer)
 
 
 # ---------------------------------------------------------------- preferences (TRL)
@@ -389,13 +411,11 @@ def dpo_config(
     """Settings of TRL's DPO: one epoch or less, a row of its log for each step, no checkpoints."""
     from trl import DPOConfig
 
-    names = [name for name in CHECKPOINTING if name in DPOConfig.__dataclass_fields__]
     return DPOConfig(
         output_dir=str(folder),
         per_device_train_batch_size=batch,
         max_steps=steps,
         learning_rate=learning_rate,
-        lr_scheduler_type="linear",
         warmup_steps=3,
         weight_decay=0.0,
         beta=beta,
@@ -405,36 +425,26 @@ def dpo_config(
         use_cpu=cpu,
         logging_steps=1,
         save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
         seed=seed,
-        **{names[0]: False},
+        **_trl(DPOConfig),
     )
 
 
-def dpo_trainer(
-    model: Any, settings: Any, rows: list[dict], tokenizer: Any, adapter: Any, callbacks: Sequence[Any] = ()
-) -> Any:
+def dpo_trainer(model: Any, settings: Any, rows: list[dict], tokenizer: Any, adapter: Any) -> Any:
     """TRL's DPO trainer around `model`, to which it adds the `adapter`. Rows have prompt, chosen and rejected.
 
     The reference is the same model with the adapter switched off.
     """
-    from datasets import Dataset, disable_progress_bars
-    from transformers import PrinterCallback
     from trl import DPOTrainer
 
-    disable_progress_bars()
     with renamed_properties():
         trainer = DPOTrainer(
             model=model,
             args=settings,
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=_dataset(rows),
             processing_class=tokenizer,
             peft_config=adapter,
-            callbacks=list(callbacks),
         )
-    trainer.remove_callback(PrinterCallback)
     return _quiet(trainer)
 
 
@@ -445,7 +455,6 @@ def grpo_config(
     """Settings of TRL's GRPO as in arXiv 2402.03300: `groups` prompts a step, `size` replies to each."""
     from trl import GRPOConfig
 
-    names = [name for name in CHECKPOINTING if name in GRPOConfig.__dataclass_fields__]
     return GRPOConfig(
         output_dir=str(folder),
         per_device_train_batch_size=groups * size,
@@ -454,7 +463,6 @@ def grpo_config(
         max_completion_length=room,
         max_steps=steps,
         learning_rate=learning_rate,
-        lr_scheduler_type="linear",
         weight_decay=0.0,
         loss_type="grpo",
         beta=beta,
@@ -465,53 +473,25 @@ def grpo_config(
         use_cpu=cpu,
         logging_steps=1,
         save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
         seed=seed,
-        **{names[0]: False},
+        **_trl(GRPOConfig),
     )
 
 
-def grpo_trainer(
-    model: Any,
-    settings: Any,
-    rows: list[dict],
-    reward: Any,
-    tokenizer: Any,
-    adapter: Any,
-    callbacks: Sequence[Any] = (),
-) -> Any:
+def grpo_trainer(model: Any, settings: Any, rows: list[dict], reward: Any, tokenizer: Any, adapter: Any) -> Any:
     """TRL's GRPO trainer. `reward(completions, **columns of the rows)` gives one number for each completion."""
-    from datasets import Dataset, disable_progress_bars
-    from transformers import PrinterCallback
     from trl import GRPOTrainer
 
-    disable_progress_bars()
     with renamed_properties():
         trainer = GRPOTrainer(
             model=model,
             reward_funcs=reward,
             args=settings,
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=_dataset(rows),
             processing_class=tokenizer,
             peft_config=adapter,
-            callbacks=list(callbacks),
         )
-    trainer.remove_callback(PrinterCallback)
     return _quiet(trainer)
-
-
-def _quiet(trainer: Any) -> Any:
-    """These two ask for the renamed property in every step, so their training must be quiet, too."""
-    train = trainer.train
-
-    def quietly(*args: Any, **kwargs: Any) -> Any:
-        with renamed_properties():
-            return train(*args, **kwargs)
-
-    trainer.train = quietly
-    return trainer
 
 
 # ---------------------------------------------------------------- serving (transformers)

@@ -45,6 +45,17 @@ def _turned(pixels: Tensor, angle: Tensor) -> Tensor:
     return torch.einsum("nij,njhw->nihw", matrix, pixels)
 
 
+def _moved(pixels: Tensor, mask: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The pictures moved and turned a little, and what of them stands out before or after."""
+    n = len(pixels)
+    angle = 0.35 * (2 * torch.rand(n, generator=draw) - 1)
+    move = 0.15 * (2 * torch.rand(n, 2, generator=draw) - 1)
+    rows = [angle.cos(), -angle.sin(), move[:, 0], angle.sin(), angle.cos(), move[:, 1]]
+    grid = F.affine_grid(torch.stack(rows, 1).view(n, 2, 3), list(pixels.shape), align_corners=False)
+    changed = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    return changed, torch.maximum(mask, F.grid_sample(mask, grid, align_corners=False))
+
+
 def manipulate(pixels: Tensor, kind: str, seed: int) -> Tensor:
     """The pictures (n, 3, h, w) in 0..1 with one manipulation of EDITS, blended in softly and rounded to 8 bits.
 
@@ -54,19 +65,12 @@ def manipulate(pixels: Tensor, kind: str, seed: int) -> Tensor:
     if kind not in EDITS:
         raise ValueError(f"a manipulation is one of {', '.join(EDITS)}, not {kind!r}")
     draw, mask = torch.Generator().manual_seed(seed), _region(pixels)
-    n = len(pixels)
     if kind == "editing":
-        changed = _turned(pixels, 1 + 4.2 * torch.rand(n, generator=draw))
+        changed = _turned(pixels, 1 + 4.2 * torch.rand(len(pixels), generator=draw))
     elif kind == "replacement":
-        changed = pixels.roll(1, 0)
-        mask = mask.roll(1, 0)
+        changed, mask = pixels.roll(1, 0), mask.roll(1, 0)
     else:
-        angle = 0.35 * (2 * torch.rand(n, generator=draw) - 1)
-        move = 0.15 * (2 * torch.rand(n, 2, generator=draw) - 1)
-        rows = [angle.cos(), -angle.sin(), move[:, 0], angle.sin(), angle.cos(), move[:, 1]]
-        grid = F.affine_grid(torch.stack(rows, 1).view(n, 2, 3), list(pixels.shape), align_corners=False)
-        changed = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
-        mask = torch.maximum(mask, F.grid_sample(mask, grid, align_corners=False))
+        changed, mask = _moved(pixels, mask, draw)
     mixed = pixels + mask * (changed - pixels)
     return (mixed.clamp(0, 1) * 255).round() / 255
 
@@ -92,13 +96,18 @@ def traces(pixels: Tensor) -> Tensor:
 class Detector(nn.Module):
     """Says how much a picture's traces look manipulated: a small network, trained on real and manipulated ones."""
 
-    def __init__(self, real: Tensor, fake: Tensor, seed: int = 0, steps: int = 400) -> None:
+    def __init__(self, real: Tensor, fake: Tensor, steps: int = 400) -> None:
         super().__init__()
         x = torch.cat([traces(real), traces(fake)])
         y = torch.cat([torch.zeros(len(real)), torch.ones(len(fake))])
         self.centre, self.spread = x.mean(0), x.std(0) + 1e-6
-        torch.manual_seed(seed)
-        self.net = nn.Sequential(nn.Linear(x.shape[1], 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 1))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.net = nn.Sequential(nn.Linear(x.shape[1], 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 1))
+            self._learn(x, y, steps)
+        self.eval()
+
+    def _learn(self, x: Tensor, y: Tensor, steps: int) -> None:
         optimiser = torch.optim.AdamW(self.net.parameters(), 2e-3, weight_decay=0.1)
         for _ in range(steps):
             rows = torch.randint(len(x), (128,))
@@ -106,7 +115,6 @@ class Detector(nn.Module):
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        self.eval()
 
     def _logits(self, x: Tensor) -> Tensor:
         return self.net((x - self.centre) / self.spread)[:, 0]
@@ -131,8 +139,14 @@ def jpeg(pixels: Tensor, quality: int) -> Tensor:
 
 
 def cropped(pixels: Tensor, border: int) -> Tensor:
-    """Pictures (n, 3, h, w) without `border` pixels on each side, enlarged to their old size."""
-    inner = pixels[:, :, border:-border, border:-border]
+    """Pictures (n, 3, h, w) without `border` pixels on each side, enlarged to their old size.
+
+    ValueError if nothing would be left.
+    """
+    high, wide = pixels.shape[2:]
+    if not 0 <= 2 * border < min(high, wide):
+        raise ValueError(f"{border} pixels cut off each side of {high} x {wide} leave no picture")
+    inner = pixels[:, :, border : high - border, border : wide - border]
     return F.interpolate(inner, pixels.shape[2:], mode="bilinear", align_corners=False)
 
 

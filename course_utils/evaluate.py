@@ -73,9 +73,7 @@ def evaluate_all(seed: int, n: int = 500) -> dict[str, dict[str, Measure]]:
 def reached(measures: dict[str, Measure], bars: dict[str, float]) -> dict[str, bool]:
     """For each measure with a bar whether it reaches it; a negative bar is a ceiling."""
     values = {name: measures[name].value for name in bars if name in measures}
-    return {
-        name: bool(value >= bars[name] if bars[name] > 0 else value <= -bars[name]) for name, value in values.items()
-    }
+    return {name: value >= bars[name] if bars[name] > 0 else value <= -bars[name] for name, value in values.items()}
 
 
 def score(measures: dict[str, Measure], bars: dict[str, float]) -> float:
@@ -109,15 +107,20 @@ def whisper(folder: Path, seed: int, n: int) -> dict[str, Measure]:
     return recipe.evaluate(folder, seed, n) | {"time to load": loading(lambda: recipe.load(folder))}
 
 
-def loading(load: Callable[[], object], rounds: int = 5) -> Measure:
+def seconds(work: Callable[[], object]) -> list[float]:
+    """How long `work` takes, five times."""
+    taken = []
+    for _ in range(5):
+        start = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - start)
+    return taken
+
+
+def loading(load: Callable[[], object]) -> Measure:
     """Seconds to read a model, once its libraries are imported."""
     load()
-    taken = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        load()
-        taken.append(time.perf_counter() - start)
-    return bootstrap(taken, "s")
+    return bootstrap(seconds(load), "s")
 
 
 def lm(folder: Path, seed: int, n: int) -> dict[str, Measure]:
@@ -248,21 +251,23 @@ def induction(chat: "Chat", seed: int) -> Measure:
     return bootstrap([one.flatten()[best].item() for one in scores], "", seed)
 
 
-def speed(chat: "Chat", new: int = 200, rounds: int = 5) -> Measure:
+NEW = 200  # tokens written to measure a speed
+
+
+def speed(chat: "Chat") -> Measure:
     """Tokens a second, batch of one, greedy."""
     import torch
 
     inputs = chat.tokenizer(text.prompt("react", "What does order 1234 cost?"), return_tensors="pt")
-    rates = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        with torch.inference_mode():
-            chat.model.generate(**inputs.to(chat.model.device), min_new_tokens=new, max_new_tokens=new, do_sample=False)
-        rates.append(new / (time.perf_counter() - start))
-    return bootstrap(rates, "tokens/s")
+
+    @torch.inference_mode()
+    def write() -> None:
+        chat.model.generate(**inputs.to(chat.model.device), min_new_tokens=NEW, max_new_tokens=NEW, do_sample=False)
+
+    return bootstrap([NEW / taken for taken in seconds(write)], "tokens/s")
 
 
-def speed_llama_cpp(chat: "Chat", folder: Path, new: int = 200, rounds: int = 5) -> dict[str, Measure]:
+def speed_llama_cpp(chat: "Chat", folder: Path) -> dict[str, Measure]:
     """The same in llama.cpp, float16, as many threads; nothing where `llama-cpp-python` or `gguf` is missing."""
     try:
         import gguf  # noqa: F401
@@ -273,17 +278,13 @@ def speed_llama_cpp(chat: "Chat", folder: Path, new: int = 200, rounds: int = 5)
 
     from course_utils.gguf_file import write_gguf
 
-    ids, rates = chat.tokenizer(text.prompt("react", "What does order 1234 cost?"))["input_ids"], []
+    ids = chat.tokenizer(text.prompt("react", "What does order 1234 cost?"))["input_ids"]
     with tempfile.TemporaryDirectory() as place:
         file = str(write_gguf(folder, Path(place) / "model.gguf"))
         model = llama_cpp.Llama(file, n_ctx=512, n_threads=torch.get_num_threads(), verbose=False)
-        for _ in range(rounds):
-            start = time.perf_counter()
-            for _token in itertools.islice(model.generate(ids, temp=0.0), new):
-                pass
-            rates.append(new / (time.perf_counter() - start))
+        taken = seconds(lambda: list(itertools.islice(model.generate(ids, temp=0.0), NEW)))
         model.close()
-    return {"greedy tokens, llama.cpp": bootstrap(rates, "tokens/s")}
+    return {"greedy tokens, llama.cpp": bootstrap([NEW / one for one in taken], "tokens/s")}
 
 
 MEASURES: dict[str, Callable[[Path, int, int], dict[str, Measure]]] = {

@@ -117,13 +117,15 @@ def png(fig) -> bytes:
 
 def smaller(data: bytes) -> bytes:
     """The same PNG in 256 colours, if that takes less room: dithered, or plain where nobody sees the difference."""
+    import numpy as np
     from PIL import Image, ImageChops, ImageFilter
 
     image, blur = Image.open(io.BytesIO(data)).convert("RGB"), ImageFilter.BoxBlur(2)
     palette = image.quantize(256, Image.Quantize.MAXCOVERAGE)  # keeps the colour of a small toy, median cut doesn't
-    colours = [palette.getpalette()[i : i + 3] for i in range(0, len(palette.getpalette()), 3)]
+    colours = np.array(palette.getpalette()).reshape(-1, 3)
     # The search for the nearest colour is a rough one: what is nearly white becomes white, so that paper stays paper.
-    palette.putpalette([value for colour in colours for value in ([255] * 3 if min(colour) > 247 else colour)])
+    colours[colours.min(1) > 247] = 255
+    palette.putpalette(colours.flatten().tolist())
     # Pillow dithers, which keeps grain and soft shades, only with a palette that is given.
     made = [image, image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)]
     off = ImageChops.difference(image.filter(blur), palette.convert("RGB").filter(blur))

@@ -3,6 +3,7 @@
 The lesson itself (readers of frames with and without order) is in the notebook.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ from course_utils.binding import log_mels, play, strikes
 from course_utils.prisma import pictures, speech
 from course_utils.prisma.pictures import Toy
 from course_utils.prisma.shop import COLOURS, SHAPES
+from course_utils.prisma.training import Learner
 
 FRAMES, FPS = 12, 10
 FILM = FRAMES * speech.RATE // FPS  # samples of sound that a film lasts
@@ -33,6 +35,9 @@ class Films:
 
     def __len__(self) -> int:
         return len(self.answers)
+
+    def __getitem__(self, rows: Tensor) -> "Films":
+        return Films(self.frames[rows], self.sound[rows], self.answers[rows])
 
 
 @dataclass(frozen=True)
@@ -84,21 +89,7 @@ def delayed(story: Story, seconds: float) -> Story:
 
 def draw_film(story: Story, rng: np.random.Generator) -> np.ndarray:
     """The frames of a story by the renderer of Prisma's pictures: uint8 (FRAMES, 64, 64, 3)."""
-    ground = pictures._backgrounds(1, SIDE, rng)[0]
-    light = rng.normal([0, 0.7, 0.7], [0.4, 0.1, 0.1]).astype(np.float32)[None]
-    light /= np.linalg.norm(light)
-    radius = rng.uniform(*pictures.RADII["small"]) * SIDE
-    stamp, half = pictures._stamp(
-        story.toy.shape, np.array([radius], np.float32), np.zeros((1, 2), np.float32), light, rng
-    )
-    alpha, diffuse, shine = (part[0] for part in stamp)
-    patch = (0.5 + 0.62 * diffuse)[..., None] * pictures._paint(story.toy.colour, rng) + 0.15 * shine[..., None]
-    film = np.repeat(ground[None], FRAMES, 0)
-    for frame, place in zip(film, story.way * SIDE, strict=True):
-        column, row = np.floor(place).astype(int) - half
-        pictures._paste(frame, patch, alpha, row, column)
-    film += rng.standard_normal(film.shape, np.float32) * 0.02
-    return (np.clip(film, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return pictures.draw_moving(story.toy, story.way, SIDE, rng)
 
 
 def film_sound(story: Story, rng: np.random.Generator) -> np.ndarray:
@@ -142,11 +133,7 @@ def make_films(clip, n: int, seed: int) -> Films:
 
 def standardise(train: Films, *others: Films) -> list[Films]:
     """All films with every number scaled so that those of `train` have mean 0 and deviation 1."""
-
-    def scaled(part: Tensor, reference: Tensor) -> Tensor:
-        flat = reference.flatten(0, 1)
-        return (part - flat.mean(0)) / (flat.std(0) + 1e-5)
-
+    scaled = multimodal.scaled
     return [
         Films(scaled(films.frames, train.frames), scaled(films.sound, train.sound), films.answers)
         for films in (train, *others)
@@ -157,24 +144,18 @@ def shuffled(films: Films, seed: int) -> Films:
     """The films with their frames in random order, each film in its own; the sound stays as it was."""
     draw = torch.Generator().manual_seed(seed)
     order = torch.rand(films.frames.shape[:2], generator=draw).argsort(1)
-    frames = films.frames.gather(1, order[..., None].expand_as(films.frames))
-    return Films(frames, films.sound, films.answers)
+    return replace(films, frames=films.frames.gather(1, order[..., None].expand_as(films.frames)))
 
 
-def fit(model: nn.Module, films: Films, seed: int, steps: int = 250, batch: int = 64) -> nn.Module:
+def fit(model: nn.Module, films: Films, seed: int, steps: int) -> nn.Module:
     """Train `model(frames, sound)`, which gives logits (n, 15), on the four questions at once."""
     draw = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05)
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
+    learner = Learner(model, 3e-3, steps, decay=0.05, rising=0.3, clip=math.inf)
     model.train()
     for _ in range(steps):
-        rows = torch.randint(len(films), (batch,), generator=draw)
+        rows = torch.randint(len(films), (64,), generator=draw)
         logits = model(films.frames[rows], films.sound[rows]).split(list(QUESTIONS.values()), 1)
-        loss = sum(nn.functional.cross_entropy(a, films.answers[rows, i]) for i, a in enumerate(logits))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        plan.step()
+        learner.step(sum(nn.functional.cross_entropy(a, films.answers[rows, i]) for i, a in enumerate(logits)))
     return model.eval()
 
 

@@ -134,14 +134,21 @@ def quantised(chat: Chat, hardware: Hardware) -> Chat:
 def fresh(chat: Chat, method: str, hardware: Hardware) -> Chat:
     """A copy of `chat` to train by `method` ("qlora", "lora" or "full"); `chat` stays as it is.
 
-    QLoRA takes the matrices in 4 bits, full fine-tuning everything in fp32, as optimisers need it.
+    QLoRA takes the matrices in 4 bits, full fine-tuning everything in fp32, as optimisers need it. ValueError for
+    another method.
     """
+    _check(method)
     if method == "qlora":
         return quantised(chat, hardware)
     model = copy.deepcopy(chat.model)
     if training_device(hardware) == "cpu":
         model.set_attn_implementation("eager")
     return dataclasses.replace(chat, model=model.float() if method == "full" else model)
+
+
+def _check(method: str) -> None:
+    if method not in memory.TRAINING:
+        raise ValueError(f"No way of training is called {method!r}. There are {', '.join(memory.TRAINING)}.")
 
 
 def training_device(hardware: Hardware) -> str:
@@ -167,7 +174,7 @@ class NotEnoughMemoryError(RuntimeError):
 class Recipe:
     """How to train: by `method` "qlora", "lora" or "full", with the validation loss measured `measured` times.
 
-    `batch` conversations make one step; `at_once` of them are in memory together.
+    `batch` conversations make one step; `at_once` of them are in memory together. ValueError for another method.
     """
 
     learning_rate: float
@@ -182,6 +189,9 @@ class Recipe:
     seed: int = 7
     method: str = "qlora"
     measured: int = 5
+
+    def __post_init__(self) -> None:
+        _check(self.method)
 
     @property
     def steps(self) -> int:

@@ -31,7 +31,7 @@ NONE = 8  # the label that says nothing: there are eight colours and eight shape
 
 @dataclass(frozen=True)
 class Toys:
-    """Pictures of one toy each: pixels (n, 3, side, side) in -1..1, colour and shape (n,) as indices."""
+    """Pictures of one toy each: pixels (n, 3, SIDE, SIDE) in -1..1, colour and shape (n,) as indices."""
 
     pixels: Tensor
     colour: Tensor
@@ -44,7 +44,7 @@ class Toys:
         return Toys(*(getattr(self, part.name)[rows] for part in fields(self)))
 
 
-def toys(n: int, seed: int, colours: Sequence[str] = COLOURS, side: int = SIDE) -> Toys:
+def toys(n: int, seed: int, colours: Sequence[str] = COLOURS) -> Toys:
     """Draw `n` toys with Prisma's own solids and paints, large, in the middle, on plain grey.
 
     Light, turn and tone of the paint differ from picture to picture. ValueError for an unknown colour.
@@ -55,7 +55,7 @@ def toys(n: int, seed: int, colours: Sequence[str] = COLOURS, side: int = SIDE) 
     colour = np.array([COLOURS.index(name) for name in colours])[rng.integers(len(colours), size=n)]
     shape = rng.integers(len(SHAPES), size=n)
     pairs = [(COLOURS[c], SHAPES[s]) for c, s in zip(colour, shape, strict=True)]
-    canvas = pictures.draw_plain(pairs, GROUND, side, rng)
+    canvas = pictures.draw_plain(pairs, GROUND, SIDE, rng)
     pixels = torch.from_numpy(canvas.clip(0, 1)).permute(0, 3, 1, 2) * 2 - 1
     return Toys(pixels.contiguous(), torch.from_numpy(colour), torch.from_numpy(shape))
 
@@ -67,25 +67,17 @@ def batches(train: Toys, steps: int, seed: int, label: str, size: int = 64) -> I
         yield train[torch.randint(len(train), (size,), generator=draw)]
 
 
-def sheet(pixels: Tensor, columns: int) -> np.ndarray:
-    """Pictures (n, 3, side, side) in -1..1 side by side, as one picture (height, width, 3) in 0..1.
-
-    ValueError if `n` does not fill whole rows.
-    """
-    if len(pixels) % columns:
-        raise ValueError(f"{len(pixels)} pictures do not fill rows of {columns}")
-    tall, wide = pixels.shape[2:]
-    grid = pixels.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2)  # rows, height, columns, width, channels
-    return ((grid.reshape(-1, columns * wide, 3).clamp(-1, 1) + 1) / 2).float().numpy()
+def strip(pixels: Tensor) -> Tensor:
+    """Pictures (n, 3, side, side) in -1..1 side by side: one picture (side, n * side, 3) in 0..1."""
+    return (torch.cat(list(pixels), 2).permute(1, 2, 0).clamp(-1, 1) + 1) / 2
 
 
-def show_rows(rows: dict[str, Tensor], alt: str, height: float = 0.55, width: float = 9.0) -> None:
-    """Show one row of pictures (n, 3, side, side) for each name in `rows`."""
-    fig, axes = figures.figure(len(rows), 1, width=width, height=height * len(rows))
+def show_rows(rows: dict[str, Tensor], alt: str, height: float = 0.55) -> None:
+    """Show one row of pictures (n, 3, side, side) in -1..1 for each name in `rows`."""
+    fig, axes = figures.figure(len(rows), 1, width=9, height=height * len(rows))
     for ax, (name, pixels) in zip(np.atleast_1d(axes), rows.items(), strict=True):
-        ax.imshow(sheet(pixels, len(pixels)), interpolation="nearest")
+        ax.imshow(strip(pixels).numpy(), interpolation="nearest")
         ax.set(xticks=[], yticks=[])
-        ax.grid(False)
         ax.spines[:].set_visible(False)
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
     figures.show(fig, alt)
@@ -94,35 +86,33 @@ def show_rows(rows: dict[str, Tensor], alt: str, height: float = 0.55, width: fl
 # --- networks -------------------------------------------------------------------------------------------
 
 
-def encoder(out: int, width: int = 32) -> nn.Sequential:
+def encoder(out: int) -> nn.Sequential:
     """A convolutional reader: pictures (n, 3, 16, 16) to (n, out). Layers as in DCGAN (arXiv 1511.06434)."""
     return nn.Sequential(
-        *(nn.Conv2d(3, width, 4, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(width, 2 * width, 4, 2, 1), nn.BatchNorm2d(2 * width), nn.ReLU()),
-        *(nn.Conv2d(2 * width, 4 * width, 3, 1, 1), nn.BatchNorm2d(4 * width), nn.ReLU()),
-        *(nn.Flatten(), nn.Linear(64 * width, out)),
+        *(nn.Conv2d(3, 32, 4, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(32, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.ReLU()),
+        *(nn.Conv2d(64, 128, 3, 1, 1), nn.BatchNorm2d(128), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(16 * 128, out)),
     )
 
 
-def decoder(latent: int, width: int = 128) -> nn.Sequential:
+def decoder(latent: int) -> nn.Sequential:
     """A convolutional painter: vectors (n, latent) to pictures (n, 3, 16, 16) in -1..1.
 
     Like DCGAN's generator, but it grows by sub-pixel convolutions (arXiv 1609.05158): half the time on a CPU.
     """
     return nn.Sequential(
-        *(nn.Linear(latent, 16 * width), nn.Unflatten(1, (width, 4, 4)), nn.BatchNorm2d(width), nn.ReLU()),
-        *(nn.Conv2d(width, 2 * width, 3, padding=1), nn.PixelShuffle(2), nn.BatchNorm2d(width // 2), nn.ReLU()),
-        *(nn.Conv2d(width // 2, 32, 3, padding=1), nn.PixelShuffle(2), nn.ReLU()),
+        *(nn.Linear(latent, 16 * 128), nn.Unflatten(1, (128, 4, 4)), nn.BatchNorm2d(128), nn.ReLU()),
+        *(nn.Conv2d(128, 256, 3, padding=1), nn.PixelShuffle(2), nn.BatchNorm2d(64), nn.ReLU()),
+        *(nn.Conv2d(64, 32, 3, padding=1), nn.PixelShuffle(2), nn.ReLU()),
         *(nn.Conv2d(8, 3, 3, padding=1), nn.Tanh()),
     )
 
 
 class Crowd(nn.Module):
-    """Adds a channel that says how much the pictures of a crowd of `size` differ (arXiv 1710.10196, section 3)."""
+    """Adds a channel that says how much the pictures of a crowd of 16 differ (arXiv 1710.10196, section 3)."""
 
-    def __init__(self, size: int = 16) -> None:
-        super().__init__()
-        self.size = size
+    size = 16
 
     def forward(self, x: Tensor) -> Tensor:
         """x (n, c, h, w) to (n, c + 1, h, w); ValueError if the crowds do not come out even."""
@@ -146,30 +136,30 @@ def critic(crowd: bool = True, width: int = 32) -> nn.Sequential:
     )
 
 
-def translator(width: int = 32) -> nn.Sequential:
+def translator() -> nn.Sequential:
     """Pictures (n, 3, 16, 16) to pictures of the same size, through a map of 4 x 4 places.
 
     Every pixel of the result can see nearly the whole input, so it is free to paint another toy.
     """
     leak = nn.LeakyReLU(0.2)
     return nn.Sequential(
-        *(nn.Conv2d(3, width, 4, 2, 1), leak),
-        *(nn.Conv2d(width, 2 * width, 4, 2, 1), nn.BatchNorm2d(2 * width), leak),
-        *(nn.Conv2d(2 * width, width, 3, padding=1), nn.BatchNorm2d(width), leak),
-        *(nn.Conv2d(width, 8 * width, 3, padding=1), nn.PixelShuffle(2), nn.BatchNorm2d(2 * width), nn.ReLU()),
-        *(nn.Conv2d(2 * width, 12, 3, padding=1), nn.PixelShuffle(2), nn.Tanh()),
+        *(nn.Conv2d(3, 32, 4, 2, 1), leak),
+        *(nn.Conv2d(32, 64, 4, 2, 1), nn.BatchNorm2d(64), leak),
+        *(nn.Conv2d(64, 32, 3, padding=1), nn.BatchNorm2d(32), leak),
+        *(nn.Conv2d(32, 256, 3, padding=1), nn.PixelShuffle(2), nn.BatchNorm2d(64), nn.ReLU()),
+        *(nn.Conv2d(64, 12, 3, padding=1), nn.PixelShuffle(2), nn.Tanh()),
     )
 
 
 class LocalTranslator(nn.Module):
     """Changes each pixel by what stands within three pixels of it: it can recolour, but hardly reshape."""
 
-    def __init__(self, width: int = 24) -> None:
+    def __init__(self) -> None:
         super().__init__()
         leak = nn.LeakyReLU(0.2)
         self.change = nn.Sequential(
-            *(nn.Conv2d(3, width, 3, padding=1), leak, nn.Conv2d(width, width, 3, padding=1), leak),
-            nn.Conv2d(width, 3, 3, padding=1),
+            *(nn.Conv2d(3, 24, 3, padding=1), leak, nn.Conv2d(24, 24, 3, padding=1), leak),
+            nn.Conv2d(24, 3, 3, padding=1),
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -187,9 +177,11 @@ def waves(position: Tensor, size: int) -> Tensor:
 class Block(nn.Module):
     """A transformer layer whose scales, shifts and gates come from a condition (adaLN-zero, arXiv 2212.09748)."""
 
-    def __init__(self, width: int, heads: int = 4) -> None:
+    heads = 4
+
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads, self.norm = heads, nn.LayerNorm(width, elementwise_affine=False)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.think = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
         self.steer = nn.Linear(width, 6 * width)
@@ -206,11 +198,13 @@ class Block(nn.Module):
 class Denoiser(nn.Module):
     """A small diffusion transformer (DiT, arXiv 2212.09748) over patches of 4 x 4 pixels."""
 
-    def __init__(self, width: int = 128, layers: int = 4, patch: int = 4, side: int = SIDE) -> None:
+    patch = 4
+
+    def __init__(self, width: int = 128, layers: int = 4) -> None:
         super().__init__()
-        self.patch, self.width = patch, width
-        self.read, self.write = nn.Linear(3 * patch**2, width), nn.Linear(width, 3 * patch**2)
-        self.place = nn.Parameter(torch.randn((side // patch) ** 2, width) * 0.1)
+        self.width, numbers = width, 3 * self.patch**2
+        self.read, self.write = nn.Linear(numbers, width), nn.Linear(width, numbers)
+        self.place = nn.Parameter(torch.randn((SIDE // self.patch) ** 2, width) * 0.1)
         self.clock = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.colour, self.shape = nn.Embedding(NONE + 1, width), nn.Embedding(NONE + 1, width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(layers))
@@ -218,30 +212,28 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.write.bias)
 
     def forward(self, noisy: Tensor, when: Tensor, colour: Tensor, shape: Tensor) -> Tensor:
-        """What noise is in `noisy` (n, 3, side, side)? `when` is the time (n,) in 0..1, NONE an untold label."""
+        """What noise is in `noisy` (n, 3, SIDE, SIDE)? `when` is the time (n,) in 0..1, NONE an untold label."""
         condition = F.silu(self.clock(waves(when, self.width)) + self.colour(colour) + self.shape(shape))
         x = self.read(F.pixel_unshuffle(noisy, self.patch).flatten(2).transpose(1, 2)) + self.place
         for block in self.blocks:
             x = block(x, condition)
         x = self.write(F.layer_norm(x, (self.width,))).transpose(1, 2)
-        rows = noisy.shape[-1] // self.patch
-        return F.pixel_shuffle(x.unflatten(2, (rows, rows)), self.patch)
+        return F.pixel_shuffle(x.unflatten(2, (SIDE // self.patch, -1)), self.patch)
 
 
 class LatentDenoiser(nn.Module):
     """Names the noise in vectors (n, size): a residual network, told the time."""
 
-    def __init__(self, size: int, width: int = 256, layers: int = 3) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.width, self.read, self.clock = width, nn.Linear(size, width), nn.Linear(width, width)
+        self.read, self.clock = nn.Linear(size, 256), nn.Linear(256, 256)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
-            for _ in range(layers)
+            nn.Sequential(nn.LayerNorm(256), nn.Linear(256, 512), nn.SiLU(), nn.Linear(512, 256)) for _ in range(3)
         )
-        self.write = nn.Linear(width, size)
+        self.write = nn.Linear(256, size)
 
     def forward(self, noisy: Tensor, when: Tensor) -> Tensor:
-        told, x = self.clock(waves(when, self.width)), self.read(noisy)
+        told, x = self.clock(waves(when, 256)), self.read(noisy)
         for block in self.blocks:
             x = x + block(x + told)
         return self.write(x)
@@ -360,12 +352,12 @@ def frechet(a: Tensor, b: Tensor) -> float:
     return ((a.mean(0) - b.mean(0)) ** 2).sum().item() + (first.trace() + second.trace() - 2 * mixed).item()
 
 
-def distance(made: Tensor, real: Tensor, groups: int = 3) -> Measure:
-    """Frechet distance of features `made` (n, d) from `real`: mean, lowest and highest of `groups` parts of `made`.
+def distance(made: Tensor, real: Tensor) -> Measure:
+    """Frechet distance of features `made` (n, d) from `real`: mean, lowest and highest of three parts of `made`.
 
     With few pictures the distance is too large, so compare only numbers from equally many.
     """
-    values = [frechet(part, real) for part in made.chunk(groups)]
+    values = [frechet(part, real) for part in made.chunk(3)]
     return Measure(sum(values) / len(values), min(values), max(values), len(made))
 
 
@@ -381,10 +373,9 @@ def entropy(labels: Tensor, kinds: int = 8) -> float:
     return float(torch.special.entr(shares).sum() / math.log(2))
 
 
-def information(a: Tensor, b: Tensor, kinds: int = 8) -> float:
-    """How many bits the labels `a` (n,) and `b` (n,) tell about each other (mutual information).
+def information(a: Tensor, b: Tensor) -> float:
+    """How many bits the labels `a` (n,) and `b` (n,), 0 to 7, tell about each other (mutual information).
 
     It does not mind a renaming of the classes. With few labels it comes out a little too large.
     """
-    together = kinds * a + b
-    return entropy(a, kinds) + entropy(b, kinds) - entropy(together, kinds**2)
+    return entropy(a) + entropy(b) - entropy(8 * a + b, 64)

@@ -1,7 +1,7 @@
 """Models by role. What you get has the same type and methods at every tier."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,15 +106,18 @@ class Speech:
         self, sounds: "Sequence[np.ndarray]", language: str | None = "en", task: str = "transcribe"
     ) -> list[str]:
         """What is said in each sound, at most one window long each; the `task` is Whisper's."""
-        import torch
         from whisper import DecodingOptions
 
         options = DecodingOptions(task=task, language=language, without_timestamps=True, fp16=self._fp16)
-        texts = []
+        results = [result for spectra in self._spectra(sounds) for result in self.model.decode(spectra, options)]
+        return [result.text.strip() for result in results]
+
+    def _spectra(self, sounds: "Sequence[np.ndarray]") -> Iterator["torch.Tensor"]:
+        """The sounds as the encoder takes them, batch by batch."""
+        import torch
+
         for chunk in _chunks(sounds):
-            spectra = torch.stack([self.mel(sound) for sound in chunk]).to(self.model.device)
-            texts += [result.text.strip() for result in self.model.decode(spectra, options)]
-        return texts
+            yield torch.stack([self.mel(sound) for sound in chunk]).to(self.model.device)
 
     @property
     def multilingual(self) -> bool:
@@ -132,14 +135,9 @@ class Speech:
         It is the decoder's first step, over the language tokens alone (arXiv 2212.04356, section 2.3).
         ValueError if the model has no such tokens.
         """
-        import torch
-
         if not self.multilingual:
             raise ValueError(f"{self.name} {self._english_only('name a language')}")
-        found = []
-        for chunk in _chunks(sounds):
-            spectra = torch.stack([self.mel(sound) for sound in chunk]).to(self.model.device)
-            found += self.model.detect_language(spectra)[1]
+        found = [row for spectra in self._spectra(sounds) for row in self.model.detect_language(spectra)[1]]
         return [dict(sorted(row.items(), key=lambda pair: -pair[1])) for row in found]
 
     def translate_many(self, sounds: "Sequence[np.ndarray]") -> list[str]:

@@ -127,6 +127,7 @@ def sound(source: Inbox | str | Path) -> Sound:
 
     if not isinstance(source, Inbox):
         return Sound(_usable(*_read(Path(source))), Path(source).name)
+    _fits(source, "sound")
     if source.received:
         name, content = source.received[-1]
         return Sound(_usable(np.frombuffer(content, np.float32), speech.RATE), name)
@@ -136,6 +137,12 @@ def sound(source: Inbox | str | Path) -> Sound:
     print("Nothing was recorded or chosen. Used instead: a wish that espeak-ng spoke for the course.")
     print('To use your own voice, press "Record" above, then run this cell again; or write sound("path/to/file.wav").')
     return Sound(speech.trim(wish.audio, floor=0.03), "shipped wish", wish.text)
+
+
+def _fits(inbox: Inbox, kind: str) -> None:
+    if inbox.kind != kind:
+        field = "microphone()" if kind == "sound" else "picture_field()"
+        raise MediaError(f"This is a field for {inbox.kind}, and {kind} is wanted: give what media.{field} returned.")
 
 
 def _read(path: Path) -> tuple["np.ndarray", int]:
@@ -189,6 +196,7 @@ def pictures(source: Inbox | str | Path) -> "dict[str, Image]":
     An empty inbox gives some of the course's own, aloud. MediaError for what is no usable picture.
     """
     if isinstance(source, Inbox):
+        _fits(source, "pictures")
         if source.received:
             return {name: picture(io.BytesIO(content), name) for name, content in source.received[-MOST_PICTURES:]}
         print("No picture was chosen. Used instead: 24 scenes that the course drew.")

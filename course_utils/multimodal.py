@@ -3,10 +3,11 @@
 The lesson itself (patches, contrastive loss, the three fusions) is in the notebook, in full view.
 """
 
+import math
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from whisper.tokenizer import get_tokenizer
 
 from course_utils.prisma import pictures, speech, wishes
 from course_utils.prisma.shop import COLOURS, SHAPES, SIZES
-from course_utils.prisma.training import Measure
+from course_utils.prisma.training import Learner, Measure
 
 CLASSES = [(colour, shape) for colour in COLOURS for shape in SHAPES]
 
@@ -131,17 +132,20 @@ def listen(hearing, sounds: Sequence[np.ndarray]) -> Heard:
     options = DecodingOptions(language="en", without_timestamps=True, fp16=model.device.type == "cuda")
     start = get_tokenizer(model.is_multilingual, num_languages=model.num_languages).sot
     hook = model.decoder.ln.register_forward_hook(lambda *parts: first.append(parts[2][:, 0].float().cpu()))
-    for i in range(0, len(sounds), 16):
-        part = sounds[i : i + 16]
-        states = model.encoder(torch.stack([hearing.mel(sound) for sound in part]).to(model.device))
-        means += [row[: len(sound) // 320 + 1].mean(0).float().cpu() for row, sound in zip(states, part, strict=True)]
-        keep = len(first)
-        model.decoder(torch.full((len(part), 1), start, device=model.device), states)
-        made = model.decode(states, options)
-        del first[keep + 1 :]  # the hook hears the decoding, too
-        texts += [one.text.strip() for one in made]
-        sure += [one.avg_logprob for one in made]
-    hook.remove()
+    try:
+        for i in range(0, len(sounds), 16):
+            part = sounds[i : i + 16]
+            states = model.encoder(torch.stack([hearing.mel(sound) for sound in part]).to(model.device))
+            heard = zip(states, part, strict=True)
+            means += [row[: len(sound) // 320 + 1].mean(0).float().cpu() for row, sound in heard]
+            keep = len(first)
+            model.decoder(torch.full((len(part), 1), start, device=model.device), states)
+            made = model.decode(states, options)
+            del first[keep + 1 :]  # the hook hears the decoding, too
+            texts += [one.text.strip() for one in made]
+            sure += [one.avg_logprob for one in made]
+    finally:
+        hook.remove()
     return Heard(texts, torch.tensor(sure), torch.cat(first), torch.stack(means))
 
 
@@ -164,7 +168,7 @@ def word_error(said: Sequence[str], heard: Sequence[str], seed: int = 0) -> Meas
     draws = np.random.default_rng(seed).integers(len(said), size=(1000, len(said)))
     rates = errors[draws].sum(1) / words[draws].sum(1)
     low, high = np.quantile(rates, [0.025, 0.975])
-    return Measure(errors.sum() / words.sum(), float(low), float(high), len(said), "%")
+    return Measure(float(errors.sum() / words.sum()), float(low), float(high), len(said), "%")
 
 
 def wanted(text: str) -> tuple[str, str] | None:
@@ -248,51 +252,43 @@ def _grainy(image, spread: float, noise: np.random.Generator):
     return Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8))
 
 
+def scaled(tokens: Tensor, reference: Tensor) -> Tensor:
+    """`tokens` (n, t, width) scaled so that the numbers of `reference` (m, t, width) have mean 0 and deviation 1."""
+    flat = reference.flatten(0, 1)
+    return (tokens - flat.mean(0)) / (flat.std(0) + 1e-5)
+
+
 def standardise(train: Cases, *others: Cases) -> list[Cases]:
     """All cases with features scaled so that those of `train` have mean 0 and deviation 1; zeros mean "none"."""
-
-    def scaled(cases: Cases) -> Cases:
-        parts = []
-        for mine, reference in ((cases.picture, train.picture), (cases.sound, train.sound)):
-            flat = reference.flatten(0, 1)
-            parts.append((mine - flat.mean(0)) / (flat.std(0) + 1e-5))
-        return Cases(*parts, cases.colour, cases.shape, cases.same)
-
-    return [scaled(cases) for cases in (train, *others)]
+    return [
+        replace(cases, picture=scaled(cases.picture, train.picture), sound=scaled(cases.sound, train.sound))
+        for cases in (train, *others)
+    ]
 
 
 def without(cases: Cases, part: str) -> Cases:
     """The cases with "picture" or "sound" missing: its (standardised) tokens are all zero."""
     if part not in ("picture", "sound"):
         raise ValueError(f'what is to be missing is "picture" or "sound", not {part!r}')
-    gone = torch.zeros_like(getattr(cases, part))
-    kept = {name: getattr(cases, name) for name in ("picture", "sound", "colour", "shape", "same")}
-    return Cases(**(kept | {part: gone}))
+    return replace(cases, **{part: torch.zeros_like(getattr(cases, part))})
 
 
-def fit(
-    model: nn.Module, cases: Cases, seed: int, steps: int = 200, batch: int = 64, missing: float = 0.0
-) -> nn.Module:
+def fit(model: nn.Module, cases: Cases, seed: int, steps: int = 200, missing: float = 0.0) -> nn.Module:
     """Train a fusion `model` on the three questions at once. `missing` is how often a modality is left out."""
     draw = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
+    learner = Learner(model, 2e-3, steps, decay=0.01, rising=0.3, clip=math.inf)
     model.train()
     for _ in range(steps):
-        rows = torch.randint(len(cases), (batch,), generator=draw)
-        lost = torch.rand(batch, generator=draw) < missing
-        which = torch.rand(batch, generator=draw) < 0.5
+        rows = torch.randint(len(cases), (64,), generator=draw)
+        lost = torch.rand(64, generator=draw) < missing
+        which = torch.rand(64, generator=draw) < 0.5
         picture = cases.picture[rows] * ~(lost & which)[:, None, None]
         sound = cases.sound[rows] * ~(lost & ~which)[:, None, None]
         answers = cases.colour[rows], cases.shape[rows], cases.same[rows]
         # For two dozen tokens the plain kernel is faster on a CPU than the fused one.
         with sdpa_kernel(SDPBackend.MATH):
             logits = model(picture, sound).split([len(COLOURS), len(SHAPES), 2], dim=1)
-        loss = sum(nn.functional.cross_entropy(guess, true) for guess, true in zip(logits, answers, strict=True))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        plan.step()
+        learner.step(sum(nn.functional.cross_entropy(guess, true) for guess, true in zip(logits, answers, strict=True)))
     return model.eval()
 
 

@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.figures import progress
+from course_utils.prisma import speech
 from course_utils.prisma.pictures import draw_plain
 from course_utils.prisma.shop import COLOURS, SHAPES, TRAINED_PAIRS
-from course_utils.prisma.training import Measure, MuonAdamW, learning_rate, share
+from course_utils.prisma.training import Learner, Measure, MuonAdamW, learning_rate, share
 
 Pair = tuple[str, str]
 
 SIDE, PATCH = 24, 4  # pixels of a picture and of a patch
 PAPER = 0.38  # the grey of the background: the lit side of black and the dark side of white differ from it
-RATE, FRAME, FRAMES = 16_000, 1280, 12  # samples a second, samples in a frame (80 ms), frames in a sound
+RATE, FRAME, FRAMES = speech.RATE, 1280, 12  # samples a second, samples in a frame (80 ms), frames in a sound
 MELS = 80
 # A shape's tune: four notes, in semitones above the lowest.
 TUNES = {
@@ -138,15 +139,15 @@ def _spread_out(rows: Tensor, k: int, draw: torch.Generator) -> Tensor:
     return torch.cat(chosen)
 
 
-def learn_codebook(rows: Tensor, k: int, seed: int, rounds: int = 12) -> Tensor:
-    """k-means (Lloyd) on `rows` (n, d), seeded by k-means++: a codebook (k, d).
+def learn_codebook(rows: Tensor, k: int, seed: int) -> Tensor:
+    """k-means (12 rounds of Lloyd's) on `rows` (n, d), seeded by k-means++: a codebook (k, d).
 
     An entry that no row is closest to stays where it was. ValueError if there are fewer rows than entries.
     """
     if len(rows) < k:
         raise ValueError(f"{len(rows)} rows cannot fill a codebook of {k}")
     book = _spread_out(rows, k, torch.Generator().manual_seed(seed))
-    for _ in range(rounds):
+    for _ in range(12):
         codes = nearest(rows, book)
         count = torch.bincount(codes, minlength=k)[:, None]
         total = torch.zeros_like(book).index_add_(0, codes, rows)
@@ -180,23 +181,18 @@ def _sound_net() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(FRAMES * MELS, 96), nn.ReLU(), nn.Dropout(0.2), nn.Linear(96, 16))
 
 
-def train_judge(x: Tensor, pairs: Sequence[Pair], seed: int, steps: int = 200, batch: int = 64) -> Judge:
+def train_judge(x: Tensor, pairs: Sequence[Pair], seed: int, steps: int = 200) -> Judge:
     """Train a judge on real examples `x`: pictures (n, 3, SIDE, SIDE) or sounds (n, FRAMES, MELS)."""
     truth = torch.tensor([(COLOURS.index(colour), SHAPES.index(shape)) for colour, shape in pairs])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = _picture_net() if x.ndim == 4 else _sound_net()
-        optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.01)
-        plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
+        learner = Learner(net, 3e-3, steps, decay=0.01, rising=0.3, clip=math.inf)
         for _ in range(steps):
-            rows = torch.randint(len(x), (batch,))
+            rows = torch.randint(len(x), (64,))
             colour, shape = net(x[rows]).split(8, dim=1)
             loss = nn.functional.cross_entropy(colour, truth[rows, 0])
-            loss = loss + nn.functional.cross_entropy(shape, truth[rows, 1])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            plan.step()
+            learner.step(loss + nn.functional.cross_entropy(shape, truth[rows, 1]))
     return Judge(net.eval())
 
 
@@ -274,10 +270,10 @@ def go_on(model: nn.Module, begun: Tensor, new: int, temperature: float, seed: i
 
 
 @torch.inference_mode()
-def bits(model: nn.Module, sentences: Tensor, start: int, batch: int = 128) -> float:
+def bits(model: nn.Module, sentences: Tensor, start: int) -> float:
     """How many bits the tokens from `start` on cost in the mean sentence, given all that stands before them."""
     device, total = next(model.parameters()).device, 0.0
-    for rows in sentences.split(batch):
+    for rows in sentences.split(128):
         logits = model(rows.to(device)).logits[:, start - 1 : -1].float()
         truth = rows[:, start:].to(device)
         total += nn.functional.cross_entropy(logits.flatten(0, 1), truth.flatten(), reduction="sum").item()

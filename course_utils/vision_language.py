@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from course_utils.figures import progress
 from course_utils.prisma.pictures import Scene, Toy
 from course_utils.prisma.shop import SHAPES, SIZES, TRAINED_PAIRS
-from course_utils.prisma.training import Measure, share
+from course_utils.prisma.training import Learner, Measure, share
 
 Pair = tuple[str, str]
 
@@ -150,8 +150,10 @@ def prompt_ids(tokenizer, text: str) -> list[int]:
 def lesson(tokenizer, asked: Sequence[Question]) -> tuple[Tensor, Tensor, Tensor]:
     """Token ids and labels, both (n, longest), padded on the right, and picture numbers (n,).
 
-    Only the answer and the end marker are learned; everything else has the label IGNORED.
+    Only the answer and the end marker are learned; everything else has the label IGNORED. ValueError for no question.
     """
+    if not asked:
+        raise ValueError("no question to learn from: ask for other kinds, or about other scenes")
     rows = []
     for one in asked:
         head, tail = prompt_ids(tokenizer, one.text), tokenizer(one.answer)["input_ids"] + [tokenizer.eos_token_id]
@@ -171,11 +173,6 @@ def answer_loss(model: nn.Module, vectors: Tensor, ids: Tensor, labels: Tensor) 
 # ---------------------------------------------------------------- learning
 
 
-def trainable(model: nn.Module) -> int:
-    """How many weights of `model` are trained."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
 def fit(
     model: nn.Module,
     vectors: Tensor,
@@ -191,22 +188,14 @@ def fit(
     `vectors` (pictures, p, width) holds what the vision tower sees, `taught` comes from `lesson`.
     """
     ids, labels, rows = taught
-    weights = [p for p in model.parameters() if p.requires_grad]
-    device, draw = weights[0].device, torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(weights, lr=peak, weight_decay=0.01)
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, peak, total_steps=steps, pct_start=0.1)
-    losses = []
+    learner = Learner(model, peak, steps, decay=0.01)
+    device, draw, losses = learner.weights[0].device, torch.Generator().manual_seed(seed), []
     for _ in progress(range(steps), label):
         at = torch.randint(len(ids), (batch,), generator=draw)
         parts = (vectors[rows[at]], ids[at], labels[at])  # one length: a CPU compiles its kernels only once
         with torch.autocast(device.type, torch.bfloat16):
             loss = answer_loss(model, *(part.to(device) for part in parts))
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
-        plan.step()
-        losses.append(loss.item())
+        losses.append(learner.step(loss))
     return losses
 
 
@@ -218,27 +207,30 @@ def answers(
 
     With `shift` each question gets the picture of the question `shift` places further on: a wrong one.
     """
-    device = next(model.parameters()).device
     groups: dict[int, list[int]] = defaultdict(list)  # prompts of one length need no padding
     heads = [prompt_ids(tokenizer, one.text) for one in asked]
     for i, head in enumerate(heads):
         groups[len(head)].append(i)
     written: dict[int, str] = {}
-    for group in groups.values():
-        for part in (group[i : i + batch] for i in range(0, len(group), batch)):
-            shown = vectors[[asked[(i + shift) % len(asked)].picture for i in part]].to(device)
-            ids = torch.tensor([heads[i] for i in part], device=device)
-            embedded = model.embed(shown, ids)
-            mask = torch.ones(embedded.shape[:2], dtype=torch.long, device=device)
-            made = model.lm.generate(
-                inputs_embeds=embedded,
-                attention_mask=mask,
-                max_new_tokens=ROOM,
-                do_sample=False,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-            written.update(zip(part, tokenizer.batch_decode(made, skip_special_tokens=True), strict=True))
-    return [written[i].strip() for i in range(len(asked))]
+    for part in (group[i : i + batch] for group in groups.values() for i in range(0, len(group), batch)):
+        shown = vectors[[asked[(i + shift) % len(asked)].picture for i in part]]
+        texts = _continued(model, tokenizer, shown, torch.tensor([heads[i] for i in part]))
+        written.update(zip(part, texts, strict=True))
+    return [written[i] for i in range(len(asked))]
+
+
+def _continued(model: nn.Module, tokenizer, shown: Tensor, ids: Tensor) -> list[str]:
+    """What the model writes after prompts `ids` (n, t) of one length about the pictures `shown` (n, p, width)."""
+    device = next(model.parameters()).device
+    embedded = model.embed(shown.to(device), ids.to(device))
+    made = model.lm.generate(
+        inputs_embeds=embedded,
+        attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long, device=device),
+        max_new_tokens=ROOM,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return [text.strip() for text in tokenizer.batch_decode(made, skip_special_tokens=True)]
 
 
 # ---------------------------------------------------------------- measuring

@@ -44,6 +44,7 @@ from course_utils import open_unit
 unit = open_unit("7.1", tier="bundled")
 
 # %%
+import math
 from itertools import permutations
 
 import torch
@@ -100,9 +101,10 @@ Audio(waves["test"][0], rate=unified.RATE)
 eye = unified.train_judge(pictures["judges"], toys["judges"], unit.seed)
 ear = unified.train_judge(sounds["judges"], toys["judges"], unit.seed)
 patches = {name: unified.to_patches(pictures[name]) for name in ("train", "test", "held out")}
-rows, sizes = [], (8, 16, 32, 64, 128, 256)
-for k in sizes:
-    looks, tones = (unified.learn_codebook(x["train"][:500].flatten(0, 1), k, unit.seed) for x in (patches, sounds))
+rows, tried = [], {}
+for k in (8, 16, 32, 64, 128, 256):
+    samples = (x["train"][:500].flatten(0, 1) for x in (patches, sounds))
+    looks, tones = tried[k] = [unified.learn_codebook(sample, k, unit.seed) for sample in samples]
     seen = unified.from_patches(looks[unified.nearest(patches["test"], looks)])
     heard = tones[unified.nearest(sounds["test"], tones)]
     row = {"codebook": k, "bits a token": k.bit_length() - 1}
@@ -119,9 +121,8 @@ figures.table(rows, digits=3, caption="The cost of tokens: root mean square erro
 chosen = {"picture": 128, "sound": 128}
 books = {"picture": unified.learn_codebook(patches["train"][:800].flatten(0, 1), chosen["picture"], unit.seed)}
 books["sound"] = unified.learn_codebook(sounds["train"][:800].flatten(0, 1), chosen["sound"], unit.seed)
-coarse = unified.learn_codebook(patches["train"][:500].flatten(0, 1), 16, unit.seed)
 fig, axes = figures.figure(rows=3, columns=8, width=10, height=4.2)
-codings = {"pixels": None, "16 entries": coarse, "128 entries": books["picture"]}
+codings = {"pixels": None, "16 entries": tried[16][0], "128 entries": books["picture"]}
 for line, (label, book) in zip(axes, codings.items(), strict=True):
     some = patches["test"][:8]
     drawn = some if book is None else book[unified.nearest(some, book)]
@@ -188,7 +189,7 @@ ax.set_ylim(bottom=0)
 figures.show(fig, alt=f"The loss falls from {losses[0]:.1f} to {sum(losses[-10:]) / 10:.2f} nats a token.")
 fresh = unified.bits(model, test_sentences, 1) / (everything.shape[1] - 1)
 print(f"{sum(p.numel() for p in model.parameters()):,} weights; {fresh:.2f} bits a token on unseen toys, ", end="")
-print(f"{sum(losses[-10:]) / 10 / 0.693147:.2f} on training toys; guessing costs {torch.tensor(VOCABULARY).log2():.2f}")
+print(f"{sum(losses[-10:]) / 10 / math.log(2):.2f} on training toys; guessing costs {math.log2(VOCABULARY):.2f}")
 
 # %% [markdown]
 # ## 4. From anything to anything

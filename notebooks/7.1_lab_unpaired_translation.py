@@ -57,7 +57,7 @@ from torch.nn import functional as F
 from course_utils import figures, generative
 from course_utils.generative import Descent
 from course_utils.prisma.shop import COLOURS, SHAPES
-from course_utils.prisma.training import share
+from course_utils.prisma.training import percent, share
 
 red = generative.toys(4_000, seed=720, colours=("red",))
 blue = generative.toys(4_000, seed=721, colours=("blue",))
@@ -148,8 +148,8 @@ pairs = {(name, seed): train(seed, arms[name]) for name in arms for seed in rang
 found = {job: measure(*pair) for job, pair in pairs.items()}
 rows = []
 for (name, seed), m in found.items():
-    rows.append({"losses": name, "seed": seed, "blue": str(share(m["blue"].tolist())).split(",")[0] + ")"})
-    rows[-1] |= {"shape kept": str(share(m["kept"].tolist())).split(",")[0] + ")", "bits of shape": m["bits"]}
+    rows.append({"losses": name, "seed": seed, "blue": percent(share(m["blue"].tolist()))})
+    rows[-1] |= {"shape kept": percent(share(m["kept"].tolist())), "bits of shape": m["bits"]}
     rows[-1]["there and back (L1)"] = m["error"]
 figures.table(rows, caption="512 held-out red toys, with 95 % intervals", digits=3)
 
@@ -202,7 +202,8 @@ figures.show(
 local = {seed: train(seed, 0.0, generative.LocalTranslator, steps=100) for seed in range(2)}
 near = {seed: measure(*pair) for seed, pair in local.items()}
 rows = [
-    {"local network, seed": seed, "blue": str(share(m["blue"].tolist())), "shape kept": str(share(m["kept"].tolist()))}
+    {"local network, seed": seed}
+    | {name: percent(share(m[key].tolist())) for name, key in (("blue", "blue"), ("shape kept", "kept"))}
     for seed, m in near.items()
 ]
 generative.show_rows(

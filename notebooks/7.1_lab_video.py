@@ -45,16 +45,14 @@ from course_utils import open_unit
 unit = open_unit("7.1", tier="bundled")
 
 # %%
-
 import numpy as np
 import torch
 from IPython.display import Audio
-from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
 from course_utils import figures, films, finetuning
 from course_utils.prisma import speech
-from course_utils.prisma.training import share
+from course_utils.prisma.training import share, spread
 
 clip = unit.load("image-text")
 
@@ -84,9 +82,7 @@ pair = [next(s for s in stories if s.answers[2:] == (2, step)) for step in (1, 0
 heard = [films.film_sound(story, rng) for story in pair]
 fig, axes = figures.figure(4, 1, width=7.5, height=4.2)
 for (top, below), story, sound in zip(axes.reshape(2, 2), pair, heard, strict=True):
-    strip = Image.fromarray(np.concatenate(list(films.draw_film(story, rng)), 1))
-    smooth = np.asarray(strip.filter(ImageFilter.MedianFilter)) & 0xF0  # noise and fine shades store badly
-    top.imshow(smooth, interpolation="nearest")
+    top.imshow(np.concatenate(list(films.draw_film(story, rng)), 1), interpolation="nearest")
     top.set(xticks=[], yticks=[], title="in step" if story.answers[3] else "out of step")
     loud = np.abs(sound).reshape(-1, 80).max(1)
     below.fill_between((np.arange(len(loud)) + 0.5) * 80 / speech.RATE, -loud, loud, linewidth=0)
@@ -189,10 +185,6 @@ def line(name: str, among: list[films.Films]) -> dict[str, list[float]]:
     return {question: [100 * mark[question] for mark in marks] for question in films.QUESTIONS}
 
 
-def spread(values: list[float]) -> str:
-    return f"{np.mean(values):.0f} ({min(values):.0f} to {max(values):.0f})"
-
-
 # %% tags=["topic:video"]
 mixed_up = [films.shuffled(judge, seed) for seed in range(3)]  # the frames alone; the sound stays in order
 results = {(name, "in order"): line(name, [judge] * 3) for name in readers}
@@ -250,8 +242,7 @@ figures.show(fig, alt=f"Right answers in %, circles in order, crosses with frame
 name, ringing = "mean of the moments", {"long (brass, china)": (2, 6), "short (wood, rubber)": (5, 7)}
 rows = []
 for what, colours in ringing.items():
-    these = torch.isin(judge.answers[:, 0], torch.tensor(colours))
-    some = films.Films(judge.frames[these], judge.sound[these], judge.answers[these])
+    some = judge[torch.isin(judge.answers[:, 0], torch.tensor(colours))]
     torn = [films.shuffled(some, seed) for seed in range(3)]
     row = {"materials ring": what, "films": len(some), "in order": spread(line(name, [some] * 3)["which way"])}
     rows.append(row | {"frames shuffled": spread(line(name, torn)["which way"])})
@@ -307,8 +298,7 @@ for what, colours in ringing.items():
     these = torch.isin(truth[:, 0], torch.tensor(colours))
     row = {"materials ring": what, "films": int(these.sum())}
     for delay in (-150, -100, 100, 150):
-        whole = late[np.abs(1000 * delays - delay).argmin()]
-        some = films.Films(whole.frames[these], whole.sound[these], whole.answers[these])
+        some = late[np.abs(1000 * delays - delay).argmin()][these]
         row[f"{delay:+} ms"] = spread(line(name, [some] * 3)["sound in step"])
     rows.append(row)
 figures.table(rows, caption='Said "in step" (%) with the sound so much later (+) or earlier (-): three seeds')

@@ -51,15 +51,14 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
-from course_utils import figures, loaders, multimodal
+from course_utils import figures, finetuning, multimodal
 from course_utils import vision_language as vl
-from course_utils.finetuning import add_lora
 from course_utils.prisma import pictures
 from course_utils.prisma.shop import HELD_OUT
 from course_utils.prisma.training import percent, share
 
 clip = unit.load("image-text")
-chat = loaders.load("chat", unit.hardware, "bundled")
+chat = unit.load("chat")
 tokenizer = chat.tokenizer
 
 # %% [markdown]
@@ -185,7 +184,7 @@ for kind in ("one matrix", "two layers"):
     losses[kind] = vl.fit(talkers[kind], vectors["one toy"], taught, 90, unit.seed, batch=32, label=kind)
     for name in ("trained pairs", "held-out pairs"):
         said[kind, name] = vl.answers(talkers[kind], tokenizer, vectors[name], captions[name])
-        row = {"projector": kind, "weights": vl.trainable(talkers[kind]), "pictures": name}
+        row = {"projector": kind, "weights": finetuning.parameters(talkers[kind])["trained"], "pictures": name}
         row["whole caption"] = percent(vl.exact(captions[name], said[kind, name]))
         marks = vl.by_word(captions[name], said[kind, name])
         rows.append(row | {word: percent(mark) for word, mark in marks.items()})
@@ -253,13 +252,14 @@ for one in {one.kind: one for one in lessons[:60]}.values():
     print(f"{one.kind:<10} {one.text:<44} {one.answer}")
 
 answerer = copy.deepcopy(talkers["two layers"])
-added = add_lora(answerer.lm, rank=16, alpha=32)
+added = finetuning.add_lora(answerer.lm, rank=16, alpha=32)
 answerer.to(words.device).projector.requires_grad_(True)
 taught = vl.lesson(tokenizer, lessons)
 seen = vectors["several toys"]
 loss = vl.fit(answerer, seen, taught, 320, unit.seed, peak=4e-3, batch=32, label="LoRA and projector")
 print(f"\n{len(lessons):,} questions on {len(seen):,} pictures; adapters in {len(added)} matrices")
-print(f"{vl.trainable(answerer):,} weights learned, the loss fell from {loss[0]:.2f} to {sum(loss[-10:]) / 10:.2f}")
+learned = finetuning.parameters(answerer)["trained"]
+print(f"{learned:,} weights learned, the loss fell from {loss[0]:.2f} to {sum(loss[-10:]) / 10:.2f}")
 
 # %% tags=["topic:vlm-captioning-vqa"]
 exam, held = exams["asked about"], exams["asked, held out"]

@@ -163,6 +163,7 @@ chosen = media.picture_field()
 
 # %%
 gallery = media.pictures(chosen)  # or media.pictures("path/to/folder")
+seen = clip.encode_images(list(gallery.values()))  # a unit vector for each picture
 labels = ["a ball", "a cone", "a cube", "a cylinder", "a heart", "a pyramid", "a ring", "a star"]
 templates = ("a photo of {}", "there is {}", "{}")
 if clip.tier == "bundled":
@@ -171,22 +172,21 @@ if clip.tier == "bundled":
     print("Words of your labels that it does not know:", ", ".join(sorted(unknown)) or "none")
 
 
-def zero_shot(pictures: list, names: list[str]) -> Tensor:
-    """The probability of each name for each picture, (pictures, names): each row adds up to 1."""
+def zero_shot(seen: Tensor, names: list[str]) -> Tensor:
+    """The probability of each name for each picture vector, (pictures, names): each row adds up to 1."""
     vectors = torch.stack([clip.encode_texts([t.format(name) for name in names]) for t in templates]).mean(0)
-    alike = clip.encode_images(pictures) @ F.normalize(vectors, dim=-1).T
+    alike = seen @ F.normalize(vectors, dim=-1).T
     return (clip.model.logit_scale.exp().cpu().float() * alike).softmax(-1).detach()
 
 
 # %%
 shown = dict(list(gallery.items())[:6])
-chances = zero_shot(list(shown.values()), labels)
+chances = zero_shot(seen[: len(shown)], labels)
 fig, axes = figures.figure(2, len(shown), width=9, height=3.2)
 axes = axes.reshape(2, -1)
 for (above, below), (name, image), row in zip(axes.T, shown.items(), chances, strict=True):
     above.imshow(image)
     above.set(xticks=[], yticks=[], title=name[:16])
-    above.grid(False)
     best = row.topk(min(3, len(labels)))
     below.barh(range(len(best.values)), best.values, color=figures.PALETTE["sky"])
     below.set(yticks=[], xlim=(0, 1), xticks=[0, 1])
@@ -203,16 +203,15 @@ figures.show(fig, alt="Pictures, and the three most probable labels of each. " +
 
 # %%
 absent = ["a dog", "a bicycle", "a cup of tea", "a violin", "a passport", "a volcano", "a bus stop", "a mirror"]
-everything = list(gallery.values())
-tops = {"your labels": zero_shot(everything, labels).max(1).values}
-rest = zero_shot(everything, labels).topk(len(labels)).values[:, 1:]
-tops["your labels without the winner"] = (rest / rest.sum(1, keepdim=True)).max(1).values
-tops["things that are not there"] = zero_shot(everything, absent).max(1).values
+yours = zero_shot(seen, labels).sort(descending=True).values
+rest = yours[:, 1:] / yours[:, 1:].sum(1, keepdim=True)
+tops = {"your labels": yours[:, 0], "your labels without the winner": rest[:, 0]}
+tops["things that are not there"] = zero_shot(seen, absent).max(1).values
 rows = [
     {"asked about": k, "mean": v.mean().item(), "lowest": v.min().item(), "highest": v.max().item()}
     for k, v in tops.items()
 ]
-figures.table(rows, caption=f"Probability of the best label, {len(everything)} pictures, {clip.name}")
+figures.table(rows, caption=f"Probability of the best label, {len(gallery)} pictures, {clip.name}")
 
 # %% [markdown]
 # **What to notice.** The probabilities are a softmax over *your* labels: they add up to 1, whatever is in the picture.
@@ -225,12 +224,11 @@ figures.table(rows, caption=f"Probability of the best label, {len(everything)} p
 # voice.
 
 # %%
-match = (clip.encode_texts([heard or "a toy"]) @ clip.encode_images(list(gallery.values())).T)[0]
+match = (clip.encode_texts([heard or "a toy"]) @ seen.T)[0]
 best = list(gallery)[match.argmax()]
 fig, ax = figures.figure(width=2.6, height=2.6)
 ax.imshow(gallery[best])
 ax.set(xticks=[], yticks=[], title=best[:24])
-ax.grid(False)
 print(f'asked: "{heard}"')
 print(f"nearest of {len(gallery)} pictures: {best}, {match.max():.2f}; the furthest is at {match.min():.2f}")
 figures.show(fig, alt=f"The picture {best}, which is nearest to the words: {heard}")
@@ -381,15 +379,14 @@ figures.show(fig, alt=f"Languages found in new sentences: {first:.0%} after one 
 # %% tags=["topic:whisper-multilingual"]
 translator = hearing if hearing.translates else unit.load("translation")
 wishes = [i for i, saying in enumerate(sayings) if shop[i]]
-sounds = [sayings[i].audio for i in wishes]
 if translator.translates:
-    english_texts = translator.translate_many(sounds)
+    english_texts = translator.translate_many([sayings[i].audio for i in wishes])
 else:
     model = catalogue.find("translation", "small")
     print(f"{translator.name} cannot translate: it never heard another language than English, and has no task tokens.")
-    print(f"{model.id} can, for {model.download_gb:g} GB. What you see below is {translator.name}'s *transcript*,")
-    print("held against the English meaning: what a shop would get that forgot to check the language.")
-    english_texts = translator.transcribe_many(sounds)
+    print(f"{model.id} can, for {model.download_gb:g} GB. What you see below is {hearing.name}'s *transcript*")
+    print("of section 4 against the English meaning: what a shop would get that forgot to check the language.")
+    translator, english_texts = hearing, [made.texts[i] for i in wishes]
 
 
 # %% tags=["topic:whisper-multilingual"]

@@ -69,3 +69,12 @@ def toolbox(prisma):
     from course_utils.prisma import shop, tools
 
     return tools.Toolbox(shop.open_database(prisma))
+
+
+@pytest.fixture(scope="module")
+def eye():
+    """The shipped prisma-clip, loaded as an image-text model."""
+    from course_utils.loaders import ImageText
+    from course_utils.prisma import clip
+
+    return ImageText(*clip.load(), "prisma-clip", "bundled")

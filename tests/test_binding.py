@@ -12,16 +12,10 @@ from whisper import log_mel_spectrogram
 from whisper.model import AudioEncoder
 
 from course_utils import binding, finetuning
-from course_utils.loaders import ImageText
-from course_utils.prisma import clip, pictures
+from course_utils.prisma import pictures
 from course_utils.prisma.pictures import Scene, Toy
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES
 from course_utils.settings import NOTEBOOKS
-
-
-@pytest.fixture(scope="module")
-def eye() -> ImageText:
-    return ImageText(*clip.load(), "prisma-clip", "bundled")
 
 
 def strongest(sound: np.ndarray) -> float:

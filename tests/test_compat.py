@@ -91,10 +91,11 @@ def test_all_calls_are_seen():
     assert len(KEYWORDS) > 40
 
 
-def test_checkpointing_has_one_of_its_names():
-    from trl import SFTConfig
-
-    assert set(compat.CHECKPOINTING) & set(inspect.signature(SFTConfig).parameters)
+@pytest.mark.parametrize("kind", ["SFTConfig", "DPOConfig", "GRPOConfig"])
+def test_every_trainer_takes_the_shared_settings_and_checkpointing_by_one_of_its_names(kind):
+    known = set(inspect.signature(resolve(f"trl.{kind}")).parameters)
+    assert not set(compat.TRL) - known, f"{version('trl')}: trl.{kind} takes other names; see TRL in compat.py."
+    assert set(compat.CHECKPOINTING) & known
 
 
 def test_a_renamed_keyword_is_noticed():

@@ -48,7 +48,9 @@ def test_traces_ignore_content_and_place(photos):
 def test_a_detector_learns_what_it_was_shown(photos):
     real, other = deepfakes.photos(300, seed=2), deepfakes.photos(300, seed=3)
     fake = deepfakes.manipulate(other, "editing", seed=0)
+    drawn = torch.random.get_rng_state()
     detector = deepfakes.Detector(real, fake, steps=150)
+    assert torch.equal(torch.random.get_rng_state(), drawn)  # nobody else's draws change
     known = torch.cat([detector(real) < 0, detector(fake) > 0]).float().mean()
     assert known > 0.8
     assert (detector(deepfakes.manipulate(photos, "editing", seed=1)) - detector(photos)).mean() > 0.3
@@ -58,6 +60,10 @@ def test_jpeg_loses_more_at_lower_quality_and_crops_keep_the_size(photos):
     good, bad = (deepfakes.psnr(photos, deepfakes.jpeg(photos, quality)) for quality in (95, 20))
     assert good > bad + 3 and bad > 15
     assert deepfakes.cropped(photos, 4).shape == photos.shape
+    assert torch.allclose(deepfakes.cropped(photos, 0), photos, atol=1e-6)
+    for border in (32, -1):
+        with pytest.raises(ValueError, match="leave no picture"):
+            deepfakes.cropped(photos, border)
     assert deepfakes.psnr(photos, photos + 0.1) == pytest.approx(20, abs=0.01)
 
 

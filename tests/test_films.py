@@ -7,14 +7,7 @@ from torch import nn
 
 from course_utils import films
 from course_utils.films import Films
-from course_utils.loaders import ImageText
-from course_utils.prisma import clip
 from course_utils.prisma.shop import COLOURS
-
-
-@pytest.fixture(scope="module")
-def eye() -> ImageText:
-    return ImageText(*clip.load(), "prisma-clip", "bundled")
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +63,13 @@ def test_films_hold_what_eye_and_ear_give(eye):
     assert len(made) == 4 and torch.equal(made.frames, again.frames) and torch.equal(made.answers, again.answers)
     (scaled,) = films.standardise(made)
     assert scaled.frames.mean().abs() < 1e-3 and 0.9 < scaled.sound.flatten(0, 1).std(0).median() < 1.1
+
+
+def test_a_part_of_the_films_is_films():
+    some = made_up(6, 0)
+    part = some[some.answers[:, 1] == 1]
+    assert len(part) == int(some.answers[:, 1].sum()) and part.answers[:, 1].all()
+    assert torch.equal(some[torch.tensor([4])].frames[0], some.frames[4])
 
 
 def test_a_delayed_sound_comes_later_and_nothing_else_changes(stories):

@@ -292,6 +292,12 @@ def test_a_t4_trains_qwen_7b_with_the_full_recipe():
     assert recipe.at_once >= 2 and recipe.checkpointing
 
 
+def test_an_unknown_way_of_training_is_refused():
+    for ask in (lambda: Recipe(learning_rate=1e-3, method="dora"), lambda: finetuning.fresh(None, "dora", LAPTOP)):
+        with pytest.raises(ValueError, match="'dora'. There are lora, qlora, full"):
+            ask()
+
+
 def test_too_little_memory_is_refused():
     with pytest.raises(finetuning.NotEnoughMemoryError, match="COURSE_TIER=bundled"):
         finetuning.fitting(finetuning.RECIPES["full"], "qwen2.5-7b", 5)

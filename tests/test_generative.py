@@ -54,13 +54,10 @@ def test_batches_repeat_with_their_seed(toys):
     assert one == two != other and len(one) == 3 and len(one[0]) == 16
 
 
-def test_the_sheet_puts_each_picture_in_its_place(toys):
-    drawn = generative.sheet(toys.pixels[:6], columns=3)
-    assert drawn.shape == (32, 48, 3)
-    fifth = (toys.pixels[4].permute(1, 2, 0) + 1) / 2
-    assert torch.allclose(torch.from_numpy(drawn[16:, 16:32]), fifth, atol=1e-6)
-    with pytest.raises(ValueError, match="rows of 4"):
-        generative.sheet(toys.pixels[:6], columns=4)
+def test_a_strip_holds_pictures_side_by_side(toys):
+    drawn = generative.strip(toys.pixels[:6])
+    assert drawn.shape == (16, 96, 3)
+    assert torch.allclose(drawn[:, 64:80], (toys.pixels[4].permute(1, 2, 0) + 1) / 2, atol=1e-6)
 
 
 def test_rows_are_shown_with_a_description(toys, capsys):

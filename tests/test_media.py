@@ -99,6 +99,12 @@ def test_the_newest_recording_counts(capsys):
     assert (made.origin, len(made.audio), capsys.readouterr().out) == ("second", 16_000, "")
 
 
+def test_the_wrong_field_is_named():
+    for take, kind, wanted in ((media.sound, "pictures", "microphone"), (media.pictures, "sound", "picture_field")):
+        with pytest.raises(media.MediaError, match=f"a field for {kind}.*media.{wanted}"):
+            take(media.Inbox(kind))
+
+
 def test_without_a_reader_a_shipped_wish_is_used_and_said(capsys):
     inbox = media.microphone()
     assert not inbox.received and "the notebook runs without a reader" in capsys.readouterr().out

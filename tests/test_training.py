@@ -1,6 +1,7 @@
 """What the recipes of the three Prisma models share."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ def test_wilson_matches_published_values_and_refuses_nonsense():
     assert wilson(0, 20)[0] == pytest.approx(0) and wilson(20, 20)[1] == pytest.approx(1)
     with pytest.raises(ValueError, match="no share"):
         wilson(3, 2)
+    with pytest.raises(ValueError, match="0 successes out of 0"):
+        share([])
     assert str(share([True, True, False, True])).startswith("75.0% (")
 
 
@@ -63,6 +66,45 @@ def test_muon_takes_the_inner_matrices_and_adamw_the_rest():
     before = model[0].weight.clone()
     optimiser.step(0.5)
     assert not torch.equal(before, model[0].weight) and model[0].weight.grad is None
+
+
+@pytest.mark.parametrize("clip", [math.inf, 0.1])
+def test_a_learner_is_torchs_adamw_and_schedule_written_out(clip):
+    def net() -> torch.nn.Module:
+        torch.manual_seed(0)
+        made = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+        made[0].bias.requires_grad_(False)
+        return made
+
+    x = torch.randn(32, 3, generator=torch.Generator().manual_seed(1))
+    ours, theirs = net(), net()
+    learner = training.Learner(ours, 0.05, 20, decay=0.1, rising=0.2, clip=clip)
+    weights = [weight for weight in theirs.parameters() if weight.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=0.05, weight_decay=0.1)
+    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.05, total_steps=20, pct_start=0.2)
+    for _ in range(20):
+        told = learner.step((ours(x) - x[:, :1] * 5).square().mean())
+        loss = (theirs(x) - x[:, :1] * 5).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        if clip < math.inf:
+            torch.nn.utils.clip_grad_norm_(weights, clip)
+        optimiser.step()
+        plan.step()
+        assert told == loss.item()
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert torch.equal(ours[0].bias, net()[0].bias) and not torch.equal(ours[2].bias, net()[2].bias)
+
+
+def test_a_learner_trains_more_than_the_model_if_told_to():
+    more = torch.nn.Parameter(torch.tensor(1.0))
+    learner = training.Learner(torch.nn.Linear(2, 1), 0.1, 5, more=[more])
+    learner.step(more**2)
+    assert len(learner.weights) == 3 and more.item() < 1
+
+
+def test_seeds_in_a_table_are_mean_lowest_and_highest():
+    assert training.spread([84, 78, 81.4]) == "81 (78 to 84)"
 
 
 def test_a_share_in_a_table_is_a_whole_percentage_with_its_interval():

@@ -566,12 +566,32 @@ def draw_plain(pairs: Sequence[tuple[str, str]], ground: float, side: int, rng: 
 def _draw_alike(canvas: np.ndarray, rows: list[int], pairs: Sequence[tuple[str, str]], light: np.ndarray, rng) -> None:
     """Draw the toys `rows`, all of one shape, into the middle of their pictures in `canvas`, in place."""
     side = canvas.shape[1]
-    radius, centre = np.full(len(rows), 0.46 * side, np.float32), np.zeros((len(rows), 2), np.float32)
-    (alpha, diffuse, shine), half = _stamp(pairs[rows[0]][1], radius, centre, light[rows], rng)
-    paint = np.stack([_paint(pairs[i][0], rng) for i in rows])[:, None, None]
-    lit = (0.5 + 0.62 * diffuse)[..., None] * paint + 0.15 * shine[..., None]
-    for patch, cover, i in zip(lit, alpha, rows, strict=True):
+    radii, colours = np.full(len(rows), 0.46 * side, np.float32), [pairs[i][0] for i in rows]
+    patches, covers, half = _patches(pairs[rows[0]][1], colours, radii, light[rows], rng)
+    for patch, cover, i in zip(patches, covers, rows, strict=True):
         _paste(canvas[i], patch, cover, side // 2 - half, side // 2 - half)
+
+
+def _patches(shape: str, colours: Sequence[str], radii: np.ndarray, light: np.ndarray, rng: np.random.Generator):
+    """Toys of one shape in even light, to be pasted: pixels (n, side, side, 3), coverage (n, side, side), side // 2."""
+    (covers, diffuse, shine), half = _stamp(shape, radii, np.zeros((len(radii), 2), np.float32), light, rng)
+    paint = np.stack([_paint(colour, rng) for colour in colours])[:, None, None]
+    return (0.5 + 0.62 * diffuse)[..., None] * paint + 0.15 * shine[..., None], covers, half
+
+
+def draw_moving(toy: Toy, way: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """One toy at each place of its `way` (n, 2; parts of the side), all else unmoved: uint8 (n, side, side, 3)."""
+    ground = _backgrounds(1, side, rng)[0]
+    light = rng.normal([0, 0.7, 0.7], [0.4, 0.1, 0.1]).astype(np.float32)[None]
+    light /= np.linalg.norm(light)
+    radius = np.array([rng.uniform(*RADII[toy.size]) * side], np.float32)
+    (patch,), (cover,), half = _patches(toy.shape, [toy.colour], radius, light, rng)
+    frames = np.repeat(ground[None], len(way), 0)
+    for frame, place in zip(frames, way * side, strict=True):
+        column, row = np.floor(place).astype(int) - half
+        _paste(frame, patch, cover, row, column)
+    frames += rng.standard_normal(frames.shape, np.float32) * 0.02
+    return (np.clip(frames, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def draw(scene: Scene, size: int = 64, seed: int = 0) -> Image.Image:

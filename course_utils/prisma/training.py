@@ -1,4 +1,4 @@
-"""What the recipes of the three Prisma models share: a deadline, a checkpoint, a progress line, intervals."""
+"""What training shares: a deadline, a checkpoint, a progress line, optimisers, measured numbers and intervals."""
 
 import math
 import os
@@ -41,14 +41,20 @@ def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def share(successes: Sequence[bool] | Sequence[int]) -> Measure:
-    """The share of successes as a Measure in per cent."""
+    """The share of successes as a Measure in per cent. ValueError without cases."""
     right, n = sum(int(one) for one in successes), len(successes)
-    return Measure(right / n, *wilson(right, n), n, "%")
+    low, high = wilson(right, n)
+    return Measure(right / n, low, high, n, "%")
 
 
 def percent(measure: Measure) -> str:
     """ "87 % (82 to 91)": a share with its 95 % interval, for a table."""
     return f"{100 * measure.value:.0f} % ({100 * measure.low:.0f} to {100 * measure.high:.0f})"
+
+
+def spread(values: Sequence[float]) -> str:
+    """ "81 (78 to 84)": the mean, the lowest and the highest of some values, for a table."""
+    return f"{sum(values) / len(values):.0f} ({min(values):.0f} to {max(values):.0f})"
 
 
 def bootstrap(values: Sequence[float], unit: str, seed: int = 0, rounds: int = 2000) -> Measure:
@@ -171,6 +177,43 @@ class MuonAdamW:
     def load_state_dict(self, states: list[dict]) -> None:
         for part, state in zip(self.parts, states, strict=True):
             part.load_state_dict(state)
+
+
+class Learner:
+    """AdamW on the weights that are not frozen, of a model and `more`; the rate rises to its peak, then falls to zero.
+
+    It rises for the part `rising` of the steps, two at least (OneCycleLR). Gradients longer than `clip` are cut to
+    this length.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        rate: float,
+        steps: int,
+        decay: float = 0.0,
+        rising: float = 0.1,
+        clip: float = 1.0,
+        more: Iterable[Any] = (),
+    ) -> None:
+        import torch
+
+        self.weights, self.clip = [p for p in (*model.parameters(), *more) if p.requires_grad], clip
+        self.optimiser = torch.optim.AdamW(self.weights, lr=rate, weight_decay=decay)
+        self.plan = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, rate, total_steps=steps, pct_start=max(rising, 2 / steps)
+        )
+
+    def step(self, loss: Any) -> float:
+        """One step down the gradient of `loss`, a tensor (). Returns its value."""
+        import torch
+
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.weights, self.clip)
+        self.optimiser.step()
+        self.plan.step()
+        return loss.item()
 
 
 def run(
