@@ -12,11 +12,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from course_utils.evaluate import bootstrap
 from course_utils.prisma import conversations, text
 from course_utils.prisma.shop import make_shop
 from course_utils.prisma.tools import calculate
-from course_utils.prisma.training import Measure, share
+from course_utils.prisma.training import Measure, bootstrap, share
 from course_utils.settings import SEED
 
 if TYPE_CHECKING:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from course_utils.prisma.lm import Row
+
 MODES = ("single", "ddp", "accelerate", "fsdp")
 TIMEOUT = 300  # seconds for all modes of a launch
 
@@ -58,36 +60,24 @@ class Report:
 
 # ---------------------------------------------------------------- data
 
-Row = tuple[list[int], list[int]]  # token ids and labels; -100 where nothing is to be learned
-
 
 def rows(tokenizer: Any, n: int) -> list[Row]:
     """The first `n` training conversations, with the loss on the reply only."""
-    from course_utils.prisma import conversations
+    from course_utils.prisma import conversations, lm
+    from course_utils.prisma.text import Example
 
     made = []
     for talk in conversations.by_split(conversations.make_conversations(max(100, 2 * n)))["train"][:n]:
         asked = tokenizer.apply_chat_template(talk.prompt, tokenize=False, add_generation_prompt=True)
-        prompt = tokenizer(asked, add_special_tokens=False)["input_ids"]
-        reply = [*tokenizer(talk.reply, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        made.append((prompt + reply, [-100] * len(prompt) + reply))
-    return made
+        made.append(Example("support", ((asked, False), (talk.reply + tokenizer.eos_token, True))))
+    return [lm.encode(tokenizer, one) for one in made]
 
 
 def padded(part: Sequence[Row], pad: int, device: Any = "cpu") -> dict[str, Tensor]:
-    """A batch: token ids, labels and attention mask, (rows, longest)."""
-    import torch
+    """A batch on `device`: token ids, labels and attention mask, (rows, longest)."""
+    from course_utils.prisma import lm
 
-    longest = max(len(ids) for ids, _ in part)
-
-    def fill(lists: Iterable[Sequence[int]], value: int) -> Tensor:
-        return torch.tensor([[*one, *[value] * (longest - len(one))] for one in lists], device=device)
-
-    return {
-        "input_ids": fill((ids for ids, _ in part), pad),
-        "labels": fill((labels for _, labels in part), -100),
-        "attention_mask": fill(([1] * len(ids) for ids, _ in part), 0),
-    }
+    return {name: one.to(device) for name, one in lm.collate(part, pad).items()}
 
 
 def learned(part: Iterable[Row]) -> int:
@@ -214,9 +204,7 @@ def _device(rank: int, processes: int) -> torch.device:
 # ---------------------------------------------------------------- processes
 
 
-def launch(
-    modes: Sequence[str], processes: int = 2, steps: int = 8, batch: int = 8, pieces: int = 1, timeout: float = TIMEOUT
-) -> list[Report]:
+def launch(modes: Sequence[str], processes: int = 2, steps: int = 8, batch: int = 8) -> list[Report]:
     """Run each mode on `processes` processes; a report from each, mode by mode, rank by rank.
 
     The usual way is `torchrun --nproc_per_node 2 ...` or `accelerate launch --num_processes 2 ...`: they set the
@@ -225,13 +213,13 @@ def launch(
     """
     with tempfile.TemporaryDirectory(prefix="course-ranks-") as name:
         folder = Path(name)
-        settings = ["--steps", str(steps), "--batch", str(batch), "--pieces", str(pieces), "--folder", name]
+        settings = ["--steps", str(steps), "--batch", str(batch), "--folder", name]
         line = [sys.executable, "-m", "course_utils.scale_out", *modes, *settings]
         running = []
         try:
             for rank in range(processes):
                 running.append(_start(line, rank, processes, folder))
-            _wait(running, folder, time.monotonic() + timeout)
+            _wait(running, folder, time.monotonic() + TIMEOUT)
         finally:
             for process in running:
                 process.kill()
@@ -270,14 +258,14 @@ def loopback() -> str:
     return next(found, "lo")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """The program that `launch` starts: one process of a run."""
     parser = argparse.ArgumentParser()
     parser.add_argument("modes", nargs="+", choices=MODES)
-    for name in ("--steps", "--batch", "--pieces"):
+    for name in ("--steps", "--batch"):
         parser.add_argument(name, type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True)
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_args()
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     import torch
     import torch.distributed as dist
@@ -294,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dist.init_process_group(backend, meeting, timedelta(seconds=120), processes, rank)
     try:
         for mode in asked.modes:
-            report = train(mode, asked.steps, asked.batch, asked.pieces, rank, processes)
+            report = train(mode, asked.steps, asked.batch, rank=rank, processes=processes)
             (asked.folder / f"{mode}-{rank}.json").write_text(json.dumps(asdict(report)), "utf-8")
     finally:
         dist.destroy_process_group()

@@ -88,7 +88,7 @@ def backward(model: nn.Module, parts: Sequence[dict[str, Tensor]], tokens: int, 
     return total
 
 
-def gradient(parts: list[list[scale_out.Row]], wrong: bool = False) -> Tensor:
+def gradient(parts: list[list[lm.Row]], wrong: bool = False) -> Tensor:
     """All gradients of one step as one vector, for a batch cut into `parts`."""
     model, tokenizer = lm.load(bundled.folder("prisma-lm"))
     tokens = scale_out.learned(row for part in parts for row in part)

@@ -1,4 +1,4 @@
-"""What the recipes of the three Prisma models share: a deadline, a checkpoint, a progress line, intervals."""
+"""What training shares: a deadline, a checkpoint, a progress line, optimisers, measured numbers and intervals."""
 
 import math
 import os
@@ -171,6 +171,33 @@ class MuonAdamW:
     def load_state_dict(self, states: list[dict]) -> None:
         for part, state in zip(self.parts, states, strict=True):
             part.load_state_dict(state)
+
+
+class Learner:
+    """AdamW on the weights that are not frozen; the rate rises for a tenth of the steps (two at least), then falls.
+
+    Gradients longer than 1 are cut to this length.
+    """
+
+    def __init__(self, model: Any, rate: float, steps: int) -> None:
+        import torch
+
+        self.weights = [p for p in model.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(self.weights, lr=rate, weight_decay=0.0)
+        self.plan = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, rate, total_steps=steps, pct_start=max(0.1, 2 / steps)
+        )
+
+    def step(self, loss: Any) -> float:
+        """One step down the gradient of `loss`, a tensor (). Returns its value."""
+        import torch
+
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        self.optimiser.step()
+        self.plan.step()
+        return loss.item()
 
 
 def run(
