@@ -125,6 +125,8 @@ class TopicGuess:
     """
 
     def __init__(self, seeds: Sequence[Wording], background: Sequence[str]) -> None:
+        if len({one.topic for one in seeds}) < 2:
+            raise ValueError("a topic is guessed by comparing: give seeds of at least two topics")
         texts = [shingles(text, 1) for text in (*background, *(one.text for one in seeds))]
         counts = Counter(word for words in texts for word in words if len(word) > 1)  # no placeholders
         self.weight = {word: math.log((1 + len(texts)) / count) ** 2 for word, count in counts.items()}

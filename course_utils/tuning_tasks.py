@@ -43,7 +43,12 @@ def field_tasks(held_out: int, seed: int) -> dict[str, list[Pair]]:
 
 
 def instructions(tasks: Sequence[Pair], n: int, seed: int, forms: Sequence[str] = FORMS) -> list[Example]:
-    """`n` (at most 9,000) records, each with an instruction in one of `forms`; the tasks take turns."""
+    """`n` (at most 9,000) records, each with an instruction in one of `forms`; the tasks take turns.
+
+    ValueError without tasks, or for more records than order numbers.
+    """
+    if not tasks or n > 9000:
+        raise ValueError(f"{n} records for {len(tasks)} tasks: hold out fewer tasks, and ask for at most 9,000 records")
     rng, made = random.Random(seed), []
     for i, order in enumerate(make_shop(seed, n).orders.values()):
         first, second = tasks[i % len(tasks)]

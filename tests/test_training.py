@@ -16,6 +16,8 @@ def test_wilson_matches_published_values_and_refuses_nonsense():
     with pytest.raises(ValueError, match="no share"):
         wilson(3, 2)
     assert str(share([True, True, False, True])).startswith("75.0% (")
+    with pytest.raises(ValueError, match="0 successes out of 0"):
+        share([])
 
 
 def test_the_learning_rate_warms_up_and_fades():
@@ -63,6 +65,21 @@ def test_muon_takes_the_inner_matrices_and_adamw_the_rest():
     before = model[0].weight.clone()
     optimiser.step(0.5)
     assert not torch.equal(before, model[0].weight) and model[0].weight.grad is None
+
+
+def test_a_learner_warms_up_fades_and_leaves_the_frozen_alone():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 1))
+    model[0].requires_grad_(False)
+    frozen, x, y = model[0].weight.clone(), torch.randn(32, 3), torch.randn(32, 1)
+    learner, losses, rates = training.Learner(model, 0.05, 40), [], []
+    for _ in range(40):
+        rates.append(learner.plan.get_last_lr()[0])
+        losses.append(learner.step(1000 * (model(x) - y).square().mean()))
+    length = sum(p.grad.square().sum() for p in learner.weights).sqrt().item()
+    assert losses[-1] < losses[0] and length < 1.001  # a gradient a thousand times as long was cut
+    assert torch.equal(model[0].weight, frozen) and len(learner.weights) == 2
+    assert rates.index(max(rates)) == 3 and max(rates) == pytest.approx(0.05) and rates[-1] < 1e-3
+    assert training.Learner(model, 0.05, 4).plan.get_last_lr()[0] < 0.05  # short runs warm up, too
 
 
 def test_a_share_in_a_table_is_a_whole_percentage_with_its_interval():

@@ -41,9 +41,10 @@ def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def share(successes: Sequence[bool] | Sequence[int]) -> Measure:
-    """The share of successes as a Measure in per cent."""
+    """The share of successes as a Measure in per cent. ValueError without cases."""
     right, n = sum(int(one) for one in successes), len(successes)
-    return Measure(right / n, *wilson(right, n), n, "%")
+    low, high = wilson(right, n)
+    return Measure(right / n, low, high, n, "%")
 
 
 def percent(measure: Measure) -> str:
