@@ -448,13 +448,16 @@ def plant_faults(rows: Sequence[Row], seed: int = SEED, each: int = 20) -> tuple
     for i, (kind, change) in enumerate(changes.items()):
         for row in chosen[i * each : (i + 1) * each]:
             new[row.id], truth[row.id] = change(rng, row), kind
-    copies = [("duplicate", _copied(rng, row)) for row in chosen[-each:]]
-    spread = (_copied, _about_the_same_order)
-    copies += [("leak", spread[i % 2](rng, row)) for i, row in enumerate(rng.sample(held, each))]
-    free = max(new) + 1
-    for id_, (kind, row) in enumerate(copies, free):
+    for id_, (kind, row) in enumerate(_copies(rng, chosen[-each:], held, each), max(new) + 1):
         new[id_], truth[id_] = replace(row, id=id_, split="train"), kind
     return list(new.values()), truth
+
+
+def _copies(rng: random.Random, train: Sequence[Row], held: Sequence[Row], each: int) -> list[tuple[str, Row]]:
+    """A duplicate of each row of `train`, and `each` leaks of rows in `held`."""
+    spread = (_copied, _about_the_same_order)
+    made = [("duplicate", _copied(rng, row)) for row in train]
+    return made + [("leak", spread[i % 2](rng, row)) for i, row in enumerate(rng.sample(held, each))]
 
 
 def scores(found: dict[str, dict[int, str]], truth: dict[int, str]) -> list[dict]:

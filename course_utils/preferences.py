@@ -487,6 +487,14 @@ def grpo_loss(
 Reward = Callable[[Sequence[Case], Drawn], Tensor]
 
 
+@torch.no_grad()
+def _before(model: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens' log-probabilities under the policy as it is, and under the reference, (n, t - 1) each."""
+    old = token_log_probs(model, ids, mask)
+    with model.disable_adapter():
+        return old, token_log_probs(model, ids, mask)
+
+
 def grpo(
     chat: Chat, reward: Reward, steps: int, seed: int, beta: float = 0.04, groups: int = 4, size: int = 6,
     rate: float = 2e-3, room: int = 64,
@@ -505,10 +513,7 @@ def grpo(
         got = reward(some, drawn)
         advantage = advantages(got.view(groups, size)).flatten()
         ids, mask = trimmed(drawn.ids, drawn.mask)
-        with torch.no_grad():
-            old = token_log_probs(model, ids, mask)
-            with model.disable_adapter():
-                reference = token_log_probs(model, ids, mask)
+        old, reference = _before(model, ids, mask)
         for _ in range(2):
             new = token_log_probs(model, ids, mask)
             learner.step(grpo_loss(new, old, reference, advantage, mask[:, 1:], beta))

@@ -97,14 +97,17 @@ def memorise(
     rate: float,
     every: int,
     seed: int,
-    batch: int = 5,
 ) -> Memorised:
-    """Train whatever is trainable in `chat.model` on a few `talks`, again and again, at a constant `rate`."""
+    """Train whatever is trainable in `chat.model` on a few `talks`, again and again, at a constant `rate`.
+
+    A step takes five of them. Unlike TRL's trainer it also measures before the first step.
+    """
     import torch
 
     def drawn() -> "Tensor":
+        some = rng.sample(talks, min(5, len(talks)))
         with torch.autocast(chat.model.device.type, torch.bfloat16):
-            return -torch.cat(_log_probs(chat, _cases(chat, rng.sample(talks, batch)))).mean()
+            return -torch.cat(_log_probs(chat, _cases(chat, some))).mean()
 
     rng, weights = random.Random(seed), {n: p for n, p in chat.model.named_parameters() if p.requires_grad}
     optimiser, curve, best = torch.optim.AdamW(weights.values(), rate), [], {}

@@ -171,10 +171,8 @@ def train(mode: str, steps: int, batch: int, pieces: int = 1, rank: int = 0, pro
     everything, losses, seconds, held = rows(tokenizer, steps * batch), [], [], {}
     for step in range(steps):
         whole = everything[step * batch : (step + 1) * batch]
-        mine = whole[rank::processes]
-        if len(mine) < pieces:
-            raise ValueError(f"process {rank} has {len(mine)} of {batch} conversations, too few for {pieces} piece(s)")
-        parts = [padded(mine[i::pieces], tokenizer.pad_token_id, device) for i in range(pieces)]
+        cut = _pieces(whole, pieces, rank, processes)
+        parts = [padded(part, tokenizer.pad_token_id, device) for part in cut]
         started = time.perf_counter()
         share = backward(model, parts, learned(whole), processes)
         optimiser.step()
@@ -184,6 +182,14 @@ def train(mode: str, steps: int, batch: int, pieces: int = 1, rank: int = 0, pro
         seconds.append(time.perf_counter() - started)
     mark = sum(float(_whole(p.detach()).double().abs().sum()) for p in model.parameters())
     return Report(mode, rank, processes, str(device), losses, seconds=seconds, fingerprint=mark, **held)
+
+
+def _pieces(whole: Sequence[Row], pieces: int, rank: int, processes: int) -> list[Sequence[Row]]:
+    """This process's rows of a batch, in `pieces`."""
+    mine = whole[rank::processes]
+    if len(mine) < pieces:
+        raise ValueError(f"process {rank} has {len(mine)} of {len(whole)} conversations, too few for {pieces} piece(s)")
+    return [mine[i::pieces] for i in range(pieces)]
 
 
 def _added_up(share: Tensor, processes: int) -> float:
@@ -274,18 +280,25 @@ def main() -> None:
 
     quiet_libraries()
     torch.manual_seed(SEED)
-    device = _device(rank, processes)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    meeting = (asked.folder / "meeting").as_uri()
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, meeting, timedelta(seconds=120), processes, rank)
+    _meet(asked.folder, rank, processes)
     try:
         for mode in asked.modes:
             report = train(mode, asked.steps, asked.batch, rank=rank, processes=processes)
             (asked.folder / f"{mode}-{rank}.json").write_text(json.dumps(asdict(report)), "utf-8")
     finally:
         dist.destroy_process_group()
+
+
+def _meet(folder: Path, rank: int, processes: int) -> None:
+    """Join the other processes, which find each other through a file in `folder`."""
+    import torch
+    import torch.distributed as dist
+
+    device = _device(rank, processes)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, (folder / "meeting").as_uri(), timedelta(seconds=120), processes, rank)
 
 
 # ---------------------------------------------------------------- what it should take

@@ -254,7 +254,7 @@ def test_memorising_lowers_the_loss_and_keeps_the_best(chat, talks) -> None:
     torch.manual_seed(0)
     model = compat.add_lora(lm.load(bundled.verify("prisma-lm"))[0], rank=4, alpha=8).eval()
     small = dataclasses.replace(chat, model=model)
-    run = quality.memorise(small, talks[:2], talks[2:4], steps=8, rate=5e-3, every=2, seed=0, batch=2)
+    run = quality.memorise(small, talks[:2], talks[2:4], steps=8, rate=5e-3, every=2, seed=0)
     assert [row["step"] for row in run.curve] == [0, 2, 4, 6, 8]
     assert run.curve[-1]["training"] < 0.8 * run.curve[0]["training"]
     assert run.best.keys() == run.last.keys() and all("lora_" in name for name in run.best)
