@@ -140,8 +140,10 @@ def encode(chat: Chat, asked: Sequence[Case], replies: Sequence[str]) -> tuple[T
         Example("reply", ((chat.prompt(case.messages), False), (reply + tokenizer.eos_token, True)))
         for case, reply in zip(asked, replies, strict=True)
     ]
-    made = lm.collate([lm.encode(tokenizer, one) for one in examples], tokenizer.pad_token_id)
-    return made["input_ids"].to(device), (made["labels"] != lm.IGNORED).float().to(device)
+    rows = [lm.encode(tokenizer, one) for one in examples]
+    made, longest = lm.collate(rows, tokenizer.pad_token_id), max(len(ids) for ids, _ in rows)
+    ids, mask = made["input_ids"], (made["labels"] != lm.IGNORED).float()
+    return ids[:, :longest].to(device), mask[:, :longest].to(device)
 
 
 def token_log_probs(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
