@@ -168,7 +168,7 @@ figures.table(rows, caption=f"{STEPS} steps of {BATCH} conversations, all weight
 # Each process counted its own tensors after the last step.
 
 # %% tags=["topic:multi-gpu"]
-count = sum(p.numel() for p in lm.load(bundled.folder("prisma-lm"))[0].parameters())
+count = memory.parameter_count("prisma-lm")
 rows = []
 for report in [replace(alone, mode="one process"), *reports]:
     expected = scale_out.expected_bytes(count, report.processes, report.mode == "fsdp")
