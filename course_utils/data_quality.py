@@ -276,6 +276,8 @@ class ToneClassifier:
 
     def rudeness(self, texts: Sequence[str]) -> np.ndarray:
         """How likely each text is rude, 0 to 1: the highest of its sentences."""
+        if not texts:
+            return np.zeros(0)
         sentences = [re.findall(r"[^.!?]+", text) or [text] for text in texts]
         flat = self._sigmoid(self._features([s for some in sentences for s in some]) @ self.weights + self.bias)
         ends = np.cumsum([len(some) for some in sentences])

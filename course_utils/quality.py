@@ -212,12 +212,18 @@ def strangers_score(embedder: "Embedder", wanted: Sequence[str]) -> float:
     return sum(bert_score(embedder, wanted, [*wanted[1:], wanted[0]])) / len(wanted)
 
 
+def _paired(talks: Sequence[Conversation], written: Sequence[str]) -> list[tuple[Conversation, str]]:
+    if len(talks) != len(written):
+        raise ValueError(f"{len(talks)} conversations and {len(written)} replies: one reply to each is needed")
+    return list(zip(talks, written, strict=True))
+
+
 def metrics(talks: Sequence[Conversation], written: Sequence[str], embedder: "Embedder") -> dict[str, Measure]:
     """Every metric that compares with the wanted reply, in points with its 95 % interval; 100 is a perfect match."""
+    pairs = _paired(talks, written)
     wanted = [talk.reply for talk in talks]
-    pairs = list(zip(wanted, written, strict=True))
     baseline = strangers_score(embedder, wanted)
-    right = share([conversations.graded(talk, text) for talk, text in zip(talks, written, strict=True)])
+    right = share([conversations.graded(talk, text) for talk, text in pairs])
     bert = rescaled(bert_score(embedder, wanted, written), baseline)
 
     def points(values: Sequence[float]) -> Measure:
@@ -225,7 +231,7 @@ def metrics(talks: Sequence[Conversation], written: Sequence[str], embedder: "Em
 
     return {
         "exact match": Measure(100 * right.value, 100 * right.low, 100 * right.high, right.n, "points"),
-        "token F1": points([token_f1(a, b) for a, b in pairs]),
+        "token F1": points([token_f1(talk.reply, text) for talk, text in pairs]),
         "BLEU": bleu(wanted, written),
         "ROUGE-L": points(rouge_l(wanted, written)),
         "BERTScore": points(bert),
@@ -279,7 +285,7 @@ def claims_beyond(source: str, reply: str) -> set[tuple[str, str]]:
 
 def hallucination_rate(talks: Sequence[Conversation], written: Sequence[str]) -> Measure:
     """The share of replies with at least one claim that nothing supports."""
-    return share([bool(unsupported(talk, text)) for talk, text in zip(talks, written, strict=True)])
+    return share([bool(unsupported(talk, text)) for talk, text in _paired(talks, written)])
 
 
 # ---------------------------------------------------------------- tone
@@ -299,7 +305,7 @@ TONE: dict[str, Callable[[Conversation, str], bool]] = {
 
 def tone(talks: Sequence[Conversation], written: Sequence[str]) -> dict[str, Measure]:
     """The share of replies that keep each rule of the rubric. No rule looks at the facts."""
-    pairs = list(zip(talks, written, strict=True))
+    pairs = _paired(talks, written)
     return {name: share([bool(rule(talk, text)) for talk, text in pairs]) for name, rule in TONE.items()}
 
 
@@ -319,6 +325,8 @@ class Pair:
 
 def ballot(talks: Sequence[Conversation], systems: dict[str, Sequence[str]], seed: int) -> list[Pair]:
     """One pair for each conversation from the replies of two `systems`, which of them is "a" drawn by `seed`."""
+    if len(systems) != 2 or min(map(len, systems.values())) < len(talks):
+        raise ValueError(f"A ballot compares two systems, each with replies to all {len(talks)} conversations.")
     names, rng = list(systems), random.Random(f"ballot {seed}")
     pairs = []
     for i, talk in enumerate(talks):

@@ -63,7 +63,11 @@ def tensorboard(folder: Path) -> tuple[Write, Callable[[], None]]:
 
 
 def read_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Everything in the event files of `folder`: name -> (step, value) pairs."""
+    """Everything in the event files of `folder`: name -> (step, value) pairs. FileNotFoundError without any."""
+    if not any(folder.glob("events.out.tfevents.*")):
+        raise FileNotFoundError(
+            f"{folder.name} holds no event file: train with a writer from `tensorboard`, and close it"
+        )
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder))

@@ -172,6 +172,12 @@ def test_broken_formats(rows):
     assert not D.broken_format([replace(rows[0], messages=(user, reply, user, reply))])
 
 
+def test_where_nothing_is_said_nothing_but_the_format_is_wrong():
+    assert not any(D.examine([]).values())
+    found = D.examine([D.Row(3, "train", ({"role": "user", "content": " "},))])
+    assert found.pop("broken format") == {3: "a turn is empty"} and not any(found.values())
+
+
 def test_a_leak_is_taken_from_training_never_from_the_test(rows):
     held = next(row for row in rows if row.split == "test")
     copy = replace(held, id=9000, split="train")

@@ -218,6 +218,15 @@ def test_odd_votes_are_refused(talks) -> None:
         quality.reveal(pairs, "a")
 
 
+def test_a_reply_to_each_conversation_is_needed(talks) -> None:
+    for count in (lambda: quality.tone(talks[:3], ["a"]), lambda: quality.hallucination_rate(talks[:3], ["a"])):
+        with pytest.raises(ValueError, match="3 conversations and 1 replies: one reply to each"):
+            count()
+    for systems in ({"x": ["1", "2", "3"]}, {"x": ["1", "2", "3"], "y": ["4"]}):
+        with pytest.raises(ValueError, match="two systems, each with replies to all 3"):
+            quality.ballot(talks[:3], systems, seed=0)
+
+
 # --- red team
 
 

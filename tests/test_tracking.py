@@ -24,6 +24,11 @@ def test_tensorboard_reads_back_what_was_written(tmp_path):
     assert tracking.read_tensorboard(tmp_path) == {"loss": [(1, 2.5), (2, 1.25)], "eval_loss": [(2, 1.5)]}
 
 
+def test_a_folder_without_events_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="board holds no event file: train with a writer"):
+        tracking.read_tensorboard(tmp_path / "board")
+
+
 def test_mlflow_sorts_finished_runs_and_sends_nothing(tmp_path):
     pytest.importorskip("sqlalchemy")
     pytest.importorskip("mlflow")
