@@ -10,13 +10,13 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from course_utils.evaluate import bootstrap
 from course_utils.prisma import conversations, text
 from course_utils.prisma.shop import make_shop
 from course_utils.prisma.tools import calculate
-from course_utils.prisma.training import Measure, share
+from course_utils.prisma.training import Measure, bootstrap, share
 from course_utils.settings import SEED
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ MISSING = (
 def choices(n: int, tokenizer: Any) -> list[dict]:
     """Customers' messages, ten topics to choose from: `text`, `choices`, and the right one's index."""
     names = list(conversations.INTENTS)
-    talks = conversations.by_split(conversations.make_conversations())["test"][:n]
+    talks = _talks()[:n]
     return [
         {"text": _asked(tokenizer, talk.prompt), "choices": names, "right": names.index(talk.intent)} for talk in talks
     ]
@@ -48,8 +48,14 @@ def sums(n: int) -> list[dict]:
 
 def replies(n: int, tokenizer: Any) -> list[dict]:
     """Customers' messages to answer in the house style, with what the answer must contain."""
-    talks = conversations.by_split(conversations.make_conversations())["test"][-n:]
+    talks = _talks()[-n:]
     return [{"text": _asked(tokenizer, talk.prompt), "index": i} for i, talk in enumerate(talks)]
+
+
+@cache
+def _talks() -> list[conversations.Conversation]:
+    """The conversations that nobody trains on."""
+    return conversations.by_split(conversations.make_conversations())["test"]
 
 
 def _asked(tokenizer: Any, turns: Sequence[dict]) -> str:
@@ -73,7 +79,7 @@ def judged(n: int) -> Callable[[dict, Sequence[str]], dict[str, float]]:
 
     MT-Bench's judge is a large language model, and it looks at two turns.
     """
-    talks = conversations.by_split(conversations.make_conversations())["test"][-n:]
+    talks = _talks()[-n:]
 
     def points(doc: dict, written: Sequence[str]) -> dict[str, float]:
         parts = conversations.parts_right(talks[doc["index"]], written[0]).values()

@@ -12,7 +12,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +22,13 @@ from course_utils.prisma import conversations, manners
 from course_utils.prisma.conversations import Conversation
 from course_utils.prisma.shop import COLOURS, NAMES, SHAPES, SIZES, STATUSES
 from course_utils.prisma.training import share
+from course_utils.quality import claims_beyond
 from course_utils.settings import DATA, SEED
 
 CARD = DATA / "samples" / "conversations.md"
 THRESHOLD = 0.8  # Jaccard similarity of two rows from which on they count as the same
 PERMUTATIONS = 128  # of a MinHash: its estimates are off by about 1 / sqrt(128) = 9 points at most
+FEATURES = 4096  # of the tone classifier: hashed words and pairs of words
 PRIME, LARGEST = (1 << 61) - 1, (1 << 32) - 1  # of datasketch's hash functions (its scheme "legacy")
 
 
@@ -59,7 +63,7 @@ def rows_of(talks: Sequence[Conversation]) -> list[Row]:
 
 
 def to_messages(row: dict) -> list[dict]:
-    """A row in Alpaca's, ShareGPT's or a chat format as chat messages. ValueError for any other."""
+    """A row in Alpaca's, ShareGPT's or a chat format as chat messages. ValueError for any other, or other roles."""
     if "messages" in row:
         return list(row["messages"])
     if {"prompt", "completion"} <= row.keys():
@@ -70,11 +74,13 @@ def to_messages(row: dict) -> list[dict]:
         return [*system, asked, {"role": "assistant", "content": row["output"]}]
     if "conversations" in row:
         roles = {"system": "system", "human": "user", "gpt": "assistant"}
+        if others := {turn["from"] for turn in row["conversations"]} - roles.keys():
+            raise ValueError(f"ShareGPT knows {', '.join(roles)}: rename the turns from {', '.join(sorted(others))}")
         return [{"role": roles[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
     raise ValueError(f"a row with the keys {sorted(row)} is in no format known here: rename them, or write a converter")
 
 
-def broken_format(rows: Sequence[Row], ending: str = conversations.SIGN_OFF) -> dict[int, str]:
+def broken_format(rows: Sequence[Row]) -> dict[int, str]:
     """Rows that no chat template can take, or that would teach the model to stop at the wrong place."""
     found = {}
     for row in rows:
@@ -86,7 +92,7 @@ def broken_format(rows: Sequence[Row], ending: str = conversations.SIGN_OFF) -> 
             found[row.id] = f"roles in a wrong order: {', '.join(roles)}"
         elif re.search(r"<\|\w+\|>", row.text):
             found[row.id] = "a marker of the chat template inside a turn"
-        elif not row.messages[-1]["content"].endswith(ending):
+        elif not row.messages[-1]["content"].endswith(conversations.SIGN_OFF):
             found[row.id] = f"the reply stops before its end: ...{row.messages[-1]['content'][-20:]!r}"
     return found
 
@@ -110,12 +116,16 @@ def minhash(items: Iterable[str], a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Two sets have the same smallest value with a probability that is just their Jaccard similarity.
     """
-    hashes = [int.from_bytes(hashlib.sha1(item.encode()).digest()[:4], "little") for item in items]
-    x = np.array(hashes, np.uint64)[:, None]
+    x = np.array([_hashed(item) for item in items], np.uint64)[:, None]
     return (((a * x + b) % np.uint64(PRIME)) & np.uint64(LARGEST)).min(0)
 
 
-def similar_pairs(texts: Sequence[str], threshold: float = THRESHOLD, seed: int = 1) -> list[tuple[int, int, float]]:
+def _hashed(item: str) -> int:
+    """32 bits of SHA-1, as datasketch takes them."""
+    return int.from_bytes(hashlib.sha1(item.encode()).digest()[:4], "little")
+
+
+def similar_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> list[tuple[int, int, float]]:
     """All pairs (i, j, Jaccard similarity), i < j, of texts at least `threshold` alike.
 
     datasketch's MinHash index names candidates without comparing all with all; each is then checked exactly.
@@ -129,7 +139,7 @@ def similar_pairs(texts: Sequence[str], threshold: float = THRESHOLD, seed: int 
     index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, weights=(0.02, 0.98))
     pairs = []
     for j, items in enumerate(sets):
-        sketch = MinHash(num_perm=PERMUTATIONS, seed=seed)
+        sketch = MinHash(num_perm=PERMUTATIONS, seed=1)
         sketch.update_batch([item.encode() for item in items])
         alike = [(i, j, jaccard(sets[i], items)) for i in index.query(sketch)]
         pairs += sorted(pair for pair in alike if pair[2] >= threshold)
@@ -137,19 +147,24 @@ def similar_pairs(texts: Sequence[str], threshold: float = THRESHOLD, seed: int 
     return pairs
 
 
-def duplicates(rows: Sequence[Row], threshold: float = THRESHOLD) -> dict[int, str]:
+@lru_cache(maxsize=1)  # duplicates and leaks ask for the same ones
+def _pairs(texts: tuple[str, ...]) -> list[tuple[int, int, float]]:
+    return similar_pairs(texts)
+
+
+def duplicates(rows: Sequence[Row]) -> dict[int, str]:
     """Rows that say nearly the same as an earlier row of their split."""
     found = {}
-    for i, j, similar in similar_pairs([row.text for row in rows], threshold):
+    for i, j, similar in _pairs(tuple(row.text for row in rows)):
         if rows[i].split == rows[j].split and rows[i].id not in found:
             found[rows[j].id] = f"{similar:.0%} the same as row {rows[i].id}"
     return found
 
 
-def leaks(rows: Sequence[Row], threshold: float = THRESHOLD) -> dict[int, str]:
+def leaks(rows: Sequence[Row]) -> dict[int, str]:
     """Training rows that validation or test know too: the text, the order or the customer."""
     found = {}
-    for i, j, similar in similar_pairs([row.text for row in rows], threshold):
+    for i, j, similar in _pairs(tuple(row.text for row in rows)):
         for mine, other in ((rows[i], rows[j]), (rows[j], rows[i])):
             if mine.split == "train" != other.split:
                 found[mine.id] = f"{similar:.0%} the same as row {other.id} of {other.split}"
@@ -180,18 +195,11 @@ def record(row: Row) -> dict[str, str]:
 
 
 def untrue(row: Row) -> str:
-    """What the reply says that its own facts do not; an empty text if all of it is covered."""
-    known, facts, reply = record(row), row.says("system"), row.says("assistant")
-    if not known:
-        return ""
-    for what, said, allowed in (
-        ("number", set(re.findall(r"\d+", reply)), set(re.findall(r"\d+", facts))),
-        ("product", set(PRODUCT.findall(reply)), set(PRODUCT.findall(facts))),
-        ("name", set(re.findall(r"\w+", reply)) & set(NAMES), {known["customer"]}),
-        ("status", set(re.findall(rf"\b(?:is|still) ({'|'.join(STATUSES)})\b", reply)), {known["status"]}),
-    ):
-        if said - allowed:
-            return f"{what} {', '.join(sorted(said - allowed))}: not in the facts"
+    """What the reply says that its own facts do not; an empty text if all is covered or there is no record."""
+    beyond = claims_beyond(row.says("system"), row.says("assistant")) if record(row) else ()
+    for what in ("number", "toy", "name", "status"):
+        if said := sorted(value for kind, value in beyond if kind == what):
+            return f"{what} {', '.join(said)}: not in the facts"
     return ""
 
 
@@ -205,8 +213,8 @@ def policy(row: Row) -> tuple[tuple[str, str], str]:
     return (topic, record(row).get("status", "")), plain
 
 
-def contradictions(rows: Sequence[Row], least: float = 0.25) -> dict[int, str]:
-    """Replies against their own record, and replies that fewer than `least` of the same situation agree with."""
+def contradictions(rows: Sequence[Row]) -> dict[int, str]:
+    """Replies against their own record, and replies that fewer than a quarter of the same situation agree with."""
     found = {row.id: reason for row in rows if (reason := untrue(row))}
     situations = defaultdict(list)
     for row in rows:
@@ -215,7 +223,7 @@ def contradictions(rows: Sequence[Row], least: float = 0.25) -> dict[int, str]:
     for (topic, status), members in situations.items():
         counts = Counter(plain for _, plain in members)
         for row, plain in members:
-            if counts[plain] < least * len(members):
+            if counts[plain] < len(members) / 4:
                 reason = f"{counts[plain]} of {len(members)} replies on {topic!r}, order {status}, say it like this"
                 found.setdefault(row.id, reason)
     return found
@@ -244,11 +252,11 @@ class ToneClassifier:
     It knows only what `manners.py` and `civil` show it: English, a shop, mild insults.
     """
 
-    def __init__(self, civil: Sequence[str] = (), size: int = 4096) -> None:
-        self.size, groups = size, (manners.RUDE, (*manners.CIVIL, *civil))
+    def __init__(self, civil: Sequence[str]) -> None:
+        groups = manners.RUDE, (*manners.CIVIL, *civil)
         x = self._features([text for group in groups for text in group])
         y = np.repeat([1.0, 0.0], [len(group) for group in groups])
-        self.weights, self.bias = np.zeros(size), 0.0
+        self.weights, self.bias = np.zeros(FEATURES), 0.0
         for _ in range(300):  # gradient descent; the problem is convex, so there is nothing to tune but its end
             error = (self._sigmoid(x @ self.weights + self.bias) - y) / len(y)
             self.weights -= 10.0 * (x.T @ error + 3e-4 * self.weights)
@@ -259,15 +267,17 @@ class ToneClassifier:
         return 1 / (1 + np.exp(-z))
 
     def _features(self, texts: Sequence[str]) -> np.ndarray:
-        """(texts, size): which hashed words and pairs of words are there, at length 1."""
-        x = np.zeros((len(texts), self.size))
+        """(texts, FEATURES): which hashed words and pairs of words are there, at length 1."""
+        x = np.zeros((len(texts), FEATURES))
         for row, text in zip(x, texts, strict=True):
             for item in shingles(text, 1) | shingles(text, 2):
-                row[int.from_bytes(hashlib.sha1(item.encode()).digest()[:4], "little") % self.size] = 1
+                row[_hashed(item) % FEATURES] = 1
         return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1)
 
     def rudeness(self, texts: Sequence[str]) -> np.ndarray:
         """How likely each text is rude, 0 to 1: the highest of its sentences."""
+        if not texts:
+            return np.zeros(0)
         sentences = [re.findall(r"[^.!?]+", text) or [text] for text in texts]
         flat = self._sigmoid(self._features([s for some in sentences for s in some]) @ self.weights + self.bias)
         ends = np.cumsum([len(some) for some in sentences])
@@ -440,13 +450,16 @@ def plant_faults(rows: Sequence[Row], seed: int = SEED, each: int = 20) -> tuple
     for i, (kind, change) in enumerate(changes.items()):
         for row in chosen[i * each : (i + 1) * each]:
             new[row.id], truth[row.id] = change(rng, row), kind
-    copies = [("duplicate", _copied(rng, row)) for row in chosen[-each:]]
-    spread = (_copied, _about_the_same_order)
-    copies += [("leak", spread[i % 2](rng, row)) for i, row in enumerate(rng.sample(held, each))]
-    free = max(new) + 1
-    for id_, (kind, row) in enumerate(copies, free):
+    for id_, (kind, row) in enumerate(_copies(rng, chosen[-each:], held, each), max(new) + 1):
         new[id_], truth[id_] = replace(row, id=id_, split="train"), kind
     return list(new.values()), truth
+
+
+def _copies(rng: random.Random, train: Sequence[Row], held: Sequence[Row], each: int) -> list[tuple[str, Row]]:
+    """A duplicate of each row of `train`, and `each` leaks of rows in `held`."""
+    spread = (_copied, _about_the_same_order)
+    made = [("duplicate", _copied(rng, row)) for row in train]
+    return made + [("leak", spread[i % 2](rng, row)) for i, row in enumerate(rng.sample(held, each))]
 
 
 def scores(found: dict[str, dict[int, str]], truth: dict[int, str]) -> list[dict]:
@@ -470,12 +483,11 @@ def scores(found: dict[str, dict[int, str]], truth: dict[int, str]) -> list[dict
 # ---------------------------------------------------------------- the data card
 
 
-def fingerprint(rows: Sequence[Row]) -> str:
-    """SHA-256 of the rows as JSON lines, in their order: other data, another fingerprint."""
+def fingerprint(lines: Iterable[Any]) -> str:
+    """SHA-256 of anything as JSON lines, in their order: other data, another fingerprint."""
     digest = hashlib.sha256()
-    for row in rows:
-        line = json.dumps([row.split, row.messages], sort_keys=True, ensure_ascii=False)
-        digest.update(line.encode() + b"\n")
+    for line in lines:
+        digest.update(json.dumps(line, sort_keys=True, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -499,7 +511,7 @@ def data_card(rows: Sequence[Row], origin: str, limits: Sequence[str], removed: 
         f"customer's message, a reply. Topics: {', '.join(f'{topic} {n}' for topic, n in sorted(topics.items()))}.",
         "## Checked\n" + (_removal_lines(kinds) if kinds else "Nothing was removed."),
         "## Limits\n" + "\n".join(f"- {limit}" for limit in limits),
-        f"## Fingerprint\nSHA-256 of the rows: `{fingerprint(rows)}`",
+        f"## Fingerprint\nSHA-256 of the rows: `{fingerprint([row.split, row.messages] for row in rows)}`",
     ]
     return "\n\n".join(parts) + "\n"
 

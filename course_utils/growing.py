@@ -7,6 +7,7 @@ is filled in afterwards by the program, so that the letter and what is filed alw
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import random
 import re
@@ -15,14 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from course_utils import peft_methods
 from course_utils.data_quality import jaccard, shingles
-from course_utils.figures import progress
 from course_utils.prisma import lm
 from course_utils.prisma.conversations import INTENTS, wordings
 from course_utils.prisma.letters import LETTERS
 from course_utils.prisma.shop import COLOURS, NAMES, SHAPES, SIZES
+from course_utils.prisma.text import exchange
 
 if TYPE_CHECKING:
     from course_utils.loaders import Chat
@@ -70,39 +70,20 @@ def letters() -> list[Wording]:
 # ---------------------------------------------------------------- training a small model on short rows
 
 
-def encode(tokenizer: Any, asked: str, answer: str) -> tuple[list[int], list[int]]:
+def encode(tokenizer: Any, asked: str, answer: str) -> lm.Row:
     """Token ids and labels of one question and its answer; only the answer and its end are learned."""
-    row = [(f"<|user|>{asked}<|end|><|assistant|>", False), (f"{answer}<|end|>", True)]
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text, _ in row]
-    return ids[0] + ids[1], [-100] * len(ids[0]) + ids[1]
+    return lm.encode(tokenizer, exchange("mail", asked, answer))
 
 
-def fit(chat: Chat, rows: Sequence[tuple], steps: int, seed: int, peak: float = 2e-3, batch: int = 12) -> Chat:
+def fit(chat: Chat, rows: Sequence[lm.Row], steps: int, seed: int, batch: int = 12) -> Chat:
     """A copy of `chat` after `steps` of full fine-tuning on `rows` (from `encode`), each batch drawn anew.
 
     At this size all weights fit, and training them takes fewer steps than an adapter.
     """
-    torch.manual_seed(seed)
-    model, rng = copy.deepcopy(chat.model).train(), random.Random(seed)
+    model = copy.deepcopy(chat.model)
     model.set_attn_implementation("eager")  # for short rows on a CPU it trains faster than the fused kernel
-    optimiser = torch.optim.AdamW(model.parameters(), lr=peak)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: min(1, (s + 1) / 5) * (1 - s / steps))
-    for _ in progress(range(steps), "training steps"):
-        batch_ = _batch(rng.choices(rows, k=batch), chat)
-        with torch.autocast(model.device.type, torch.bfloat16):
-            logits = model(input_ids=batch_["input_ids"], attention_mask=batch_["attention_mask"]).logits
-        wanted = batch_["labels"][:, 1:]
-        learned = wanted != -100
-        torch.nn.functional.cross_entropy(logits[:, :-1][learned].float(), wanted[learned]).backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        schedule.step()
-    return type(chat)(model.eval(), chat.tokenizer, chat.name, chat.tier)
-
-
-def _batch(rows: Sequence[tuple], chat: Chat) -> dict[str, torch.Tensor]:
-    made = lm.collate(list(rows), chat.tokenizer.pad_token_id)
-    return {name: tensor.to(chat.model.device) for name, tensor in made.items()}
+    peft_methods.fit(model, rows, steps, 2e-3, seed, batch)
+    return dataclasses.replace(chat, model=model)
 
 
 # ---------------------------------------------------------------- growth
@@ -144,6 +125,8 @@ class TopicGuess:
     """
 
     def __init__(self, seeds: Sequence[Wording], background: Sequence[str]) -> None:
+        if len({one.topic for one in seeds}) < 2:
+            raise ValueError("a topic is guessed by comparing: give seeds of at least two topics")
         texts = [shingles(text, 1) for text in (*background, *(one.text for one in seeds))]
         counts = Counter(word for words in texts for word in words if len(word) > 1)  # no placeholders
         self.weight = {word: math.log((1 + len(texts)) / count) ** 2 for word, count in counts.items()}
@@ -231,17 +214,7 @@ def learn(chat: Chat, filed: Sequence[Ticket], steps: int, seed: int) -> Chat:
     return fit(chat, [encode(chat.tokenizer, one.message, one.filed) for one in filed], steps, seed)
 
 
-def right(chat: Chat, exam: Sequence[Ticket], batch: int = 50) -> list[bool]:
-    """Whether the model files each message right, as greedy decoding would.
-
-    One pass is enough: if every token of the right answer is the likeliest after the ones before it, greedy decoding
-    writes this answer, and only then.
-    """
-    rows, marks = [encode(chat.tokenizer, one.message, one.filed) for one in exam], []
-    with torch.inference_mode():
-        for start in range(0, len(rows), batch):
-            part = _batch(rows[start : start + batch], chat)
-            said = chat.model(input_ids=part["input_ids"], attention_mask=part["attention_mask"]).logits.argmax(-1)
-            wanted = part["labels"][:, 1:]
-            marks += ((said[:, :-1] == wanted) | (wanted == -100)).all(1).tolist()
-    return marks
+def right(chat: Chat, exam: Sequence[Ticket]) -> list[bool]:
+    """Whether the model files each message right, as greedy decoding would."""
+    rows = [encode(chat.tokenizer, one.message, one.filed) for one in exam]
+    return [one.right for one in lm.read(chat.model, rows, chat.tokenizer.pad_token_id)]

@@ -1,7 +1,7 @@
-"""Unit 7.5, labs: other ways to tune (soft prompts, prefixes, bottlenecks), tasks to tune for, one loop for all.
+"""Unit 7.5, labs: tasks to tune for, and one loop and one exam for all ways to tune.
 
 Every model is called as `model(input_ids, attention_mask, labels)` and gives logits for the real tokens only
-(n, t, vocabulary), whatever it puts in front of them. A row is (ids, labels), as `prisma.lm.encode` makes it.
+(n, t, vocabulary), whatever it puts in front of them. 7.5_lab_other_peft writes such models by hand.
 """
 
 from __future__ import annotations
@@ -20,84 +20,14 @@ from course_utils.prisma import lm, text
 from course_utils.prisma.conversations import Conversation
 from course_utils.prisma.shop import make_shop
 from course_utils.prisma.text import Example
+from course_utils.prisma.training import Learner
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-Row = tuple[list[int], list[int]]
-IGNORED = -100  # the label of a token that is read, not learned
 LONGEST = 64  # tokens: longer examples would cost time and teach nothing else
 
-# ---------------------------------------------------------------- the methods by hand
-
-
-class SoftPrompt(nn.Module):
-    """A frozen model behind trained vectors that stand where words would (prompt tuning, arXiv 2104.08691).
-
-    `start` (length, width) are the vectors to begin with.
-    """
-
-    def __init__(self, model: nn.Module, start: Tensor):
-        super().__init__()
-        self.model = model.requires_grad_(False)
-        self.vectors = nn.Parameter(start.detach().clone())
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> Any:
-        n, length = len(input_ids), len(self.vectors)
-        words = self.model.get_input_embeddings()(input_ids)
-        seen = torch.cat([self.vectors.expand(n, -1, -1), words], 1)
-        mask = torch.cat([attention_mask.new_ones(n, length), attention_mask], 1)
-        if labels is not None:
-            labels = torch.cat([labels.new_full((n, length), -100), labels], 1)
-        out = self.model(inputs_embeds=seen, attention_mask=mask, labels=labels)
-        out.logits = out.logits[:, length:]
-        return out
-
-
-class Prefix(nn.Module):
-    """A frozen model whose layers all attend to trained keys and values, too (prefix tuning, arXiv 2101.00190).
-
-    `start` is (layers, 2, heads, length, head width): keys and values to begin with.
-    """
-
-    def __init__(self, model: nn.Module, start: Tensor):
-        super().__init__()
-        self.model = model.requires_grad_(False)
-        self.vectors = nn.Parameter(start.detach().clone())
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> Any:
-        from transformers import DynamicCache
-
-        n, length = len(input_ids), self.vectors.shape[3]
-        cache = DynamicCache()
-        for number, (keys, values) in enumerate(self.vectors):
-            cache.update(keys.expand(n, -1, -1, -1), values.expand(n, -1, -1, -1), number)
-        mask = torch.cat([attention_mask.new_ones(n, length), attention_mask], 1)
-        return self.model(input_ids, attention_mask=mask, labels=labels, past_key_values=cache)
-
-
-class Bottleneck(nn.Module):
-    """A frozen layer, and behind it a small network with a skip: y + U gelu(D y) (adapters, arXiv 1902.00751)."""
-
-    def __init__(self, base: nn.Linear, size: int):
-        super().__init__()
-        self.base = base.requires_grad_(False)
-        self.down, self.up = nn.Linear(base.out_features, size), nn.Linear(size, base.out_features)
-        nn.init.zeros_(self.up.weight)  # as with LoRA: training starts from the model as it is
-        nn.init.zeros_(self.up.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.base(x)
-        return y + self.up(nn.functional.gelu(self.down(y)))
-
-
-def add_bottlenecks(model: nn.Module, size: int) -> nn.Module:
-    """Freeze `model`; a Bottleneck follows the attention and another the feed-forward network of each layer."""
-    model.requires_grad_(False)
-    for layer in model.model.layers:
-        layer.self_attn.o_proj = Bottleneck(layer.self_attn.o_proj, size)
-        layer.mlp.down_proj = Bottleneck(layer.mlp.down_proj, size)
-    return model
+# ---------------------------------------------------------------- where soft prompts and prefixes start
 
 
 def random_words(model: nn.Module, length: int, seed: int) -> Tensor:
@@ -113,12 +43,7 @@ def keys_and_values(model: nn.Module, ids: Tensor) -> Tensor:
     return torch.stack([torch.stack([layer.keys[0], layer.values[0]]) for layer in layers])
 
 
-# ---------------------------------------------------------------- tasks
-
-
-def _task(kind: str, request: str, reply: str) -> Example:
-    """One request and the reply to learn. Nothing says which task it is: the tuning has to carry that."""
-    return Example(kind, ((text.turn("user", request) + "<|assistant|>", False), (reply + "<|end|>", True)))
+# ---------------------------------------------------------------- tasks: nothing says which, the tuning carries that
 
 
 def request(example: Example) -> str:
@@ -132,12 +57,12 @@ def calls(n: int, seed: int) -> list[Example]:
     Its own prompt for them, a list of the functions, is left out.
     """
     tasks = text.episodes(n, seed, make_shop(seed))
-    return [_task("call", t.question, text.call_text(t.steps[0].tool, t.steps[0].argument)) for t in tasks]
+    return [text.exchange("call", t.question, text.call_text(t.steps[0].tool, t.steps[0].argument)) for t in tasks]
 
 
 def tickets(talks: Sequence[Conversation]) -> list[Example]:
     """Customers' mails, to be answered by "topic number" for the files. The topic that the web form adds is cut off."""
-    return [_task("ticket", mail(talk), f"{talk.intent} {talk.number}") for talk in talks]
+    return [text.exchange("ticket", mail(talk), f"{talk.intent} {talk.number}") for talk in talks]
 
 
 def mail(talk: Conversation) -> str:
@@ -148,7 +73,7 @@ def mail(talk: Conversation) -> str:
 def _records(n: int, seed: int, kind: str, reply: str) -> list[Example]:
     shop = make_shop(seed, n)
     record = "order {0.number}: {0.quantity} {0.product.name} for {0.customer}, {0.status}"
-    return [_task(kind, record.format(order), reply.format(order)) for order in shop.orders.values()]
+    return [text.exchange(kind, record.format(order), reply.format(order)) for order in shop.orders.values()]
 
 
 def labels(n: int, seed: int) -> list[Example]:
@@ -162,7 +87,7 @@ def notices(n: int, seed: int) -> list[Example]:
     return _records(n, seed, "notice", "Dear {0.customer}, the {0.product.name} is {0.status}.")
 
 
-def encode(tokenizer: Any, examples: Sequence[Example], longest: int = LONGEST) -> list[Row]:
+def encode(tokenizer: Any, examples: Sequence[Example], longest: int = LONGEST) -> list[lm.Row]:
     """Token ids and labels of the examples that have at most `longest` tokens."""
     rows = [lm.encode(tokenizer, example) for example in examples]
     return [row for row in rows if len(row[0]) <= longest]
@@ -193,42 +118,33 @@ class Fitted:
 
 
 def fit(
-    model: nn.Module, rows: Sequence[Row], steps: int, peak: float, seed: int, batch: int = 8, label: str = "Training"
+    model: nn.Module,
+    rows: Sequence[lm.Row],
+    steps: int,
+    peak: float,
+    seed: int,
+    batch: int = 8,
+    label: str = "Training",
 ) -> Fitted:
-    """Train what is not frozen, by AdamW in bf16 autocast; the rate rises to `peak` and falls to zero."""
-    weights = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=peak, weight_decay=0.0)
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, peak, total_steps=steps, pct_start=0.1)
-    draw, losses, started = random.Random(seed), [], time.process_time()
+    """Train what is not frozen, in bf16 autocast; the rate rises to `peak` and falls to zero. ValueError without rows.
+
+    Each batch is drawn anew; of fewer rows than `batch`, all are taken.
+    """
+    if not rows:
+        raise ValueError("there is no row to learn from: `encode` leaves out long examples, so raise its limit")
+    learner, draw, losses, started = Learner(model, peak, steps), random.Random(seed), [], time.process_time()
+    device = learner.weights[0].device
     model.train()
     for _ in progress(range(steps), label):
-        parts = lm.collate(draw.sample(rows, batch), pad=0)
-        with torch.autocast(weights[0].device.type, torch.bfloat16):
-            loss = model(**{name: part.to(weights[0].device) for name, part in parts.items()}).loss
-        loss.backward()
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        plan.step()
-        losses.append(loss.item())
+        parts = lm.collate(draw.sample(rows, min(batch, len(rows))), pad=0)
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = model(**{name: part.to(device) for name, part in parts.items()}).loss
+        losses.append(learner.step(loss))
     model.eval()
     return Fitted(losses, time.process_time() - started)
 
 
-@torch.inference_mode()
-def right(model: nn.Module, rows: Sequence[Row], batch: int = 64, **more: Any) -> list[bool]:
-    """For each row whether the greedy reply is the wanted one, its end included.
-
-    Nothing has to be generated: the greedy reply is the wanted one exactly if each of its tokens is the likeliest
-    after the wanted ones before it. `more` goes to the model.
-    """
-    found: dict[int, bool] = {}
-    device = next(model.parameters()).device
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
-    for chunk in (order[i : i + batch] for i in range(0, len(order), batch)):
-        parts = {k: v.to(device) for k, v in lm.collate([rows[i] for i in chunk], pad=0).items()}
-        wanted = parts.pop("labels")[:, 1:]
-        with torch.autocast(device.type, torch.bfloat16):
-            likeliest = model(**parts, **more).logits[:, :-1].argmax(-1)
-        found.update(zip(chunk, ((likeliest == wanted) | (wanted == IGNORED)).all(1).tolist(), strict=True))
-    return [found[i] for i in range(len(rows))]
+def right(model: nn.Module, rows: Sequence[lm.Row], **more: Any) -> list[bool]:
+    """For each row whether the greedy reply is the wanted one, its end included. `more` goes to the model."""
+    with torch.autocast(next(model.parameters()).device.type, torch.bfloat16):
+        return [one.right for one in lm.read(model, rows, pad=0, **more)]

@@ -23,8 +23,10 @@ from torch.nn import functional
 
 from course_utils import compat
 from course_utils.figures import progress
+from course_utils.prisma import lm
 from course_utils.prisma.shop import COLOURS, STATUSES, Order, make_shop
-from course_utils.prisma.training import Measure, share, wilson
+from course_utils.prisma.text import Example
+from course_utils.prisma.training import Learner, Measure, share, wilson
 
 if TYPE_CHECKING:
     from course_utils.loaders import Chat
@@ -130,32 +132,32 @@ def points(case: Case, reply: str) -> int:
 
 
 def encode(chat: Chat, asked: Sequence[Case], replies: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Token ids and masks (n, longest) of prompts with their replies, where the model is."""
-    tokenizer = chat.tokenizer
-    heads = [tokenizer.apply_chat_template(c.messages, add_generation_prompt=True, return_dict=False) for c in asked]
-    tails = [tokenizer(reply)["input_ids"] + [tokenizer.eos_token_id] for reply in replies]
-    longest = max(len(head) + len(tail) for head, tail in zip(heads, tails, strict=True))
-    ids = torch.full((len(heads), longest), tokenizer.pad_token_id)
-    mask = torch.zeros(ids.shape)
-    for i, (head, tail) in enumerate(zip(heads, tails, strict=True)):
-        ids[i, : len(head) + len(tail)] = torch.tensor(head + tail)
-        mask[i, len(head) : len(head) + len(tail)] = 1
-    return ids.to(chat.model.device), mask.to(chat.model.device)
+    """Token ids and masks (n, longest) of prompts with their replies, where the model is. ValueError without any."""
+    if not asked:
+        raise ValueError("there is no reply to encode: ask for more cases, or clean the pairs less strictly")
+    tokenizer, device = chat.tokenizer, chat.model.device
+    examples = [
+        Example("reply", ((chat.prompt(case.messages), False), (reply + tokenizer.eos_token, True)))
+        for case, reply in zip(asked, replies, strict=True)
+    ]
+    rows = [lm.encode(tokenizer, one) for one in examples]
+    made, longest = lm.collate(rows, tokenizer.pad_token_id), max(len(ids) for ids, _ in rows)
+    ids, mask = made["input_ids"], (made["labels"] != lm.IGNORED).float()
+    return ids[:, :longest].to(device), mask[:, :longest].to(device)
 
 
 def token_log_probs(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     """The log-probability of each reply token given those before it, (n, t - 1); zero outside the reply."""
     with torch.autocast(ids.device.type, torch.bfloat16):
-        logits = model(ids).logits[:, :-1]
-    log_probs = logits.float().log_softmax(-1)
-    return log_probs.gather(-1, ids[:, 1:, None]).squeeze(-1) * mask[:, 1:]
+        logits = model(ids).logits
+    return lm.token_log_probs(logits, ids) * mask[:, 1:]
 
 
 def batches(n: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
     """Row numbers for `steps` batches, each row once before any comes again."""
     draw, order = torch.Generator().manual_seed(seed), torch.empty(0, dtype=torch.long)
     for _ in range(steps):
-        if len(order) < batch:
+        while len(order) < batch:
             order = torch.cat([order, torch.randperm(n, generator=draw)])
         yield order[:batch]
         order = order[batch:]
@@ -163,36 +165,23 @@ def batches(n: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
 
 def trimmed(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Without the columns in which all rows are padding, but in steps of 16: a CPU compiles kernels by length."""
-    width = int(mask.any(0).nonzero().max()) + 1
-    width = min(-(-width // 16) * 16, ids.shape[1])
+    width = lm.padded(int(mask.any(0).nonzero().max()) + 1)
     return ids[:, :width], mask[:, :width]
 
 
-class Learner:
-    """AdamW on the weights that are not frozen; the rate rises for a tenth of the steps (two at least), then falls."""
-
-    def __init__(self, model: nn.Module, rate: float, steps: int) -> None:
-        self.weights = [p for p in model.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(self.weights, lr=rate, weight_decay=0.0)
-        self.plan = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, rate, total_steps=steps, pct_start=max(0.1, 2 / steps)
-        )
-
-    def step(self, loss: Tensor) -> None:
-        self.optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.weights, 1.0)
-        self.optimiser.step()
-        self.plan.step()
+def _parts(ids: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """What fits into memory at once, 64 rows each."""
+    for some, on in zip(ids.split(64), mask.split(64), strict=True):
+        yield trimmed(some, on)
 
 
-def imitate(chat: Chat, seed: int, steps: int = 50, batch: int = 24, rate: float = 4e-3) -> Chat:
+def imitate(chat: Chat, seed: int, steps: int = 50, batch: int = 24) -> Chat:
     """`chat` after supervised fine-tuning on the shop's old mail, all weights; `chat` itself stays as it is."""
     model = copy.deepcopy(chat.model)
     model.set_attn_implementation("eager")  # for short rows on a CPU it trains faster than the fused kernel
     rng, asked = random.Random(f"staff {seed}"), cases(steps * batch, seed)
     ids, mask = encode(chat, asked, [staff_reply(rng, case) for case in asked])
-    learner = Learner(model, rate, steps)
+    learner = Learner(model, 4e-3, steps)
     for at in progress(range(0, len(ids), batch), "Imitating staff"):
         some, on = trimmed(ids[at : at + batch], mask[at : at + batch])
         learner.step(-token_log_probs(model, some, on).sum() / on.sum())
@@ -232,9 +221,9 @@ def draw(chat: Chat, asked: Sequence[Case], seed: int, temperature: float = 1.0,
     return Drawn(ids, mask.float(), tokenizer.batch_decode(rows[:, start:], skip_special_tokens=True))
 
 
-def sample(chat: Chat, asked: Sequence[Case], seed: int, temperature: float = 1.0, batch: int = 128) -> list[str]:
-    """The texts of `draw`, any number of them."""
-    parts = [asked[at : at + batch] for at in range(0, len(asked), batch)]
+def sample(chat: Chat, asked: Sequence[Case], seed: int, temperature: float = 1.0) -> list[str]:
+    """The texts of `draw`, any number of them, 128 at a time."""
+    parts = [asked[at : at + 128] for at in range(0, len(asked), 128)]
     return [text for i, part in enumerate(parts) for text in draw(chat, part, seed + i, temperature).texts]
 
 
@@ -309,16 +298,16 @@ def rated(asked: Sequence[Case], written: Written, seed: int, raters: Sequence[R
     ]
 
 
-def agreement(asked: Sequence[Case], written: Written, seed: int, raters: Sequence[Rater] = RATERS) -> Tensor:
-    """All raters compare the same replies: the share on which each two agree, (raters, raters)."""
-    choices = [[pair.chosen for pair in rated(asked, written, seed + i, [one])] for i, one in enumerate(raters)]
+def agreement(asked: Sequence[Case], written: Written, seed: int) -> Tensor:
+    """All RATERS compare the same replies: the share on which each two agree, (raters, raters)."""
+    choices = [[pair.chosen for pair in rated(asked, written, seed + i, [one])] for i, one in enumerate(RATERS)]
     same = [[sum(a == b for a, b in zip(x, y, strict=True)) / len(asked) for y in choices] for x in choices]
     return torch.tensor(same)
 
 
-def alike(pair: Pair, least: float = 0.9) -> bool:
+def alike(pair: Pair) -> bool:
     """Whether the two replies are nearly the same, word by word: there is little to prefer."""
-    return SequenceMatcher(None, pair.chosen.split(), pair.rejected.split()).ratio() >= least
+    return SequenceMatcher(None, pair.chosen.split(), pair.rejected.split()).ratio() >= 0.9
 
 
 def balanced(pairs: Sequence[Pair]) -> list[Pair]:
@@ -367,10 +356,9 @@ def preference_rows(pairs: Sequence[Pair]) -> list[dict]:
 
 
 @torch.no_grad()
-def reply_log_probs(model: nn.Module, ids: Tensor, mask: Tensor, batch: int = 64) -> Tensor:
+def reply_log_probs(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     """The log-probability of each whole reply, (n,)."""
-    parts = [trimmed(ids[at : at + batch], mask[at : at + batch]) for at in range(0, len(ids), batch)]
-    return torch.cat([token_log_probs(model, *part).sum(1) for part in parts])
+    return torch.cat([token_log_probs(model, *part).sum(1) for part in _parts(ids, mask)])
 
 
 def with_adapter(chat: Chat, seed: int) -> Chat:
@@ -379,14 +367,12 @@ def with_adapter(chat: Chat, seed: int) -> Chat:
     return dataclasses.replace(chat, model=compat.add_lora(copy.deepcopy(chat.model), rank=16, alpha=32))
 
 
-def dpo(
-    chat: Chat, pairs: Sequence[Pair], beta: float, seed: int, steps: int = 50, batch: int = 8, rate: float = 1e-3
-) -> Chat:
+def dpo(chat: Chat, pairs: Sequence[Pair], beta: float, seed: int, steps: int, batch: int = 8) -> Chat:
     """`chat` with an adapter trained by DPO; `chat` itself is the reference."""
     policy = with_adapter(chat, seed)
     ids, mask = encode_pairs(chat, pairs)
     n, reference = len(pairs), reply_log_probs(chat.model, ids, mask)
-    learner = Learner(policy.model, rate, steps)
+    learner = Learner(policy.model, 1e-3, steps)
     for at in progress(batches(n, batch, steps, seed), "DPO steps", steps):
         both = torch.cat([at, at + n])
         said = token_log_probs(policy.model, *trimmed(ids[both], mask[both])).sum(1)
@@ -436,13 +422,12 @@ class RewardModel:
 
 
 @torch.no_grad()
-def last_states(lm: nn.Module, ids: Tensor, mask: Tensor, batch: int = 64) -> Tensor:
+def last_states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     """Hidden states (n, width) at the last token of each reply."""
     found = []
-    for at in range(0, len(ids), batch):
-        some, on = trimmed(ids[at : at + batch], mask[at : at + batch])
+    for some, on in _parts(ids, mask):
         with torch.autocast(ids.device.type, torch.bfloat16):
-            states = lm.base_model(some).last_hidden_state.float()
+            states = model.base_model(some).last_hidden_state.float()
         last = (on * torch.arange(some.shape[1], device=ids.device)).argmax(1)
         found.append(states[torch.arange(len(some), device=ids.device), last])
     return torch.cat(found)
@@ -456,8 +441,8 @@ def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     return -functional.logsigmoid(chosen - rejected).mean()
 
 
-def learn_reward(chat: Chat, pairs: Sequence[Pair], decay: float = 0.1) -> RewardModel:
-    """A reward model from preferences: `chat` stays as it is, the head is fitted with `decay` on its squared size."""
+def learn_reward(chat: Chat, pairs: Sequence[Pair]) -> RewardModel:
+    """A reward model from preferences: `chat` stays as it is, the head is fitted, its squared size kept small."""
     states = last_states(chat.model, *encode_pairs(chat, pairs))
     mean, spread = states.mean(0), states.std(0) + 1e-5
     chosen, rejected = ((states - mean) / spread).split(len(pairs))
@@ -466,7 +451,7 @@ def learn_reward(chat: Chat, pairs: Sequence[Pair], decay: float = 0.1) -> Rewar
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = bradley_terry_loss(chosen @ head, rejected @ head) + decay * head.square().sum()
+        loss = bradley_terry_loss(chosen @ head, rejected @ head) + 0.1 * head.square().sum()
         loss.backward()
         return loss
 
@@ -504,14 +489,25 @@ def grpo_loss(
 Reward = Callable[[Sequence[Case], Drawn], Tensor]
 
 
+@torch.no_grad()
+def _before(model: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens' log-probabilities under the policy as it is, and under the reference, (n, t - 1) each."""
+    old = token_log_probs(model, ids, mask)
+    with model.disable_adapter():
+        return old, token_log_probs(model, ids, mask)
+
+
 def grpo(
     chat: Chat, reward: Reward, steps: int, seed: int, beta: float = 0.04, groups: int = 4, size: int = 6,
-    rounds: int = 2, rate: float = 2e-3, room: int = 64,
+    rate: float = 2e-3, room: int = 64,
 ) -> tuple[Chat, list[dict]]:  # fmt: skip
-    """`chat` with an adapter trained on `reward(cases, drawn) -> (n,)`, and a row of numbers for each step."""
+    """`chat` with an adapter trained on `reward(cases, drawn) -> (n,)`, and a row of numbers for each step.
+
+    A step draws `size` replies to each of `groups` cases and takes two steps down the loss.
+    """
     policy, log = with_adapter(chat, seed), []
     model = policy.model
-    learner = Learner(model, rate, steps * rounds)
+    learner = Learner(model, rate, 2 * steps)
     asked = cases(steps * groups, seed + 1000)
     for step in progress(range(steps), "GRPO steps"):
         some = [case for case in asked[step * groups :][:groups] for _ in range(size)]
@@ -519,11 +515,8 @@ def grpo(
         got = reward(some, drawn)
         advantage = advantages(got.view(groups, size)).flatten()
         ids, mask = trimmed(drawn.ids, drawn.mask)
-        with torch.no_grad():
-            old = token_log_probs(model, ids, mask)
-            with model.disable_adapter():
-                reference = token_log_probs(model, ids, mask)
-        for _ in range(rounds):
+        old, reference = _before(model, ids, mask)
+        for _ in range(2):
             new = token_log_probs(model, ids, mask)
             learner.step(grpo_loss(new, old, reference, advantage, mask[:, 1:], beta))
         kl = ((old - reference) * mask[:, 1:]).sum(1).mean().item()

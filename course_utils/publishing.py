@@ -75,12 +75,12 @@ def proof_of_change(before: Sequence[str], after: Sequence[str]) -> Measure:
 TURNS = "{{ if .System }}<|system|>{{ .System }}<|end|>{{ end }}<|user|>{{ .Prompt }}<|end|><|assistant|>"
 
 
-def modelfile(gguf: str, template: str = TURNS, stop: str = "<|end|>") -> str:
-    """What `ollama create` reads: a merged model in GGUF, its turns, greedy answers.
+def modelfile(gguf: str) -> str:
+    """What `ollama create` reads: a merged prisma-lm in GGUF, its turns, greedy answers.
 
     There is no ADAPTER line, because Ollama refuses it since 0.34.1: merge first.
     """
-    return f'FROM ./{gguf}\nTEMPLATE """{template}"""\nPARAMETER stop "{stop}"\nPARAMETER temperature 0\n'
+    return f'FROM ./{gguf}\nTEMPLATE """{TURNS}"""\nPARAMETER stop "<|end|>"\nPARAMETER temperature 0\n'
 
 
 def ollama_create(name: str, folder: Path) -> str:
@@ -190,11 +190,3 @@ def push(folder: Path, repository: str, token: str, say: Callable[[str], None] =
     hub = HfApi(endpoint=place, token=token)
     hub.create_repo(repository, private=True, exist_ok=True)
     return hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"Add {folder.name}")
-
-
-def pull(repository: str, folder: Path, token: str) -> Path:
-    """Download every file of the model repository "you/name" into `folder`."""
-    from huggingface_hub import HfApi
-
-    hub = HfApi(endpoint=offline.hub_address(), token=token)
-    return Path(hub.snapshot_download(repository, local_dir=folder))

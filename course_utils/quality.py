@@ -3,6 +3,7 @@
 For Unit 7.5's lab on evaluation. Every measure comes with the interval of a bootstrap over cases.
 """
 
+import math
 import random
 import re
 from collections import Counter
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def reply_log_probs(
-    chat: "Chat", talks: Sequence[Conversation], prompts: Sequence[str] | None = None, at_once: int = 16
+    chat: "Chat", talks: Sequence[Conversation], prompts: Sequence[str] | None = None
 ) -> "list[Tensor]":
     """For each conversation the log-probability (nats) of every token of the wanted reply and its end, (tokens,).
 
@@ -33,7 +34,7 @@ def reply_log_probs(
     import torch
 
     cases = _cases(chat, talks, prompts)
-    parts = [cases[start : start + at_once] for start in range(0, len(cases), at_once)]
+    parts = [cases[start : start + 16] for start in range(0, len(cases), 16)]
     with torch.inference_mode():
         return [one for part in parts for one in _log_probs(chat, part)]
 
@@ -48,12 +49,13 @@ def _log_probs(chat: "Chat", cases: Sequence[tuple[str, str]]) -> "list[Tensor]"
     """One batch. Rows are padded on the right, where a causal model does not look back from."""
     import torch
 
+    from course_utils.prisma import lm
+
     prompts = [_ids(chat, prompt) for prompt, _ in cases]
     replies = [[*_ids(chat, reply), chat.tokenizer.eos_token_id] for _, reply in cases]
     rows = [torch.tensor(a + b) for a, b in zip(prompts, replies, strict=True)]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(chat.model.device)
-    chances = chat.model(ids).logits[:, :-1].float().log_softmax(-1)
-    said = chances.gather(2, ids[:, 1:, None])[..., 0]  # place i holds the token i + 1
+    said = lm.token_log_probs(chat.model(ids).logits, ids)  # place i holds the token i + 1
     starts = [len(prompt) - 1 for prompt in prompts]
     return [row[start : start + len(reply)] for row, start, reply in zip(said, starts, replies, strict=True)]
 
@@ -62,16 +64,19 @@ def _ids(chat: "Chat", text: str) -> list[int]:
     return chat.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def perplexity(log_probs: "Sequence[Tensor]", seed: int = 0, rounds: int = 1000) -> Measure:
+def perplexity(log_probs: "Sequence[Tensor]") -> Measure:
     """exp of the mean loss per token, all tokens of all replies together; interval over replies."""
+    return _of_sums([[one.sum().item(), len(one)] for one in log_probs], lambda sums: math.exp(-sums[0] / sums[1]), "")
+
+
+def _of_sums(cases: Sequence[Sequence[float]], statistic: Callable[[Any], float], unit: str) -> Measure:
+    """`statistic` of what the cases (n, k) add up to, (k,), with the 95 % interval of a bootstrap over cases."""
     import numpy as np
 
-    sums = np.array([one.sum().item() for one in log_probs])
-    counts = np.array([len(one) for one in log_probs])
-    picks = np.random.default_rng(seed).integers(0, len(sums), (rounds, len(sums)))
-    drawn = np.exp(-sums[picks].sum(1) / counts[picks].sum(1))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Measure(float(np.exp(-sums.sum() / counts.sum())), float(low), float(high), len(sums))
+    counted = np.array(cases)
+    picks = np.random.default_rng(0).integers(0, len(counted), (1000, len(counted)))
+    low, high = np.quantile([statistic(counted[some].sum(0)) for some in picks], [0.025, 0.975])
+    return Measure(statistic(counted.sum(0)), float(low), float(high), len(counted), unit)
 
 
 @dataclass(frozen=True)
@@ -92,14 +97,17 @@ def memorise(
     rate: float,
     every: int,
     seed: int,
-    batch: int = 5,
 ) -> Memorised:
-    """Train whatever is trainable in `chat.model` on a few `talks`, again and again, at a constant `rate`."""
+    """Train whatever is trainable in `chat.model` on a few `talks`, again and again, at a constant `rate`.
+
+    A step takes five of them. Unlike TRL's trainer it also measures before the first step.
+    """
     import torch
 
     def drawn() -> "Tensor":
+        some = rng.sample(talks, min(5, len(talks)))
         with torch.autocast(chat.model.device.type, torch.bfloat16):
-            return -torch.cat(_log_probs(chat, _cases(chat, rng.sample(talks, batch)))).mean()
+            return -torch.cat(_log_probs(chat, _cases(chat, some))).mean()
 
     rng, weights = random.Random(seed), {n: p for n, p in chat.model.named_parameters() if p.requires_grad}
     optimiser, curve, best = torch.optim.AdamW(weights.values(), rate), [], {}
@@ -135,20 +143,15 @@ def token_f1(wanted: str, written: str) -> float:
     return 2 * common / (len(a) + len(b)) if common else float(a == b)
 
 
-def bleu(wanted: Sequence[str], written: Sequence[str], seed: int = 0, rounds: int = 1000) -> Measure:
+def bleu(wanted: Sequence[str], written: Sequence[str]) -> Measure:
     """Corpus BLEU in points (Papineni et al. 2002) by sacrebleu; the interval resamples its sentence statistics."""
-    import numpy as np
     from sacrebleu.metrics import BLEU
 
     def one(hypothesis: str, reference: str) -> list[int]:
         found = BLEU(effective_order=True).sentence_score(hypothesis, [reference])
         return [found.sys_len, found.ref_len, *found.counts, *found.totals]
 
-    statistics = np.array([one(text, truth) for truth, text in zip(wanted, written, strict=True)])
-    picks = np.random.default_rng(seed).integers(0, len(statistics), (rounds, len(statistics)))
-    drawn = [_bleu(statistics[rows].sum(0)) for rows in picks]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Measure(_bleu(statistics.sum(0)), float(low), float(high), len(statistics), "points")
+    return _of_sums([one(text, truth) for truth, text in zip(wanted, written, strict=True)], _bleu, "points")
 
 
 def _bleu(sums: Any) -> float:
@@ -209,12 +212,18 @@ def strangers_score(embedder: "Embedder", wanted: Sequence[str]) -> float:
     return sum(bert_score(embedder, wanted, [*wanted[1:], wanted[0]])) / len(wanted)
 
 
+def _paired(talks: Sequence[Conversation], written: Sequence[str]) -> list[tuple[Conversation, str]]:
+    if len(talks) != len(written):
+        raise ValueError(f"{len(talks)} conversations and {len(written)} replies: one reply to each is needed")
+    return list(zip(talks, written, strict=True))
+
+
 def metrics(talks: Sequence[Conversation], written: Sequence[str], embedder: "Embedder") -> dict[str, Measure]:
     """Every metric that compares with the wanted reply, in points with its 95 % interval; 100 is a perfect match."""
+    pairs = _paired(talks, written)
     wanted = [talk.reply for talk in talks]
-    pairs = list(zip(wanted, written, strict=True))
     baseline = strangers_score(embedder, wanted)
-    right = share([conversations.graded(talk, text) for talk, text in zip(talks, written, strict=True)])
+    right = share([conversations.graded(talk, text) for talk, text in pairs])
     bert = rescaled(bert_score(embedder, wanted, written), baseline)
 
     def points(values: Sequence[float]) -> Measure:
@@ -222,7 +231,7 @@ def metrics(talks: Sequence[Conversation], written: Sequence[str], embedder: "Em
 
     return {
         "exact match": Measure(100 * right.value, 100 * right.low, 100 * right.high, right.n, "points"),
-        "token F1": points([token_f1(a, b) for a, b in pairs]),
+        "token F1": points([token_f1(talk.reply, text) for talk, text in pairs]),
         "BLEU": bleu(wanted, written),
         "ROUGE-L": points(rouge_l(wanted, written)),
         "BERTScore": points(bert),
@@ -266,14 +275,17 @@ def claims(text: str) -> set[tuple[str, str]]:
 
 def unsupported(talk: Conversation, reply: str) -> set[tuple[str, str]]:
     """Claims of `reply` that stand neither in the records nor in the customer's message."""
-    source = "\n".join((*talk.facts, talk.message))
-    known = claims(source)
-    return {one for one in claims(reply) - known if not (one[0] == "toy" and one[1] in source)}
+    return claims_beyond("\n".join((*talk.facts, talk.message)), reply)
+
+
+def claims_beyond(source: str, reply: str) -> set[tuple[str, str]]:
+    """Claims of `reply` that `source` does not make. A toy may be named without its size."""
+    return {one for one in claims(reply) - claims(source) if not (one[0] == "toy" and one[1] in source)}
 
 
 def hallucination_rate(talks: Sequence[Conversation], written: Sequence[str]) -> Measure:
     """The share of replies with at least one claim that nothing supports."""
-    return share([bool(unsupported(talk, text)) for talk, text in zip(talks, written, strict=True)])
+    return share([bool(unsupported(talk, text)) for talk, text in _paired(talks, written)])
 
 
 # ---------------------------------------------------------------- tone
@@ -293,7 +305,7 @@ TONE: dict[str, Callable[[Conversation, str], bool]] = {
 
 def tone(talks: Sequence[Conversation], written: Sequence[str]) -> dict[str, Measure]:
     """The share of replies that keep each rule of the rubric. No rule looks at the facts."""
-    pairs = list(zip(talks, written, strict=True))
+    pairs = _paired(talks, written)
     return {name: share([bool(rule(talk, text)) for talk, text in pairs]) for name, rule in TONE.items()}
 
 
@@ -313,6 +325,8 @@ class Pair:
 
 def ballot(talks: Sequence[Conversation], systems: dict[str, Sequence[str]], seed: int) -> list[Pair]:
     """One pair for each conversation from the replies of two `systems`, which of them is "a" drawn by `seed`."""
+    if len(systems) != 2 or min(map(len, systems.values())) < len(talks):
+        raise ValueError(f"A ballot compares two systems, each with replies to all {len(talks)} conversations.")
     names, rng = list(systems), random.Random(f"ballot {seed}")
     pairs = []
     for i, talk in enumerate(talks):
@@ -338,7 +352,9 @@ def vote_by_rules(pair: Pair) -> str:
 
 
 def reveal(pairs: Sequence[Pair], votes: Sequence[str]) -> list[str]:
-    """The system behind each vote, "tie" for "=". ValueError for anything but a, b and =."""
+    """The system behind each vote, "tie" for "=". ValueError for anything but one a, b or = for each pair."""
+    if len(votes) != len(pairs):
+        raise ValueError(f"{len(pairs)} pairs and {len(votes)} votes: write one letter for each pair, in their order.")
     if wrong := sorted({*votes} - {"a", "b", "="}):
         raise ValueError(f"A vote is a, b or =. There is {wrong[0]!r} among yours.")
     seats = [{"a": pair.first, "b": pair.second, "=": "tie"} for pair in pairs]

@@ -285,25 +285,9 @@ class Score:
 def score(model: nn.Module, tokenizer, examples: Sequence[text.Example], batch: int = 16) -> Score:
     """Read every example once and compare each token to be written with the model's guess for it."""
     rows = [lm.encode(tokenizer, example) for example in examples]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
-    loss, count, exact = 0.0, 0, {}
-    for start in range(0, len(order), batch):
-        part = order[start : start + batch]
-        inputs = lm.collate([rows[i] for i in part], tokenizer.pad_token_id)
-        labels = inputs.pop("labels")[:, 1:]
-        with torch.inference_mode():
-            logits = (
-                model(**{name: part.to(model.device) for name, part in inputs.items()}, use_cache=False)
-                .logits[:, :-1]
-                .float()
-                .cpu()
-            )
-        written = labels != -100
-        loss += F.cross_entropy(logits[written], labels[written], reduction="sum").item()
-        count += int(written.sum())
-        right = (logits.argmax(-1) == labels) | ~written
-        exact.update(zip(part, right.all(1).tolist(), strict=True))
-    return Score(math.exp(loss / count), [exact[i] for i in range(len(rows))])
+    found = lm.read(model, rows, tokenizer.pad_token_id, batch, use_cache=False)
+    loss, count = sum(one.loss for one in found), sum(one.tokens for one in found)
+    return Score(math.exp(loss / count), [one.right for one in found])
 
 
 def wrong_start(made: text.Sum, rng: random.Random) -> tuple[str, str]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from course_utils.prisma.lm import Row
+
 MODES = ("single", "ddp", "accelerate", "fsdp")
 TIMEOUT = 300  # seconds for all modes of a launch
 
@@ -58,36 +60,24 @@ class Report:
 
 # ---------------------------------------------------------------- data
 
-Row = tuple[list[int], list[int]]  # token ids and labels; -100 where nothing is to be learned
-
 
 def rows(tokenizer: Any, n: int) -> list[Row]:
     """The first `n` training conversations, with the loss on the reply only."""
-    from course_utils.prisma import conversations
+    from course_utils.prisma import conversations, lm
+    from course_utils.prisma.text import Example
 
     made = []
     for talk in conversations.by_split(conversations.make_conversations(max(100, 2 * n)))["train"][:n]:
         asked = tokenizer.apply_chat_template(talk.prompt, tokenize=False, add_generation_prompt=True)
-        prompt = tokenizer(asked, add_special_tokens=False)["input_ids"]
-        reply = [*tokenizer(talk.reply, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        made.append((prompt + reply, [-100] * len(prompt) + reply))
-    return made
+        made.append(Example("support", ((asked, False), (talk.reply + tokenizer.eos_token, True))))
+    return [lm.encode(tokenizer, one) for one in made]
 
 
 def padded(part: Sequence[Row], pad: int, device: Any = "cpu") -> dict[str, Tensor]:
-    """A batch: token ids, labels and attention mask, (rows, longest)."""
-    import torch
+    """A batch on `device`: token ids, labels and attention mask, (rows, longest)."""
+    from course_utils.prisma import lm
 
-    longest = max(len(ids) for ids, _ in part)
-
-    def fill(lists: Iterable[Sequence[int]], value: int) -> Tensor:
-        return torch.tensor([[*one, *[value] * (longest - len(one))] for one in lists], device=device)
-
-    return {
-        "input_ids": fill((ids for ids, _ in part), pad),
-        "labels": fill((labels for _, labels in part), -100),
-        "attention_mask": fill(([1] * len(ids) for ids, _ in part), 0),
-    }
+    return {name: one.to(device) for name, one in lm.collate(part, pad).items()}
 
 
 def learned(part: Iterable[Row]) -> int:
@@ -181,10 +171,8 @@ def train(mode: str, steps: int, batch: int, pieces: int = 1, rank: int = 0, pro
     everything, losses, seconds, held = rows(tokenizer, steps * batch), [], [], {}
     for step in range(steps):
         whole = everything[step * batch : (step + 1) * batch]
-        mine = whole[rank::processes]
-        if len(mine) < pieces:
-            raise ValueError(f"process {rank} has {len(mine)} of {batch} conversations, too few for {pieces} piece(s)")
-        parts = [padded(mine[i::pieces], tokenizer.pad_token_id, device) for i in range(pieces)]
+        cut = _pieces(whole, pieces, rank, processes)
+        parts = [padded(part, tokenizer.pad_token_id, device) for part in cut]
         started = time.perf_counter()
         share = backward(model, parts, learned(whole), processes)
         optimiser.step()
@@ -194,6 +182,14 @@ def train(mode: str, steps: int, batch: int, pieces: int = 1, rank: int = 0, pro
         seconds.append(time.perf_counter() - started)
     mark = sum(float(_whole(p.detach()).double().abs().sum()) for p in model.parameters())
     return Report(mode, rank, processes, str(device), losses, seconds=seconds, fingerprint=mark, **held)
+
+
+def _pieces(whole: Sequence[Row], pieces: int, rank: int, processes: int) -> list[Sequence[Row]]:
+    """This process's rows of a batch, in `pieces`."""
+    mine = whole[rank::processes]
+    if len(mine) < pieces:
+        raise ValueError(f"process {rank} has {len(mine)} of {len(whole)} conversations, too few for {pieces} piece(s)")
+    return [mine[i::pieces] for i in range(pieces)]
 
 
 def _added_up(share: Tensor, processes: int) -> float:
@@ -214,9 +210,7 @@ def _device(rank: int, processes: int) -> torch.device:
 # ---------------------------------------------------------------- processes
 
 
-def launch(
-    modes: Sequence[str], processes: int = 2, steps: int = 8, batch: int = 8, pieces: int = 1, timeout: float = TIMEOUT
-) -> list[Report]:
+def launch(modes: Sequence[str], processes: int = 2, steps: int = 8, batch: int = 8) -> list[Report]:
     """Run each mode on `processes` processes; a report from each, mode by mode, rank by rank.
 
     The usual way is `torchrun --nproc_per_node 2 ...` or `accelerate launch --num_processes 2 ...`: they set the
@@ -225,13 +219,13 @@ def launch(
     """
     with tempfile.TemporaryDirectory(prefix="course-ranks-") as name:
         folder = Path(name)
-        settings = ["--steps", str(steps), "--batch", str(batch), "--pieces", str(pieces), "--folder", name]
+        settings = ["--steps", str(steps), "--batch", str(batch), "--folder", name]
         line = [sys.executable, "-m", "course_utils.scale_out", *modes, *settings]
         running = []
         try:
             for rank in range(processes):
                 running.append(_start(line, rank, processes, folder))
-            _wait(running, folder, time.monotonic() + timeout)
+            _wait(running, folder, time.monotonic() + TIMEOUT)
         finally:
             for process in running:
                 process.kill()
@@ -270,14 +264,14 @@ def loopback() -> str:
     return next(found, "lo")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """The program that `launch` starts: one process of a run."""
     parser = argparse.ArgumentParser()
     parser.add_argument("modes", nargs="+", choices=MODES)
-    for name in ("--steps", "--batch", "--pieces"):
+    for name in ("--steps", "--batch"):
         parser.add_argument(name, type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True)
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_args()
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     import torch
     import torch.distributed as dist
@@ -286,18 +280,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     quiet_libraries()
     torch.manual_seed(SEED)
-    device = _device(rank, processes)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    meeting = (asked.folder / "meeting").as_uri()
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, meeting, timedelta(seconds=120), processes, rank)
+    _meet(asked.folder, rank, processes)
     try:
         for mode in asked.modes:
-            report = train(mode, asked.steps, asked.batch, asked.pieces, rank, processes)
+            report = train(mode, asked.steps, asked.batch, rank=rank, processes=processes)
             (asked.folder / f"{mode}-{rank}.json").write_text(json.dumps(asdict(report)), "utf-8")
     finally:
         dist.destroy_process_group()
+
+
+def _meet(folder: Path, rank: int, processes: int) -> None:
+    """Join the other processes, which find each other through a file in `folder`."""
+    import torch
+    import torch.distributed as dist
+
+    device = _device(rank, processes)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, (folder / "meeting").as_uri(), timedelta(seconds=120), processes, rank)
 
 
 # ---------------------------------------------------------------- what it should take

@@ -6,14 +6,14 @@ Needs the extra `tracking` (tensorboard, mlflow-skinny with SQLite). No server i
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from course_utils import data_quality
 
 if TYPE_CHECKING:
     from course_utils.finetuning import Recipe
@@ -30,15 +30,11 @@ def installed() -> dict[str, bool]:
     return {module: importlib.util.find_spec(module) is not None for module in TRACKERS}
 
 
-def fingerprint(rows: Sequence[Mapping]) -> str:
-    """The first 12 digits of the SHA-256 of training data: other data, another fingerprint."""
-    return hashlib.sha256(json.dumps(list(rows), sort_keys=True).encode()).hexdigest()[:12]
-
-
 def settings(recipe: Recipe, rows: Sequence[Mapping]) -> dict[str, str]:
-    """What somebody needs to run it again: the recipe, the data's fingerprint, the libraries' versions."""
+    """What somebody needs to run it again: the recipe, the data's fingerprint (12 digits), the libraries' versions."""
     versions = {name: metadata.version(name) for name in ("torch", "transformers", "peft", "trl")}
-    return {k: str(v) for k, v in (dataclasses.asdict(recipe) | {"data": fingerprint(rows)} | versions).items()}
+    kept = dataclasses.asdict(recipe) | {"data": data_quality.fingerprint(rows)[:12]} | versions
+    return {name: str(value) for name, value in kept.items()}
 
 
 def follow(writers: Sequence[Write]) -> Any:
@@ -67,7 +63,11 @@ def tensorboard(folder: Path) -> tuple[Write, Callable[[], None]]:
 
 
 def read_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Everything in the event files of `folder`: name -> (step, value) pairs."""
+    """Everything in the event files of `folder`: name -> (step, value) pairs. FileNotFoundError without any."""
+    if not any(folder.glob("events.out.tfevents.*")):
+        raise FileNotFoundError(
+            f"{folder.name} holds no event file: train with a writer from `tensorboard`, and close it"
+        )
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder))

@@ -18,7 +18,6 @@ from course_utils.prisma.shop import NAMES, Order, make_shop
 from course_utils.prisma.text import Example
 
 Pair = tuple[str, str]
-Row = tuple[list[int], list[int]]
 
 # ---------------------------------------------------------------- instructions
 
@@ -44,7 +43,12 @@ def field_tasks(held_out: int, seed: int) -> dict[str, list[Pair]]:
 
 
 def instructions(tasks: Sequence[Pair], n: int, seed: int, forms: Sequence[str] = FORMS) -> list[Example]:
-    """`n` (at most 9,000) records, each with an instruction in one of `forms`; the tasks take turns."""
+    """`n` (at most 9,000) records, each with an instruction in one of `forms`; the tasks take turns.
+
+    ValueError without tasks, or for more records than order numbers.
+    """
+    if not tasks or n > 9000:
+        raise ValueError(f"{n} records for {len(tasks)} tasks: hold out fewer tasks, and ask for at most 9,000 records")
     rng, made = random.Random(seed), []
     for i, order in enumerate(make_shop(seed, n).orders.values()):
         first, second = tasks[i % len(tasks)]
@@ -52,8 +56,7 @@ def instructions(tasks: Sequence[Pair], n: int, seed: int, forms: Sequence[str] 
         rng.shuffle(lines)
         asked = "\n".join((*lines, rng.choice(forms).format(a=first, b=second)))
         reply = "".join(f"{field}: {FIELDS[field](order)}\n" for field in (first, second))
-        pieces = ((text.turn("user", asked) + "<|assistant|>", False), (reply + "<|end|>", True))
-        made.append(Example(f"{first}, {second}", pieces))
+        made.append(text.exchange(f"{first}, {second}", asked, reply))
     return made
 
 
@@ -74,18 +77,11 @@ def with_replay(new: Sequence[Any], old: Sequence[Any], part: float, seed: int) 
     return [*new, *random.Random(seed).choices(list(old), k=round(len(new) * part / (1 - part)))]
 
 
-@torch.inference_mode()
-def perplexity(model: nn.Module, rows: Sequence[Row], batch: int = 64) -> float:
+def perplexity(model: nn.Module, rows: Sequence[lm.Row]) -> float:
     """exp of the mean loss over all learned tokens of `rows`."""
-    total, tokens = 0.0, 0
-    ordered = sorted(rows, key=lambda row: len(row[0]))
-    for at in range(0, len(ordered), batch):
-        parts = lm.collate(ordered[at : at + batch], pad=0)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model(**parts).loss.item()
-        count = int((parts["labels"][:, 1:] != -100).sum())
-        total, tokens = total + loss * count, tokens + count
-    return math.exp(total / tokens)
+    with torch.autocast(next(model.parameters()).device.type, torch.bfloat16):
+        found = lm.read(model, rows, pad=0)
+    return math.exp(sum(one.loss for one in found) / sum(one.tokens for one in found))
 
 
 # ---------------------------------------------------------------- pages and questions

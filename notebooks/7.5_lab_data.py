@@ -409,7 +409,7 @@ figures.table(lines, caption=f"Filed right: the same {STEPS} steps, {len(RUNS)} 
 # %% tags=["topic:seed-driven-growth"]
 for seed in seeds:
     print(f"{seed.topic:>9}: {seed.text}")
-writer = growing.teach_writing(unit.load("chat"), archive, steps=110, seed=unit.seed)
+writer = growing.teach_writing(unit.load("chat"), archive, steps=70, seed=unit.seed)
 written = growing.write(writer, seeds, n=300, temperature=0.7, seed=unit.seed)
 print("\nThe writer's first six, as they come:")
 for text in written[:6]:

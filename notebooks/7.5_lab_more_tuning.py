@@ -53,14 +53,10 @@ from course_utils import bundled, compat, figures
 from course_utils import peft_methods as pm
 from course_utils import tuning_tasks as tasks
 from course_utils.prisma import conversations, lm, text
-from course_utils.prisma.training import Measure, share
+from course_utils.prisma.training import percent, share
 
 base, tokenizer = lm.load(bundled.verify("prisma-lm"))
 base.set_attn_implementation("eager")  # for short rows on a CPU it trains faster than the fused kernel
-
-
-def percent(mark: Measure) -> str:
-    return f"{100 * mark.value:.0f} % ({100 * mark.low:.0f} to {100 * mark.high:.0f})"
 
 
 def with_lora(model: torch.nn.Module, seed: int) -> torch.nn.Module:

@@ -53,15 +53,10 @@ from torch import Tensor, nn
 from course_utils import bundled, compat, figures, finetuning
 from course_utils import peft_methods as pm
 from course_utils.prisma import conversations, lm, text
-from course_utils.prisma.training import Measure, share
+from course_utils.prisma.training import percent, share
 
 base, tokenizer = lm.load(bundled.verify("prisma-lm"))
 base.set_attn_implementation("eager")  # for short rows on a CPU it trains faster than the fused kernel
-
-
-def percent(mark: Measure) -> str:
-    return f"{100 * mark.value:.0f} % ({100 * mark.low:.0f} to {100 * mark.high:.0f})"
-
 
 # %% [markdown]
 # ## 1. Two jobs: one that the model knows, one that it does not
@@ -84,7 +79,7 @@ for name, (example, *_) in exams.items():
     print(f"{name:>6} asked:  {pm.request(example)}\n{'':>6} wanted: {example.pieces[1][0]}\n")
 
 known = tokenizer(text.turn("system", text.tool_system(list(text.SIGNATURES))), return_tensors="pt").input_ids
-reminded = [(known[0].tolist() + ids, [pm.IGNORED] * known.shape[1] + kept) for ids, kept in tests["call"]]
+reminded = [(known[0].tolist() + ids, [lm.IGNORED] * known.shape[1] + kept) for ids, kept in tests["call"]]
 print("call, without any prompt:        ", share(pm.right(base, tests["call"])))
 print("call, with the usual prompt:     ", share(pm.right(base, reminded)))
 print("ticket, without any prompt:      ", share(pm.right(base, tests["ticket"])))
@@ -120,7 +115,7 @@ class SoftPrompt(nn.Module):
         seen = torch.cat([self.vectors.expand(n, -1, -1), words], 1)
         mask = torch.cat([attention_mask.new_ones(n, length), attention_mask], 1)
         if labels is not None:
-            labels = torch.cat([labels.new_full((n, length), -100), labels], 1)
+            labels = torch.cat([labels.new_full((n, length), lm.IGNORED), labels], 1)
         out = self.model(inputs_embeds=seen, attention_mask=mask, labels=labels)
         out.logits = out.logits[:, length:]
         return out
@@ -175,6 +170,15 @@ class Bottleneck(nn.Module):
         return y + self.up(nn.functional.gelu(self.down(y)))
 
 
+def add_bottlenecks(model: nn.Module, size: int) -> nn.Module:
+    """Freeze `model` and put its Bottlenecks in."""
+    model.requires_grad_(False)
+    for layer in model.model.layers:
+        layer.self_attn.o_proj = Bottleneck(layer.self_attn.o_proj, size)
+        layer.mlp.down_proj = Bottleneck(layer.mlp.down_proj, size)
+    return model
+
+
 # %% [markdown]
 # Is that what the library does? PEFT has the first two. We give its versions and ours the same vectors.
 
@@ -220,7 +224,7 @@ def tunable(method: str, seed: int) -> nn.Module:
     if method == "prefix tuning":
         return Prefix(model, pm.keys_and_values(model, words))
     if method == "adapters":
-        return pm.add_bottlenecks(model, 16)
+        return add_bottlenecks(model, 16)
     if method == "IA3":
         return compat.add_ia3(model)
     rank = {"LoRA, rank 1": 1, "LoRA, rank 8": 8}.get(method)

@@ -54,15 +54,10 @@ from course_utils import bundled, compat, figures
 from course_utils import peft_methods as pm
 from course_utils import tuning_tasks as tasks
 from course_utils.prisma import lm
-from course_utils.prisma.training import Measure, share
+from course_utils.prisma.training import percent, share
 
 base, tokenizer = lm.load(bundled.verify("prisma-lm"))
 base.set_attn_implementation("eager")  # for short rows on a CPU it trains faster than the fused kernel
-
-
-def percent(mark: Measure) -> str:
-    return f"{100 * mark.value:.0f} % ({100 * mark.low:.0f} to {100 * mark.high:.0f})"
-
 
 # %% [markdown]
 # ## 1. Three kinds of questions
@@ -135,13 +130,13 @@ print(sample.pieces[0][0], sample.pieces[1][0], sep="\n")
 
 
 # %% tags=["topic:rag-plus-finetune"]
-def lesson(k: int, passes: dict[int, dict[str, int]]) -> list[pm.Row]:
+def lesson(k: int, passes: dict[int, dict[str, int]]) -> list[lm.Row]:
     """The trained customers' questions with `k` pages each, once for each pass: its seed and its vouchers."""
     made = [one for seed, worth in passes.items() for one in tasks.voucher_tasks(trained, worth, k, seed)]
     return pm.encode(tokenizer, made, 200)
 
 
-def tuned(rows: list[pm.Row], seed: int, label: str, lora: bool = False) -> torch.nn.Module:
+def tuned(rows: list[lm.Row], seed: int, label: str, lora: bool = False) -> torch.nn.Module:
     """prisma-lm after 80 steps of full fine-tuning on `rows`, or of LoRA."""
     torch.manual_seed(seed)
     model = copy.deepcopy(base).requires_grad_(True)

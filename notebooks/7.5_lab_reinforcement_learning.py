@@ -55,7 +55,7 @@ from torch import Tensor
 
 from course_utils import compat, figures, finetuning
 from course_utils import preferences as prefs
-from course_utils.prisma.training import share
+from course_utils.prisma.training import percent, share
 
 chat = unit.load("chat")
 SEEDS = (1, 2, 3)
@@ -267,7 +267,7 @@ print("told apart, 200 held-out pairs:        ", prefs.told_apart(model, start, 
 # A single accuracy hides *which* differences it sees. So we make pairs that differ in one thing only.
 
 # %% tags=["topic:rlhf-ppo-grpo"]
-some = asked[400:]
+some = asked[400:500]
 best = [f"{prefs.THANKS} {case.fact}" for case in some]
 kinds = {
     "a right fact against a wrong one": [f"{prefs.THANKS} {prefs.wrong_fact(rng, case)}" for case in some],
@@ -281,11 +281,11 @@ def preferred(model: prefs.RewardModel) -> dict[str, str]:
     made = {
         kind: [prefs.Pair(*three) for three in zip(some, best, worse, strict=True)] for kind, worse in kinds.items()
     }
-    return {kind: str(prefs.told_apart(model, start, made[kind])).split(",")[0] + ")" for kind in made}
+    return {kind: percent(prefs.told_apart(model, start, made[kind])) for kind in made}
 
 
 listed = [{"the pair": kind, "first has the higher reward": value} for kind, value in preferred(model).items()]
-figures.table(listed, caption="What the reward model sees, 200 pairs each")
+figures.table(listed, caption=f"What the reward model sees, {len(some)} pairs each")
 
 # %% [markdown]
 # **What to notice.** A line near one half is blindness. The raters cared most about facts, and yet look at the
@@ -310,7 +310,7 @@ def learned(model: prefs.RewardModel):
     return lambda asked, drawn: model(drawn.ids, drawn.mask)
 
 
-hacker, log = prefs.grpo(start, learned(gamed), steps=14, seed=1, beta=0.005)
+hacker, log = prefs.grpo(start, learned(gamed), steps=10, seed=1, beta=0.005)
 hacked_texts = prefs.sample(hacker, test, seed=9)
 for text in hacked_texts[:4]:
     print("-", text)

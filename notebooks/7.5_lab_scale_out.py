@@ -88,7 +88,7 @@ def backward(model: nn.Module, parts: Sequence[dict[str, Tensor]], tokens: int, 
     return total
 
 
-def gradient(parts: list[list[scale_out.Row]], wrong: bool = False) -> Tensor:
+def gradient(parts: list[list[lm.Row]], wrong: bool = False) -> Tensor:
     """All gradients of one step as one vector, for a batch cut into `parts`."""
     model, tokenizer = lm.load(bundled.folder("prisma-lm"))
     tokens = scale_out.learned(row for part in parts for row in part)
@@ -170,7 +170,7 @@ figures.table(rows, caption=f"{STEPS} steps of {BATCH} conversations, all weight
 # Each process counted its own tensors after the last step.
 
 # %% tags=["topic:multi-gpu"]
-count = sum(p.numel() for p in lm.load(bundled.folder("prisma-lm"))[0].parameters())
+count = memory.parameter_count("prisma-lm")
 rows = []
 for report in [replace(alone, mode="one process"), *reports]:
     expected = scale_out.expected_bytes(count, report.processes, report.mode == "fsdp")

@@ -1,11 +1,14 @@
 """The benchmarks ask what they say, mark what they should, and run nothing that a model wrote."""
 
-import json
+import re
+import sys
+import tomllib
 
 import pytest
 
 from course_utils import benchmarks, bundled
 from course_utils.prisma import conversations, lm
+from course_utils.settings import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -65,4 +68,12 @@ def test_a_task_that_would_execute_code_is_refused(tokenizer):
     unsafe = ConfigurableTask(config={**task.config.to_dict(keep_callable=True), "unsafe_code": True})
     with pytest.raises(ValueError, match="unsafe"):
         simple_evaluate(model="dummy", tasks=[unsafe], confirm_run_unsafe_code=False)
-    assert json.dumps(benchmarks.MISSING)
+
+
+def test_without_the_harness_it_says_which_extra_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(ImportError):
+        benchmarks.evaluate(None, 1)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    (extra,) = re.findall(r"\[(\w+)\]", benchmarks.MISSING)
+    assert any(one.startswith("lm_eval") or one.startswith("lm-eval") for one in extras[extra])

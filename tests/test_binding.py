@@ -1,11 +1,11 @@
 """The helpers of the lab on binding senses: sounds that follow their rules, pairs, a frozen encoder."""
 
-import ast
 import copy
 
 import numpy as np
 import pytest
 import torch
+from lessons import written_in
 from open_clip import ClipLoss
 from torch import nn
 from whisper import log_mel_spectrogram
@@ -15,7 +15,6 @@ from course_utils import binding, finetuning
 from course_utils.prisma import pictures
 from course_utils.prisma.pictures import Scene, Toy
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES
-from course_utils.settings import NOTEBOOKS
 
 
 def strongest(sound: np.ndarray) -> float:
@@ -137,12 +136,8 @@ def test_the_encoder_hears_short_sounds_as_it_hears_a_window():
 @pytest.fixture(scope="module")
 def lesson() -> dict:
     """The classes and functions of the notebook, by name."""
-    tree = ast.parse((NOTEBOOKS / "7.1_lab_binding_senses.py").read_text(encoding="utf-8"))
-    tree.body = [part for part in tree.body if isinstance(part, ast.ClassDef | ast.FunctionDef)]
     names = {"torch": torch, "nn": nn, "F": nn.functional, "Tensor": torch.Tensor, "binding": binding, "Toy": Toy}
-    names |= {"copy": copy, "finetuning": finetuning}
-    exec(compile(tree, "notebook", "exec"), names)
-    return names
+    return written_in("7.1_lab_binding_senses", **names, copy=copy, finetuning=finetuning)
 
 
 def test_the_contrastive_loss_is_the_librarys(lesson):

@@ -44,6 +44,8 @@ def test_three_formats_become_the_same_conversation():
 def test_an_unknown_format_is_named():
     with pytest.raises(ValueError, match="answer.*question"):
         D.to_messages({"question": "a", "answer": "b"})
+    with pytest.raises(ValueError, match="rename the turns from tool"):
+        D.to_messages({"conversations": [{"from": "human", "value": "a"}, {"from": "tool", "value": "b"}]})
 
 
 # --- near-duplicates
@@ -170,6 +172,12 @@ def test_broken_formats(rows):
     assert not D.broken_format([replace(rows[0], messages=(user, reply, user, reply))])
 
 
+def test_where_nothing_is_said_nothing_but_the_format_is_wrong():
+    assert not any(D.examine([]).values())
+    found = D.examine([D.Row(3, "train", ({"role": "user", "content": " "},))])
+    assert found.pop("broken format") == {3: "a turn is empty"} and not any(found.values())
+
+
 def test_a_leak_is_taken_from_training_never_from_the_test(rows):
     held = next(row for row in rows if row.split == "test")
     copy = replace(held, id=9000, split="train")
@@ -187,7 +195,7 @@ def test_what_a_reply_may_not_say(rows):
         (known["number"], "1234", "number"),
         (known["customer"], "Zoe" if "Zoe" in D.NAMES else "Ada" if known["customer"] != "Ada" else "Ben", "name"),
         ("is shipped", "is packed", "status"),
-        (known["product"], "large red cube" if known["product"] != "large red cube" else "small red cube", "product"),
+        (known["product"], "large red cube" if known["product"] != "large red cube" else "small red cube", "toy"),
     ):
         assert D.untrue(row.saying("assistant", reply.replace(old, new))).startswith(what)
     assert not D.untrue(row.saying("system", "no record here"))
@@ -252,13 +260,20 @@ def test_the_card_says_what_is_there(rows, planted, found):
         "somewhere",
         "- knows toys only",
         f"| test | {200:,} | 200 | 4 |",
-        D.fingerprint(kept),
+        D.fingerprint([row.split, row.messages] for row in kept),
     ):
         assert part in card
     assert f"Removed: {len(removed)} rows." in card
-    assert D.fingerprint(kept) != D.fingerprint(kept[1:]) != D.fingerprint(kept[::-1])
     with pytest.raises(ValueError, match="rows to describe"):
         D.data_card([], "", [])
+
+
+def test_other_data_has_another_fingerprint():
+    lines = [{"prompt": "a", "completion": "b"}, ["train", "c"]]
+    same = [{"completion": "b", "prompt": "a"}, ("train", "c")]  # what JSON cannot tell apart
+    assert D.fingerprint(lines) == D.fingerprint(same)
+    others = ([], lines[:1], lines[::-1], [{"prompt": "a", "completion": "c"}, lines[1]])
+    assert len({D.fingerprint(one) for one in (lines, *others)}) == 5
 
 
 def test_letters_are_nobody_s_template():

@@ -1,13 +1,14 @@
 """The solutions of Unit 7.5's exercises against PEFT, bitsandbytes and TRL; and their inputs against rounding."""
 
 import copy
+import re
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from course_utils import bundled, compat, finetuning
+from course_utils import bundled, compat, data_quality, finetuning, preferences
 from course_utils.exercises import diagnosis, registry
 from course_utils.exercises import solutions_7_5 as reference
 from course_utils.prisma import conversations, lm
@@ -246,6 +247,13 @@ def test_dpo_starts_at_log_2_and_prefers_the_chosen() -> None:
     assert (chosen.grad < 0).all() and (rejected.grad > 0).all()
 
 
+def test_the_solution_takes_tokens_where_the_lab_takes_whole_replies() -> None:
+    chosen, rejected, chosen_before, rejected_before = (-torch.rand(6, n) for n in (9, 5, 9, 5))
+    ours = reference.dpo_loss(chosen, rejected, chosen_before, rejected_before, 0.3)
+    whole = [one.sum(1) for one in (chosen, rejected, chosen_before, rejected_before)]
+    assert torch.allclose(ours, preferences.dpo_loss(*whole, 0.3))
+
+
 # --- the filter
 
 
@@ -260,3 +268,16 @@ def test_the_jaccard_index_is_the_sets_own() -> None:
     assert a == {("a", "b", "c"), ("b", "c", "d"), ("c", "d", "e")} and len(a & b) / len(a | b) == 0.5
     assert reference.runs_of_three("Hello") == {("hello",)} and reference.runs_of_three("") == {()}
     assert reference.without_copies(["", ""], [], 1.0) == [0]
+
+
+def test_the_filters_runs_are_the_packages_where_there_is_no_punctuation(talks) -> None:
+    texts = [re.sub(r"[^\w ]", "", talk.message) for talk in talks]
+    for text in texts:
+        assert {" ".join(run) for run in reference.runs_of_three(text)} == data_quality.shingles(text)
+    for limit in (0.2, 0.6):
+        sets = [data_quality.shingles(text) for text in texts]
+        kept: list[int] = []
+        for i, one in enumerate(sets):
+            if all(data_quality.jaccard(one, sets[j]) < limit for j in kept):
+                kept.append(i)
+        assert reference.without_copies(texts, [], limit) == kept

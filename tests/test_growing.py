@@ -87,7 +87,7 @@ def test_one_pass_marks_what_greedy_decoding_writes(trained, seeds):
     asked = taught + G.tickets(seeds[:4], 12, seed=2)
     written = model.complete_many([f"<|user|>{t.message}<|end|><|assistant|>" for t in asked], 12)
     marks = [text == t.filed for text, t in zip(written, asked, strict=True)]
-    assert G.right(model, asked, batch=5) == marks
+    assert G.right(model, asked) == marks
     assert 4 <= sum(marks) < len(marks)  # both kinds occur, so the comparison means something
 
 
@@ -125,6 +125,12 @@ def test_the_judge_knows_the_seeds_and_errs_less_when_it_is_sure(seeds):
     }
     assert sum(right[0]) / 180 > 0.7
     assert sum(right[0.2]) / len(right[0.2]) > sum(right[0]) / 180 + 0.05
+
+
+def test_one_topic_leaves_nothing_to_guess(seeds):
+    for some in ([], seeds[:1]):
+        with pytest.raises(ValueError, match="at least two topics"):
+            G.control(["Please cancel my order N now."], some)
 
 
 def test_controls_refuse_and_count(seeds):

@@ -5,7 +5,9 @@ import json
 
 import pytest
 import torch
+from lessons import written_in
 from safetensors.torch import load_file
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from course_utils import compat
@@ -35,6 +37,12 @@ def rows(tokenizer):
     return pm.encode(tokenizer, pm.labels(12, 0))
 
 
+@pytest.fixture(scope="module")
+def lesson():
+    """The methods as the notebook writes them."""
+    return written_in("7.5_lab_other_peft", torch=torch, nn=nn, lm=lm)
+
+
 def batch(rows):
     """Rows of several lengths, so that there is padding."""
     cut = [(ids[: len(ids) - i], kept[: len(kept) - i]) for i, (ids, kept) in enumerate(rows[:3])]
@@ -45,14 +53,14 @@ def batch(rows):
 
 
 @pytest.mark.parametrize("kind", ["prompt", "prefix"])
-def test_vectors_by_hand_equal_pefts(model, rows, kind):
+def test_vectors_by_hand_equal_pefts(lesson, model, rows, kind):
     words, inputs = pm.random_words(model, 5, 1), batch(rows)
     if kind == "prompt":
         start = model.get_input_embeddings()(words)[0]
-        ours, flat = pm.SoftPrompt(copy.deepcopy(model), start), start
+        ours, flat = lesson["SoftPrompt"](copy.deepcopy(model), start), start
     else:
         start = pm.keys_and_values(model, words)
-        ours, flat = pm.Prefix(copy.deepcopy(model), start), start.permute(3, 0, 1, 2, 4).flatten(1)
+        ours, flat = lesson["Prefix"](copy.deepcopy(model), start), start.permute(3, 0, 1, 2, 4).flatten(1)
     theirs = compat.add_virtual_tokens(copy.deepcopy(model), 5, every_layer=kind == "prefix").eval()
     (vectors,) = [p for p in theirs.parameters() if p.requires_grad]
     vectors.data.copy_(flat)
@@ -66,22 +74,22 @@ def test_vectors_by_hand_equal_pefts(model, rows, kind):
     assert list(pm.trained(ours)) == ["vectors"]
 
 
-def test_vectors_that_are_words_do_what_these_words_do(model, rows):
+def test_vectors_that_are_words_do_what_these_words_do(lesson, model, rows):
     words, inputs = pm.random_words(model, 4, 2), batch(rows)
     ids = torch.cat([words.expand(3, -1), inputs["input_ids"]], 1)
     mask = torch.cat([torch.ones(3, 4, dtype=torch.long), inputs["attention_mask"]], 1)
     wanted = model(ids, attention_mask=mask).logits[:, 4:]
     kept = inputs["attention_mask"].bool()
-    soft = pm.SoftPrompt(copy.deepcopy(model), model.get_input_embeddings()(words)[0])
-    prefix = pm.Prefix(copy.deepcopy(model), pm.keys_and_values(model, words))
+    soft = lesson["SoftPrompt"](copy.deepcopy(model), model.get_input_embeddings()(words)[0])
+    prefix = lesson["Prefix"](copy.deepcopy(model), pm.keys_and_values(model, words))
     for ours in (soft, prefix):
         assert torch.allclose(ours(inputs["input_ids"], inputs["attention_mask"]).logits[kept], wanted[kept], atol=1e-5)
 
 
-def test_a_bottleneck_is_its_equation_and_starts_as_nothing():
+def test_a_bottleneck_is_its_equation_and_starts_as_nothing(lesson):
     torch.manual_seed(0)
     base = torch.nn.Linear(6, 8)
-    layer, x = pm.Bottleneck(base, 3), torch.randn(5, 6)
+    layer, x = lesson["Bottleneck"](base, 3), torch.randn(5, 6)
     assert torch.equal(layer(x), base(x))
     torch.nn.init.normal_(layer.up.weight)
     y = base(x)
@@ -90,9 +98,9 @@ def test_a_bottleneck_is_its_equation_and_starts_as_nothing():
     assert not base.weight.requires_grad
 
 
-def test_bottlenecks_sit_behind_attention_and_network_of_each_layer(model, rows):
+def test_bottlenecks_sit_behind_attention_and_network_of_each_layer(lesson, model, rows):
     before = model(**batch(rows)).logits
-    adapted = pm.add_bottlenecks(model, 4)
+    adapted = lesson["add_bottlenecks"](model, 4)
     assert torch.equal(adapted(**batch(rows)).logits, before)
     # For each of 2 layers two bottlenecks: down 32 x 4 + 4, up 4 x 32 + 32.
     assert parameters(adapted)["trained"] == 2 * 2 * (32 * 4 + 4 + 4 * 32 + 32)
@@ -139,34 +147,41 @@ def test_long_examples_are_left_out(tokenizer):
 # --- learning and measuring
 
 
-def test_fit_learns_repeats_itself_and_leaves_the_frozen_alone(model, rows):
+def test_fit_learns_repeats_itself_and_leaves_the_frozen_alone(lesson, model, rows):
     runs, kept = [], copy.deepcopy(model.state_dict())
     for _ in range(2):
-        ours = pm.SoftPrompt(copy.deepcopy(model), model.get_input_embeddings()(pm.random_words(model, 3, 0))[0])
+        start = model.get_input_embeddings()(pm.random_words(model, 3, 0))[0]
+        ours = lesson["SoftPrompt"](copy.deepcopy(model), start)
         runs.append(pm.fit(ours, rows, 12, 0.1, seed=1, batch=4))
         assert all(torch.equal(value, kept[name]) for name, value in ours.model.state_dict().items())
     assert runs[0].losses == runs[1].losses and runs[0].losses[-1] < runs[0].losses[0]
     assert runs[0].seconds > 0 and not ours.training
 
 
+def test_fit_takes_all_rows_if_there_are_few_and_wants_one_at_least(model, rows):
+    assert len(pm.fit(copy.deepcopy(model), rows[:2], 3, 1e-3, seed=0, batch=8).losses) == 3
+    with pytest.raises(ValueError, match="no row to learn from.*raise its limit"):
+        pm.fit(model, [], 3, 1e-3, seed=0)
+
+
 def test_right_says_what_generation_says(tokenizer):
     """prisma-lm itself: it knows function calls after its own prompt, and it does not know tickets."""
     prisma = lm.load(MODELS / lm.NAME)[0]
     system = tokenizer(text.turn("system", text.tool_system(list(text.SIGNATURES)))).input_ids
-    known = [(system + ids, [pm.IGNORED] * len(system) + kept) for ids, kept in pm.encode(tokenizer, pm.calls(3, 1))]
+    known = [(system + ids, [lm.IGNORED] * len(system) + kept) for ids, kept in pm.encode(tokenizer, pm.calls(3, 1))]
     rows = known + pm.encode(tokenizer, pm.tickets(conversations.make_conversations(3)), 90)[:2]
     written = []
     for ids, kept in rows:
-        start = next(i for i, label in enumerate(kept) if label != pm.IGNORED)
+        start = next(i for i, label in enumerate(kept) if label != lm.IGNORED)
         prompt = torch.tensor([ids[:start]])
         more = {"max_new_tokens": len(ids) - start, "do_sample": False, "pad_token_id": 0}
         out = prisma.generate(prompt, attention_mask=torch.ones_like(prompt), **more)
         written.append(out[0, start:].tolist() == ids[start:])
-    assert pm.right(prisma, rows, batch=2) == written == [True] * len(known) + [False] * 2
+    assert pm.right(prisma, rows) == written == [True] * len(known) + [False] * 2
 
 
-def test_only_what_is_trained_is_stored(model, tmp_path):
-    ours = pm.add_bottlenecks(model, 4)
+def test_only_what_is_trained_is_stored(lesson, model, tmp_path):
+    ours = lesson["add_bottlenecks"](model, 4)
     size = pm.stored(ours, tmp_path / "one.safetensors")
     read = load_file(tmp_path / "one.safetensors")
     assert set(read) == set(pm.trained(ours)) and all("down.w" in n or "up." in n or "down.b" in n for n in read)

@@ -1,6 +1,7 @@
 """The labs on preferences: the task and its judge, raters and planted faults, DPO and GRPO equal to TRL's."""
 
 import copy
+import inspect
 import random
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from course_utils import compat, loaders
 from course_utils import preferences as prefs
 from course_utils.preferences import RUDE, THANKS, Drawn, Pair, Rater
+from course_utils.settings import NOTEBOOKS
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +155,14 @@ def test_drawn_tokens_are_the_drawn_texts(chat, some):
 def test_batches_use_each_row_once_before_any_again():
     first = torch.cat(list(prefs.batches(12, 4, 3, seed=0)))
     assert sorted(first.tolist()) == list(range(12))
+    few = list(prefs.batches(3, 8, 2, seed=0))  # fewer rows than a batch: some come again within it
+    assert [len(one) for one in few] == [8, 8] and set(few[0].tolist()) == {0, 1, 2}
+
+
+def test_no_pairs_are_refused_with_a_cure(chat):
+    for use in (prefs.encode_pairs, prefs.learn_reward):
+        with pytest.raises(ValueError, match="clean the pairs less strictly"):
+            use(chat, [])
 
 
 # --- losses by hand
@@ -252,6 +262,19 @@ def test_bradley_terry_is_dpos_loss_with_rewards():
     a, b = torch.randn(2, 5)
     zero = torch.zeros(5)
     assert torch.allclose(prefs.bradley_terry_loss(a, b), prefs.dpo_loss(a, b, zero, zero, beta=1.0))
+
+
+@pytest.mark.parametrize(
+    "notebook, shown",
+    [
+        ("7.5_lab_dpo", [prefs.dpo_loss]),
+        ("7.5_lab_reinforcement_learning", [prefs.advantages, prefs.grpo_loss]),
+    ],
+)
+def test_the_notebooks_show_this_very_code(notebook, shown):
+    source = (NOTEBOOKS / f"{notebook}.py").read_text(encoding="utf-8")
+    for function in shown:
+        assert inspect.getsource(function) in source, f"{function.__name__} differs from the notebook's copy"
 
 
 # --- learning

@@ -73,6 +73,25 @@ def test_batches_are_padded_and_of_the_promised_size(tokenizer):
     assert (batch["labels"][padded] == -100).all()
 
 
+def test_reading_is_the_models_own_loss_and_first_choices(tokenizer):
+    model = lm.build(tokenizer).eval()
+    texts = (("<|user|>Hello.<|end|><|assistant|>", "order 1234 is packed.<|end|>"), ("red cube", " and a blue ball"))
+    rows = [lm.encode(tokenizer, text.Example("any", ((asked, False), (reply, True)))) for asked, reply in texts]
+    with torch.no_grad():  # what it would say by itself is right, and with another end it is not
+        ids = model.generate(torch.tensor([rows[1][0]]), max_new_tokens=5, do_sample=False, pad_token_id=0)[0].tolist()
+    own = (ids, [lm.IGNORED] * len(rows[1][0]) + ids[len(rows[1][0]) :])
+    rows += [own, (own[0][:-1] + [(ids[-1] + 1) % len(tokenizer)], own[1][:-1] + [(ids[-1] + 1) % len(tokenizer)])]
+    found = lm.read(model, rows, pad=0, batch=3)
+    assert [one.right for one in found][2:] == [True, False] and lm.read(model, [], pad=0) == []
+    for one, (ids, labels) in zip(found, rows, strict=True):
+        with torch.no_grad():
+            loss = model(torch.tensor([ids]), labels=torch.tensor([labels])).loss.item()
+            said = lm.token_log_probs(model(torch.tensor([ids])).logits, torch.tensor([ids]))[0]
+        assert one.tokens == sum(label != lm.IGNORED for label in labels[1:])
+        assert one.loss == pytest.approx(loss * one.tokens, rel=1e-4)
+        assert -said[-one.tokens :].sum().item() == pytest.approx(one.loss, rel=1e-4)
+
+
 def test_token_rows_repeat_three_times_and_grow(tokenizer):
     rows = lm.token_rows(500, 1, lambda: 0.0)
     for batch in itertools.islice(rows, 20):

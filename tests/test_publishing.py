@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -173,12 +174,15 @@ def hub(monkeypatch):
         yield server
 
 
-def test_pushed_and_pulled_it_is_the_same(hub, folder, tmp_path):
+def test_pushed_and_downloaded_it_is_the_same(hub, folder, tmp_path):
+    from huggingface_hub import HfApi
+
     said = []
     made = publishing.push(folder, "me/toy", "hf_secret", said.append)
     assert made.commit_url.startswith(f"{hub.address}/me/toy") and hub.visibility == {"me/toy": "private"}
     assert "only you will see them" in said[0] and hub.address in said[0]
-    arrived = publishing.pull("me/toy", tmp_path / "arrived", "hf_secret")
+    library = HfApi(endpoint=hub.address, token="hf_secret")
+    arrived = Path(library.snapshot_download("me/toy", local_dir=tmp_path / "arrived"))
     assert publishing.same_files(folder, arrived)
     settings = json.loads((arrived / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == "prisma/prisma-lm"

@@ -3,16 +3,15 @@
 import dataclasses
 import math
 import random
-import re
 
 import pytest
 import torch
+from lessons import written_in
 
 from course_utils import bundled, compat, loaders, quality
 from course_utils.prisma import conversations, lm
 from course_utils.prisma.shop import NAMES
 from course_utils.prisma.training import bootstrap
-from course_utils.settings import NOTEBOOKS
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def pairs(talks):
 
 def test_log_probabilities_do_not_depend_on_the_batch(chat, talks) -> None:
     """Replies of different lengths, alone and padded; and the library's own loss."""
-    together = quality.reply_log_probs(chat, talks[:5], at_once=5)
+    together = quality.reply_log_probs(chat, talks[:5])
     for talk, found in zip(talks[:5], together, strict=True):
         (alone,) = quality.reply_log_probs(chat, [talk])
         assert torch.allclose(found, alone, atol=1e-3)
@@ -118,11 +117,9 @@ def test_strangers_score_zero_and_equal_texts_one(embedder, talks) -> None:
 
 
 def test_the_notebooks_bert_score_is_the_packages(embedder) -> None:
-    page = (NOTEBOOKS / "7.5_lab_evaluation.py").read_text(encoding="utf-8")
-    cell: dict = {}
-    exec(re.search(r"def greedy_match.*?(?=\n\n\n)", page, re.DOTALL).group(), cell)
+    by_hand = written_in("7.5_lab_evaluation")["greedy_match"]
     a, b = (quality.token_vectors(embedder, text) for text in ("the red cube is late", "the blue cube is packed"))
-    assert cell["greedy_match"](a, b).item() == pytest.approx(quality.greedy_match(a, b)["F1"], abs=1e-6)
+    assert by_hand(a, b).item() == pytest.approx(quality.greedy_match(a, b)["F1"], abs=1e-6)
 
 
 def test_all_metrics_agree_on_right_replies(embedder, talks) -> None:
@@ -217,6 +214,17 @@ def test_odd_votes_are_refused(talks) -> None:
     pairs = quality.ballot(talks[:2], {"x": ["1", "2"], "y": ["3", "4"]}, seed=0)
     with pytest.raises(ValueError, match="A vote is a, b or =. There is 'c'"):
         quality.reveal(pairs, "ac")
+    with pytest.raises(ValueError, match="2 pairs and 1 votes: write one letter"):
+        quality.reveal(pairs, "a")
+
+
+def test_a_reply_to_each_conversation_is_needed(talks) -> None:
+    for count in (lambda: quality.tone(talks[:3], ["a"]), lambda: quality.hallucination_rate(talks[:3], ["a"])):
+        with pytest.raises(ValueError, match="3 conversations and 1 replies: one reply to each"):
+            count()
+    for systems in ({"x": ["1", "2", "3"]}, {"x": ["1", "2", "3"], "y": ["4"]}):
+        with pytest.raises(ValueError, match="two systems, each with replies to all 3"):
+            quality.ballot(talks[:3], systems, seed=0)
 
 
 # --- red team
@@ -255,7 +263,7 @@ def test_memorising_lowers_the_loss_and_keeps_the_best(chat, talks) -> None:
     torch.manual_seed(0)
     model = compat.add_lora(lm.load(bundled.verify("prisma-lm"))[0], rank=4, alpha=8).eval()
     small = dataclasses.replace(chat, model=model)
-    run = quality.memorise(small, talks[:2], talks[2:4], steps=8, rate=5e-3, every=2, seed=0, batch=2)
+    run = quality.memorise(small, talks[:2], talks[2:4], steps=8, rate=5e-3, every=2, seed=0)
     assert [row["step"] for row in run.curve] == [0, 2, 4, 6, 8]
     assert run.curve[-1]["training"] < 0.8 * run.curve[0]["training"]
     assert run.best.keys() == run.last.keys() and all("lora_" in name for name in run.best)

@@ -207,6 +207,7 @@ class Oracle(nn.Module):
     def __init__(self, vocabulary: int, wrong_at: tuple[int, int] | None = None):
         super().__init__()
         self.vocabulary, self.wrong_at, self.device = vocabulary, wrong_at, torch.device("cpu")
+        self.nothing = nn.Parameter(torch.zeros(0))  # says where the model is
 
     def forward(self, input_ids, **_):
         following = input_ids.roll(-1, dims=1)

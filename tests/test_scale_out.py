@@ -91,12 +91,18 @@ def test_two_processes_train_what_one_trains_and_fsdp_holds_half():
 
 def test_a_failing_process_is_reported_and_the_others_stopped():
     with pytest.raises(scale_out.ScaleOutError, match="(?s)Process 1 of 2 failed.*ValueError"):
-        scale_out.launch(["single"], processes=2, steps=1, batch=1, pieces=1)
+        scale_out.launch(["single"], processes=2, steps=1, batch=1)
 
 
 def test_time_over_stops_all(monkeypatch):
+    monkeypatch.setattr(scale_out, "TIMEOUT", 0.0)
     with pytest.raises(scale_out.ScaleOutError, match="not ready in time"):
-        scale_out.launch(["ddp"], processes=1, steps=1, batch=1, timeout=0.0)
+        scale_out.launch(["ddp"], processes=1, steps=1, batch=1)
+
+
+def test_an_unknown_mode_is_named():
+    with pytest.raises(scale_out.ScaleOutError, match="(?s)invalid choice: 'tpu'.*ddp"):
+        scale_out.launch(["tpu"], processes=1, steps=1, batch=1)
 
 
 def test_loopback_is_found():

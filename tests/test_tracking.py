@@ -2,12 +2,15 @@
 
 import dataclasses
 import os
+import re
 import sys
+import tomllib
 
 import pytest
 
 from course_utils import tracking
 from course_utils.finetuning import RECIPES
+from course_utils.settings import ROOT
 
 POINTS = [("loss", 2.5, 1), ("loss", 1.25, 2), ("eval_loss", 1.5, 2)]
 
@@ -19,6 +22,11 @@ def test_tensorboard_reads_back_what_was_written(tmp_path):
         write(*point)
     close()
     assert tracking.read_tensorboard(tmp_path) == {"loss": [(1, 2.5), (2, 1.25)], "eval_loss": [(2, 1.5)]}
+
+
+def test_a_folder_without_events_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="board holds no event file: train with a writer"):
+        tracking.read_tensorboard(tmp_path / "board")
 
 
 def test_mlflow_sorts_finished_runs_and_sends_nothing(tmp_path):
@@ -57,11 +65,18 @@ def test_the_callback_hands_numbers_on_and_nothing_else():
 
 def test_another_recipe_or_other_data_is_another_record():
     rows = [{"prompt": "a", "completion": "b"}]
-    assert tracking.fingerprint(rows) == tracking.fingerprint([dict(reversed(rows[0].items()))])
-    assert tracking.fingerprint(rows) != tracking.fingerprint([{"prompt": "a", "completion": "c"}])
     kept = tracking.settings(RECIPES["bundled"], rows)
     assert {field.name for field in dataclasses.fields(RECIPES["bundled"])} < set(kept)
-    assert kept["data"] == tracking.fingerprint(rows) and kept["torch"]
+    assert re.fullmatch("[0-9a-f]{12}", kept["data"]) and kept["torch"]
+    assert kept != tracking.settings(dataclasses.replace(RECIPES["bundled"], rank=4), rows)
+    other = tracking.settings(RECIPES["bundled"], [{"prompt": "a", "completion": "c"}])
+    assert kept | {"data": ""} == other | {"data": ""} and kept["data"] != other["data"]
+
+
+def test_the_advice_names_an_extra_that_there_is():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    (extra,) = re.findall(r"\[(\w+)\]", tracking.INSTALL)
+    assert {re.split("[<>=~]", one)[0] for one in extras[extra]} >= {"tensorboard", "mlflow-skinny"}
 
 
 def test_a_missing_tracker_is_named(monkeypatch):

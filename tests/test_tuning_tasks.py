@@ -46,6 +46,12 @@ def test_tasks_take_turns():
     assert [one.kind for one in made] == ["size, name", "name, size"] * 5
 
 
+def test_instructions_need_a_task_and_an_order_for_each():
+    for some, n in (([], 3), ([("size", "name")], 9001)):
+        with pytest.raises(ValueError, match="hold out fewer tasks, and ask for at most 9,000"):
+            tasks.instructions(some, n, 0)
+
+
 # --- replay, perplexity
 
 
@@ -78,7 +84,7 @@ def test_perplexity_counts_every_learned_token_once(tokenizer):
         logits = model(torch.tensor([ids])).logits[0, :-1]
         each = torch.nn.functional.cross_entropy(logits, torch.tensor(labels[1:]), reduction="none", ignore_index=-100)
         losses += each[torch.tensor(labels[1:]) != -100].tolist()
-    assert tasks.perplexity(model, rows, batch=2) == pytest.approx(math.exp(sum(losses) / len(losses)), rel=0.01)
+    assert tasks.perplexity(model, rows) == pytest.approx(math.exp(sum(losses) / len(losses)), rel=0.01)
 
 
 # --- pages and questions

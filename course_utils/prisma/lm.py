@@ -6,9 +6,11 @@ It loads with `AutoModelForCausalLM` and `AutoTokenizer` like any other checkpoi
 import copy
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -107,13 +109,16 @@ def load(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
 
 # ---------------------------------------------------------------- training
 
+Row = tuple[list[int], list[int]]  # token ids and labels; IGNORED where nothing is to be learned
+IGNORED = -100
 
-def encode(tokenizer: PreTrainedTokenizerFast, example: text.Example) -> tuple[list[int], list[int]]:
-    """Token ids of an example and its labels; -100 where nothing is to be learned."""
+
+def encode(tokenizer: PreTrainedTokenizerFast, example: text.Example) -> Row:
+    """Token ids of an example and its labels."""
     ids, labels = [], []
     for (_, learn), piece in zip(example.pieces, tokenizer([p for p, _ in example.pieces])["input_ids"], strict=True):
         ids += piece
-        labels += piece if learn else [-100] * len(piece)
+        labels += piece if learn else [IGNORED] * len(piece)
     return ids, labels
 
 
@@ -122,12 +127,54 @@ def padded(length: int) -> int:
     return -(-length // ROUND) * ROUND
 
 
-def collate(rows: list[tuple[list[int], list[int]]], pad: int) -> dict[str, torch.Tensor]:
+def collate(rows: Sequence[Row], pad: int) -> dict[str, torch.Tensor]:
     """Right-padded `input_ids`, `labels`, `attention_mask`, each (rows, longest)."""
     longest = padded(max(len(ids) for ids, _ in rows))
     ids = torch.tensor([r + [pad] * (longest - len(r)) for r, _ in rows])
-    labels = torch.tensor([r + [-100] * (longest - len(r)) for _, r in rows])
+    labels = torch.tensor([r + [IGNORED] * (longest - len(r)) for _, r in rows])
     return {"input_ids": ids, "labels": labels, "attention_mask": (ids != pad).long()}
+
+
+def token_log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """The log-probability (nats, fp32) of each token of `ids` (n, t) given those before it: (n, t - 1).
+
+    `logits` (n, t, vocabulary) are the model's for these tokens.
+    """
+    return logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one pass over a row says about its learned tokens.
+
+    Their loss in all (nats), how many they are, and whether each is the likeliest after those before it: then, and
+    only then, greedy decoding writes exactly them.
+    """
+
+    loss: float
+    tokens: int
+    right: bool
+
+
+@torch.inference_mode()
+def read(model: torch.nn.Module, rows: Sequence[Row], pad: int, batch: int = 64, **more: Any) -> list[Reading]:
+    """A Reading of each row (from `encode`), `batch` rows of like length at a time; `more` goes to the model.
+
+    In the number format of the caller's autocast.
+    """
+    found, device = {}, next(model.parameters()).device
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
+    for part in (order[i : i + batch] for i in range(0, len(order), batch)):
+        inputs = {name: one.to(device) for name, one in collate([rows[i] for i in part], pad).items()}
+        wanted = inputs.pop("labels")[:, 1:]
+        learned = wanted != IGNORED
+        logits = model(**inputs, **more).logits[:, :-1]
+        each = torch.zeros(wanted.shape, device=device)
+        each[learned] = torch.nn.functional.cross_entropy(logits[learned].float(), wanted[learned], reduction="none")
+        right = ((logits.argmax(-1) == wanted) | ~learned).all(1)
+        lines = zip(each.sum(1).tolist(), learned.sum(1).tolist(), right.tolist(), strict=True)
+        found.update({i: Reading(*line) for i, line in zip(part, lines, strict=True)})
+    return [found[i] for i in range(len(rows))]
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, seed: int, shares: dict[str, float]) -> Iterator[dict]:
@@ -157,7 +204,7 @@ def token_rows(vocabulary: int, seed: int, done: Callable[[], float]) -> Iterato
         n = int(torch.randint(3, longest + 1, (1,), generator=draw))
         row = torch.randint(len(MARKERS), vocabulary, (BATCH_TOKENS // (4 * n), n), generator=draw)
         ids = torch.cat([row, row, row], 1)
-        labels = torch.cat([torch.full_like(row, -100), row, row], 1)
+        labels = torch.cat([torch.full_like(row, IGNORED), row, row], 1)
         yield {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
 
 

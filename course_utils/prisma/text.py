@@ -307,6 +307,11 @@ def prompt(mode: str, question: str) -> str:
     return turn("system", SYSTEM[mode]) + turn("user", question) + "<|assistant|>"
 
 
+def exchange(kind: str, request: str, reply: str) -> Example:
+    """A user's turn without a system turn before it, and the reply to learn."""
+    return Example(kind, ((turn("user", request) + "<|assistant|>", False), (reply + "<|end|>", True)))
+
+
 def tool_system(order: list[str]) -> str:
     """The system turn for function calling. The chat template writes the same text from JSON schemas."""
     return "Call a function or answer. Functions:" + "".join(f"\n{name}({SIGNATURES[name][0]})" for name in order)

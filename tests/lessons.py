@@ -1,0 +1,16 @@
+"""What a notebook writes by hand, for tests that hold it against a library or a module."""
+
+import __future__
+
+import ast
+from typing import Any
+
+from course_utils.settings import NOTEBOOKS
+
+
+def written_in(notebook: str, **known: Any) -> dict[str, Any]:
+    """The classes and functions of `notebook` by name; `known` are the modules and names that they use."""
+    tree = ast.parse((NOTEBOOKS / f"{notebook}.py").read_text(encoding="utf-8"))
+    tree.body = [part for part in tree.body if isinstance(part, ast.ClassDef | ast.FunctionDef)]
+    exec(compile(tree, notebook, "exec", __future__.annotations.compiler_flag), known)
+    return known
