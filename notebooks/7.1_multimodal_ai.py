@@ -15,7 +15,7 @@
 # **Time:** about 25 minutes to read and run; the five exercises state their own minutes, an hour in all. The cells
 # take about a minute on two CPU cores.
 #
-# **Downloads:** nothing at the bundled tier; about 0.9 GB at the small tier and 2 to 4 GB at the full tier.
+# **Downloads:** nothing at the bundled tier; about 0.9 GB at the small tier and 3.3 GB at the full tier.
 # Nothing is fetched before the card below has named it.
 
 # %% tags=["bootstrap"]
