@@ -1,7 +1,5 @@
 """The benchmarks ask what they say, mark what they should, and run nothing that a model wrote."""
 
-import json
-
 import pytest
 
 from course_utils import benchmarks, bundled
@@ -65,4 +63,3 @@ def test_a_task_that_would_execute_code_is_refused(tokenizer):
     unsafe = ConfigurableTask(config={**task.config.to_dict(keep_callable=True), "unsafe_code": True})
     with pytest.raises(ValueError, match="unsafe"):
         simple_evaluate(model="dummy", tasks=[unsafe], confirm_run_unsafe_code=False)
-    assert json.dumps(benchmarks.MISSING)

@@ -364,6 +364,34 @@ def test_training_lowers_both_losses(trainer):
     assert trainer.state.global_step == RECIPE.steps == 10
 
 
+def test_an_interrupted_run_goes_on_to_the_same_end(tiny, tokenizer, talks, tmp_path, capsys):
+    from transformers import TrainerCallback
+
+    class Kill(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == 7:
+                raise KeyboardInterrupt
+
+    def fresh(folder):
+        model = compat.load_nf4(tiny, torch.float32, "cpu", "eager")
+        chat = loaders.Chat(loaders._plain(model.eval()), tokenizer, "tiny", "bundled")
+        return finetuning.make_trainer(chat, talks, RECIPE, LAPTOP, folder)
+
+    whole = fresh(tmp_path / "whole")
+    finetuning.train(whole)
+    first = fresh(tmp_path / "cut")
+    first.add_callback(Kill())
+    with pytest.raises(KeyboardInterrupt):
+        finetuning.train(first)
+    assert any("checkpoint" in name for name in os.listdir(tmp_path / "cut"))
+    second = fresh(tmp_path / "cut")
+    finetuning.train(second)
+    assert "Going on from checkpoint-6" in capsys.readouterr().out
+    ends = [dict(finetuning.curves(t)["validation"]) for t in (whole, second)]
+    assert ends[0].keys() == ends[1].keys()
+    assert max(abs(ends[0][step] - ends[1][step]) for step in ends[0]) < 1e-3
+
+
 def killed_run(tiny, folder, step, when):
     command = [sys.executable, str(Path(__file__).with_name("killed.py")), str(tiny), str(folder), str(step), when]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)

@@ -94,7 +94,7 @@ def test_a_failing_process_is_reported_and_the_others_stopped():
         scale_out.launch(["single"], processes=2, steps=1, batch=1, pieces=1)
 
 
-def test_time_over_stops_all(monkeypatch):
+def test_time_over_stops_all():
     with pytest.raises(scale_out.ScaleOutError, match="not ready in time"):
         scale_out.launch(["ddp"], processes=1, steps=1, batch=1, timeout=0.0)
 
