@@ -138,7 +138,7 @@ def at_import(tree):
             yield from at_import(node)
 
 
-def test_what_is_in_no_extra_of_make_is_imported_where_it_may_be_missing():
+def test_optional_packages_are_imported_where_they_may_be_missing():
     """Inside a function, or where ImportError is caught: everything else has to work without these packages."""
     lines = [line for extra in OPTIONAL for line in project()["optional-dependencies"][extra]]
     needed = {canonicalize_name(Requirement(line).name) for line in project()["dependencies"]}
