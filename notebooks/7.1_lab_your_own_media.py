@@ -133,8 +133,8 @@ fig, axes = figures.figure(columns=5, width=8, height=1.7)
 for ax, (name, sound) in zip(axes, harder.items(), strict=True):
     mel = hearing.mel(sound[: hearing.window]).cpu()[:, : 1 + min(len(sound), hearing.window) // 160]
     ax.imshow(mel, origin="lower", aspect="auto", vmin=-1, vmax=1.5)
-    ax.set(xticks=[], yticks=[], title=name)
-    ax.title.set_fontsize(7)
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(name, fontsize=9)
     ax.grid(False)
 axes[0].set(xlabel="time", ylabel="mel band")
 written = dict(zip(harder, hearing.transcribe_many([s[: hearing.window] for s in harder.values()]), strict=True))

@@ -279,6 +279,7 @@ def few(*callbacks: TrainerCallback):
     return trainer
 
 
+# %% tags=["topic:overfit-forgetting", "topic:training-monitoring"]
 samples = {}
 try:
     finetuning.train(few(Sample(), PowerCut()))

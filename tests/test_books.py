@@ -177,3 +177,10 @@ def test_the_committed_notebooks_carry_only_tags_of_their_unit(record_property) 
 
 def test_the_committed_notebooks_agree_with_their_text() -> None:
     assert books.check() == []
+
+
+@pytest.mark.parametrize("source", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+def test_no_cell_is_longer_than_25_lines(source: Path) -> None:
+    cells = enumerate(books.convert(source).cells, start=1)
+    sizes = {number: len(cell.source.splitlines()) for number, cell in cells if cell.cell_type == "code"}
+    assert {number: lines for number, lines in sizes.items() if lines > 25} == {}
