@@ -269,6 +269,7 @@ class Sample(TrainerCallback):
         samples[state.global_step] = finetuning.replies(now, test[:1])[0]
 
 
+# %% tags=["topic:overfit-forgetting", "topic:training-monitoring"]
 def few(*callbacks: TrainerCallback):
     """A trainer on eight conversations for 36 epochs, with `callbacks`; always in the same folder."""
     recipe = dataclasses.replace(base, method="lora", learning_rate=5e-3, conversations=8, epochs=36, measured=9)
@@ -279,7 +280,6 @@ def few(*callbacks: TrainerCallback):
     return trainer
 
 
-# %% tags=["topic:overfit-forgetting", "topic:training-monitoring"]
 samples = {}
 try:
     finetuning.train(few(Sample(), PowerCut()))
