@@ -225,6 +225,10 @@ generative.show_rows(
 # $\sigma$ gives up detail, so its new toys are blurred but more of them are toys. Likelihood and looks are
 # different things (Theis et al. 2015, arXiv 1511.01844).
 #
+# And the walk? It surprised us: half-way in the code is *further* from real toys than a plain fade of pixels. Much
+# of that distance is there before anything moves (the third line: this VAE blurs), but the walk adds to it. So the
+# space between two toys is not made of toys here: a straight line leaves the places where codes are.
+#
 # **Exercise.** Multiply `kl` by 4 in `train_vae` (that is a beta-VAE). Which $\sigma$ does it resemble, and why?
 # (Divide the whole loss by 4 and look at what stands before the squares.)
 
