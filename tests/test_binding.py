@@ -1,11 +1,11 @@
 """The helpers of the lab on binding senses: sounds that follow their rules, pairs, a frozen encoder."""
 
-import ast
 import copy
 
 import numpy as np
 import pytest
 import torch
+from lessons import lesson
 from open_clip import ClipLoss
 from torch import nn
 from whisper import log_mel_spectrogram
@@ -16,7 +16,6 @@ from course_utils.loaders import ImageText
 from course_utils.prisma import clip, pictures
 from course_utils.prisma.pictures import Scene, Toy
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES
-from course_utils.settings import NOTEBOOKS
 
 
 @pytest.fixture(scope="module")
@@ -141,27 +140,22 @@ def test_the_encoder_hears_short_sounds_as_it_hears_a_window():
 
 
 @pytest.fixture(scope="module")
-def lesson() -> dict:
-    """The classes and functions of the notebook, by name."""
-    tree = ast.parse((NOTEBOOKS / "7.1_lab_binding_senses.py").read_text(encoding="utf-8"))
-    tree.body = [part for part in tree.body if isinstance(part, ast.ClassDef | ast.FunctionDef)]
-    names = {"torch": torch, "nn": nn, "F": nn.functional, "Tensor": torch.Tensor, "binding": binding, "Toy": Toy}
-    names |= {"copy": copy, "finetuning": finetuning}
-    exec(compile(tree, "notebook", "exec"), names)
-    return names
+def taught() -> dict:
+    imports = {"torch": torch, "nn": nn, "F": nn.functional, "Tensor": torch.Tensor, "copy": copy}
+    return lesson("7.1_lab_binding_senses", binding=binding, Toy=Toy, finetuning=finetuning, **imports)
 
 
-def test_the_contrastive_loss_is_the_librarys(lesson):
+def test_the_contrastive_loss_is_the_librarys(taught):
     sound, picture = (nn.functional.normalize(torch.randn(32, 16), dim=-1) for _ in range(2))
     for scale in (torch.tensor(1.0), torch.tensor(50.0)):
-        ours, theirs = lesson["contrastive_loss"](sound, picture, scale), ClipLoss()(sound, picture, scale)
+        ours, theirs = taught["contrastive_loss"](sound, picture, scale), ClipLoss()(sound, picture, scale)
         assert torch.allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize(("way", "share"), [("linear probe", 0), ("adapter", 0.3), ("LoRA", 0.3), ("full training", 1)])
-def test_an_equipped_encoder_starts_as_it_was_and_trains_what_it_says(lesson, way, share):
+def test_an_equipped_encoder_starts_as_it_was_and_trains_what_it_says(taught, way, share):
     encoder, mels = AudioEncoder(80, 250, 48, 3, 2).eval(), torch.randn(2, 80, 40)
-    equipped = lesson["equip"](encoder, way)
+    equipped = taught["equip"](encoder, way)
     assert torch.allclose(binding.hear(equipped, mels), binding.hear(encoder, mels), atol=1e-6)
     count = finetuning.parameters(equipped)
     part = count["trained"] / count["all"]
@@ -171,10 +165,10 @@ def test_an_equipped_encoder_starts_as_it_was_and_trains_what_it_says(lesson, wa
         assert all(block.up.weight.grad.abs().sum() > 0 for block in equipped.blocks)
 
 
-def test_wrong_captions_name_a_wrong_colour_at_the_rate_asked_for(lesson):
+def test_wrong_captions_name_a_wrong_colour_at_the_rate_asked_for(taught):
     truth = binding.places(binding.KINDS).repeat(50)
     for how, steps in (("any colour", set(range(1, 8))), ("always the next", {1})):
-        said = lesson["misname"](truth, 0.4, how, seed=0)
+        said = taught["misname"](truth, 0.4, how, seed=0)
         assert torch.equal(said % 24, truth % 24)
         wrong = said != truth
         assert 0.37 < wrong.float().mean() < 0.43
