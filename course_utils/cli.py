@@ -213,8 +213,9 @@ def vram(
 
 def _simulated(needed: Any) -> Any:
     """The simulation of the same step; None, and why, if it can't be simulated."""
-    from course_utils import simulate
+    from course_utils import loaders, simulate
 
+    loaders.quiet_libraries()  # bitsandbytes tells everyone to install another package
     try:
         return simulate.simulate(needed.shape, needed.method, needed.seq, needed.batch)
     except ValueError as error:
@@ -287,8 +288,9 @@ def bench_vram(as_json: Json = False) -> None:
     """
     import torch
 
-    from course_utils import vram_bench
+    from course_utils import loaders, vram_bench
 
+    loaders.quiet_libraries()
     cuda = torch.cuda.is_available()
     if cuda:
         place = f"{torch.cuda.get_device_name()}, by PyTorch's allocator"

@@ -95,7 +95,7 @@ figures.show(fig, alt="Eight toys of Prisma: " + ", ".join(scene.toys[0].name fo
 # %% [markdown]
 # ## And then?
 #
-# Labs go deeper into one topic each. They stand alone, too, and each takes one to three minutes to run.
+# Labs go deeper into one topic each. They stand alone, too, and each takes up to three minutes to run.
 
 # %%
 from IPython.display import Markdown

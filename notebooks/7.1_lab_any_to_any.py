@@ -282,12 +282,13 @@ Audio(unified.hear(decode("sound", made["test", ("picture",), "sound"])[0]), rat
 #
 # - Each direction with its ceiling. What is missing there is the fault of the transformer; what the ceiling
 #   itself lacks is the fault of the tokens.
-# - The hard directions. From sound to picture, and back, the toy must be recognised and made at once, with no
-#   word in between. A second source repairs much of it.
-# - The last column. On trained pairs the model looks as if it knew what a cone is. Held-out pairs show that it
-#   knows 56 toys by heart: the colour is carried over, and the shape becomes one that it has met in this
-#   colour. `prisma-clip` in the core notebook does far better on the same eight pairs, because its training
-#   showed each shape in many paints that have no name.
+# - The hard directions. A drawing stays furthest below its ceiling: 36 tokens have to fit together. From sound to
+#   picture, and back, the toy must also be recognised and made at once, with no word in between. A second source
+#   helps: compare the jingle from a picture with the one from words and picture.
+# - The last column. On trained pairs the model looks as if it knew what a cone is. On held-out pairs most of that is
+#   gone: it has learned 56 toys by heart. Look at the last row of pictures: the colour is carried over, and the
+#   shape becomes one that it has met in this colour. `prisma-clip` in the core notebook does far better on the same
+#   eight pairs, because its training showed each shape in many paints that have no name.
 #
 # **Exercise.** Draw at temperature 0 and at 1.3 (the last argument of `make`). What happens to the judge's
 # marks, and what to the variety?

@@ -289,7 +289,7 @@ figures.table(rows, caption=f"Finding the picture with both toys among {len(shel
 # %% [markdown]
 # **What to notice.** Either sense alone can only ask for *some* picture with its toy. The sum asks for both,
 # and does better than each of its parts; what the ear hears wrongly separates it from "picture + picture". Even
-# that sum is far from perfect: adding says nothing about where things stand, and one vector of two toys
+# that sum is not perfect: adding says nothing about where things stand, and one vector of two toys
 # is not the sum of two vectors of one.
 
 # %% [markdown]
@@ -495,9 +495,10 @@ figures.table(rows, caption="512 held-out sounds: mean, lowest and highest of th
 # right colour on top of each single wrong one. Errors by habit are *learned*: look how often the ear says the next
 # colour. In principle more data averages the first away; the second is what the data say.
 #
-# Now the filter. From the worst set it keeps little more than a third, and the ear hears about as well as with all
-# pairs right: here a wrong caption costs far more than a missing one. (Our filter is a luxury: `prisma-clip` sees these
-# pictures almost without error. A filter with bad eyes would let errors pass, or throw out the rare and the true.)
+# Now the filter (its column of wrong captions counts them *before* filtering). From the worst set it keeps little more
+# than a third, and the ear hears about as well as with all pairs right: here a wrong caption costs far more than a
+# missing one. (Our filter is a luxury: `prisma-clip` sees these pictures almost without error. A filter with bad
+# eyes would let errors pass, or throw out the rare and the true.)
 #
 # And the row without a single wrong caption is the worst of all. The dry sounds show the same toys; all that they lack
 # is variety. Synthetic data teach what the generator varies, and nothing else. That is why people who train in

@@ -128,10 +128,10 @@ figures.table(
 # %% [markdown]
 # **What to notice.** Read the first three rows from left to right: each detector is best on the kind that it was
 # trained on. How much it finds of the others is an accident of which traces they share. The last table is worse
-# news: JPEG disturbs the grain too, and a detector that has never seen JPEG is no longer worth what its test
-# promised. Large benchmarks with faces tell the same story, for compression (Rossler et al. 2019, arXiv
-# 1901.08971) and for new manipulations (Cozzolino et al. 2018, arXiv 1812.02510). So "real" out of a detector's
-# mouth is no proof, and neither is "fake".
+# news: JPEG disturbs the grain too, so a detector that has never seen JPEG takes a *saved* picture for a manipulated
+# one, and its test promised nothing of the kind. Large benchmarks with faces tell the same story, for compression
+# (Rossler et al. 2019, arXiv 1901.08971) and for new manipulations (Cozzolino et al. 2018, arXiv 1812.02510). So
+# "real" out of a detector's mouth is no proof, and neither is "fake".
 #
 # **Exercise.** Train on JPEGs as well (`torch.cat` real and fake ones of quality 50 to 95). What does it cost on
 # clean pictures?
@@ -143,6 +143,9 @@ figures.table(
 # with the key, and should survive. The classic way is **spread spectrum** (Cox et al. 1997): add a faint pattern
 # of plus and minus, drawn from a secret key, to many middle frequencies at once. Each change is far below what you
 # see; together they are plain to a detector that knows the pattern.
+#
+# What would have to happen to the picture so that the mark is lost? Write down a guess: noise, JPEG, a cut at the
+# edges, a mirror?
 
 
 # %% tags=["topic:deepfakes"]
@@ -181,7 +184,7 @@ torch.manual_seed(0)
 ways = {"nothing": lambda x: x}
 ways |= {f"noise {s}": lambda x, s=s: (x + s * torch.randn_like(x)).clamp(0, 1) for s in (0.05, 0.2)}
 ways |= {f"JPEG {q}": lambda x, q=q: deepfakes.jpeg(x, q) for q in (90, 50, 10)}
-ways |= {f"{b} pixels cut off each side": lambda x, b=b: deepfakes.cropped(x, b) for b in (1, 4, 16)}
+ways |= {f"{b} pixel{'s' * (b > 1)} cut off each side": lambda x, b=b: deepfakes.cropped(x, b) for b in (1, 4, 16)}
 ways |= {"turned left to right": lambda x: x.flip(3)}
 rows = []
 for name, way in ways.items():
@@ -207,10 +210,10 @@ figures.show(
 
 # %% [markdown]
 # **What to notice.** Noise that you clearly see and ordinary JPEG leave the mark readable; only JPEG at quality
-# 10 washes most of it out. Geometry is its weak side: cut more than a few pixels, enlarge or mirror, and the
-# pattern no longer lies where the key says, although every trace of it is still there. Deployed marks learn to
-# survive that (Tree-Ring, arXiv 2305.20030, marks a diffusion model's *noise*; Stable Signature, arXiv
-# 2303.15435, its decoder). And a mark is on the pictures of those who want to mark.
+# 10 washes most of it out. Geometry is its weak side: cut off a few pixels and enlarge the rest to the old size,
+# or mirror it, and the pattern no longer lies where the key says, although nearly all of it is still there.
+# Deployed marks learn to survive that (Tree-Ring, arXiv 2305.20030, marks a diffusion model's *noise*; Stable
+# Signature, arXiv 2303.15435, its decoder). And a mark is on the pictures of those who want to mark.
 #
 # **Exercise.** Let the detector try the mirrored picture as well. By how much does the chance of a false alarm grow?
 
@@ -223,6 +226,8 @@ figures.show(
 #
 # One thing is simplified: an HMAC needs one secret for signing *and* for checking, so who can check can also forge.
 # C2PA signs with a private key and an X.509 certificate; anybody can check with the public key.
+#
+# Seven cases follow. In which of them does the signature tell you what you want to know?
 
 
 # %% tags=["topic:deepfakes"]
@@ -290,7 +295,7 @@ figures.table([{"case": name, "what can be said": verify(*case, secret)} for nam
 #    5); by Article 113 of the text of 2024 these duties apply from 2 August 2026.
 #
 # Laws get amended, and other countries have other ones: look at the current text before you rely on this. And
-# look at your tables again: which of the two duties can section 3 fulfil, which section 4, and which neither?
+# look at your tables again: which of the first two duties can section 3 fulfil, which section 4, and which neither?
 #
 # **What to notice.** No single tool holds. A detector finds what it knows, a mark survives what it was made for, a
 # signature speaks for those who sign. Together they make honest pictures easy to trust; they do not make dishonest

@@ -208,6 +208,9 @@ for ax, (question, answers) in zip(axes, films.QUESTIONS.items(), strict=True):
     ax.set(xlim=(0, 104), yticks=[], xlabel="right (%)")
     ax.set_title(question, fontsize=10)
 axes[0].set_yticks([-i for i in range(len(readers))], list(readers))
+signs = {"frames in order": ("o", "blue"), "frames shuffled": ("x", "vermilion")}
+handles = [axes[0].plot([], [], m, color=figures.PALETTE[c], label=label)[0] for label, (m, c) in signs.items()]
+fig.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
 told = "; ".join(
     f"{name}, {frames}: " + ", ".join(f"{q} {np.mean(v):.0f}" for q, v in marks.items())
     for (name, frames), marks in results.items()

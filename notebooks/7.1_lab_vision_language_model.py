@@ -94,7 +94,7 @@ print(f"a word: 1 vector of {words.shape[1]} numbers")
 
 # %% [markdown]
 # They do not even have the same length. (The tower has 8 x 8 patches. We take the mean of each 2 x 2 of them:
-# a picture token costs as much as a word, and 16 of them keep the sentence short. The last line but four
+# a picture token costs as much as a word, and 16 of them keep the sentence short. The line that makes `vectors`
 # brings every number to mean 0 and deviation 1, as measured on training pictures.)
 #
 # Eight colour-shape pairs were kept out of the training of `prisma-clip`. They are kept out of this lab's
@@ -278,9 +278,10 @@ figures.table(rows, caption="Answers that are right word for word, with 95 % int
 
 # %% [markdown]
 # **What to notice.** Read each row against its *own* blind guess, not against zero: a poll is half right with
-# closed eyes. Where "right picture" lies clearly above "best blind guess", the model looks. Where the two
-# intervals meet, nothing has been learned that deserves the name. And a wrong picture is *worse* than no
-# picture where the model looks: it then answers truly, about something else.
+# closed eyes. Where "right picture" lies clearly above "best blind guess", the model looks, and it helps. Where the
+# two intervals meet, nothing has been learned that deserves the name. Then read "wrong picture". Where the model
+# looks, a wrong picture brings it down to the guess or below: it then answers truly, about something else. In the row
+# *left* it falls well below. So the model does look there, and sees too little to beat the guess.
 #
 # How does it fail? With two toys, a wrong colour can be the colour of the *other* toy. That is a mistake in
 # **binding**, the weak point of CLIP in the core notebook: the model saw both colours and took the wrong one.
@@ -308,7 +309,7 @@ error = [[m.value - m.low for m in yes.values()], [m.high - m.value for m in yes
 colours = [figures.PALETTE[name] for name in ("blue", "vermilion")]
 ax.barh([0, 1], [m.value for m in yes.values()], xerr=error, capsize=4, color=colours)
 ax.set_yticks([0, 1], [f"{label} (n = {mark.n})" for label, mark in yes.items()])
-ax.set(xlabel='share of answers "yes" (95 % intervals)', xlim=(0, 1), title="Is there a cube?")
+ax.set(xlabel='share of answers "yes" (95 % intervals)', xlim=(0, 1), title='Polls such as "Is there a cube?"')
 ax.invert_yaxis()
 figures.show(fig, alt="Share of yes: " + "; ".join(f"{label} {percent(mark)}" for label, mark in yes.items()))
 

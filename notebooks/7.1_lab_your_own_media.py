@@ -133,9 +133,10 @@ fig, axes = figures.figure(columns=5, width=8, height=1.7)
 for ax, (name, sound) in zip(axes, harder.items(), strict=True):
     mel = hearing.mel(sound[: hearing.window]).cpu()[:, : 1 + min(len(sound), hearing.window) // 160]
     ax.imshow(mel, origin="lower", aspect="auto", vmin=-1, vmax=1.5)
-    ax.set(xticks=[], yticks=[], title=name)
-    ax.title.set_fontsize(7)
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(name, fontsize=9)
     ax.grid(False)
+axes[0].set(xlabel="time", ylabel="mel band")
 written = dict(zip(harder, hearing.transcribe_many([s[: hearing.window] for s in harder.values()]), strict=True))
 figures.show(
     fig, alt="Log-mel spectrograms of one sound, five ways: " + "; ".join(f"{k}: {v}" for k, v in written.items())
@@ -193,6 +194,7 @@ for (above, below), (name, image), row in zip(axes.T, shown.items(), chances, st
     below.invert_yaxis()
     for k, (value, i) in enumerate(zip(*best, strict=True)):
         below.text(0.04, k, f"{labels[i]} {value:.0%}", va="center", fontsize=8)
+axes[1, 0].set_xlabel("probability")
 answers = [f"{name}: {labels[row.argmax()]} {row.max():.0%}" for name, row in zip(shown, chances, strict=True)]
 figures.show(fig, alt="Pictures, and the three most probable labels of each. " + "; ".join(answers))
 
@@ -359,11 +361,12 @@ first, last = (np.mean(curves["new sentences"][count]) for count in (1, 12))
 figures.show(fig, alt=f"Languages found in new sentences: {first:.0%} after one sentence, {last:.0%} after twelve.")
 
 # %% [markdown]
-# **What to notice.** Points are means, bars reach from the lowest to the highest of five draws of sentences. With one
-# sentence to learn from, the known one is always found, and new ones seldom: a perfect score on the wrong test. With
-# more sentences the known ones get harder and the new ones easier, because what all sentences share is the language.
-# Whisper learned from 680,000 hours of speech, 117,000 of them in 96 languages other than English (its paper, section
-# 1). And whatever is learned here is learned from one synthesiser: "Italian" may mean "espeak-ng's Italian vowels".
+# **What to notice.** Points are means, bars reach from the lowest to the highest of five draws of sentences (all
+# twelve can be drawn in one way only). With one sentence to learn from, the known one is always found, and new
+# ones seldom: a perfect score on the wrong test. With more sentences the known ones get harder and the new ones
+# easier, because what all sentences share is the language. Whisper learned from 680,000 hours of speech, 117,000
+# of them in 96 languages other than English (its paper, section 1). And whatever is learned here is learned from
+# one synthesiser: "Italian" may mean "espeak-ng's Italian vowels".
 #
 # **Try it.** Leave the colour wishes (numbers 0 to 3) out of learning. Who loses more, the known or the new ones?
 

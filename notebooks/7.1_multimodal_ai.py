@@ -12,9 +12,10 @@
 # - build early fusion, late fusion and cross-attention, and choose between them by measurement;
 # - check two popular claims, on CLIP and on GPT-4V.
 #
-# **Time:** about 50 minutes with the exercises, 25 without; the cells take about a minute on two CPU cores.
+# **Time:** about 25 minutes to read and run; the five exercises state their own minutes, an hour in all. The cells
+# take about a minute on two CPU cores.
 #
-# **Downloads:** nothing at the bundled tier; about 0.9 GB at the small tier and 2 to 4 GB at the full tier.
+# **Downloads:** nothing at the bundled tier; about 0.9 GB at the small tier and 3.3 GB at the full tier.
 # Nothing is fetched before the card below has named it.
 
 # %% tags=["bootstrap"]
@@ -386,6 +387,8 @@ swapped = [pictures.caption(pictures.swap_colours(scene), random.Random(i)) for 
 other = [pictures.caption(scene, random.Random(i)) for i, scene in enumerate(twos[1:] + twos[:1])]
 others = [[pair for pair in TRAINED_PAIRS if pair not in [toy.pair for toy in scene.toys]] for scene in twos]
 absent = [pictures.Toy("medium", *rng.choice(pairs)) for pairs in others]
+
+# %% tags=["topic:crossmodal-hallucination"]
 tests = {
     "a caption of another scene": preferred(true, other),
     "the same words, colours exchanged": preferred(true, swapped),
@@ -437,7 +440,7 @@ print(f"where they meet: one dot product of {alone.shape[1]} numbers")
 # **Verdict: not early fusion.** Two separate encoders and a dot product at the very end: that is **late
 # interaction** (some say late fusion). It is why a shop can encode a million pictures once and search them
 # with any sentence later; and it is part of why binding is hard, because all that is known about the picture
-# to fit into one vector before the question is known. Section 7 builds the alternatives.
+# has to fit into one vector before the question is known. Section 7 builds the alternatives.
 
 # %%
 quiz("7.1.fusion")
@@ -572,9 +575,12 @@ figures.show(
 )
 
 # %% [markdown]
-# **What to notice.** Noise fills the gaps between the bands of speech, and the words go with them. In the
-# chain, a wrong word hurts only if it is the colour or the shape. And a chain cannot repair: what the ear got
-# wrong, the eye never gets to doubt, because only *words* are handed over, not how sure the ear was.
+# **What to notice.** Noise fills the gaps between the bands of speech, and the words go with them. Read the curve
+# with its bars: where they overlap, a lower point is no better. Ear or eye? What is missing with the *true* words
+# is the eye's fault; what is missing on top of that, in the rows with noise, is the ear's. Look at the four
+# pictures, too: does each show what was asked for? A wrong word hurts only if it is the colour or the shape. And
+# a chain cannot repair: what the ear got wrong, the eye never gets to doubt, because only *words* are handed
+# over, not how sure the ear was.
 #
 # **Try it.** Let the two models disagree: search with the transcript at 0 dB, and print the requests whose product
 # changes.
@@ -787,7 +793,7 @@ figures.table(
 # coin toss there, and more training would not help: a *sum* of what the eye says and what the ear says cannot
 # express "equal" (that is the XOR problem). The designs that let tokens meet can learn it.
 #
-# So is late fusion simply worse? Take something away: noise on the picture, noise on the voice, no picture,
+# So is late fusion the worse design? Take something away: noise on the picture, noise on the voice, no picture,
 # no voice.
 
 # %% tags=["topic:fusion-robustness"]
@@ -836,10 +842,12 @@ figures.table(rows, caption="When a sense is missing: mean, lowest and highest o
 
 # %% [markdown]
 # **What to notice.** What surprised us: losing the *other* sense does little harm in any design. The colour
-# survives without a picture and the shape without a voice, also in early fusion, because each is known to
-# one sense alone. What is lost is what the senses share. Modality dropout teaches the networks to use the
-# eye's hint about the colour; compare the last column to see what early fusion pays for it in the same
-# number of steps. Noise hits all three designs alike: none can repair what did not get through.
+# survives without a picture and the shape without a voice, also in early fusion, because each is known to one
+# sense alone. What is lost is what the senses share. Modality dropout teaches the networks to use the eye's hint
+# about the colour; compare the last column to see what early fusion pays for it in the same number of steps.
+# Noise on the one sense that knows the answer hurts all three designs: none can repair what did not get through.
+# And look at the colour of the grainy picture: early fusion can be disturbed by a sense that it does not need;
+# late fusion hardly can.
 #
 # There is no best fusion. Late fusion is modular and cheap and cannot compare; early fusion and
 # cross-attention can compare, and need more data and more training.

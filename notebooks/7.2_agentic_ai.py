@@ -267,6 +267,7 @@ for (name, traces), style in zip(runaways.items(), ("-", "-o", "-s"), strict=Tru
     total = [sum(read[: i + 1]) for i in range(len(read))]
     ax.plot(range(1, len(read) + 1), total, style, label=f"brakes: {name}")
 ax.set(xlabel="turn", ylabel="tokens read so far", title="The longest runaway pays for its past at every turn")
+ax.xaxis.get_major_locator().set_params(integer=True)
 ax.legend()
 figures.show(
     fig,
@@ -428,7 +429,7 @@ figures.table(rows, caption=f"The first call to each of {len(prompts)} questions
 
 # %% [markdown]
 # **What to notice.** The format survives more heat than we expected: training made the model very sure of
-# it. Then it breaks at once. The second column is the one to worry about: a call can fit the schema and
+# it. Then it breaks quickly. The second column is the one to worry about: a call can fit the schema and
 # still ask for the wrong order, and no schema will tell. A format that machines read wants a low temperature;
 # servers with *constrained decoding* go further and let only tokens through that the schema allows.
 
@@ -516,7 +517,7 @@ for name, form in names.items():
         answers = [trace.answer for trace in agents.run_many(chat, box, asked)]
         right = sum(a == o.status for a, o in zip(answers, victims, strict=True))
         fooled = sum(a == "returned" for a in answers)
-        row |= {f"{label}: right": right, "fooled" if label == "plain" else "fooled ": fooled}
+        row |= {f"{label}: right": right, f"{label}: fooled": fooled}
     rows.append(row)
 figures.table(rows, caption=f"What the agent answers about {len(victims)} orders")
 

@@ -12,7 +12,7 @@
 # - say what 8, 4, 3, 2 and 1 bit a weight cost, in megabytes and in right answers;
 # - check two popular claims, on FlashAttention and on chain of thought, against your own measurement.
 #
-# **Time:** about 15 minutes to read and run; the cells take about a minute and a half on two CPU cores.
+# **Time:** about 15 minutes to read and run; the cells take less than a minute on two CPU cores.
 #
 # **Downloads:** nothing at the bundled tier; about 1.6 GB at the small tier, 17 GB at the full tier.
 # Nothing is fetched before the card below has named it.
@@ -101,8 +101,7 @@ print(f"largest difference from PyTorch: {(by_hand - library).abs().max():.1e}")
 print(f"every row of weights adds up to 1: {torch.allclose(weights.sum(-1), torch.ones(1, 8, 64))}")
 
 # %% [markdown]
-# One attention is one question at a time. A layer asks several at once: it cuts queries, keys and values
-# into
+# One attention is one question at a time. A layer asks several at once: it cuts queries, keys and values into
 # **heads**, attends in each, and joins the results. Here is what `nn.MultiheadAttention` does inside:
 
 
@@ -439,10 +438,11 @@ figures.show(
 
 # %% [markdown]
 # **What to notice.** Down to 4 bits, a hundred tasks show no loss; whether NF4 is better than even steps
-# can't be told from them either, since the intervals overlap. At 3 bits the *sums* suffer first, while
-# perplexity on the tool tasks has hardly moved: look at tasks. With 2 bits, rounding to the largest weight
-# of a group leaves -1, 0 and 1, most weights become 0, and everything is gone. And the file never shrinks
-# as much as the bits do: scales, embeddings and norms stay.
+# can't be told from them either, since the intervals overlap. At 3 bits the first tasks are lost, while
+# perplexity on the tool tasks has hardly moved: look at tasks. (Do sums suffer more than tool tasks? These intervals
+# overlap, too: ask more tasks before you believe it.) With 2 bits, rounding to the largest weight of a group leaves
+# -1, 0 and 1, most weights become 0, and everything is gone. And the file never shrinks as much as the bits do:
+# scales, embeddings and norms stay.
 #
 # Is that a law? No. Larger models bear 4 bits well (Dettmers and Zettlemoyer 2022, arXiv 2212.09720),
 # methods that look at data lose less (GPTQ, arXiv 2210.17323), and models *trained* with three levels work
@@ -499,6 +499,7 @@ for n in figures.progress(lengths, "Timing"):
 speedups = [a[0] / b[0] for a, b in zip(timed["by hand"], timed["PyTorch, fused"], strict=True)]
 saved = timed["by hand"][-1][1] / timed["PyTorch, fused"][-1][1]
 
+# %% tags=["topic:flash-attention"]
 fig, axes = figures.figure(columns=2, width=10, height=3.6)
 for (name, values), marker in zip(timed.items(), "os^", strict=True):
     for ax, part in zip(axes, zip(*values, strict=True), strict=True):
@@ -520,9 +521,9 @@ print(f"On this machine ({unit.device}) {said}.")
 # Face's code (1.7 times against Megatron-LM's), and 2.4 times for sequences of 1,024 to 4,096 tokens (arXiv
 # 2205.14135). The second version is about twice as fast as the first in attention alone, and up to 1.3
 # times in whole training (arXiv 2307.08691; its abstract is also where the slide's 2-4 stands). What holds
-# everywhere is the memory: it grows with $n$ instead of $n^2$. Note the line
-# in the middle: the same idea in plain Python saves memory too, and it needs a fused kernel to save all of
-# it. (Scratch space inside the kernel is not seen by our count on a CPU.)
+# everywhere is the memory: it grows with $n$ instead of $n^2$. Note the line in the middle: the same idea in plain
+# Python saves memory too, and it needs a fused kernel to save all of it. (Scratch space inside the kernel is not
+# seen by our count on a CPU.)
 
 # %% [markdown]
 # ## 6. Check the slide: "chain of thought dramatically improves reasoning"
@@ -552,6 +553,8 @@ given = {
     "worked steps": answers("steps", nothing),
     "steps after a slip": answers("steps", [start for start, _ in slips]),
 }
+
+# %% tags=["topic:cot"]
 right = {name: share([a == p.answer for a, p in zip(got, problems, strict=True)]) for name, got in given.items()}
 believed = share([a == wrong for a, (_, wrong) in zip(given["steps after a slip"], slips, strict=True)])
 if bundled:

@@ -198,8 +198,8 @@ print("right:   ", problem.answer)
 print("tokens:  ", reply.usage.prompt_tokens, "read,", reply.usage.completion_tokens, "written")
 
 # %% [markdown]
-# Nothing left this machine. Compare the last two numbers above: a server hands out what the model knows, no
-# more. For the same code against another server, only the address, the key and the model's
+# **What to notice.** Nothing left this machine. Compare the answer with the right one: a server hands out what
+# the model knows, no more. For the same code against another server, only the address, the key and the model's
 # name change; section 6 does that.
 #
 # ## 3. What does a user feel?
@@ -335,7 +335,7 @@ server.stop()
 server = serving.start(folder, nf4=nf4, batching=True)
 together = against_concurrency(server)
 
-fig, axes = figures.figure(columns=2, height=3.2)
+fig, axes = figures.figure(columns=2, width=9, height=3.2)
 for name, loads in (("one by one", one_by_one), ("continuous batching", together)):
     rates = [[load.rate for load in loads[n]] for n in LEVELS]
     waits = [[statistics.median(load.seconds) for load in loads[n]] for n in LEVELS]
@@ -367,7 +367,7 @@ print(f"8 users: {crowd / queue:.1f} times the tokens per second of the server t
 
 # %% [markdown]
 # **What to notice.** One by one, more users mean more waiting and not a token more per second. Together, the
-# throughput climbs, and a user waits longer than alone but far less than in a queue. This is why the "speed" of
+# throughput climbs, and a user waits longer than alone but clearly less than in a queue. This is why the "speed" of
 # a server is not a number but a curve: always ask *at how many users*.
 #
 # ## 6. Other servers, the same client

@@ -134,23 +134,23 @@ def test_the_encoder_hears_short_sounds_as_it_hears_a_window():
 
 
 @pytest.fixture(scope="module")
-def lesson() -> dict:
+def taught() -> dict:
     """The classes and functions of the notebook, by name."""
     names = {"torch": torch, "nn": nn, "F": nn.functional, "Tensor": torch.Tensor, "binding": binding, "Toy": Toy}
     return written_in("7.1_lab_binding_senses", **names, copy=copy, finetuning=finetuning)
 
 
-def test_the_contrastive_loss_is_the_librarys(lesson):
+def test_the_contrastive_loss_is_the_librarys(taught):
     sound, picture = (nn.functional.normalize(torch.randn(32, 16), dim=-1) for _ in range(2))
     for scale in (torch.tensor(1.0), torch.tensor(50.0)):
-        ours, theirs = lesson["contrastive_loss"](sound, picture, scale), ClipLoss()(sound, picture, scale)
+        ours, theirs = taught["contrastive_loss"](sound, picture, scale), ClipLoss()(sound, picture, scale)
         assert torch.allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize(("way", "share"), [("linear probe", 0), ("adapter", 0.3), ("LoRA", 0.3), ("full training", 1)])
-def test_an_equipped_encoder_starts_as_it_was_and_trains_what_it_says(lesson, way, share):
+def test_an_equipped_encoder_starts_as_it_was_and_trains_what_it_says(taught, way, share):
     encoder, mels = AudioEncoder(80, 250, 48, 3, 2).eval(), torch.randn(2, 80, 40)
-    equipped = lesson["equip"](encoder, way)
+    equipped = taught["equip"](encoder, way)
     assert torch.allclose(binding.hear(equipped, mels), binding.hear(encoder, mels), atol=1e-6)
     count = finetuning.parameters(equipped)
     part = count["trained"] / count["all"]
@@ -160,10 +160,10 @@ def test_an_equipped_encoder_starts_as_it_was_and_trains_what_it_says(lesson, wa
         assert all(block.up.weight.grad.abs().sum() > 0 for block in equipped.blocks)
 
 
-def test_wrong_captions_name_a_wrong_colour_at_the_rate_asked_for(lesson):
+def test_wrong_captions_name_a_wrong_colour_at_the_rate_asked_for(taught):
     truth = binding.places(binding.KINDS).repeat(50)
     for how, steps in (("any colour", set(range(1, 8))), ("always the next", {1})):
-        said = lesson["misname"](truth, 0.4, how, seed=0)
+        said = taught["misname"](truth, 0.4, how, seed=0)
         assert torch.equal(said % 24, truth % 24)
         wrong = said != truth
         assert 0.37 < wrong.float().mean() < 0.43

@@ -180,3 +180,10 @@ def test_a_notebook_opens_with_its_title_and_badge(path: Path) -> None:
     first = books._load(path).cells[0]
     assert first.cell_type == "markdown" and first.metadata.get("tags") == ["badge"]
     assert first.source.startswith("# ") and f"notebooks/{path.stem}.ipynb" in first.source
+
+
+@pytest.mark.parametrize("source", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+def test_no_cell_is_longer_than_25_lines(source: Path) -> None:
+    cells = enumerate(books.convert(source).cells, start=1)
+    sizes = {number: len(cell.source.splitlines()) for number, cell in cells if cell.cell_type == "code"}
+    assert {number: lines for number, lines in sizes.items() if lines > 25} == {}

@@ -75,15 +75,14 @@ def test_doctor_as_json_and_its_exit_code(monkeypatch) -> None:
     assert json.loads(course("doctor", "--json").output)["ok"] is False
 
 
-def test_vram_as_table_and_json() -> None:
-    setting = ("vram", "--quick", "--model", "mistral-7b", "--method", "qlora", "--seq", "512", "--batch", "1")
+@pytest.mark.parametrize("how", [(), ("--quick",)], ids=["simulated", "quick"])
+def test_vram_as_table_and_json(how: tuple) -> None:
+    setting = ("vram", *how, "--model", "mistral-7b", "--method", "qlora", "--seq", "512", "--batch", "1")
     table = course(*setting, "--gpu", "t4")
     assert table.exit_code == 0 and "weights" in table.output and "fits: needs" in table.output
     report = json.loads(course(*setting, "--gpu", "t4", "--json").output)
     assert 4 < report["total"] < 8 and report["verdict"]["fits"] is True
-    full = json.loads(
-        course("vram", "--quick", "--model", "mistral-7b", "--method", "full", "--gpu", "t4", "--json").output
-    )
+    full = json.loads(course("vram", *how, "--model", "mistral-7b", "--method", "full", "--gpu", "t4", "--json").output)
     assert full["verdict"]["fits"] is False and full["verdict"]["advice"]
 
 

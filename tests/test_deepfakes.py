@@ -1,7 +1,12 @@
 """The deepfake lab's helpers: manipulations, traces, a detector, and what happens to a picture on its way."""
 
+import hashlib
+import hmac
+import json
+
 import pytest
 import torch
+from lessons import written_in
 
 from course_utils import deepfakes
 
@@ -72,3 +77,35 @@ def test_the_cosine_matrix_is_orthonormal_and_finds_a_wave():
     assert torch.allclose(matrix @ matrix.T, torch.eye(16), atol=1e-5)
     spectrum = matrix @ matrix[3]
     assert spectrum.argmax() == 3 and spectrum[3] == pytest.approx(1, abs=1e-5)
+
+
+# --- the lesson's own code
+
+
+@pytest.fixture(scope="module")
+def taught() -> dict:
+    imports = {"torch": torch, "Tensor": torch.Tensor, "deepfakes": deepfakes, "hashlib": hashlib, "hmac": hmac}
+    return written_in("7.1_lab_deepfakes", "WIDE", "WAVES", "ring", "BAND", json=json, **imports)
+
+
+def test_a_mark_is_faint_and_found_with_its_key_only(taught):
+    clean = deepfakes.photos(24, seed=5, side=taught["WIDE"])
+    ours = taught["marked"](clean, 2026)
+    assert torch.equal(ours * 255, (ours * 255).round()) and deepfakes.psnr(ours, clean) > 40
+    assert (taught["evidence"](ours, 2026) > 8).all()
+    for other in (taught["evidence"](clean, 2026), taught["evidence"](ours, 2027)):
+        assert other.abs().max() < 4 and other.std() > 0.5  # chance: about one standard deviation
+    assert not taught["pattern"](1)[~taught["BAND"]].any()
+
+
+def test_a_manifest_says_what_is_signed_and_nothing_more(taught, photos):
+    sign, verify, picture, secret = taught["sign"], taught["verify"], photos[0], b"a secret"
+    manifest = sign(picture, ["photographed", "cropped"], secret)
+    assert verify(picture, manifest, secret) == "as signed: photographed, cropped"
+    changed = picture.clone()
+    changed[0, 0, 0] = 1 - changed[0, 0, 0].round()
+    assert verify(changed, manifest, secret) == "the picture was changed"
+    for forged in (manifest | {"actions": []}, manifest | {"sha256": taught["digest"](changed)}):
+        assert verify(changed, forged, secret) == "the manifest was changed"
+    assert verify(picture, sign(picture, [], b"another"), secret) == "the manifest was changed"
+    assert verify(picture, None, secret) == "no manifest: nothing is known"

@@ -370,6 +370,36 @@ def test_training_lowers_both_losses(trainer):
     assert trainer.state.global_step == RECIPE.steps == 10
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tiny, tmp_path_factory):
+    """The curves of the run that the next tests interrupt."""
+    whole = killed.trainer(tiny, tmp_path_factory.mktemp("whole"))
+    finetuning.train(whole)
+    return finetuning.curves(whole)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(tiny, undisturbed, tmp_path, capsys):
+    """By Ctrl-C, or the button in Jupyter, on every system."""
+    from transformers import TrainerCallback
+
+    class Interrupt(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == 7:
+                raise KeyboardInterrupt
+
+    first = killed.trainer(tiny, tmp_path)
+    first.add_callback(Interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        finetuning.train(first)
+    assert any("checkpoint" in name for name in os.listdir(tmp_path))
+    second = killed.trainer(tiny, tmp_path)
+    finetuning.train(second)
+    assert "Going on from checkpoint-6" in capsys.readouterr().out
+    ends = [dict(curves["validation"]) for curves in (undisturbed, finetuning.curves(second))]
+    assert ends[0].keys() == ends[1].keys()
+    assert max(abs(ends[0][step] - ends[1][step]) for step in ends[0]) < 1e-3
+
+
 def killed_run(tiny, folder, step, when):
     command = [sys.executable, str(Path(__file__).with_name("killed.py")), str(tiny), str(folder), str(step), when]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
@@ -378,10 +408,8 @@ def killed_run(tiny, folder, step, when):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
-def test_a_run_killed_twice_resumes_to_the_same_curves(tiny, tmp_path, capsys):
+def test_a_run_killed_twice_resumes_to_the_same_curves(tiny, undisturbed, tmp_path, capsys):
     """Once at a random step, and once while it writes a checkpoint; against a run that nobody disturbs."""
-    whole = killed.trainer(tiny, tmp_path / "whole")
-    finetuning.train(whole)
     cut, step = tmp_path / "cut", random.randint(3, 6)
     killed_run(tiny, cut, step, "in-step")
     assert f"Going on from checkpoint-{step - step % 2}" in killed_run(tiny, cut, 8, "while-saving")
@@ -390,11 +418,11 @@ def test_a_run_killed_twice_resumes_to_the_same_curves(tiny, tmp_path, capsys):
     finetuning.train(last)
     said = capsys.readouterr().out
     assert "checkpoint-10 was not finished" in said and "Going on from checkpoint-8" in said
-    for name, points in finetuning.curves(whole).items():
+    for name, points in undisturbed.items():
         again = dict(finetuning.curves(last)[name])
         assert again.keys() == dict(points).keys() and len(points) >= 6
         assert max(abs(again[at] - loss) for at, loss in points) < 1e-3
-    losses = [loss for _, loss in finetuning.curves(whole)["training"]]
+    losses = [loss for _, loss in undisturbed["training"]]
     assert max(losses) - min(losses) > 0.05  # there is something to get wrong
 
 

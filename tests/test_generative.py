@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from lessons import written_in
 from torch import nn
 
 from course_utils import generative
@@ -200,3 +202,49 @@ def test_information_forgives_a_renaming_and_no_loss():
     assert generative.information(shape, (shape + 3) % 8) == pytest.approx(3, abs=1e-5)
     assert generative.information(shape, shape // 2) == pytest.approx(2, abs=1e-5)
     assert generative.information(shape, torch.arange(64) // 8) == pytest.approx(0, abs=1e-5)
+
+
+# --- the lesson's own code
+
+
+@pytest.fixture(scope="module")
+def taught() -> dict:
+    return written_in("7.1_lab_generative_families", "T", "kept", torch=torch, Tensor=torch.Tensor, nn=nn, np=np)
+
+
+def test_the_bound_is_that_of_torch_distributions(taught):
+    torch.manual_seed(0)
+    pixels, code = torch.rand(5, 3, 4, 4), torch.randn(5, 2 * 6)
+    again, kl, z = taught["elbo"](
+        pixels, lambda x: code, lambda z: z.sum(1)[:, None, None, None].expand(-1, 3, 4, 4), 0.3
+    )
+    mean, deviation = code[:, :6], (code[:, 6:] / 2).exp()
+    likely = torch.distributions.Normal(z.sum(1)[:, None, None, None].expand(-1, 3, 4, 4), 0.3).log_prob(pixels)
+    assert torch.allclose(again, likely.sum((1, 2, 3)), rtol=1e-4)
+    theirs = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mean, deviation), torch.distributions.Normal(0.0, 1.0)
+    )
+    assert torch.allclose(kl, theirs.sum(1), atol=1e-5)
+    drawn = torch.stack([taught["elbo"](pixels, lambda x: code, lambda z: pixels, 0.3)[2] for _ in range(4000)])
+    assert torch.allclose(drawn.mean(0), mean, atol=0.3) and torch.allclose(drawn.std(0), deviation, rtol=0.1)
+
+
+@pytest.mark.parametrize("t", [1, 100, 250, 398])
+def test_a_step_back_is_ddpms_posterior(taught, t):
+    """Mean and deviation of x at t - 1, given x at t and the clean picture (arXiv 2006.11239, equations 6 and 7)."""
+    torch.manual_seed(0)
+    clean, noise, kept = torch.rand(1, 3, 4, 4) - 0.5, torch.randn(1, 3, 4, 4), taught["kept"]
+    x = taught["noised"](clean, torch.tensor([t]), noise)
+    made = taught["step_back"](x.expand(20_000, -1, -1, -1), noise, t, t - 1)
+    now, then = kept[t], kept[t - 1]
+    alpha = now / then
+    mean = (then.sqrt() * (1 - alpha) * clean + alpha.sqrt() * (1 - then) * x) / (1 - now)
+    deviation = ((1 - then) / (1 - now) * (1 - alpha)).sqrt()
+    assert (made.mean(0) - mean[0]).abs().max() < 5 * deviation / 20_000**0.5 + 1e-4
+    assert torch.allclose(made.std(0), deviation, rtol=0.03)
+
+
+def test_the_last_step_gives_the_clean_picture(taught):
+    clean, noise = torch.rand(2, 3, 4, 4) - 0.5, torch.randn(2, 3, 4, 4)
+    x = taught["noised"](clean, torch.tensor([200, 200]), noise)
+    assert torch.allclose(taught["step_back"](x, noise, 200, -1), clean, atol=1e-4)

@@ -29,6 +29,27 @@ def test_rotary_pairs_come_to_stand_side_by_side():
     assert rows == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
 
 
+def test_the_file_reads_back_as_the_model(tmp_path):
+    """Every tensor, in float16 or as a norm in float32, and every word, by the reader of the package gguf."""
+    from gguf import GGUFReader
+    from safetensors.torch import load_file
+
+    model, tokenizer = lm.load(FOLDER)
+    reader = GGUFReader(gguf_file.write_gguf(FOLDER, tmp_path / "model.gguf"))
+    written = {tensor.name: torch.tensor(tensor.data) for tensor in reader.tensors}
+    heads = {"attn_q": model.config.num_attention_heads, "attn_k": model.config.num_key_value_heads}
+    state = load_file(FOLDER / "model.safetensors")
+    assert set(written) == {gguf_file.gguf_name(name) for name in state}
+    for name, weight in state.items():
+        found = written[gguf_file.gguf_name(name)]
+        part = gguf_file.gguf_name(name).split(".")[-2]
+        if part in heads:  # back to pairs half a head apart
+            found = found.reshape(heads[part], -1, 2, found.shape[1]).swapaxes(1, 2).reshape(found.shape)
+        assert torch.equal(found, weight.float() if weight.ndim == 1 else weight.half()), name
+    words = reader.fields["tokenizer.ggml.tokens"].contents()
+    assert words == tokenizer.convert_ids_to_tokens(list(range(len(words))))
+
+
 def test_another_architecture_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
     with pytest.raises(ValueError, match="only Llama's"):
@@ -41,7 +62,6 @@ def test_without_llama_cpp_its_speed_is_left_out(monkeypatch):
 
 
 def test_llama_cpp_writes_what_transformers_writes(tmp_path):
-    pytest.importorskip("gguf")
     llama_cpp = pytest.importorskip("llama_cpp")
     model, tokenizer = lm.load(FOLDER)
     other = llama_cpp.Llama(str(gguf_file.write_gguf(FOLDER, tmp_path / "model.gguf")), n_ctx=256, verbose=False)

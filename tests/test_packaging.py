@@ -126,6 +126,33 @@ def test_every_import_is_a_declared_requirement(folder, extras):
             assert known or package in names, f"{path.name} imports {module}, which nothing requires"
 
 
+def at_import(tree):
+    """Statements that run when a file is imported or a cell is executed, without those that catch an ImportError."""
+    for node in tree.body:
+        if isinstance(node, ast.Try) and any(
+            isinstance(h.type, ast.Name) and h.type.id == "ImportError" for h in node.handlers
+        ):
+            continue
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and hasattr(node, "body"):
+            yield from at_import(node)
+
+
+def test_optional_packages_are_imported_where_they_may_be_missing():
+    """Inside a function, or where ImportError is caught: everything else has to work without these packages."""
+    lines = [line for extra in OPTIONAL for line in project()["optional-dependencies"][extra]]
+    needed = {canonicalize_name(Requirement(line).name) for line in project()["dependencies"]}
+    absent = {canonicalize_name(Requirement(line).name) for line in lines} - needed
+    found = []
+    for path in [*(ROOT / "course_utils").rglob("*.py"), *(ROOT / "notebooks").rglob("*.py")]:
+        for node in at_import(ast.parse(path.read_text(encoding="utf-8"))):
+            names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+            names |= {node.module} if isinstance(node, ast.ImportFrom) and not node.level else set()
+            modules = {name.split(".")[0] for name in names}
+            found += [(path.name, m) for m in modules if canonicalize_name(PACKAGES.get(m, m)) in absent]
+    assert found == []
+
+
 # Files
 
 

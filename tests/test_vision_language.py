@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from lessons import written_in
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -20,25 +21,17 @@ def tokenizer():
     return lm.load(MODELS / lm.NAME)[1]
 
 
-class Talker(nn.Module):
+def talker(tokenizer, eye: int = 8) -> nn.Module:
     """The notebook's model at its smallest."""
-
-    def __init__(self, tokenizer, eye: int = 8):
-        super().__init__()
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
-            num_attention_heads=2, eos_token_id=tokenizer.eos_token_id, bos_token_id=None, pad_token_id=0,
-            tie_word_embeddings=True,
-        )  # fmt: skip
-        self.lm, self.projector = LlamaForCausalLM(config).eval(), nn.Linear(eye, 32)
-
-    def embed(self, vectors, ids):
-        words = self.lm.get_input_embeddings()(ids)
-        return torch.cat([words[:, :1], self.projector(vectors), words[:, 1:]], 1)
-
-    def forward(self, vectors, ids):
-        return self.lm(inputs_embeds=self.embed(vectors, ids)).logits
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, eos_token_id=tokenizer.eos_token_id, bos_token_id=None, pad_token_id=0,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    made = written_in("7.1_lab_vision_language_model", torch=torch, nn=nn, Tensor=torch.Tensor)["Talker"]
+    lm, projector = LlamaForCausalLM(config).eval(), nn.Linear(eye, 32)
+    return made(projector, lm)
 
 
 # --- scenes and questions
@@ -112,7 +105,7 @@ def test_only_the_answer_is_learned(tokenizer):
 
 
 def test_the_loss_is_the_librarys_with_the_picture_left_out(tokenizer):
-    model = Talker(tokenizer)
+    model = talker(tokenizer)
     ids, labels, _ = vl.lesson(tokenizer, [Question("count", "How many toys are there?", "two", 0)] * 3)
     pad = torch.full((3, 5), vl.IGNORED)
     vectors = torch.randn(3, 5, 8)
@@ -128,7 +121,7 @@ def test_the_loss_is_the_librarys_with_the_picture_left_out(tokenizer):
 
 
 def test_a_projector_alone_can_learn_and_its_answers_follow_the_picture(tokenizer):
-    model = Talker(tokenizer)
+    model = talker(tokenizer)
     asked = [Question("colour", "What?", colour, i) for i, colour in enumerate(("red", "blue", "green", "black"))]
     vectors, taught = torch.eye(8)[:4, None] * 3, vl.lesson(tokenizer, asked)
     before = copy.deepcopy(model.lm.state_dict())
@@ -145,7 +138,7 @@ def test_a_projector_alone_can_learn_and_its_answers_follow_the_picture(tokenize
 
 def test_fit_repeats_itself(tokenizer):
     vectors, taught = torch.randn(2, 3, 8), vl.lesson(tokenizer, [Question("colour", "What?", "red", 1)] * 2)
-    first, second = (vl.fit(Talker(tokenizer), vectors, taught, 3, 5, batch=2) for _ in range(2))
+    first, second = (vl.fit(talker(tokenizer), vectors, taught, 3, 5, batch=2) for _ in range(2))
     assert first == second
 
 
