@@ -307,7 +307,12 @@ def sources() -> tuple[dict, ...]:
 
 
 def unknown(tool: str, config: Mapping) -> list[str]:
-    """The keys of `config` that were not found in the tool's repository, as "place.key"; empty if all were."""
+    """The keys of `config` that were not found in the tool's repository, as "place.key"; empty if all were.
+
+    ValueError for a tool that was not read.
+    """
+    if tool not in TOOLS:
+        raise ValueError(f"{tool!r} is none of the tools that were read: {', '.join(TOOLS)}.")
     return [f"{group}.{key}".lstrip(".") for group, key in _keys(tool, config) if key not in _allowed(tool, group)]
 
 

@@ -286,8 +286,7 @@ def score(model: nn.Module, tokenizer, examples: Sequence[text.Example], batch: 
     """Read every example once and compare each token to be written with the model's guess for it."""
     rows = [lm.encode(tokenizer, example) for example in examples]
     found = lm.read(model, rows, tokenizer.pad_token_id, batch, use_cache=False)
-    loss, count = sum(one.loss for one in found), sum(one.tokens for one in found)
-    return Score(math.exp(loss / count), [one.right for one in found])
+    return Score(lm.perplexity(found), [one.right for one in found])
 
 
 def wrong_start(made: text.Sum, rng: random.Random) -> tuple[str, str]:

@@ -80,8 +80,7 @@ def with_replay(new: Sequence[Any], old: Sequence[Any], part: float, seed: int) 
 def perplexity(model: nn.Module, rows: Sequence[lm.Row]) -> float:
     """exp of the mean loss over all learned tokens of `rows`."""
     with torch.autocast(next(model.parameters()).device.type, torch.bfloat16):
-        found = lm.read(model, rows, pad=0)
-    return math.exp(sum(one.loss for one in found) / sum(one.tokens for one in found))
+        return lm.perplexity(lm.read(model, rows, pad=0))
 
 
 # ---------------------------------------------------------------- pages and questions

@@ -45,6 +45,11 @@ def test_a_misspelt_argument_is_named():
     assert elsewhere.unknown("unsloth", config) == ["FastLanguageModel.get_peft_model.rank", "SFTConfig.max_seq_length"]
 
 
+def test_an_unknown_tool_is_named():
+    with pytest.raises(ValueError, match="'axolotI' is none of the tools.*axolotl, llama-factory"):
+        elsewhere.unknown("axolotI", CONFIGS["axolotl"])
+
+
 def test_sources_can_be_looked_up():
     for entry in elsewhere.sources():
         assert re.fullmatch(r"[0-9a-f]{40}", entry["commit"]) and entry["repository"].count("/") == 1

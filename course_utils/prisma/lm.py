@@ -5,6 +5,7 @@ It loads with `AutoModelForCausalLM` and `AutoTokenizer` like any other checkpoi
 
 import copy
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def load(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     return model.eval(), AutoTokenizer.from_pretrained(folder)
 
 
-# ---------------------------------------------------------------- training
+# ---------------------------------------------------------------- rows of tokens, and what a model makes of them
 
 Row = tuple[list[int], list[int]]  # token ids and labels; IGNORED where nothing is to be learned
 IGNORED = -100
@@ -175,6 +176,14 @@ def read(model: torch.nn.Module, rows: Sequence[Row], pad: int, batch: int = 64,
         lines = zip(each.sum(1).tolist(), learned.sum(1).tolist(), right.tolist(), strict=True)
         found.update({i: Reading(*line) for i, line in zip(part, lines, strict=True)})
     return [found[i] for i in range(len(rows))]
+
+
+def perplexity(found: Sequence[Reading]) -> float:
+    """exp of the mean loss of all learned tokens together."""
+    return math.exp(sum(one.loss for one in found) / sum(one.tokens for one in found))
+
+
+# ---------------------------------------------------------------- the curriculum
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, seed: int, shares: dict[str, float]) -> Iterator[dict]:
