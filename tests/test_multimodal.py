@@ -125,6 +125,12 @@ def test_listening_keeps_what_the_library_computes():
     assert torch.allclose(again, logits, atol=1e-3)
 
 
+def test_what_cannot_be_heard_leaves_the_model_as_it_was(senses):
+    with pytest.raises(AttributeError):
+        multimodal.listen(senses[1], [None])
+    assert not senses[1].model.decoder.ln._forward_hooks
+
+
 def test_the_sentences_in_five_languages_are_complete_and_keep_test_voices_apart():
     sayings = languages.load()
     assert {len(texts) for texts in languages.SENTENCES.values()} == {20}
