@@ -158,7 +158,7 @@ def run(
     recipe = dataclasses.replace(
         finetuning.RECIPES["full"], conversations=steps, epochs=1, batch=1, at_once=1, max_length=tokens
     )
-    simulated = simulate.run(finetuning.trainer_step(shape, recipe, dtype=str(dtype)[6:])).peak
+    simulated = simulate.run(finetuning.trainer_step(shape, recipe, device == "cuda", str(dtype)[6:])).peak
     _check(simulated, hardware, device)
     with peak_watch(device) as peak, tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()

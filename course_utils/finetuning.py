@@ -213,8 +213,8 @@ def qlora_estimate(model: Any, recipe: Recipe, optimiser: str = "adamw") -> memo
     )
 
 
-def trainer_step(model: Any, recipe: Recipe, optimiser: str = "adamw", dtype: str = "bfloat16") -> Step:
-    """What the trainer does in one step by `recipe`, as something to simulate."""
+def trainer_step(model: Any, recipe: Recipe, cuda: bool = False, dtype: str = "bfloat16") -> Step:
+    """What the trainer does in one step by `recipe`, on a GPU or a CPU, as something to simulate."""
     return Step(
         memory.architecture(model),
         "qlora",
@@ -222,27 +222,32 @@ def trainer_step(model: Any, recipe: Recipe, optimiser: str = "adamw", dtype: st
         recipe.at_once,
         recipe.rank,
         recipe.checkpointing,
-        optimiser,
+        _optimiser(cuda),
         dtype,
-        fused_head=compat.has_fused_head(),
+        fused_head=cuda and compat.has_fused_head(),
         accumulate=recipe.batch > recipe.at_once,
         padded=recipe.at_once > 1,
     )
 
 
-def needed_gb(model: Any, recipe: Recipe, available_gb: float, loaded: bool = False, optimiser: str = "adamw") -> float:
+def _optimiser(cuda: bool) -> str:
+    """As `memory` calls it: with 8-bit state on a GPU, where it is paged, too."""
+    return "adamw-8bit" if cuda else "adamw"
+
+
+def needed_gb(model: Any, recipe: Recipe, available_gb: float, loaded: bool = False, cuda: bool = False) -> float:
     """GiB that training by `recipe` needs; with `loaded`, beyond the weights, which are in memory already.
 
     By the formulas where they leave no doubt. Near the limit the trainer's own step is simulated (seconds).
     """
     there = memory.weight_bytes(memory.architecture(model), "nf4") / memory.GIB if loaded else 0
-    needed = qlora_estimate(model, recipe, optimiser).total - there
+    needed = qlora_estimate(model, recipe, _optimiser(cuda)).total - there
     if not 0.75 * available_gb < needed < 2 * available_gb:
         return needed
-    return simulate.quick_total(trainer_step(model, recipe, optimiser)) - there
+    return simulate.quick_total(trainer_step(model, recipe, cuda)) - there
 
 
-def fitting(recipe: Recipe, model: Any, available_gb: float, loaded: bool = False, optimiser: str = "adamw") -> Recipe:
+def fitting(recipe: Recipe, model: Any, available_gb: float, loaded: bool = False, cuda: bool = False) -> Recipe:
     """`recipe`, or the nearest to it that fits into `available_gb` (GiB).
 
     Fewer conversations at once and checkpointing change memory and time, but not the result. With `loaded`
@@ -251,7 +256,7 @@ def fitting(recipe: Recipe, model: Any, available_gb: float, loaded: bool = Fals
     for at_once in _halves(recipe.at_once):
         for checkpointing in dict.fromkeys((recipe.checkpointing, True)):
             smaller = dataclasses.replace(recipe, at_once=at_once, checkpointing=checkpointing)
-            needed = needed_gb(model, smaller, available_gb, loaded, optimiser)
+            needed = needed_gb(model, smaller, available_gb, loaded, cuda)
             if needed <= available_gb:
                 return smaller
     raise NotEnoughMemoryError(
@@ -269,8 +274,8 @@ def _halves(n: int) -> Iterator[int]:
 
 def adapted(recipe: Recipe, chat: Chat, hardware: Hardware) -> Recipe:
     """`fitting` for a loaded model on this machine. Says what it changed."""
-    optimiser = "adamw-8bit" if training_device(hardware) == "cuda" else "adamw"
-    fits = fitting(recipe, chat.model.config.name_or_path, hardware.free_gb, loaded=True, optimiser=optimiser)
+    cuda = training_device(hardware) == "cuda"
+    fits = fitting(recipe, chat.model.config.name_or_path, hardware.free_gb, loaded=True, cuda=cuda)
     if fits != recipe:
         print(
             f"Only {hardware.free_gb:.1f} GiB are free. Conversations at once: {fits.at_once} instead of "
@@ -315,7 +320,7 @@ def trainer_of(
         max_length=recipe.max_length,
         steps_between=max(1, recipe.steps // recipe.measured),
         checkpointing=recipe.checkpointing,
-        optimiser="paged_adamw_8bit" if cuda else "adamw_torch",
+        optimiser="paged_adamw_8bit" if cuda else "adamw_torch_fused",
         cpu=not cuda,
         seed=recipe.seed,
         **precision(hardware),

@@ -34,6 +34,7 @@ HONEST_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": "65536",
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0",
     "OMP_NUM_THREADS": "1",
+    "THP_MEM_ALLOC_ENABLE": "0",  # whole pages of 2 MiB
 }
 
 

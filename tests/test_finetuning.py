@@ -3,11 +3,13 @@
 import copy
 import dataclasses
 import inspect
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -227,7 +229,7 @@ def test_other_machines(hardware, expected):
     [
         (dataclasses.replace(CARD, dtype="float16", capability=(7, 5)), ("paged_adamw_8bit", True, False, False)),
         (dataclasses.replace(CARD, capability=(8, 0)), ("paged_adamw_8bit", False, True, False)),
-        (LAPTOP, ("adamw_torch", False, False, True)),
+        (LAPTOP, ("adamw_torch_fused", False, False, True)),
     ],
     ids=["T4", "A100", "laptop"],
 )
@@ -282,13 +284,17 @@ def test_near_the_limit_the_trainers_own_step_is_simulated(monkeypatch):
     assert not asked
     near = formula - weights
     assert finetuning.needed_gb("qwen2.5-7b", recipe, near, loaded=True) == pytest.approx(20 - weights)
-    assert asked[0].fused_head == compat.has_fused_head() and asked[0].accumulate and asked[0].padded
+    finetuning.needed_gb("qwen2.5-7b", recipe, near, loaded=True, cuda=True)
+    cpu, card = asked
+    assert card.fused_head == compat.has_fused_head() and not cpu.fused_head
+    assert (cpu.optimiser, card.optimiser) == ("adamw", "adamw-8bit")
+    assert all(step.accumulate and step.padded for step in asked)
 
 
 def test_a_t4_trains_qwen_7b_with_the_full_recipe():
     """Its weights are loaded, 14.7 GiB in all: four conversations at once, or two."""
     free = 14.7 - memory_estimates.weight_bytes("qwen2.5-7b", "nf4") / memory_estimates.GIB
-    recipe = finetuning.fitting(finetuning.RECIPES["full"], "qwen2.5-7b", free, loaded=True, optimiser="adamw-8bit")
+    recipe = finetuning.fitting(finetuning.RECIPES["full"], "qwen2.5-7b", free, loaded=True, cuda=True)
     assert recipe.at_once >= 2 and recipe.checkpointing
 
 
@@ -484,3 +490,39 @@ def test_reply_times_come_in_pairs_and_leave_the_model_as_it_was(pair, tokenizer
     taken = finetuning.reply_times(chat, "order 4821", rounds=2, tokens=4)
     assert [len(t) for t in taken.values()] == [2, 2] and all(min(t) > 0 for t in taken.values())
     assert (chat.model(x).logits - before).abs().max() < 1e-4
+
+
+# --- the head on a CPU ---
+
+
+@pytest.mark.skipif(not compat.has_fused_head(), reason="this TRL takes all scores at once by itself")
+def test_all_scores_at_once_train_as_trls_pieces_do(tiny, tokenizer):
+    model, found = lm.load(tiny)[0], []
+    compat.add_fused_head(model)
+    text = ids(tokenizer)
+    labels = text.masked_fill(torch.arange(text.shape[1]) < 8, -100)
+    for way in (nullcontext, compat.whole_scores):
+        with way():
+            out = model(input_ids=text, labels=labels, fused_lm_head=True)
+        (gradient,) = torch.autograd.grad(out.loss, model.model.layers[0].mlp.up_proj.weight)
+        found.append((out.loss, out.log_probs, out.entropy, out.is_top1, gradient))
+    theirs, ours = found
+    assert all(torch.allclose(a.float(), b.float(), atol=1e-5) for a, b in zip(theirs, ours, strict=True))
+    plain = model(input_ids=text, labels=labels).loss
+    assert torch.allclose(plain, ours[0], atol=1e-5) and ours[4].abs().max() > 1e-3
+
+
+@pytest.mark.skipif(not compat.has_fused_head(), reason="this TRL takes all scores at once by itself")
+def test_only_training_on_a_cpu_takes_all_scores_at_once(trainer, monkeypatch):
+    from trl.trainer import utils
+
+    def refuse(*_):
+        raise AssertionError("in pieces")
+
+    monkeypatch.setattr(utils, "_ChunkedLogProbFunction", SimpleNamespace(apply=refuse))
+    assert math.isfinite(trainer.train().training_loss)
+    with compat.whole_scores(), pytest.raises(AssertionError, match="in pieces"):  # scores that are scaled down
+        utils._ChunkedLogProbFunction.apply(None, None, None, None, 0.5, 32768, None, 1.0, ("log_probs",))
+    trainer.args.use_cpu = False
+    with pytest.raises(AssertionError, match="in pieces"):
+        trainer.train()
