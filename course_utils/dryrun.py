@@ -30,6 +30,7 @@ from course_utils.vram_bench import peak_watch
 
 SPREAD = 0.02  # standard deviation of the weights: that of freshly initialised Llamas
 PROCESS_GIB = 1.5  # Python and its libraries, besides the tensors
+WARM_UP = 1  # steps before those that are timed: in the first, libraries prepare their kernels
 
 # ---------------------------------------------------------------- random weights in 4 bits
 
@@ -126,10 +127,10 @@ class Report:
     def __str__(self) -> str:
         speeds = ", ".join(f"{speed:.1f}" for speed in self.tokens_per_second)
         lines = [
-            f"{self.model}, {self.layers} layers, on {self.place}. The weights are RANDOM: speed and memory are real, "
+            f"{self.model}, layers: {self.layers}, on {self.place}. The weights are RANDOM: speed and memory are real, "
             "the loss means nothing.",
             f"built in {self.build_seconds:.0f} s",
-            f"{len(self.tokens_per_second)} steps of {self.tokens} tokens: {speeds} tokens/s",
+            f"after a step to warm up, {self.tokens} tokens each: {speeds} tokens/s",
             f"peak memory {self.peak:.2f} GiB; simulated, tensors only: {self.simulated:.2f} GiB",
         ]
         if self.plain_tokens_per_second:
@@ -148,15 +149,15 @@ def run(
 ) -> Report:
     """QLoRA for some steps of one sequence of `tokens` tokens each, rank 16, alpha 32, with checkpointing.
 
-    `layers`: only so many. `plain`: afterwards the same steps with PEFT and bitsandbytes alone. Raises
-    NotEnoughMemoryError before anything is made if it would not fit.
+    One step more comes first, to warm up. `layers`: only so many. `plain`: afterwards the same steps with PEFT and
+    bitsandbytes alone. Raises NotEnoughMemoryError before anything is made if it would not fit.
     """
     loaders.quiet_libraries()
     shape = memory.architecture(model)
-    shape = dataclasses.replace(shape, layers=layers or shape.layers)
+    shape, count = dataclasses.replace(shape, layers=layers or shape.layers), WARM_UP + steps
     device, dtype = finetuning.training_device(hardware), finetuning.training_dtype(hardware)
     recipe = dataclasses.replace(
-        finetuning.RECIPES["full"], conversations=steps, epochs=1, batch=1, at_once=1, max_length=tokens
+        finetuning.RECIPES["full"], conversations=count, epochs=1, batch=1, at_once=1, max_length=tokens
     )
     simulated = simulate.run(finetuning.trainer_step(shape, recipe, device == "cuda", str(dtype)[6:])).peak
     _check(simulated, hardware, device)
@@ -164,19 +165,19 @@ def run(
         started = time.perf_counter()
         chat = build(shape, dtype, device)
         built = time.perf_counter() - started
-        trainer = finetuning.trainer_of(chat, texts(steps, tokens), texts(1, tokens), recipe, hardware, Path(folder))
+        trainer = finetuning.trainer_of(chat, texts(count, tokens), texts(1, tokens), recipe, hardware, Path(folder))
         speeds = _timed(trainer, tokens)
         finetuning.train(trainer)
-        losses = [loss for _, loss in finetuning.curves(trainer)["training"]]
+        losses = [loss for _, loss in finetuning.curves(trainer)["training"]][WARM_UP:]
     place = hardware.gpu if device == "cuda" else f"{hardware.cores} CPU cores"
-    report = Report(chat.name, place, shape.layers, tokens, built, losses, speeds, peak[0], simulated)
+    report = Report(chat.name, place, shape.layers, tokens, built, losses, speeds[WARM_UP:], peak[0], simulated)
     if not plain:
         return report
-    rows = [trainer.train_dataset[i] for i in range(steps)]
+    rows = [trainer.train_dataset[i] for i in range(count)]
     base, device = trainer.model.unload(), trainer.model.device
     del trainer, chat
     gc.collect()
-    return dataclasses.replace(report, plain_tokens_per_second=plain_steps(base, rows, device, dtype))
+    return dataclasses.replace(report, plain_tokens_per_second=plain_steps(base, rows, device, dtype)[WARM_UP:])
 
 
 def _check(simulated: float, hardware: Hardware, device: str) -> None:
