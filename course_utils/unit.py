@@ -210,6 +210,7 @@ def _plan_minutes(name: str, choices: dict[str, Choice]) -> int:
 def _minutes(unit: Unit) -> str:
     minutes = _plan_minutes(unit.name, unit.choices)
     text = "about a minute" if minutes == 1 else f"about {minutes} minutes"
+    text += " for a core notebook, up to three times as much for a lab"
     wait = _download_gb(unit.choices) * 1000 / MEGABYTES_PER_SECOND / 60
     return f"{text}, and {max(1, round(wait))} to download at {MEGABYTES_PER_SECOND} MB/s" if wait else text
 

@@ -928,7 +928,7 @@ weights = sum(p.numel() for p in clip.model.parameters())
 cost = training_operations(clip.model, pair_count)
 print(f"{clip.name}: {weights / 1e6:.1f} million weights, {pair_count:,.0f} pairs seen, about {cost:.1e} operations")
 print("CLIP ViT-L/14 (arXiv 2103.00020): 428 million weights, 400 million pairs, each seen 32 times: 12,800,000,000")
-print(f"the drawn pairs cost nothing to label; 12.8 billion are {12.8e9 / pair_count:,.1f} times as many")
+print(f"the drawn pairs cost nothing to label; 12.8 billion are {12.8e9 / pair_count:,.0f} times as many")
 
 # %% [markdown]
 # **What to notice.** Drawing pairs made the data problem disappear here, because the world of this shop fits

@@ -1,7 +1,9 @@
 """Simulated peaks: against real tensors, counted in three independent ways; and what is built on them."""
 
 import dataclasses
+import os
 
+import psutil
 import pytest
 import torch
 
@@ -92,13 +94,13 @@ def test_4_bit_weights_are_stored_as_bitsandbytes_stores_them():
 
 
 def test_7b_takes_seconds_and_no_memory():
-    import resource
-
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    found = simulate.run.__wrapped__(Step(memory.architecture("mistral-7b"), "qlora", 512))
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    assert after.ru_utime - before.ru_utime < 30
-    assert (after.ru_maxrss - before.ru_maxrss) * 1024 / GIB < 0.3
+    this = psutil.Process()
+    held, worked = this.memory_info().rss / GIB, this.cpu_times().user
+    with vram_bench.peak_watch("cpu") as peak:
+        found = simulate.run.__wrapped__(Step(memory.architecture("mistral-7b"), "qlora", 512))
+    assert this.cpu_times().user - worked < 30
+    if os.access(vram_bench.CLEAR, os.W_OK):  # else what the process held at its highest is all that can be known
+        assert 0 < peak[0] - held + 0.01 < 0.3
     assert 5.2 < found.peak < 5.9 and found.at_rest["adapters"] == 4 * 41_943_040 / GIB
 
 
