@@ -181,12 +181,16 @@ def add_fused_head(model: Any) -> None:
     add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
 
 
+LARGE_HEAD = 2**24  # weights: 33 MB in 16 bits
+
+
 @contextmanager
 def whole_scores() -> Iterator[None]:
-    """Inside, TRL's head works out all scores of a batch at once, as the model itself would.
+    """Inside, a large head of TRL's works out all scores of a batch at once, as the model itself would.
 
     In pieces, it multiplies their gradients in fp32: on a CPU that multiplies in bf16 this takes three times as long
-    as the whole head does. With all scores in memory, the step is simulated without `fused_head`.
+    as the whole head does. A small head takes no time and keeps the digits. With all scores in memory, the step is
+    simulated without `fused_head`.
     """
     from torch.nn import functional
     from trl.trainer import utils
@@ -198,7 +202,8 @@ def whole_scores() -> Iterator[None]:
 
     def apply(hidden: Any, weight: Any, bias: Any, targets: Any, *how: Any) -> tuple:
         temperature, _, softcap, scale, wanted = how
-        if (temperature, softcap, scale) != (1, None, 1) or set(wanted) - {"log_probs", "entropy", "is_top1"}:
+        small = weight.numel() < LARGE_HEAD
+        if small or (temperature, softcap, scale) != (1, None, 1) or set(wanted) - {"log_probs", "entropy", "is_top1"}:
             return pieces.apply(hidden, weight, bias, targets, *how)
         scores = functional.linear(hidden, weight, bias).float()
         log_probs = scores.log_softmax(-1)

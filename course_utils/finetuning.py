@@ -320,7 +320,7 @@ def trainer_of(
         max_length=recipe.max_length,
         steps_between=max(1, recipe.steps // recipe.measured),
         checkpointing=recipe.checkpointing,
-        optimiser="paged_adamw_8bit" if cuda else "adamw_torch_fused",
+        optimiser="paged_adamw_8bit" if cuda else "adamw_torch",
         cpu=not cuda,
         seed=recipe.seed,
         **precision(hardware),

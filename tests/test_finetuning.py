@@ -229,7 +229,7 @@ def test_other_machines(hardware, expected):
     [
         (dataclasses.replace(CARD, dtype="float16", capability=(7, 5)), ("paged_adamw_8bit", True, False, False)),
         (dataclasses.replace(CARD, capability=(8, 0)), ("paged_adamw_8bit", False, True, False)),
-        (LAPTOP, ("adamw_torch_fused", False, False, True)),
+        (LAPTOP, ("adamw_torch", False, False, True)),
     ],
     ids=["T4", "A100", "laptop"],
 )
@@ -496,7 +496,8 @@ def test_reply_times_come_in_pairs_and_leave_the_model_as_it_was(pair, tokenizer
 
 
 @pytest.mark.skipif(not compat.has_fused_head(), reason="this TRL takes all scores at once by itself")
-def test_all_scores_at_once_train_as_trls_pieces_do(tiny, tokenizer):
+def test_all_scores_at_once_train_as_trls_pieces_do(tiny, tokenizer, monkeypatch):
+    monkeypatch.setattr(compat, "LARGE_HEAD", 0)
     model, found = lm.load(tiny)[0], []
     compat.add_fused_head(model)
     text = ids(tokenizer)
@@ -513,8 +514,10 @@ def test_all_scores_at_once_train_as_trls_pieces_do(tiny, tokenizer):
 
 
 @pytest.mark.skipif(not compat.has_fused_head(), reason="this TRL takes all scores at once by itself")
-def test_only_training_on_a_cpu_takes_all_scores_at_once(trainer, monkeypatch):
+def test_only_training_a_large_head_on_a_cpu_takes_all_scores_at_once(trainer, monkeypatch):
     from trl.trainer import utils
+
+    monkeypatch.setattr(compat, "LARGE_HEAD", 0)
 
     def refuse(*_):
         raise AssertionError("in pieces")
@@ -522,7 +525,11 @@ def test_only_training_on_a_cpu_takes_all_scores_at_once(trainer, monkeypatch):
     monkeypatch.setattr(utils, "_ChunkedLogProbFunction", SimpleNamespace(apply=refuse))
     assert math.isfinite(trainer.train().training_loss)
     with compat.whole_scores(), pytest.raises(AssertionError, match="in pieces"):  # scores that are scaled down
-        utils._ChunkedLogProbFunction.apply(None, None, None, None, 0.5, 32768, None, 1.0, ("log_probs",))
+        utils._ChunkedLogProbFunction.apply(None, torch.ones(1), None, None, 0.5, 32768, None, 1.0, ("log_probs",))
+    monkeypatch.setattr(compat, "LARGE_HEAD", 2**24)
+    with pytest.raises(AssertionError, match="in pieces"):
+        trainer.train()
+    monkeypatch.setattr(compat, "LARGE_HEAD", 0)
     trainer.args.use_cpu = False
     with pytest.raises(AssertionError, match="in pieces"):
         trainer.train()
