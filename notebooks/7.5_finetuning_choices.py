@@ -400,9 +400,9 @@ for name, replies in said.items():
 # further. Each row is one run. So quote that finding with its rates, and measure your own.
 #
 # The last column is **style drift**: where the shop talks in a sum, the new manner has spread to a job that nobody
-# meant. And the **hallucinations**: each of these half-trained models invents something in most of its replies, and
-# the intervals are too wide to rank them. They have the tone already and not yet the facts, which is the worst
-# moment to show a model to anybody. (`7.5_lab_evaluation` goes further with all three.)
+# meant. And the **hallucinations**: each of these half-trained models invents something in half of its replies or
+# more, and the intervals are too wide to rank them. They have the tone already and not yet the facts, which is the
+# worst moment to show a model to anybody. (`7.5_lab_evaluation` goes further with all three.)
 #
 # LoRA has a way back that full fine-tuning has not: without its adapter the model is what it was, to the last bit. The
 # other cure is *replay*, a little of the old data among the new.
