@@ -5,12 +5,11 @@ there, with the name of the keyword, and not in a notebook. Libraries are import
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 if TYPE_CHECKING:
     import torch
@@ -149,6 +148,8 @@ def equal_lengths() -> Iterator[None]:
     It looks at the position of every token to find out. Fake tensors have none to look at, and then it makes an
     attention mask (tokens x tokens) that a real run does not make.
     """
+    from unittest.mock import patch  # here, because it imports asyncio
+
     from transformers import masking_utils
 
     if not hasattr(masking_utils, "find_packed_sequence_indices"):
@@ -186,12 +187,14 @@ LARGE_HEAD = 2**24  # weights: 33 MB in 16 bits
 
 @contextmanager
 def whole_scores() -> Iterator[None]:
-    """Inside, a large head of TRL's works out all scores of a batch at once, as the model itself would.
+    """Inside, on a CPU, a large head of TRL's supervised trainer works out all scores at once, as the model would.
 
-    In pieces, it multiplies their gradients in fp32: on a CPU that multiplies in bf16 this takes three times as long
-    as the whole head does. A small head takes no time and keeps the digits. With all scores in memory, the step is
+    In pieces, it multiplies their gradients in fp32: where bf16 is fast, this takes three times as long as the whole
+    head does. A small head takes no time and keeps the digits. With all scores in memory, the step is
     simulated without `fused_head`.
     """
+    from unittest.mock import patch
+
     from torch.nn import functional
     from trl.trainer import utils
 
@@ -202,8 +205,8 @@ def whole_scores() -> Iterator[None]:
 
     def apply(hidden: Any, weight: Any, bias: Any, targets: Any, *how: Any) -> tuple:
         temperature, _, softcap, scale, wanted = how
-        small = weight.numel() < LARGE_HEAD
-        if small or (temperature, softcap, scale) != (1, None, 1) or set(wanted) - {"log_probs", "entropy", "is_top1"}:
+        plain = (temperature, softcap, scale) == (1, None, 1) and set(wanted) <= {"log_probs", "entropy", "is_top1"}
+        if not plain or hidden.device.type != "cpu" or weight.numel() < LARGE_HEAD:
             return pieces.apply(hidden, weight, bias, targets, *how)
         scores = functional.linear(hidden, weight, bias).float()
         log_probs = scores.log_softmax(-1)
@@ -342,10 +345,10 @@ def _dataset(rows: list[dict]) -> Any:
     return Dataset.from_list(rows)
 
 
-def _quiet(trainer: Any) -> Any:
+def _quiet(trainer: Any, way: Callable[[], Any] = nullcontext) -> Any:
     """The trainer, which now prints nothing by itself, nor in its steps, which ask for the renamed property, too.
 
-    On a CPU it works its loss out from all scores at once.
+    It trains inside `way()`.
     """
     from transformers import PrinterCallback
 
@@ -353,7 +356,7 @@ def _quiet(trainer: Any) -> Any:
     train = trainer.train
 
     def quietly(*args: Any, **kwargs: Any) -> Any:
-        with renamed_properties(), whole_scores() if trainer.args.use_cpu else nullcontext():
+        with renamed_properties(), way():
             return train(*args, **kwargs)
 
     trainer.train = quietly
@@ -435,7 +438,7 @@ def sft_trainer(
             peft_config=adapter,
             callbacks=list(callbacks),
         )
-    return _quiet(trainer)
+    return _quiet(trainer, whole_scores)
 
 
 # ---------------------------------------------------------------- preferences (TRL)

@@ -82,7 +82,9 @@ def padded(part: Sequence[Row], pad: int, device: Any = "cpu") -> dict[str, Tens
 
 def learned(part: Iterable[Row]) -> int:
     """How many tokens the loss counts."""
-    return sum(label != -100 for _, labels in part for label in labels[1:])
+    from course_utils.prisma.lm import IGNORED
+
+    return sum(label != IGNORED for _, labels in part for label in labels[1:])
 
 
 # ---------------------------------------------------------------- one step, however many hands

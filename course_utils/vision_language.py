@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.figures import progress
+from course_utils.prisma.lm import IGNORED
 from course_utils.prisma.pictures import Scene, Toy
 from course_utils.prisma.shop import SHAPES, SIZES, TRAINED_PAIRS
 from course_utils.prisma.training import Learner, Measure, share
@@ -22,7 +23,6 @@ Pair = tuple[str, str]
 
 NUMBERS = ("one", "two", "three")
 POLLS = ("there", "not there")  # kinds with the answer yes or no
-IGNORED = -100  # the label of a token that is read, not learned
 ROOM = 8  # tokens that an answer may take
 
 

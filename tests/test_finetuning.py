@@ -524,12 +524,10 @@ def test_only_training_a_large_head_on_a_cpu_takes_all_scores_at_once(trainer, m
 
     monkeypatch.setattr(utils, "_ChunkedLogProbFunction", SimpleNamespace(apply=refuse))
     assert math.isfinite(trainer.train().training_loss)
-    with compat.whole_scores(), pytest.raises(AssertionError, match="in pieces"):  # scores that are scaled down
-        utils._ChunkedLogProbFunction.apply(None, torch.ones(1), None, None, 0.5, 32768, None, 1.0, ("log_probs",))
+    for device, temperature in (("cpu", 0.5), ("meta", 1)):  # scores that are scaled down, and elsewhere
+        one = torch.ones(1, 1, device=device)
+        with compat.whole_scores(), pytest.raises(AssertionError, match="in pieces"):
+            utils._ChunkedLogProbFunction.apply(one, one, None, None, temperature, 32768, None, 1.0, ("log_probs",))
     monkeypatch.setattr(compat, "LARGE_HEAD", 2**24)
-    with pytest.raises(AssertionError, match="in pieces"):
-        trainer.train()
-    monkeypatch.setattr(compat, "LARGE_HEAD", 0)
-    trainer.args.use_cpu = False
     with pytest.raises(AssertionError, match="in pieces"):
         trainer.train()
