@@ -200,7 +200,7 @@ class Recipe:
 
 # A small model needs, and bears, a much higher rate than a large one.
 RECIPES = {
-    "bundled": Recipe(learning_rate=5e-3, epochs=1.5, batch=8, at_once=8),
+    "bundled": Recipe(learning_rate=4e-3, epochs=1.5, batch=8, at_once=8),
     "small": Recipe(learning_rate=5e-4, conversations=600, at_once=4, checkpointing=True),
     "full": Recipe(learning_rate=2e-4, batch=8, at_once=4, checkpointing=True),
 }

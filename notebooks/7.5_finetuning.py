@@ -429,8 +429,8 @@ print("customers in training and in the test:", len(names["train"] & names["test
 # The test is kept apart in three ways: other orders, other customers (the cell counts both), and other pairs of
 # sentences in the message (`7.5_lab_data` counts these). But each sentence alone was in training, the records that
 # come with a message hint at what it is about, and the shop's web form asks for the topic. All that makes the task
-# easier than real mail. The learning rate and the number of steps were chosen on the validation part; the task
-# itself was made easier, earlier, while looking at replies to test messages.
+# easier than real mail. And we chose the task, its data and the learning rate while we looked at replies, to test
+# messages too. So a fair number comes from conversations that we had not seen: section 7 quotes three more seeds.
 
 # %% [markdown]
 # ### Is the data any good?
@@ -577,9 +577,8 @@ print(f"at the end: training {ends['training']:.3f}, validation {ends['validatio
 
 # %% [markdown]
 # **What to notice.** On the logarithmic axis you can see what a plain one would hide: both curves go on falling
-# when they look like zero. The training loss ends lower. In the last third of the steps it is measured on
-# conversations that the model has met once already, and the validation loss never is. As long as both fall, that is
-# no harm.
+# when they look like zero. The training loss ends lower. In the last steps it is measured on conversations that the
+# model has met once already, and the validation loss never is. As long as both fall, that is no harm.
 
 # %%
 quiz("7.5.two_curves")
@@ -651,9 +650,9 @@ print(f"{'':>14} perplexity after  {quality.perplexity(chances)}")
 # ### Blind: which one would you send?
 #
 # Before and after would be too easy to tell apart. So one side is the trained model's reply, and the other the reply
-# that we want, written by the rules of the shop. The order is drawn. Write your six votes ("a", "b" or "=") into
-# `my_votes`; while it is empty a program votes: more of the tone rubric wins, then fewer invented facts, then more
-# facts that the records support.
+# that we want, written by the rules of the shop. The order is drawn. Write your votes ("a", "b" or "="), one letter for
+# each pair, into `my_votes`; while it is empty a program votes: more of the tone rubric wins, then fewer invented
+# facts, then more facts that the records support.
 
 # %% tags=["topic:eval-qualitative"]
 sides = {"trained model": after, "wanted": [talk.reply for talk in test]}
@@ -675,9 +674,10 @@ for pair, vote, winner in zip(pairs, votes, quality.reveal(pairs, votes), strict
 
 # %%
 wrong = [(t, text) for t, text in zip(test, after, strict=True) if not conversations.graded(t, text)]
-print(f"{len(wrong)} of {len(test)} replies may not be sent. Some that you have not seen yet:\n")
 shown = {pair.talk.message for pair in pairs}
-for talk, text in [(talk, text) for talk, text in wrong if talk.message not in shown][:3]:
+unseen = [(talk, text) for talk, text in wrong if talk.message not in shown]
+print(f"{len(wrong)} of {len(test)} replies may not be sent. Not in the vote above: {len(unseen)}\n")
+for talk, text in unseen[:3]:
     print(f"customer: {talk.message}\nfacts:    {'; '.join(talk.facts)}\nwanted:   {talk.reply}\nwritten:  {text}\n")
 
 # %% [markdown]
@@ -689,6 +689,14 @@ for talk, text in [(talk, text) for talk, text in wrong if talk.message not in s
 # see what fewer steps leave unlearned.
 #
 # That is why you never report a loss alone.
+#
+# How would you get more of them right: another rate, more steps, a higher rank? We tried all three, and the seed
+# moved the result more than any of them: 78 to 92 % of 200 replies. Then we sorted the wrong replies by kind. Of 160
+# questions about a status, 97 were about returned orders and 7 about shipped ones. And "please keep the green one"
+# asks for a colour that only the customer names: with one seed it was wrong in 18 of 20 replies. So each status now
+# has its share, and customer and shop both say "is green". With new conversations and a new adapter for each seed
+# (1, 2, 3 and 2026) the same training now reaches 86 to 94 %; `course evaluate --seed 1` measures one of them. Read
+# the mistakes before you turn a knob.
 
 # %% [markdown]
 # ## 8. After training: merge

@@ -39,6 +39,21 @@ def test_as_many_as_asked_for_with_the_intents_in_balance(n):
         assert max(counts.values(), default=0) <= share * n / len(C.INTENTS) + 1
 
 
+def test_each_status_that_an_intent_answers_comes_as_often_as_the_others(parts):
+    for split in parts.values():
+        counts = Counter((c.intent, c.facts[0].rpartition(", ")[2]) for c in split)
+        for kind, intent in C.INTENTS.items():
+            found = [counts[kind, status] for reply in intent.replies for status in reply.statuses]
+            assert sum(found) == len(split) / len(C.INTENTS) and max(found) - min(found) <= len(found)
+
+
+def test_the_first_conversations_are_as_mixed_as_all(parts):
+    hard = ("status", "late", "cancel")  # they fit every order, so they are drawn first
+    for split in parts.values():
+        early = sum(c.intent in hard for c in split[: len(split) // 2])
+        assert abs(early / len(split) - 0.15) < 0.05
+
+
 @pytest.mark.parametrize("n", [0, -1, 3001])
 def test_impossible_numbers_are_refused(n):
     with pytest.raises(ValueError, match="1 to 3,000"):

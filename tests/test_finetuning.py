@@ -496,8 +496,7 @@ def test_reply_times_come_in_pairs_and_leave_the_model_as_it_was(pair, tokenizer
 
 
 @pytest.mark.skipif(not compat.has_fused_head(), reason="this TRL takes all scores at once by itself")
-def test_all_scores_at_once_train_as_trls_pieces_do(tiny, tokenizer, monkeypatch):
-    monkeypatch.setattr(compat, "LARGE_HEAD", 0)
+def test_all_scores_at_once_train_as_trls_pieces_do(tiny, tokenizer):
     model, found = lm.load(tiny)[0], []
     compat.add_fused_head(model)
     text = ids(tokenizer)
@@ -514,10 +513,8 @@ def test_all_scores_at_once_train_as_trls_pieces_do(tiny, tokenizer, monkeypatch
 
 
 @pytest.mark.skipif(not compat.has_fused_head(), reason="this TRL takes all scores at once by itself")
-def test_only_training_a_large_head_on_a_cpu_takes_all_scores_at_once(trainer, monkeypatch):
+def test_only_training_on_a_cpu_takes_all_scores_at_once(trainer, monkeypatch):
     from trl.trainer import utils
-
-    monkeypatch.setattr(compat, "LARGE_HEAD", 0)
 
     def refuse(*_):
         raise AssertionError("in pieces")
@@ -528,6 +525,3 @@ def test_only_training_a_large_head_on_a_cpu_takes_all_scores_at_once(trainer, m
         one = torch.ones(1, 1, device=device)
         with compat.whole_scores(), pytest.raises(AssertionError, match="in pieces"):
             utils._ChunkedLogProbFunction.apply(one, one, None, None, temperature, 32768, None, 1.0, ("log_probs",))
-    monkeypatch.setattr(compat, "LARGE_HEAD", 2**24)
-    with pytest.raises(AssertionError, match="in pieces"):
-        trainer.train()

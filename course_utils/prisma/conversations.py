@@ -8,6 +8,7 @@ before, but nearly every word: a token that a small model never met costs many m
 
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from course_utils.prisma.tools import Toolbox
 from course_utils.settings import DATA, SEED
 
 SAMPLE = DATA / "samples" / "conversations.jsonl"
-SYSTEM = "Answer the customer of our toy shop."
+SYSTEM = "Answer the customer."
 SIGN_OFF = "Our kind regards, the toy shop team"
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
@@ -106,15 +107,19 @@ INTENTS = {
     "colour": Intent(
         (
             "You sent the wrong colour. The toy of order {n} is {c}.",
-            "The colour is wrong: I have a {c} {shape} with order {n}.",
+            "The colour is wrong: the {shape} of order {n} is {c}.",
             "I bought a {p}, but the colour in the box is {c}. It is order {n}.",
             "The {shape} is {c}. It is not the colour of order {n}.",
-            "There was a {c} {shape} in the parcel of order {n}, the wrong colour.",
+            "The {shape} in the parcel of order {n} is {c}, the wrong colour.",
             "Order {n} has the wrong colour, it is {c}.",
         ),
         ("", "Please look at the order.", "I do not want it.", "Please send a good one.", "Can you help?"),
         "we are sorry about the wrong colour.",
-        (Reply(SENT, "You ordered the {p} with order {n}.", "Our team will send it, please keep the {c} one."),),
+        (
+            Reply(
+                SENT, "You ordered the {p} with order {n}.", "Our team will send it, please keep the one that is {c}."
+            ),
+        ),
     ),
     "refund": Intent(
         (
@@ -326,26 +331,31 @@ def _orders(rng: random.Random) -> Iterator[tuple[Order, Toolbox]]:
 def make_conversations(n: int = 2000, seed: int = SEED) -> list[Conversation]:
     """`n` conversations (at most 3,000), each about an order of its own, with as many of every intent.
 
-    Eight in ten are for training, one for validation, one for the test.
+    Within an intent there are as many of every status that it answers. They are shuffled, so that the first few are
+    as mixed as all. Eight in ten are for training, one for validation, one for the test.
     """
     if not 0 < n <= 3000:
         raise ValueError(f"order numbers have four digits: ask for 1 to 3,000 conversations, not for {n}")
     rng, made, used = random.Random(seed), [], set()
     room = {split: round(n * share) for split, share in SPLITS.items()}
     room["train"] += n - sum(room.values())
-    left = {(split, kind): -(-room[split] // len(INTENTS)) for split in room for kind in INTENTS}
+    left = Counter({(split, kind): -(-room[split] // len(INTENTS)) for split in room for kind in INTENTS})
+    for kind, intent in INTENTS.items():
+        for status in (answered := [status for reply in intent.replies for status in reply.statuses]):
+            left |= {(split, kind, status): -(-left[split, kind] // len(answered)) for split in room}
     for order, toolbox in _orders(rng):
         split = SPLIT_NAMES[NAMES.index(order.customer) % len(SPLIT_NAMES)]
-        fitting = [k for k, v in INTENTS.items() if left[split, k] and _reply(v, order)]
+        fitting = [k for k in INTENTS if left[split, k] and left[split, k, order.status]]
         if order.number in used or not fitting or not room[split]:
             continue
         kind = rng.choice(fitting)
         made.append(conversation(rng, order, toolbox, kind, split))
         used.add(order.number)
         room[split] -= 1
-        left[split, kind] -= 1
+        left.subtract([(split, kind), (split, kind, order.status)])
         if len(made) == n:
             break
+    rng.shuffle(made)
     return made
 
 
