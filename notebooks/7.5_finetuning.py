@@ -88,9 +88,9 @@ for part, measure in score_before.items():
 
 # %% [markdown]
 # **What to notice.** The score is strict: a part counts only word for word, and "all" means that the whole reply
-# could be sent as it is. A support team needs that, because somebody signs for every sentence. Why does the model
-# talk about euros? Its training was full of sums about prices, and it falls back on them. Everything that a good
-# reply needs stands in its prompt. What it lacks is the habit of using it in this way, and habits are what
+# could be sent as it is. A support team needs that, because somebody signs for every sentence. The model writes words
+# of the shop, and hardly a sentence: its training was full of records, and it falls back on them. Everything that a
+# good reply needs stands in its prompt. What it lacks is the habit of using it in this way, and habits are what
 # fine-tuning is good at.
 #
 # Before you fine-tune anything, ask whether a better prompt does it. A large model follows a style that the prompt
@@ -430,7 +430,7 @@ print("customers in training and in the test:", len(names["train"] & names["test
 # sentences in the message (`7.5_lab_data` counts these). But each sentence alone was in training, the records that
 # come with a message hint at what it is about, and the shop's web form asks for the topic. All that makes the task
 # easier than real mail. And we chose the task, its data and the learning rate while we looked at replies, to test
-# messages too. So a fair number comes from conversations that we had not seen: section 7 quotes three more seeds.
+# messages too. So a fair number comes from conversations that we had not seen: section 7 quotes four more seeds.
 
 # %% [markdown]
 # ### Is the data any good?

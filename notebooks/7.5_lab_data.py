@@ -211,10 +211,10 @@ for kind in found:
         )
 
 # %% [markdown]
-# **What to notice.** Read the misses. A mail address "at example dot org" is no pattern. A contradiction passes
-# when its wrong number stands somewhere else in the facts: "covered for 3 months" where 3 is how many toys were
-# ordered. The printed case is of this kind: find its number in the record. And remember what these scores are:
-# recall on faults *we thought of*. A fault that nobody thought of is in no table.
+# **What to notice.** Read the misses. A mail address "at example dot org" is no pattern. A contradiction would
+# pass if its wrong number stood somewhere else in the facts: "covered for 3 months" where 3 is how many toys were
+# ordered. So full marks in that row are luck, too. And remember what these scores are: recall on faults *we thought
+# of*. A fault that nobody thought of is in no table.
 #
 # The detector for contradictions needs no list of right answers. It groups replies by situation (topic and status of
 # the order), takes out names and numbers, and flags what few others say. An error that *most* rows share looks like
@@ -352,8 +352,8 @@ figures.show(fig, alt="Filed right, held-out pairs and letters: " + "; ".join(te
 
 # %% [markdown]
 # **What to notice.** With ten examples the model learns ten order numbers by heart. Then the first line climbs
-# fast, and flattens after the second hundred: at the same cost in steps, four times as many examples add little. So
-# the slide's *minimum* is about right for this task. But look at the second line. On letters that nobody's template
+# fast, and slower after the second hundred: at the same cost in steps, four times as many examples add a tenth. So
+# the slide's *minimum* takes you most of the way in this task. But look at the second line. On letters that nobody's template
 # wrote, hundreds of examples help little: they are hundreds of fillings of the same few sentences. Up to 160
 # examples every one brings a wording of its own; 640 are fillings of 180. **Count the different sentences, not the
 # rows.** The usual test, drawn from the same templates, would never have told us. (The intervals count each test
@@ -387,8 +387,8 @@ for name, result in (
 figures.table(lines, caption=f"Filed right: the same {STEPS} steps, {len(RUNS)} seeds")
 
 # %% [markdown]
-# **What to notice.** Compare the last two lines. On the held-out pairs the slide is right here, by more than the
-# intervals: four times as many rows do not make up for the wrong ones. On the letters the intervals overlap. Wrong
+# **What to notice.** Compare the last two lines. On the held-out pairs the slide is right here: four times as
+# many rows do not make up for the wrong ones, though the intervals touch. On the letters they overlap. Wrong
 # topics drawn at random partly cancel out: no other topic gets more than one in twenty. Errors *with a system*,
 # such as one topic always filed as another, would not cancel. We have not measured those: one line of the cell
 # above does it.
@@ -481,9 +481,9 @@ figures.table(
 # %% [markdown]
 # **What to notice.** Go down both columns. The cheapest step is placeholders, and it more than doubles them: ten
 # rows learned by heart become ten wordings that any order fits. On the held-out pairs the writer adds to that. The
-# controls surprised us: with them the result is no better, and if anything worse. Look at the topics of the
-# accepted letters above. A strict judge keeps only what it is sure of, and some topics are left with a single
-# letter. The intervals of these two rows overlap, so it is a suspicion and no proof.
+# controls surprised us: with them the result is no better, and on the letters perhaps worse. Look at the topics of
+# the accepted letters above. A strict judge keeps only what it is sure of, and some topics are left with a letter or
+# two. The intervals of these two rows overlap, so it is a suspicion and no proof.
 #
 # Then the second column. Nobody's template wrote these letters, and "by hand" does badly on them, too. So it is no
 # gold standard there, and a ratio above 100 % would say as much about the hand as about the growth. The verdict on

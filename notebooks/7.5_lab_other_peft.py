@@ -442,7 +442,7 @@ ax.invert_yaxis()
 figures.show(fig, alt="Right replies: " + "; ".join(f"{name} {percent(m)}" for name, m in scores.items()) + ".")
 
 # %% [markdown]
-# **What to notice.** Where the text of a request shows its job, the router seldom errs. Where it does not, it sends
+# **What to notice.** Where the text of a request shows its job, the router is mostly right. Where it does not, it sends
 # all one way, and half go wrong: a record is a record, whether it wants a label or a note. No better router could
 # help, because the information is not in the request. Then whoever sends it must say which adapter it is for, as a
 # model name in the API, and you swap instead of route.

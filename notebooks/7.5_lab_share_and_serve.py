@@ -250,8 +250,8 @@ figures.show(
 # keep the adapter beside the 4-bit weights. Its answers are not those of the 16-bit base either, because the base
 # under it is another one.
 #
-# Look at the intervals before you rank the rows by "right": with 60 answers most of them overlap, and only the ends
-# of the list lie clearly apart. The column before it is the sharper test, because it compares answer by answer.
+# Look at the intervals before you rank the rows by "right": with 60 answers they overlap, though the rows in 4 bits
+# stand last. The column before it is the sharper test, because it compares answer by answer.
 
 # %% [markdown]
 # ## 4. One file for llama.cpp: GGUF
