@@ -156,7 +156,7 @@ for name, run in runs.items():
 figures.table(rows, caption=f"{STEPS} steps of {BATCH} conversations, all weights trained")
 
 # %% [markdown]
-# **What to notice.** The losses agree to all the digits shown, and the last column compares the sum of all weights
+# **What to notice.** The losses agree but for a last digit, and the last column compares the sum of all weights
 # after training: nothing but rounding is left in it. Cut by hand, by DDP, by Accelerate or by FSDP, it is one and
 # the same training.
 #
