@@ -577,8 +577,10 @@ print(f"at the end: training {ends['training']:.3f}, validation {ends['validatio
 
 # %% [markdown]
 # **What to notice.** On the logarithmic axis you can see what a plain one would hide: both curves go on falling
-# when they look like zero. The training loss ends lower. In the last steps it is measured on conversations that the
-# model has met once already, and the validation loss never is. As long as both fall, that is no harm.
+# when they look like zero. We expected the training loss to end lower: in the last steps it is measured on
+# conversations that the model has met once already, and the validation loss never is. But the two end side by side.
+# What was learned is the way from records to replies, and that serves new customers as well. Do not read much into
+# which one is below: a training point is the mean of a few steps, a validation point that of 16 conversations.
 
 # %%
 quiz("7.5.two_curves")

@@ -371,8 +371,8 @@ figures.show(fig, alt=f"Share right against the adapter's strength from 0 to 1: 
 # old model would be gone. With LoRA it is one switch away, because the base weights were never touched.
 #
 # The curve shows the way between. A weaker adapter keeps more of the old and does less of the new, and at half
-# strength ours keeps most of the old and does nothing of the new; WiSE-FT (arXiv 2109.01903) interpolates weights
-# on purpose. Better cures cost training: mix old tasks into the new data (rehearsal), a lower rate, fewer steps, or
+# strength ours keeps the sums, loses most of the function calls, and does nothing of the new; WiSE-FT (arXiv
+# 2109.01903) interpolates weights on purpose. Better cures cost training: mix old tasks into the new data (rehearsal), a lower rate, fewer steps, or
 # one adapter per task, chosen by who asks.
 
 # %% [markdown]
