@@ -156,8 +156,15 @@ def run(
     shape = memory.architecture(model)
     shape, count = dataclasses.replace(shape, layers=layers or shape.layers), WARM_UP + steps
     device, dtype = finetuning.training_device(hardware), finetuning.training_dtype(hardware)
+    # Saved seldom, once in a short run: writing half a gigabyte after each step would slow down the next one.
     recipe = dataclasses.replace(
-        finetuning.RECIPES["full"], conversations=count, epochs=1, batch=1, at_once=1, max_length=tokens
+        finetuning.RECIPES["full"],
+        conversations=count,
+        epochs=1,
+        batch=1,
+        at_once=1,
+        max_length=tokens,
+        measured=1 + count // 10,
     )
     simulated = simulate.run(finetuning.trainer_step(shape, recipe, device == "cuda", str(dtype)[6:])).peak
     _check(simulated, hardware, device)

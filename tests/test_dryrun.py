@@ -75,6 +75,11 @@ def test_positions_matter_in_the_built_model():
     assert frequencies[0] == 1 and (frequencies.diff() < 0).all()
 
 
+def test_each_step_of_a_longer_run_has_its_loss_and_speed():
+    report = dryrun.run(LAPTOP, TINY, steps=10, tokens=16)
+    assert len(report.losses) == len(report.tokens_per_second) == 10
+
+
 def test_what_does_not_fit_is_refused_before_anything_is_made():
     with pytest.raises(finetuning.NotEnoughMemoryError, match="--layers 4"):
         dryrun.run(dataclasses.replace(LAPTOP, ram_free_gb=2), "mistral-7b", layers=8)
