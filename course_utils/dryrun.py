@@ -197,13 +197,16 @@ def _check(simulated: float, hardware: Hardware, device: str) -> None:
 
 
 def texts(count: int, tokens: int) -> list[dict]:
-    """Rows for the trainer, each longer than `tokens`: a message, and the replies of several conversations."""
+    """Rows for the trainer, each longer than `tokens`: a word, and the replies of several conversations.
+
+    The word is short, so that some of the reply is left to learn however few the tokens are.
+    """
     talks = conversations.make_conversations(200)
     long = " ".join(talk.reply for talk in talks[: 2 + tokens // 40])
     return [
         {
-            "prompt": [{"role": "user", "content": talk.message}],
-            "completion": [{"role": "assistant", "content": long}],
+            "prompt": [{"role": "user", "content": "hello"}],
+            "completion": [{"role": "assistant", "content": f"{talk.reply} {long}"}],
         }
         for talk in (talks * count)[:count]
     ]

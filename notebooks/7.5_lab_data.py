@@ -351,10 +351,10 @@ texts = [
 figures.show(fig, alt="Filed right, held-out pairs and letters: " + "; ".join(texts) + ".")
 
 # %% [markdown]
-# **What to notice.** With ten examples the model learns ten order numbers by heart. Then the first line climbs
-# fast, and slower after the second hundred: at the same cost in steps, four times as many examples add a tenth. So
-# the slide's *minimum* takes you most of the way in this task. But look at the second line. On letters that nobody's template
-# wrote, hundreds of examples help little: they are hundreds of fillings of the same few sentences. Up to 160
+# **What to notice.** With ten examples the model learns ten order numbers by heart. Then the first line climbs fast,
+# and slower after the second hundred: at the same cost in steps, four times as many examples add a tenth. So the
+# slide's *minimum* takes you most of the way in this task. But look at the second line. On letters that nobody's
+# template wrote, hundreds of examples help little: they are hundreds of fillings of the same few sentences. Up to 160
 # examples every one brings a wording of its own; 640 are fillings of 180. **Count the different sentences, not the
 # rows.** The usual test, drawn from the same templates, would never have told us. (The intervals count each test
 # message once for each seed, so they are a little too narrow.)

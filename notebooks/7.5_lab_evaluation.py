@@ -370,10 +370,10 @@ figures.show(fig, alt=f"Share right against the adapter's strength from 0 to 1: 
 # into the answer to a sum (*style drift*). A support test alone would never have shown it. With full fine-tuning the
 # old model would be gone. With LoRA it is one switch away, because the base weights were never touched.
 #
-# The curve shows the way between. A weaker adapter keeps more of the old and does less of the new, and at half
-# strength ours keeps the sums, loses most of the function calls, and does nothing of the new; WiSE-FT (arXiv
-# 2109.01903) interpolates weights on purpose. Better cures cost training: mix old tasks into the new data (rehearsal), a lower rate, fewer steps, or
-# one adapter per task, chosen by who asks.
+# The curve shows the way between. A weaker adapter keeps more of the old and does less of the new, and at half strength
+# ours keeps the sums, loses most of the function calls, and does nothing of the new; WiSE-FT (arXiv 2109.01903)
+# interpolates weights on purpose. Better cures cost training: mix old tasks into the new data (rehearsal), a lower
+# rate, fewer steps, or one adapter per task, chosen by who asks.
 
 # %% [markdown]
 # ## What you take with you
