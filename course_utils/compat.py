@@ -187,7 +187,8 @@ def whole_scores() -> Iterator[None]:
     """Inside, on a CPU, the head of TRL's supervised trainer works out all scores at once, as the model would.
 
     In pieces, it multiplies their gradients in fp32: where bf16 is fast, this takes three times as long as the whole
-    head does, a tenth of a step of prisma-lm. With all scores in memory, the step is simulated without `fused_head`.
+    head does, and a tenth more for a step of prisma-lm. With all scores in memory, the step is simulated without
+    `fused_head`.
     """
     from unittest.mock import patch
 

@@ -48,7 +48,7 @@ def test_each_status_that_an_intent_answers_comes_as_often_as_the_others(parts):
 
 
 def test_the_first_conversations_are_as_mixed_as_all(parts):
-    hard = ("status", "late", "cancel")  # they fit every order, so they are drawn first
+    hard = ("status", "late", "cancel")  # an order of any status fits one of them, so without shuffling they come early
     for split in parts.values():
         early = sum(c.intent in hard for c in split[: len(split) // 2])
         assert abs(early / len(split) - 0.15) < 0.05

@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from course_utils.prisma.shop import COLOURS, NAMES, SHAPES, SIZES, Order, make_shop, open_database
@@ -328,6 +329,16 @@ def _orders(rng: random.Random) -> Iterator[tuple[Order, Toolbox]]:
         toolbox.database.close()
 
 
+def _quotas(room: dict[str, int]) -> Counter:
+    """How many conversations of each kind, and of each status in it, a split takes; 0 of what nobody would write."""
+    quotas: Counter = Counter()
+    for split, kind in product(room, INTENTS):
+        statuses = [status for reply in INTENTS[kind].replies for status in reply.statuses]
+        quotas[split, kind] = -(-room[split] // len(INTENTS))
+        quotas |= {(split, kind, status): -(-quotas[split, kind] // len(statuses)) for status in statuses}
+    return quotas
+
+
 def make_conversations(n: int = 2000, seed: int = SEED) -> list[Conversation]:
     """`n` conversations (at most 3,000), each about an order of its own, with as many of every intent.
 
@@ -339,10 +350,7 @@ def make_conversations(n: int = 2000, seed: int = SEED) -> list[Conversation]:
     rng, made, used = random.Random(seed), [], set()
     room = {split: round(n * share) for split, share in SPLITS.items()}
     room["train"] += n - sum(room.values())
-    left = Counter({(split, kind): -(-room[split] // len(INTENTS)) for split in room for kind in INTENTS})
-    for kind, intent in INTENTS.items():
-        for status in (answered := [status for reply in intent.replies for status in reply.statuses]):
-            left |= {(split, kind, status): -(-left[split, kind] // len(answered)) for split in room}
+    left = _quotas(room)
     for order, toolbox in _orders(rng):
         split = SPLIT_NAMES[NAMES.index(order.customer) % len(SPLIT_NAMES)]
         fitting = [k for k in INTENTS if left[split, k] and left[split, k, order.status]]
