@@ -671,8 +671,9 @@ for pair, vote, winner in zip(pairs, votes, quality.reveal(pairs, votes), strict
     print(f"vote {vote}: {winner:<14} (a was the {pair.first})")
 
 # %% [markdown]
-# **What to notice.** Where the vote was a tie, the rules found nothing to choose. Do you? And the rest of the wrong
-# replies? Read some: only a person sees what *kind* of mistake it is.
+# **What to notice.** Where the vote was a tie, the rules found nothing to choose. Do you? And were these all the wrong
+# replies? The next cell counts, and shows some of the others if there are any: only a person sees what *kind* of
+# mistake it is.
 
 # %%
 wrong = [(t, text) for t, text in zip(test, after, strict=True) if not conversations.graded(t, text)]
