@@ -643,7 +643,7 @@ print(f"{'':>14} perplexity after  {quality.perplexity(chances)}")
 
 # %% [markdown]
 # **What to notice.** Read the last column of the table. These replies may not be sent, and yet they get high marks:
-# a wrong status, or a wrong colour, is a few words among thirty. (BERTScore can be negative: before training the
+# a wrong status, or the wrong toy, is a few words among thirty. (BERTScore can be negative: before training the
 # replies were less like the wanted ones than replies to different customers are.) The metrics measure likeness, and
 # exact match is the only one here that knows a reply that may be sent. Perplexity says that training took away
 # nearly all surprise; it says nothing about which word is left. The lab `7.5_lab_evaluation` damages replies on
@@ -687,7 +687,7 @@ for talk, text in unseen[:3]:
 # **What to notice.** Look at the parts one by one. The topic, the name, the feeling and the goodbye are learned
 # almost perfectly: they follow from one word of the message, or never change. The *fact* and the *next step* lag
 # behind. They depend on the record, and on a rule for each status of the order. These few words are a small share
-# of the loss, so the loss looks finished long before the replies are. Some of what is still wrong you have read
+# of the loss, so the loss looks finished long before the replies are. Much of what is still wrong you have read
 # above, word for word. (In the figure, "before" has no bars: only the intervals show.) "Try it" at the end lets you
 # see what fewer steps leave unlearned.
 #
