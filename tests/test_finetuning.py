@@ -525,3 +525,72 @@ def test_only_training_on_a_cpu_takes_all_scores_at_once(trainer, monkeypatch):
         one = torch.ones(1, 1, device=device)
         with compat.whole_scores(), pytest.raises(AssertionError, match="in pieces"):
             utils._ChunkedLogProbFunction.apply(one, one, None, None, temperature, 32768, None, 1.0, ("log_probs",))
+
+
+# --- adapters and checkpointing ---
+
+
+def products(model, projection="down_proj"):
+    """A list that grows with every product of the 4-bit matrices of this name."""
+    made = []
+    for name, layer in model.named_modules():
+        if name.endswith(f"{projection}.base_layer"):
+            layer.register_forward_hook(lambda *_: made.append(1))
+    return made
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_the_adapter_before_its_matrix_gives_the_same_numbers_and_repeats_less(chat, tokenizer, autocast):
+    model = with_peft(compat.prepare_for_training(chat.model)).train()
+    compat.checkpoint(model)
+    x, found, made = ids(tokenizer), [], [products(model), products(model, "up_proj")]
+    for way in (nullcontext, compat.adapter_first):
+        model.zero_grad()
+        with way(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = model(input_ids=x, labels=x, use_cache=False).loss
+            loss.backward()
+        found.append([loss.detach(), *(p.grad.clone() for p in model.parameters() if p.requires_grad)])
+        made += [len(part) for part in made[:2]]
+    theirs, ours = found
+    assert torch.equal(theirs[0], ours[0])
+    for a, b in zip(theirs[1:], ours[1:], strict=True):  # several products read the same input: its gradients are
+        assert (a - b).abs().max() < 1e-5 * a.abs().max()  # added in another order
+    assert all(gradient.abs().max() > 1e-4 for gradient in ours[1:])
+    # Two blocks, forward and again, and after them the other way: the last product of each block once.
+    assert made[2:] == [4, 4, 4 + 2, 4 + 4]
+
+
+def test_adapters_that_are_off_or_several_are_left_to_peft(chat, tokenizer):
+    model, x = with_peft(compat.prepare_for_training(chat.model)), ids(tokenizer)
+    model.add_adapter("second", compat.lora_config(8, 16))
+    outputs = []
+    for way in (nullcontext, compat.adapter_first):
+        with way(), torch.no_grad():
+            model.base_model.set_adapter("default")
+            outputs.append([model(x).logits])
+            model.base_model.set_adapter(["default", "second"])
+            outputs[-1].append(model(x).logits)
+            with model.disable_adapter():
+                outputs[-1].append(model(x).logits)
+    assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
+    assert not torch.equal(outputs[0][0], outputs[0][2])
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_the_trainer_repeats_a_block_without_its_last_product(chat, talks, tmp_path, checkpointing):
+    recipe = Recipe(learning_rate=1e-3, conversations=2, batch=2, at_once=2, measured=1, checkpointing=checkpointing)
+    trainer = finetuning.make_trainer(chat, talks, recipe, LAPTOP, tmp_path)
+    made = [products(trainer.model), products(trainer.model, "up_proj")]
+    trainer.evaluate()
+    evaluated = len(made[0])
+    trainer.train()
+    last, others = (len(part) - 2 * evaluated for part in made)  # it is evaluated once more after the step
+    assert (last, others) == ((2, 4) if checkpointing else (2, 2))
+
+
+def test_the_order_does_not_change_the_simulated_peak():
+    shape = dataclasses.replace(memory_estimates.architecture("mistral-7b"), layers=2)
+    step = finetuning.trainer_step(shape, dataclasses.replace(finetuning.RECIPES["full"], max_length=256))
+    with compat.adapter_first():
+        ours = simulate.run.__wrapped__(step).peak
+    assert ours == pytest.approx(simulate.run(step).peak, rel=1e-3)
