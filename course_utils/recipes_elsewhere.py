@@ -1,7 +1,9 @@
 """One fine-tuning recipe of Unit 7.5, written for five other tools, and checked against the keys that they take.
 
-The tools are not run here: they want an NVIDIA card, or packages that do not live beside the course's. What can be
-checked is that every key exists. recipes_elsewhere.toml says in which file of which commit each was read.
+The tools are not run here: they want an NVIDIA card, or packages that do not live beside the course's. What is
+checked everywhere is that each key exists. recipes_elsewhere.toml says in which file of which commit it was read, and
+which version of each tool has read our file. To repeat that, in an environment with the tool, pytest and this folder
+on PYTHONPATH: `python -m pytest tests/test_recipes_elsewhere.py -k own_code -rs`.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ def llama_factory(recipe: Recipe, base: str, data: str) -> dict:
     """The YAML file for `llamafactory-cli train`. `data` is a name in its dataset_info.json (`dataset_info`)."""
     return {
         "model_name_or_path": base,
-        "quantization_method": "bitsandbytes",
+        "quantization_method": "bnb",  # another word, even the older "bitsandbytes", is taken, and nothing quantised
         "quantization_bit": 4,
         "quantization_type": "nf4",
         "double_quantization": True,
@@ -143,7 +145,8 @@ def ludwig(recipe: Recipe, base: str, data: str) -> dict:
         "model_type": "llm",
         "base_model": base,
         "quantization": {"bits": 4, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
-        "adapter": {"type": "lora", "r": recipe.rank, "alpha": recipe.alpha, "dropout": 0.0},
+        "adapter": {"type": "lora", "r": recipe.rank, "alpha": recipe.alpha, "dropout": 0.0}
+        | {"target_modules": PROJECTIONS},  # a list; "all-linear" is refused
         "prompt": {"template": "{prompt}"},
         "input_features": [{"name": "prompt", **text}],
         "output_features": [{"name": "reply", **text}],
@@ -153,6 +156,7 @@ def ludwig(recipe: Recipe, base: str, data: str) -> dict:
             "epochs": _whole_epochs(recipe, "Ludwig"),
             "batch_size": recipe.at_once,
             "gradient_accumulation_steps": _accumulate(recipe),
+            "enable_gradient_checkpointing": recipe.checkpointing,
         },
     }
 
@@ -266,7 +270,7 @@ PLACES = {
         "lora_target_linear",
         "lora_target",
         "params.target_modules",
-        "",
+        "adapter.target_modules",
         "FastLanguageModel.get_peft_model.target_modules",
     ),
     "loss on the reply only": ("datasets.roles_to_train", "train_on_prompt", "", "", "SFTConfig.completion_only_loss"),
@@ -292,18 +296,27 @@ def _names(config: Mapping, path: str) -> list[str]:
 
 
 @cache
+def _lists() -> dict[str, list[dict]]:
+    return tomllib.loads(KEYS.read_text("utf-8"))
+
+
+@cache
 def known() -> dict[tuple[str, str], frozenset[str]]:
-    """(tool, place in its config) -> the keys that were read in its repository."""
+    """(tool, place in its config) -> the keys that were read in its repository, or in a newer package."""
     found: dict[tuple[str, str], set[str]] = {}
-    for entry in sources():
+    for entry in (*sources(), *_lists()["newer"]):
         found.setdefault((entry["tool"], entry["group"]), set()).update(entry["keys"].split())
     return {group: frozenset(keys) for group, keys in found.items()}
 
 
-@cache
 def sources() -> tuple[dict, ...]:
     """What was read: tool, repository, path, commit, group and keys of each file."""
-    return tuple(tomllib.loads(KEYS.read_text("utf-8"))["read"])
+    return tuple(_lists()["read"])
+
+
+def accepted() -> dict[str, dict]:
+    """tool -> the version whose own code took our file unchanged, what that code is, and when."""
+    return {entry["tool"]: entry for entry in _lists()["accepted"]}
 
 
 def unknown(tool: str, config: Mapping) -> list[str]:
