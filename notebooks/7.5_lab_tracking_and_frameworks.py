@@ -253,9 +253,11 @@ figures.table(rows, caption="One recipe, in the words of five tools")
 # **What to notice.** "At once" and "accumulated" are everywhere, and their product is the batch. But "the same
 # recipe" hides choices that somebody else makes for you:
 #
-# - Ludwig's LoRA had no key for the matrices in the version that we read, so PEFT's default decides: fewer
+# - Ludwig and Unsloth want the matrices by name. Leave Ludwig's key out, and PEFT's default decides: fewer
 #   matrices than "all linear layers".
-# - AutoTrain and Ludwig have no key for the loss on the reply only. And AutoTrain counts whole epochs, like Ludwig.
+# - AutoTrain and Ludwig have no key for the loss on the reply only. Ludwig's code does it anyway; AutoTrain's trains
+#   on the whole text, and packs several conversations into one row. Both count whole epochs.
+# - Ludwig sets rows aside for validation and test unless the file says otherwise, and so trains on fewer.
 # - NF4 is a setting in two of the five. The others choose the 4-bit format themselves.
 #
 # So compare two tools by what they *train*: the number of trained parameters and the labels of one example, as
@@ -264,7 +266,10 @@ figures.table(rows, caption="One recipe, in the words of five tools")
 # ### Would the tool take this file?
 #
 # A misspelt key is a quiet mistake: some tools ignore it and train with their default. So every key was looked up
-# in the tool's own repository, and a list says in which file of which commit.
+# in the tool's own repository, and a list says in which file of which commit. And a right key can hold a wrong value.
+# So the tool's own code has read the file, too, without a card and without a model, and gave every value back
+# unchanged. (Of Unsloth's own two calls we could check the names only.) The last columns say which version, which
+# part of it, and when.
 
 # %% tags=["topic:frameworks"]
 rows = []
@@ -272,7 +277,9 @@ for tool, config in configs.items():
     read = [entry for entry in elsewhere.sources() if entry["tool"] == tool]
     row = {"tool": tool, "repository": read[0]["repository"], "files read": len({entry["path"] for entry in read})}
     row |= {"commits": ", ".join(sorted({entry["commit"][:8] for entry in read}))}
-    rows.append(row | {"unknown keys": ", ".join(elsewhere.unknown(tool, config)) or "none"})
+    row |= {"unknown keys": ", ".join(elsewhere.unknown(tool, config)) or "none"}
+    took = elsewhere.accepted()[tool]
+    rows.append(row | {"file taken by": took["version"], "in it": took["by"], "on": str(took["date"])})
 misspelt = configs["llama-factory"] | {"lora_rnak": 16}
 print("a planted mistake is found:", elsewhere.unknown("llama-factory", misspelt))
 figures.table(rows, caption="Where the keys were read; recipes_elsewhere.toml has the paths")
@@ -284,10 +291,16 @@ for tool, config in configs.items():
 print("\n" + elsewhere.written("unsloth", configs["unsloth"], file))
 
 # %% [markdown]
-# **What was not done.** None of the five was run here: they want an NVIDIA card, and versions of torch and
-# transformers that do not live beside the course's. That a key exists does not prove that its value is taken, nor
-# that a newer version still has it. Unsloth's is a script, because Unsloth is a library: it replaces parts of
-# transformers by faster ones.
+# **What the tools' own code told us.** An older version of LLaMA-Factory calls its 4-bit method `bitsandbytes`, and
+# our file did, too. Version 0.9.5 calls it `bnb`. From a file it takes the old word without complaint, and then
+# quantises nothing: a LoRA run in 16 bits, on a card that was chosen for 4. The same word on its command line is
+# refused. And a misspelt key? LLaMA-Factory refuses it, AutoTrain and Ludwig warn and drop it, Axolotl drops it in
+# silence.
+#
+# **What was not done.** No training was run in any of the five: they want an NVIDIA card, and versions of torch and
+# transformers that do not live beside the course's. That a file is taken does not prove that the runs are the same,
+# nor that a newer version takes it. Unsloth's is a script, because Unsloth is a library: it replaces parts of
+# transformers by faster ones, and wants a card before it looks at a value.
 #
 # Which one? If you want to change the loop, stay with TRL. If you want to keep runs as files that a colleague can
 # read, Axolotl or LLaMA-Factory. If memory on one card is the problem, Unsloth.
