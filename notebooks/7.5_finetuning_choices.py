@@ -355,11 +355,11 @@ print(f"   wanted: {test[0].reply}")
 # **What to notice.** We expected the validation loss to turn and rise, as textbooks draw it. It hardly does: it stops
 # falling, far above the training loss, and creeps up by a tenth. The training loss says that eight conversations are
 # now known by heart. The gap between the two is the over-fitting; a curve that climbs is its loud form. Once the
-# training loss is zero, nothing pulls on the weights any more, so here it stays quiet. **Early stopping** keeps the checkpoint from which on little was gained,
-# and saves the rest of the bill. The power cut cost the steps since the last checkpoint and no more, because a
-# checkpoint holds the adapter, the optimiser's averages, the schedule and the place in the data. Read the samples,
-# too: a loss of 0.5 does not say whether it is the name that is wrong or the price. And the last one: whose name is
-# that, and whose sentences?
+# training loss is zero, nothing pulls on the weights any more, so here it stays quiet. **Early stopping** keeps the
+# checkpoint from which on little was gained, and saves the rest of the bill. The power cut cost the steps since the
+# last checkpoint and no more, because a checkpoint holds the adapter, the optimiser's averages, the schedule and the
+# place in the data. Read the samples, too: a loss of 0.5 does not say whether it is the name that is wrong or the
+# price. And the last one: whose name is that, and whose sentences?
 
 # %% [markdown]
 # ## 5. What was forgotten?
