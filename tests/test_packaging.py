@@ -10,6 +10,7 @@ import tomllib
 import nbformat
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from course_utils.settings import ROOT
@@ -70,6 +71,24 @@ def test_pins_are_exact_and_unique():
     lines = [x for x in (ROOT / "constraints.txt").read_text().splitlines() if x and not x.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][\w.]*", line) for line in lines)
     assert len({canonicalize_name(line.split("==")[0]) for line in lines}) == len(lines)
+
+
+def refused(requires_python, versions):
+    """Those of these versions of Python that a package does not take."""
+    return [version for version in versions if not SpecifierSet(requires_python or "").contains(version)]
+
+
+def test_every_pin_takes_every_python_that_the_course_takes():
+    """The first release of each, too: Debian 12 has 3.11.2, and a pin that asks for 3.11.5 can't be installed there."""
+    from importlib import metadata
+
+    asked = SpecifierSet(project()["requires-python"])
+    versions = [version for minor in range(8, 30) if asked.contains(version := f"3.{minor}.0")]
+    assert len(versions) >= 2 and refused(f">={versions[0]}.5", versions) == versions[:1]
+    pinned = {canonicalize_name(name): version for name, version in pins().items()}
+    for package in metadata.distributions():
+        if pinned.get(canonicalize_name(package.name)) == package.version:
+            assert not refused(package.metadata["Requires-Python"], versions), package.name
 
 
 def test_what_is_installed_needs_nothing_unpinned():
