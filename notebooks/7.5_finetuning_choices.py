@@ -71,6 +71,7 @@ asked = unit.load("chat")
 chat = loaders.load("chat", unit.hardware, "bundled")
 talks = conversations.by_split(conversations.make_conversations())
 test = talks["test"][:24]
+cases = test[:16]  # for the rungs without training, whose long prompts take time
 
 # %% [markdown]
 # ## 1. The ladder
@@ -111,7 +112,6 @@ def nearest(talk: conversations.Conversation, k: int = 2) -> list[conversations.
 
 
 # %% tags=["topic:adaptation-ladder"]
-cases = test[:16]  # long prompts take time: fewer of them than in section 2
 rungs = {
     "nothing": [turns(talk) for talk in cases],
     "prompt": [turns(talk, STYLE) for talk in cases],
