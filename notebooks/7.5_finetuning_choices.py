@@ -194,8 +194,8 @@ figures.table(rows, caption=f"{short.steps} steps of {short.batch} conversations
 # number. The four bits of QLoRA cost nothing that shows beside LoRA. And the replies? No whole one is right yet: this
 # is far from the end of training (part 1 goes there). QLoRA's parts look best. Do not believe it: that is one seed,
 # and the parts of one reply are right or wrong together, so the intervals are too narrow. We tried three other
-# seeds. The parts right were 14 to 24 % for full fine-tuning, 19 to 22 % for LoRA and 16 to 27 % for QLoRA; the
-# losses kept their order.
+# seeds. The parts right were 14 to 24 % for full fine-tuning, 19 to 22 % for LoRA and 16 to 27 % for QLoRA. The loss
+# of full fine-tuning was the lowest each time.
 #
 # What full fine-tuning pays in is memory: gradients and the optimiser's two averages for each weight, in 32 bits.
 # For LoRA they are a tenth, and the file to store is a tenth, too. The 4 bits of QLoRA then shrink the weights as
