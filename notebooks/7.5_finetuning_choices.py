@@ -120,12 +120,11 @@ rungs = {
 }
 
 
-def marks(written: list[str]) -> dict[str, str]:
+def marks(talks: list[conversations.Conversation], written: list[str]) -> dict[str, str]:
     """The share of all parts of the replies that are right, and of whole replies."""
-    asked_for = test[: len(written)]
-    checks = [conversations.parts_right(talk, text) for talk, text in zip(asked_for, written, strict=True)]
+    checks = [conversations.parts_right(talk, text) for talk, text in zip(talks, written, strict=True)]
     parts = share([right for check in checks for right in check.values()])
-    return {"parts right": percent(parts), "whole replies": percent(finetuning.score(asked_for, written)["all"])}
+    return {"parts right": percent(parts), "whole replies": percent(finetuning.score(talks, written)["all"])}
 
 
 written, rows = {}, []
@@ -134,7 +133,7 @@ for rung, messages in rungs.items():
     written[rung] = asked.complete_many(prompts, max_new_tokens=80)
     chances = quality.reply_log_probs(asked, cases, prompts)
     surprise = bootstrap([-one.mean().item() for one in chances], "nats")
-    rows.append({"rung": rung, "loss on the wanted reply": str(surprise)} | marks(written[rung]))
+    rows.append({"rung": rung, "loss on the wanted reply": str(surprise)} | marks(cases, written[rung]))
 print(f"after retrieval: {written['retrieval'][0]}\nPrisma wants:    {test[0].reply}")
 figures.table(rows, caption=f"{asked.name}: rungs without training, {len(cases)} test messages, 95 % intervals")
 
@@ -186,7 +185,7 @@ for method, rate in RATES.items():
     row |= {"gradients, optimiser (MB)": held["gradients"] + held["optimiser"]}
     row |= {"s a step": seconds / recipe.steps, "to store (MB)": held["gradients"]}
     row |= {"validation loss": finetuning.curves(trainer)["validation"][-1][1]}
-    rows.append(row | marks(written[method]))
+    rows.append(row | marks(test, written[method]))
 figures.table(rows, caption=f"{short.steps} steps of {short.batch} conversations; {len(test)} test replies")
 
 # %% [markdown]
