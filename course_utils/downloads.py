@@ -1,159 +1,199 @@
-"""Getting a model's files from the hub: announced, checked, and with errors that say what to do."""
+"""Getting a model's files: announced, compared with the catalogue's checksums, and with errors that say what to do.
 
-import errno
+Every file is named in the catalogue by its SHA-256. What differs is not loaded, wherever it comes from: the hub, a
+mirror, a shared cache. That is checked at each load; what was computed once is remembered (see `verified`).
+"""
+
+from __future__ import annotations
+
+import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from course_utils import bundled, offline
-from course_utils.catalogue import Model
+from course_utils import bundled, offline, settings, transfer
+from course_utils.catalogue import File, Model
 from course_utils.hardware import hub_cache
+from course_utils.transfer import DownloadError
 
 PATIENCE = 20  # seconds that a "too many requests" is waited out; longer waits are left to the reader
-SPARE_BYTES = 2**30  # disk space that a download must leave free
-
-
-class DownloadError(RuntimeError):
-    """A model cannot be had. `problem` says why, `cure` what the reader can do about it."""
-
-    def __init__(self, problem: str, cure: str, network: bool = True, wait: int | None = None):
-        super().__init__(f"{problem}. {cure}")
-        self.problem, self.cure = problem, cure
-        self.network = network  # False if nothing else can be downloaded either
-        self.wait = wait  # seconds after which the hub wants to be asked again
+LARGE = 2 * 10**9  # bytes whose checksums take long enough to be announced
+QUEUE = 10  # seconds to wait for another process that downloads the same file
 
 
 def fetch(model: Model, say: Callable[[str], None] = print) -> Path:
-    """The folder with the model's files, downloaded if they are not in the cache yet.
+    """The folder with the model's files, each as the catalogue names it; what is missing or damaged is downloaded.
 
     Says size and licence before it downloads. DownloadError for whatever goes wrong.
     """
-    if model.cached_folder:
-        return model.cached_folder
+    if not model.files:
+        raise DownloadError(f"the catalogue names no files of {model.id}", "Update the course (git pull).")
+    unfit = [file for file in model.files if not _is_fit(model, file, say)]
+    if not unfit:
+        return model.folder
+    damaged = [model.folder / file.name for file in unfit if (model.folder / file.name).exists()]
     if offline.is_offline():
-        cure = "Unset COURSE_OFFLINE and HF_HUB_OFFLINE and restart the kernel."
-        raise DownloadError("the course runs offline and the model is not in the cache", cure, network=False)
+        raise _not_here(damaged)
+    for path in damaged:
+        say(f"{path} is damaged (its SHA-256 is not the one in the catalogue), so it is downloaded anew.")
     try:
-        return _download(model, say)
+        _download(model, unfit, say)
     except DownloadError as error:
         if not error.wait or error.wait > PATIENCE:
             raise
         say(f"The hub is busy and asks to wait {error.wait} s. Waiting ...")
         time.sleep(error.wait)
-        return _download(model, say)
+        _download(model, [file for file in unfit if not _is_fit(model, file, say)], say)
+    return model.folder
 
 
-def _download(model: Model, say: Callable[[str], None]) -> Path:
-    try:
-        details = {name: _details(model, name) for name in model.files}
-        total = sum(detail.size or 0 for detail in details.values())
-        say(
-            f"Downloading {model.id} ({total / 1e9:.2f} GB, licence {model.licence}) "
-            f"from {offline.hub_address()} to {hub_cache()}"
-        )
-        _check_disk(total)
-        for name, detail in details.items():
-            _check_sum(_get(model, name), detail.etag)
-    except DownloadError:
-        raise
-    except Exception as error:  # the libraries underneath raise many kinds; all mean: no model
-        raise explain(error, model) from error
-    return model.cached_folder
+def _not_here(damaged: list[Path]) -> DownloadError:
+    cure = "Unset COURSE_OFFLINE and HF_HUB_OFFLINE and restart the kernel."
+    if not damaged:
+        problem = "the course runs offline and the model is not in the cache"
+        return DownloadError(problem, cure, network=False)
+    names = ", ".join(str(path) for path in damaged)
+    problem = f"the cache holds damaged files (their SHA-256 is not the one in the catalogue): {names}"
+    return DownloadError(problem, f"Delete what is named, to download it anew. {cure}", network=False)
 
 
-def _details(model: Model, name: str):
-    """Size and checksum of one file, asked for without retries: a refusal is told at once."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    address = offline.hub_address()
-    url = hf_hub_url(model.id, name, revision=model.revision, endpoint=address)
-    return get_hf_file_metadata(url, timeout=10, endpoint=address)
-
-
-def _get(model: Model, name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    return Path(
-        hf_hub_download(
-            model.id,
-            name,
-            revision=model.revision,
-            cache_dir=hub_cache(),
-            endpoint=offline.hub_address(),
-        )
+def _download(model: Model, files: list[File], say: Callable[[str], None]) -> None:
+    total = sum(file.size for file in files)
+    say(
+        f"Downloading {model.id} ({total / 1e9:.2f} GB, licence {model.licence}) "
+        f"from {offline.hub_address()} to {hub_cache()}"
     )
+    try:
+        places = {file: _part(model, file) for file in files}
+        _check_disk(total - sum(transfer.length(place) for place in places.values()))
+        with transfer.connected() as client:
+            for file, place in places.items():
+                _get(client, model, file, place)
+    except OSError as error:
+        raise transfer.explain(error, size=total) from error
 
 
-def _check_disk(needed: int) -> None:
+def _get(client, model: Model, file: File, part: Path) -> None:
+    """Download one file to `part`, and put it into its place if it is the one that the catalogue names."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(part.with_suffix(".lock"), timeout=QUEUE):
+            if _is_fit(model, file):  # another process was faster
+                return
+            if transfer.length(part) >= file.size and bundled.sha256(part) != file.sha256:
+                part.unlink()
+            if transfer.length(part) < file.size:
+                url = transfer.address(model.id, model.revision, file.name)
+                transfer.receive(client, url, part, file.size)
+            _place(model, file, part)
+    except Timeout as error:
+        cure = "Wait until it is done, and run the cell again."
+        raise DownloadError("another process is downloading the same file", cure) from error
+
+
+def _place(model: Model, file: File, part: Path) -> None:
+    if bundled.sha256(part) != file.sha256:
+        part.unlink()
+        raise DownloadError(
+            f"{file.name} arrived damaged (its SHA-256 is not the one in the catalogue)",
+            "It was not kept. Run the cell again; if HF_ENDPOINT names a mirror, try another or unset it.",
+        )
+    path = _inside(model.folder / file.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(part, path)  # where a link stood, the link is replaced, not what it leads to
+    _remember(path, file.sha256)
+
+
+def _part(model: Model, file: File) -> Path:
+    """Where an unfinished download is kept, under a name from the catalogue; nothing a server sends is in it."""
+    folder = model.folder.parent.parent / "blobs"
+    part = _inside(folder / f"{file.sha256}.incomplete")
+    for path in (part, part.with_suffix(".lock")):
+        if path.is_symlink():
+            raise DownloadError(f"{path} is a link", "Remove it, and run the cell again.")
+    folder.mkdir(parents=True, exist_ok=True)
+    return part
+
+
+def _inside(path: Path) -> Path:
+    """`path`, if writing there stays inside the cache. A link in a shared cache could lead elsewhere."""
+    root = hub_cache().resolve()
+    if not path.parent.resolve().is_relative_to(root):
+        cure = "Remove the link on the way to it, and run the cell again."
+        raise DownloadError(f"{path} leads out of the cache {root}", cure)
+    return path
+
+
+def _check_disk(missing: int) -> None:
+    """DownloadError if `missing` bytes do not fit, and something to spare."""
     place = hub_cache()
     place.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(place).free
-    if free < needed + SPARE_BYTES:
-        raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
+    wanted = missing + transfer.SPARE_BYTES
+    if free < wanted:
+        spare = f"{transfer.SPARE_BYTES / 1e9:.1f} GB that stay free"
+        reason = f"{missing / 1e9:.1f} GB are missing besides {spare}, {free / 1e9:.1f} GB are there"
+        raise transfer.no_room(wanted - free, reason)
 
 
-def _check_sum(path: Path, expected: str | None) -> None:
-    """Compare a large file with the SHA-256 that the hub names; small ones carry a git hash instead."""
-    if not expected or len(expected) != 64 or bundled.sha256(path) == expected:
-        return
-    path.resolve().unlink()  # the file behind the cache's link, or a retry would find it again
-    path.unlink(missing_ok=True)
-    raise DownloadError(
-        f"{path.name} arrived damaged (its SHA-256 is not the one the hub names)",
-        "The damaged file is deleted; run the cell again to download it anew.",
-    )
+# ---------------------------------------------------------------- checksums
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def _is_fit(model: Model, file: File, say: Callable[[str], None] | None = None) -> bool:
+    """Whether the cache holds the file that the catalogue names. Length first: it costs nothing."""
+    path = model.folder / file.name
+    try:
+        if not path.is_file() or path.stat().st_size != file.size:
+            return False
+        return verified(path, file.sha256, say)
+    except OSError:
+        return False
 
 
-def explain(error: Exception, model: Model) -> DownloadError:
-    """Turn whatever the libraries raised into what happened and what to do."""
-    for link in _chain(error):
-        response = getattr(link, "response", None)
-        if response is not None and response.status_code >= 400:
-            return _refusal(response, model)
-        if getattr(link, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            cure = f"Free {model.download_gb:.1f} GB, or set HF_HOME to a folder on a larger disk."
-            return DownloadError(f"the disk is full ({os.strerror(link.errno)}: {hub_cache()})", cure)
-        if isinstance(link, PermissionError):
-            cure = "Set HF_HOME to a folder that you can write to, and restart the kernel."
-            return DownloadError(f"the cache {hub_cache()} cannot be written", cure)
-    names = {type(link).__name__ for link in _chain(error)}
-    if names & {"RemoteProtocolError", "ReadError", "ReadTimeout"} or "Consistency check" in str(error):
-        cure = "Run the cell again; what has arrived already is kept."
-        return DownloadError("the connection was cut off during the download", cure)
-    if names & {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror", "OfflineError"}:
-        cure = "Check the network and run the cell again; for a mirror set HF_ENDPOINT, for a proxy HTTPS_PROXY."
-        return DownloadError(f"no connection to {offline.hub_address()}", cure, network=False)
-    first_line = (str(error).strip() or "no details").splitlines()[0]
-    return DownloadError(f"{type(error).__name__}: {first_line}", "Run the cell again.")
+def verified(path: Path, expected: str, say: Callable[[str], None] | None = None) -> bool:
+    """Whether the file's SHA-256 is the expected one.
+
+    Computed once: as long as size, times and inode stay the same, a note outside the hub's cache is believed.
+    """
+    if _notes().get(str(path.resolve())) == [expected, *_marks(path)]:
+        return True
+    size = path.stat().st_size
+    if say and size > LARGE:
+        say(f"Checking {path.name} ({size / 1e9:.1f} GB) against the catalogue's SHA-256, once ...")
+    if bundled.sha256(path) != expected:
+        return False
+    _remember(path, expected)
+    return True
 
 
-def _refusal(response, model: Model) -> DownloadError:
-    """What an HTTP status from the hub means for the reader."""
-    code, page = response.status_code, f"{offline.HUB}/{model.id}"
-    after = response.headers.get("Retry-After", "")
-    if code == 429:
-        wait = int(after) if after.isdigit() else None
-        asks = f" and asks to wait {wait} s" if wait else ""
-        return DownloadError(
-            f"the hub answers 429, too many requests from this network address{asks}",
-            "Wait and run the cell again. A class behind one address shares the limit: a free token "
-            "in HF_TOKEN or a shared HF_HOME helps.",
-            wait=wait,
-        )
-    if code in (401, 403):
-        what = "wants a login" if code == 401 else "denies access; the model may be gated"
-        cure = f"Open {page}, accept its terms if it asks, and set HF_TOKEN to a token of your account."
-        return DownloadError(f"the hub answers {code}: it {what}", cure)
-    if code == 404:
-        cure = "Update the course (git pull); if HF_ENDPOINT is set, that mirror may not have the model."
-        what = f"it has no {model.id} at revision {model.revision[:8]}"
-        return DownloadError(f"the hub answers 404: {what}", cure)
-    return DownloadError(f"the hub answers {code}", "That is a problem on its side: try again later.")
+def _marks(path: Path) -> list[int]:
+    """What changes when a file is written to."""
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+
+
+def _notebook() -> Path:
+    return settings.cache_dir() / "verified.json"
+
+
+def _notes() -> dict[str, list]:
+    """Path -> SHA-256 and marks. Empty if there are none or they cannot be read: then it is computed again."""
+    try:
+        notes = json.loads(_notebook().read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return notes if isinstance(notes, dict) else {}
+
+
+def _remember(path: Path, digest: str) -> None:
+    """Note a computed checksum. Two processes may lose a note of each other's: it is computed again."""
+    notes = _notes() | {str(path.resolve()): [digest, *_marks(path)]}
+    fresh = _notebook().with_suffix(f".{os.getpid()}")
+    try:
+        fresh.write_text(json.dumps(notes), "utf-8")
+        os.replace(fresh, _notebook())
+    except OSError:
+        pass  # nowhere to write: slower the next time, and no less safe

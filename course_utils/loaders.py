@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from course_utils import bundled, catalogue, compat, tiers
+from course_utils import bundled, catalogue, compat, model_files, tiers
 from course_utils.catalogue import Model
 from course_utils.downloads import DownloadError, fetch
 from course_utils.hardware import Hardware, detect
@@ -364,7 +364,10 @@ def load_model(model: Model, hardware: Hardware, say: Callable[[str], None] = pr
 
 
 def from_folder(model: Model, folder: Path, hardware: Hardware) -> Role:
-    """Load `model` from its files in `folder`. DownloadError if it does not fit."""
+    """Load `model` from its files in `folder`. DownloadError if it does not fit or its files cannot be read.
+
+    BundledModelError instead for the files of a model that comes with the course.
+    """
     import torch
 
     loaders = {
@@ -375,6 +378,7 @@ def from_folder(model: Model, folder: Path, hardware: Hardware) -> Role:
         "embedding": _embedder,
     }
     try:
+        model_files.examine(folder)
         return loaders[model.role](model, folder, hardware)
     except ImportError as error:
         cure = f"Install it (`pip install {error.name or 'the package named above'}`) and restart the kernel."
@@ -383,6 +387,19 @@ def from_folder(model: Model, folder: Path, hardware: Hardware) -> Role:
         torch.cuda.empty_cache()
         cure = "Restart the kernel, close other notebooks that hold the GPU, and run again."
         raise DownloadError("there is not enough free memory for it", cure) from error
+    except Exception as error:  # four libraries read these files, and each raises kinds of its own
+        raise _unreadable(model, folder, error) from error
+
+
+def _unreadable(model: Model, folder: Path, error: Exception) -> Exception:
+    """What to tell about files that are there and cannot be loaded."""
+    known = isinstance(error, model_files.UnreadableError)
+    problem = str(error) if known else f"the files in {folder} do not make a model ({model_files.first_line(error)})"
+    if model.tier == "bundled":
+        cure = f"Restore it with `git checkout -- data/models/{folder.name}`, or clone the course again."
+        return bundled.BundledModelError(f"{model.id}: {problem}. {cure}")
+    what = str(error.path) if known else str(folder)
+    return DownloadError(problem, f"Delete {what}, to download it anew, and run the cell again.")
 
 
 def _image_text(model: Model, folder: Path, hardware: Hardware) -> ImageText:
@@ -391,13 +408,21 @@ def _image_text(model: Model, folder: Path, hardware: Hardware) -> ImageText:
 
         net, preprocess, tokenizer = clip.load(folder)
     else:
-        import open_clip
-
-        # The schema makes open_clip read the preprocessing from the folder (open_clip issue 1068).
-        name = f"local-dir:{folder}"
-        net, _, preprocess = open_clip.create_model_and_transforms(name)
-        tokenizer = open_clip.get_tokenizer(name)
+        net, preprocess, tokenizer = _open_clip(model, folder)
     return ImageText(net.eval().to(hardware.device), preprocess, tokenizer, model.id, model.tier)
+
+
+def _open_clip(model: Model, folder: Path) -> tuple[Any, Callable, Callable]:
+    """Network, preprocessing and tokenizer as open_clip defines them; only the weights come from the hub."""
+    import open_clip
+    from safetensors.torch import load_file
+
+    # Without the mean and deviation of its training the pictures would silently be scaled as OpenAI's CLIP wants.
+    trained = open_clip.get_pretrained_cfg(model.architecture, model.training)
+    scale = {"image_mean": trained.get("mean"), "image_std": trained.get("std")}
+    net, _, preprocess = open_clip.create_model_and_transforms(model.architecture, load_weights=False, **scale)
+    net.load_state_dict(load_file(folder / model.files[0].name), strict=True)
+    return net, preprocess, open_clip.get_tokenizer(model.architecture)
 
 
 def _speech(model: Model, folder: Path, hardware: Hardware) -> Speech:
@@ -412,6 +437,11 @@ def _speech(model: Model, folder: Path, hardware: Hardware) -> Speech:
     return Speech(net.eval().to(device), model.id, model.tier)
 
 
+# Nothing but the folder's files, and none of its code: without this a model type of its own would ask
+# "run the custom code? [y/N]" in the notebook.
+CLOSED = {"local_files_only": True, "trust_remote_code": False}
+
+
 def _chat(model: Model, folder: Path, hardware: Hardware) -> Chat:
     if model.tier == "bundled":
         from course_utils.prisma import lm
@@ -420,11 +450,35 @@ def _chat(model: Model, folder: Path, hardware: Hardware) -> Chat:
         return Chat(_plain(net.to(hardware.device)), tokenizer, model.id, model.tier)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    options = {"dtype": hardware.torch_dtype, "use_safetensors": True, "device_map": {"": hardware.device}}
+    options = {"dtype": hardware.torch_dtype, "device_map": {"": hardware.device}}
     if model.quantise == "nf4":
         options["quantization_config"] = compat.nf4_config(hardware.torch_dtype)
-    net = AutoModelForCausalLM.from_pretrained(folder, **options)
-    return Chat(_plain(net.eval()), AutoTokenizer.from_pretrained(folder), model.id, model.tier)
+    net = _whole(AutoModelForCausalLM, folder, **options)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **CLOSED)
+    made = Chat(_plain(net.eval()), tokenizer, model.id, model.tier)
+    made.prompt([{"role": "user", "content": "Hello"}])  # a chat template that does not work is told now, not later
+    _fits(net, tokenizer)
+    return made
+
+
+def _whole(kind: Any, folder: Path, **options: Any) -> Any:
+    """`kind.from_pretrained`, but weights that are missing, left over or of another shape are an error.
+
+    The library fills what is missing with random numbers and says so in its log only.
+    """
+    net, report = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **CLOSED, **options)
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        keys = sorted(map(str, report.get(what) or ()))
+        if keys:
+            raise ValueError(f"{what.replace('_', ' ')}: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}")
+    return net
+
+
+def _fits(net: Any, tokenizer: Any) -> None:
+    """ValueError if the tokenizer makes numbers for which the model has no vector."""
+    rows = net.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the model {rows}")
 
 
 def _plain(net: Any) -> Any:
@@ -448,8 +502,9 @@ def _embedder(model: Model, folder: Path, hardware: Hardware) -> Embedder:
         import torch
         from transformers import AutoModel, AutoTokenizer
 
-        net = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        net = _whole(AutoModel, folder, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **CLOSED)
+        _fits(net, tokenizer)
     return Embedder(net.eval().to(hardware.device), tokenizer, model.id, model.tier)
 
 
@@ -477,7 +532,8 @@ _WHISPER_NAMES = (
 def whisper_from_hub(folder: Path) -> Any:
     """openai-whisper's `Whisper` (float32) from a checkpoint in Hugging Face's layout.
 
-    The hub has the weights as safetensors; openai-whisper itself would download pickled files.
+    The hub has the weights as safetensors; openai-whisper itself would download pickled files. ValueError if the
+    weights are not those of the configuration.
     """
     import json
 
@@ -485,19 +541,38 @@ def whisper_from_hub(folder: Path) -> Any:
     from whisper.model import ModelDimensions, Whisper
 
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    audio = [config[f"encoder_{key}"] for key in ("attention_heads", "layers")]
-    text = [config[f"decoder_{key}"] for key in ("attention_heads", "layers")]
-    width = config["d_model"]
-    net = Whisper(
-        ModelDimensions(
-            config["num_mel_bins"], config["max_source_positions"], width, *audio,
-            config["vocab_size"], config["max_target_positions"], width, *text,
-        )
-    )  # fmt: skip
     weights = load_file(folder / "model.safetensors")
     weights.pop("proj_out.weight", None)  # the same matrix as the token embedding
-    net.load_state_dict({_whisper_name(key): value.float() for key, value in weights.items()})
+    state = {_whisper_name(key): value for key, value in weights.items()}
+    sizes = _whisper_sizes(config)
+    found = _measured(state)
+    if sizes != sizes | found:  # before anything of the size that a configuration asks for is made
+        raise ValueError(f"config.json says {sizes}, the weights are {found}")
+    net = Whisper(ModelDimensions(**sizes))
+    net.load_state_dict({key: value.float() for key, value in state.items()})
     return net
+
+
+def _whisper_sizes(config: dict) -> dict[str, int]:
+    """The fields of openai-whisper's `ModelDimensions` in the configuration's words."""
+    sizes = {"n_mels": config["num_mel_bins"], "n_vocab": config["vocab_size"]}
+    for ours, theirs, room in (("audio", "encoder", "source"), ("text", "decoder", "target")):
+        sizes[f"n_{ours}_ctx"] = config[f"max_{room}_positions"]
+        sizes[f"n_{ours}_state"] = config["d_model"]
+        sizes[f"n_{ours}_head"] = config[f"{theirs}_attention_heads"]
+        sizes[f"n_{ours}_layer"] = config[f"{theirs}_layers"]
+    return sizes
+
+
+def _measured(state: dict[str, Any]) -> dict[str, int]:
+    """The same sizes as the weights have them; the number of heads leaves no trace in the weights."""
+    sizes = {"n_mels": state["encoder.conv1.weight"].shape[1]}
+    sizes["n_vocab"] = state["decoder.token_embedding.weight"].shape[0]
+    for ours, part in (("audio", "encoder"), ("text", "decoder")):
+        sizes[f"n_{ours}_ctx"], sizes[f"n_{ours}_state"] = state[f"{part}.positional_embedding"].shape
+        blocks = {key.split(".")[2] for key in state if key.startswith(f"{part}.blocks.")}
+        sizes[f"n_{ours}_layer"] = len(blocks)
+    return sizes
 
 
 def _whisper_name(key: str) -> str:

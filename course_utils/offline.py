@@ -1,13 +1,15 @@
 """Working without a network: detect it, ask for it, enforce it."""
 
+import ipaddress
 import os
 import socket
 import threading
 import urllib.request
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 HUB = "https://huggingface.co"
-_connect, _connect_ex, _getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+LOOKUPS = ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr")  # all take the host first
 
 
 class OfflineError(ConnectionError):
@@ -32,12 +34,37 @@ def is_offline() -> bool:
 
 def hub_address() -> str:
     """Where models are downloaded from; HF_ENDPOINT names a mirror."""
-    return (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+    return (os.environ.get("HF_ENDPOINT", "").strip() or HUB).rstrip("/")
+
+
+def endpoint_problem() -> str | None:
+    """What is wrong with the address in HF_ENDPOINT; None if it is one."""
+    text = hub_address()
+    try:
+        address = urlsplit(text)
+        complete = address.scheme in ("http", "https") and address.hostname and address.port != 0
+    except ValueError:
+        complete = False
+    plain = text.isprintable() and not set(text) & set(" ?#")
+    return None if complete and plain else f"HF_ENDPOINT is {text!r}, which is no address of the form https://host"
+
+
+def is_local_hub() -> bool:
+    """Whether the hub's address is on this machine: no proxy is asked for it."""
+    return _is_local(urlsplit(hub_address()).hostname)
 
 
 def _is_local(host: object) -> bool:
-    name = host.decode() if isinstance(host, bytes) else str(host or "localhost")
-    return name in {"localhost", "::1", "0.0.0.0", "::"} or name.startswith(("127.", "::ffff:127."))
+    """Whether a host is this machine. A name that only begins like a loopback address is not."""
+    name = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host or "localhost")
+    if name.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
 
 
 def _check(sock: socket.socket, address: object) -> None:
@@ -45,20 +72,31 @@ def _check(sock: socket.socket, address: object) -> None:
         raise OfflineError(address[0])
 
 
-def _guarded_connect(sock: socket.socket, address: object) -> None:
-    _check(sock, address)
-    return _connect(sock, address)
+def _guarded_send(name: str, real: Callable) -> Callable:
+    """One of a socket's methods that take an address: as the last argument, or as the fourth of `sendmsg`."""
+
+    def send(sock: socket.socket, *args: object) -> object:
+        address = args[3:] if name == "sendmsg" else args[-1:]
+        if address and isinstance(address[0], tuple):
+            _check(sock, address[0])
+        return real(sock, *args)
+
+    return send
 
 
-def _guarded_connect_ex(sock: socket.socket, address: object) -> int:
-    _check(sock, address)
-    return _connect_ex(sock, address)
+def _guarded_lookup(real: Callable) -> Callable:
+    """A name look-up that does not leave the machine, not even for the name server."""
+
+    def look_up(host: object, *args: object, **kwargs: object) -> object:
+        name = host[0] if isinstance(host, tuple) else host  # getnameinfo takes address and port
+        if not _is_local(name):
+            raise OfflineError(name)
+        return real(host, *args, **kwargs)
+
+    return look_up
 
 
-def _guarded_getaddrinfo(host: object, *args: object, **kwargs: object) -> list:
-    if not _is_local(host):
-        raise OfflineError(host)  # not even a name look-up leaves the machine
-    return _getaddrinfo(host, *args, **kwargs)
+_closed = False
 
 
 def close_sockets() -> None:
@@ -67,16 +105,22 @@ def close_sockets() -> None:
     Sockets opened by compiled code are not seen; HF_HUB_OFFLINE stops the one such user, the hub's
     download accelerator.
     """
-    socket.socket.connect = _guarded_connect
-    socket.socket.connect_ex = _guarded_connect_ex
-    socket.getaddrinfo = _guarded_getaddrinfo
+    global _closed
+    if _closed:
+        return
+    for name in ("connect", "connect_ex", "sendto", "sendmsg"):
+        if hasattr(socket.socket, name):  # Windows has no sendmsg
+            setattr(socket.socket, name, _guarded_send(name, getattr(socket.socket, name)))
+    for name in (*LOOKUPS, "getnameinfo"):
+        setattr(socket, name, _guarded_lookup(getattr(socket, name)))
+    _closed = True
 
 
 def _target() -> tuple[str, int]:
     """Host and port whose answer shows that the hub can be reached: a proxy's, where one is set."""
     address = urlsplit(hub_address())
-    local = _is_local(address.hostname)
-    proxy = None if local else urllib.request.getproxies().get(address.scheme)
+    proxies = {} if _is_local(address.hostname) else urllib.request.getproxies()
+    proxy = proxies.get(address.scheme) or proxies.get("all")
     if proxy:
         address = urlsplit(proxy if "//" in proxy else f"//{proxy}", scheme=address.scheme)
     return address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
@@ -87,7 +131,7 @@ def network_reachable(timeout: float = 1.5) -> bool:
 
     Runs in a thread because a name look-up has no time limit of its own.
     """
-    if is_offline():
+    if is_offline() or endpoint_problem():
         return False
     answer = []
 

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from course_utils import catalogue
+from course_utils import catalogue, offline
 from course_utils.catalogue import TIERS, Model
 from course_utils.hardware import Hardware
 
@@ -52,7 +52,7 @@ def obstacle(model: Model, hardware: Hardware, asked: bool = False) -> str | Non
     if model.tier == "bundled":
         return None
     if not model.cached_folder and not hardware.network:
-        return "no network, and it is not in the cache"
+        return _out_of_reach(model)
     if model.quantise and hardware.device == "mps":
         return "its 4-bit weights need an NVIDIA GPU or a CPU"
     if asked and hardware.device != "cuda":
@@ -64,6 +64,17 @@ def obstacle(model: Model, hardware: Hardware, asked: bool = False) -> str | Non
     if hardware.free_gb < model.memory_gb:
         return f"it needs {model.memory_gb:g} GiB, {hardware.free_gb:.1f} are free"
     return None
+
+
+def _out_of_reach(model: Model) -> str:
+    """Why a model cannot be had without a network, and what in the cache to delete."""
+    problem = None if offline.is_offline() else offline.endpoint_problem()
+    if problem:
+        return f"{problem}; unset it or correct it"
+    if model.cut_files:
+        names = ", ".join(str(path) for path in model.cut_files)
+        return f"no network, and the cache holds damaged files, to be deleted: {names}"
+    return "no network, and it is not in the cache"
 
 
 def _reason(model: Model, hardware: Hardware, wanted: str | None, obstacles: list[str]) -> str:

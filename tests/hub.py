@@ -4,9 +4,38 @@ import base64
 import hashlib
 import json
 import threading
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from course_utils import catalogue
+from course_utils.catalogue import File, Model
+
+
+def pins(files: dict[str, bytes]) -> tuple[File, ...]:
+    """What a catalogue says of these contents."""
+    return tuple(File(name, len(content), hashlib.sha256(content).hexdigest()) for name, content in files.items())
+
+
+def pinned(contents: dict[str, dict[str, bytes]]) -> tuple[Model, ...]:
+    """The course's catalogue as it would be if the hub's files were these: the same names, other checksums."""
+    return tuple(_pinned(model, contents.get(model.id, {})) for model in catalogue.models())
+
+
+def _pinned(model: Model, content: dict[str, bytes]) -> Model:
+    return replace(model, files=pins({file.name: content.get(file.name, b"") for file in model.files}))
+
+
+def use(folder: Path) -> None:
+    """In a process of its own: take the contents of `folder`/MODEL ID/ for what the hub has."""
+    contents = {}
+    for file in folder.glob("*/*/*"):
+        model = file.parent.relative_to(folder).as_posix()
+        contents.setdefault(model, {})[file.name] = file.read_bytes()
+    made = pinned(contents)
+    catalogue.models = lambda: made
 
 
 @dataclass
@@ -16,10 +45,18 @@ class Hub:
     address: str = ""
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)  # model id -> name -> content
     requests: list[str] = field(default_factory=list)  # "GET name", in order
+    authorizations: list[str] = field(default_factory=list)  # what came with each
     refuse: tuple[int, dict] | None = None  # answer every request with this status and these headers
     refusals: int = 10**6  # how many requests are refused before it recovers
-    cut: bool = False  # send half of each weights file, then hang up; refuse to go on from there
+    served: int = 0  # how many requests are answered before the first is refused
+    cut: bool = False  # send half of what is asked for of a weights file, then hang up
+    ranges: bool = True  # go on from where a request says
     corrupt: bool = False  # flip a bit in weights files
+    lies: dict[str, str] = field(default_factory=dict)  # headers in the place of the right ones
+    status: int = 0  # in the place of 200 and 206
+    instead: Callable[[bytes], bytes] | None = None  # what is sent in the place of a weights file
+    silence: threading.Event | None = None  # nothing is sent before this is set
+    drip: threading.Event | None = None  # byte by byte, slowly, until this is set
     token: str = ""  # who may upload; nobody while it is empty
     visibility: dict[str, str] = field(default_factory=dict)  # model id -> as asked for when it was made
     blobs: dict[str, bytes] = field(default_factory=dict)  # large files by SHA-256, uploaded before their commit
@@ -91,7 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
         hub: Hub = self.server.hub
         name = self.path.rsplit("/", 1)[-1]
         hub.requests.append(f"{self.command} {name}")
-        if hub.refuse and hub.refusals > 0:
+        hub.authorizations.append(self.headers.get("Authorization", ""))
+        hub.served -= 1
+        if hub.refuse and hub.refusals > 0 and hub.served < 0:
             hub.refusals -= 1
             return self._send(hub.refuse[0], {**hub.refuse[1], "Content-Length": "0"}, b"")
         if self.path.startswith("/api/models/"):  # what is in a repository
@@ -110,15 +149,28 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None:
             return self._send(404, {"X-Error-Code": "EntryNotFound", "Content-Length": "0"}, b"")
         weights = name.endswith(".safetensors")
-        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
-        if hub.cut and weights and start:
-            self.close_connection = True
-            return self.connection.close()
-        headers = self._headers(content, rest.split("/")[0], weights)
-        sent = content[:-1] + bytes([content[-1] ^ 1]) if hub.corrupt and weights else content
+        if hub.corrupt and weights:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        if hub.instead and weights:
+            content = hub.instead(content)
+        self._file(hub, content, rest.split("/")[0], weights, body)
+
+    def _file(self, hub: Hub, content: bytes, revision: str, weights: bool, body: bool) -> None:
+        asked = self.headers.get("Range") if hub.ranges else None
+        start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
+        headers = self._headers(content, revision, weights)
+        if asked and start >= len(content):
+            return self._send(416, {"Content-Length": "0"}, b"")
+        sent = content[start:]
+        headers["Content-Length"] = str(len(sent))
+        if asked:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         if hub.cut and weights:
             sent, self.close_connection = sent[: len(sent) // 2], True
-        return self._send(200, headers, sent if body else b"")
+        if hub.silence:
+            hub.silence.wait(10)
+        with suppress(OSError):  # the client may have had enough
+            self._send(hub.status or (206 if asked else 200), headers | hub.lies, sent if body else b"")
 
     @staticmethod
     def _headers(content: bytes, revision: str, weights: bool) -> dict[str, str]:
@@ -133,7 +185,14 @@ class _Handler(BaseHTTPRequestHandler):
         for key, value in headers.items():
             self.send_header(key, value)
         self.end_headers()
-        self.wfile.write(content)
+        drip = self.server.hub.drip
+        if drip is None:
+            self.wfile.write(content)
+            return
+        for byte in content:
+            self.wfile.write(bytes([byte]))
+            if drip.wait(0.05):
+                return
 
 
 @contextmanager
