@@ -12,11 +12,15 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from course_utils import bundled, offline, settings, transfer
 from course_utils.catalogue import File, Model
 from course_utils.hardware import hub_cache
 from course_utils.transfer import DownloadError
+
+if TYPE_CHECKING:
+    import httpx
 
 PATIENCE = 20  # seconds that a "too many requests" is waited out; longer waits are left to the reader
 LARGE = 2 * 10**9  # bytes whose checksums take long enough to be announced
@@ -75,7 +79,7 @@ def _download(model: Model, files: list[File], say: Callable[[str], None]) -> No
         raise transfer.explain(error, size=total) from error
 
 
-def _get(client, model: Model, file: File, part: Path) -> None:
+def _get(client: httpx.Client, model: Model, file: File, part: Path) -> None:
     """Download one file to `part`, and put it into its place if it is the one that the catalogue names."""
     from filelock import FileLock, Timeout
 
@@ -83,24 +87,34 @@ def _get(client, model: Model, file: File, part: Path) -> None:
         with FileLock(part.with_suffix(".lock"), timeout=QUEUE):
             if _is_fit(model, file):  # another process was faster
                 return
-            if transfer.length(part) >= file.size and bundled.sha256(part) != file.sha256:
-                part.unlink()
-            if transfer.length(part) < file.size:
-                url = transfer.address(model.id, model.revision, file.name)
-                transfer.receive(client, url, part, file.size)
+            url = transfer.address(model.id, model.revision, file.name)
+            tries = 2 if part.exists() else 1  # what was kept from earlier may not belong to it
+            if not any(_arrives(client, url, file, part) for _ in range(tries)):
+                raise _damaged(file)
             _place(model, file, part)
     except Timeout as error:
         cure = "Wait until it is done, and run the cell again."
         raise DownloadError("another process is downloading the same file", cure) from error
 
 
-def _place(model: Model, file: File, part: Path) -> None:
-    if bundled.sha256(part) != file.sha256:
+def _arrives(client: httpx.Client, url: str, file: File, part: Path) -> bool:
+    """Bring `part` to its full length. Whether it is the file then; else it is removed."""
+    if transfer.length(part) < file.size:
+        transfer.receive(client, url, part, file.size)
+    right = bundled.sha256(part) == file.sha256
+    if not right:
         part.unlink()
-        raise DownloadError(
-            f"{file.name} arrived damaged (its SHA-256 is not the one in the catalogue)",
-            "It was not kept. Run the cell again; if HF_ENDPOINT names a mirror, try another or unset it.",
-        )
+    return right
+
+
+def _damaged(file: File) -> DownloadError:
+    problem = f"{file.name} arrived damaged (its SHA-256 is not the one in the catalogue)"
+    cure = "It was not kept. Run the cell again; if HF_ENDPOINT names a mirror, try another or unset it."
+    return DownloadError(problem, cure)
+
+
+def _place(model: Model, file: File, part: Path) -> None:
+    """Put a file that was compared into the snapshot."""
     path = _inside(model.folder / file.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     os.replace(part, path)  # where a link stood, the link is replaced, not what it leads to

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from course_utils.hardware import hub_cache
 from course_utils.model_files import first_line
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 SILENCE = 10  # seconds without a byte after which a transfer counts as stalled
@@ -68,7 +71,7 @@ def connected() -> Iterator[httpx.Client]:
     local = offline.is_local_hub()
     options = {"timeout": limits, "follow_redirects": True, "max_redirects": 5, "trust_env": not local}
     try:
-        client = httpx.Client(headers=_headers(), **options)
+        client = httpx.Client(headers=_headers(), verify=_certificates(), **options)
     except ImportError as error:  # httpx names its extra; the package in it is socksio
         cure = "Run `pip install socksio` and restart the kernel, or unset ALL_PROXY."
         raise DownloadError("the proxy is a SOCKS proxy, which needs the package socksio", cure, False) from error
@@ -77,6 +80,14 @@ def connected() -> Iterator[httpx.Client]:
         raise DownloadError("the proxy's address cannot be understood", cure, network=False) from error
     with client:
         yield client
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Whose signatures count for TLS, read once: that takes a tenth of a second. SSL_CERT_FILE may add some."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def _headers() -> dict[str, str]:
@@ -134,6 +145,7 @@ def _append(client: httpx.Client, url: str, part: Path, size: int) -> None:
             part.write_bytes(b"")
             return _append(client, url, part, size)
         start = _first_byte(answer, start)
+        _check_length(answer, size - start)
         with part.open("r+b" if start else "wb") as file:
             file.seek(start)
             _copy(answer, file, size - start)
@@ -161,6 +173,15 @@ def _first_byte(answer: httpx.Response, asked: int) -> int:
         return asked
     cure = "Run the cell again; if HF_ENDPOINT names a mirror, try another or unset it."
     raise DownloadError(f"the hub's answer ({answer.status_code}) is not what was asked for", cure)
+
+
+def _check_length(answer: httpx.Response, expected: int) -> None:
+    """An answer that is announced longer or shorter is another file: nothing of it is kept."""
+    told = re.fullmatch(r"[0-9]{1,15}", answer.headers.get("Content-Length", ""))
+    if told and int(told[0]) != expected:
+        problem = f"the hub announces {int(told[0]):,} bytes in the place of {expected:,}: that is not the file"
+        cure = "Open a web page: this network may want you to log in. If HF_ENDPOINT names a mirror, try another."
+        raise DownloadError(problem, cure)
 
 
 def _steadily(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -194,7 +215,7 @@ def explain(error: BaseException, part: Path | None = None, size: int = 0) -> Do
     if isinstance(error, Stalled) or name in SILENT:
         return _cut_off(f"the transfer has stalled: {place} sent next to nothing for {SILENCE} s", part, size)
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        cure = "Behind a company's proxy set SSL_CERT_FILE to its certificate; else check this machine's clock."
+        cure = "Set SSL_CERT_FILE to your company's certificate, or this machine's clock, and restart the kernel."
         return DownloadError(f"the certificate of {place} cannot be verified", cure, network=False)
     if name == "ProxyError":
         cure = "Check HTTPS_PROXY (name, password), and run the cell again."
