@@ -417,11 +417,12 @@ def _open_clip(model: Model, folder: Path) -> tuple[Any, Callable, Callable]:
     import open_clip
     from safetensors.torch import load_file
 
+    net = open_clip.CLIP(**open_clip.get_model_config(model.architecture))
+    net.load_state_dict(load_file(folder / model.files[0].name), strict=True)
     # Without the mean and deviation of its training the pictures would silently be scaled as OpenAI's CLIP wants.
     trained = open_clip.get_pretrained_cfg(model.architecture, model.training)
-    scale = {"image_mean": trained.get("mean"), "image_std": trained.get("std")}
-    net, _, preprocess = open_clip.create_model_and_transforms(model.architecture, load_weights=False, **scale)
-    net.load_state_dict(load_file(folder / model.files[0].name), strict=True)
+    scale = {"mean": trained.get("mean"), "std": trained.get("std")}
+    preprocess = open_clip.image_transform(net.visual.image_size, is_train=False, **scale)
     return net, preprocess, open_clip.get_tokenizer(model.architecture)
 
 

@@ -44,6 +44,71 @@ def test_names_are_not_even_looked_up():
         socket.getaddrinfo("example.com", 80)
 
 
+@pytest.mark.parametrize("name", ["gethostbyname", "gethostbyname_ex", "gethostbyaddr"])
+@pytest.mark.parametrize(
+    "host", ["example.com", "127.evil.example", "::ffff:127.evil.example", OUTSIDE, b"example.com"]
+)
+def test_no_way_of_looking_a_name_up_is_left_open(name, host):
+    with pytest.raises(offline.OfflineError, match="unset COURSE_OFFLINE"):
+        getattr(socket, name)(host)
+
+
+def test_no_address_is_looked_up_either():
+    with pytest.raises(offline.OfflineError, match=OUTSIDE):
+        socket.getnameinfo((OUTSIDE, 80), 0)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.evil.example", "127.0.0.1.evil.example", "::ffff:127.evil.example", "localhost.evil.example"]
+)
+def test_a_name_that_begins_like_loopback_is_not_loopback(host):
+    with pytest.raises(offline.OfflineError, match="evil"):
+        socket.getaddrinfo(host, 80)
+    with pytest.raises(offline.OfflineError, match="evil"), socket.socket() as sock:
+        sock.connect((host, 80))
+
+
+@pytest.mark.parametrize("way", ["sendto", "sendto with flags", "sendmsg", "connect", "connect_ex", "asyncio"])
+def test_datagrams_stay_here(way):
+    if way == "sendmsg" and not hasattr(socket.socket, "sendmsg"):
+        pytest.skip("this system has no sendmsg")
+    send = {
+        "sendto": lambda sock: sock.sendto(b"x", (OUTSIDE, 53)),
+        "sendto with flags": lambda sock: sock.sendto(b"x", 0, (OUTSIDE, 53)),
+        "sendmsg": lambda sock: sock.sendmsg([b"x"], [], 0, (OUTSIDE, 53)),
+        "connect": lambda sock: sock.connect((OUTSIDE, 53)),
+        "connect_ex": lambda sock: sock.connect_ex((OUTSIDE, 53)),
+        "asyncio": lambda sock: asyncio.run(_endpoint()),
+    }
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, pytest.raises(OSError, match="unset COURSE_OFFLINE"):
+        send[way](sock)
+
+
+async def _endpoint() -> None:
+    loop = asyncio.get_running_loop()
+    await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=(OUTSIDE, 53))
+
+
+def test_datagrams_on_loopback_work():
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here,
+    ):
+        there.bind(("127.0.0.1", 0))
+        there.settimeout(2)
+        here.sendto(b"one", there.getsockname())
+        here.sendto(b"two", 0, there.getsockname())
+        here.connect(there.getsockname())
+        if hasattr(here, "sendmsg"):
+            here.sendmsg((b"thr", b"ee"))
+        assert [there.recv(9) for _ in range(3 if hasattr(here, "sendmsg") else 2)] == [b"one", b"two", b"three"][:3]
+
+
+def test_this_machine_is_found_by_name():
+    assert socket.gethostbyname("localhost").startswith("127.")
+    assert socket.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV) == ("127.0.0.1", "80")
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_loopback_works(listener, host):
     with socket.create_connection((host, listener), timeout=2) as sock:
@@ -110,6 +175,21 @@ def test_network_probe_keeps_its_time_limit(online, monkeypatch):
     released.set()
 
 
-def test_a_malformed_endpoint_is_no_network(online, monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:notaport")
+@pytest.mark.parametrize("text", ["http://127.0.0.1:notaport", "nonsense", "ftp://127.0.0.1", "http://[::1"])
+def test_a_malformed_endpoint_is_no_network(online, monkeypatch, text):
+    monkeypatch.setenv("HF_ENDPOINT", text)
     assert offline.network_reachable() is False
+    assert repr(text) in offline.endpoint_problem() and "https://host" in offline.endpoint_problem()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "https://huggingface.co", "http://127.0.0.1:8080/hub/", " https://mirror.example "]
+)
+def test_an_address_is_one(online, monkeypatch, text):
+    monkeypatch.setenv("HF_ENDPOINT", text)
+    assert offline.endpoint_problem() is None
+
+
+def test_network_probe_goes_through_a_socks_proxy(online, monkeypatch, listener):
+    monkeypatch.setenv("all_proxy", f"socks5://127.0.0.1:{listener}")
+    assert offline.network_reachable() is True

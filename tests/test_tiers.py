@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -28,12 +29,15 @@ def empty_cache(monkeypatch, tmp_path):
     return tmp_path
 
 
-def put_in_cache(folder: Path, model: catalogue.Model, leave_out: str = "") -> None:
+def put_in_cache(folder: Path, model: catalogue.Model, leave_out: str = "") -> Path:
+    """Files of the right length, full of holes."""
     snapshot = folder / f"models--{model.id.replace('/', '--')}" / "snapshots" / model.revision
     snapshot.mkdir(parents=True)
-    for name in model.files:
-        if name != leave_out:
-            (snapshot / name).write_text("x")
+    for file in model.files:
+        if file.name != leave_out:
+            (snapshot / file.name).touch()
+            os.truncate(snapshot / file.name, file.size)
+    return snapshot
 
 
 @pytest.mark.parametrize(
@@ -67,6 +71,24 @@ def test_what_is_cached_needs_no_network(empty_cache):
 def test_an_incomplete_cache_does_not_count(empty_cache):
     put_in_cache(empty_cache, catalogue.find("chat", "small"), leave_out="model.safetensors")
     assert tiers.choose("chat", OFFLINE).tier == "bundled"
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"<html>"])
+def test_a_damaged_file_in_the_cache_does_not_count_and_is_named(empty_cache, content):
+    damaged = put_in_cache(empty_cache, catalogue.find("chat", "small")) / "model.safetensors"
+    damaged.write_bytes(content)
+    assert tiers.choose("chat", LAPTOP).tier == "small" and catalogue.find("chat", "small").to_download_gb > 0
+    choice = tiers.choose("chat", OFFLINE)
+    assert choice.tier == "bundled" and "damaged files, to be deleted: " + str(damaged) in choice.reason
+
+
+def test_an_address_that_is_none_is_the_reason(empty_cache, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_ENDPOINT", "nonsense")
+    assert (
+        "HF_ENDPOINT is 'nonsense', which is no address of the form https://host"
+        in tiers.choose("chat", OFFLINE).reason
+    )
 
 
 def test_cached_models_download_nothing(empty_cache):
@@ -160,11 +182,28 @@ def test_defaults_are_ungated_pinned_and_safetensors_only(model):
     assert not model.gated
     assert not model.id.startswith(("meta-llama/", "mistralai/", "google/"))
     assert re.fullmatch("[0-9a-f]{40}", model.revision)
-    assert any(name.endswith(".safetensors") for name in model.files)
-    assert not [name for name in model.files if name.endswith((".bin", ".pt", ".pth", ".pkl", ".py", ".msgpack"))]
-    shards = sum(name.endswith(".safetensors") for name in model.files)
-    assert 0 < model.download_gb / shards < 5
+    names = [file.name for file in model.files]
+    assert all(name.endswith((".json", ".safetensors")) for name in names)
+    shards = sum(name.endswith(".safetensors") for name in names)
+    assert shards and 0 < model.download_gb / shards < 5
     assert model.licence in {"Apache-2.0", "MIT"} and model.limits
+
+
+@pytest.mark.parametrize("model", [m for m in catalogue.models() if m.tier != "bundled"], ids=lambda m: m.id)
+def test_every_file_is_named_by_its_size_and_checksum(model):
+    for file in model.files:
+        assert re.fullmatch(r"[A-Za-z0-9_-]+(\.[a-z]+)*\.(json|safetensors)", file.name)  # a name, never a path
+        assert re.fullmatch("[0-9a-f]{64}", file.sha256) and file.size > 0
+    digests = [file.sha256 for file in model.files]
+    assert len(digests) == len(set(digests))
+    assert sum(file.size for file in model.files) / 1e9 == pytest.approx(model.download_gb, abs=0.01)
+
+
+def test_the_same_file_is_named_alike_wherever_it_is_named():
+    base = {catalogue.find(role, "small").files for role in ("speech", "translation")}
+    assert len(base) == 1
+    tokenizers = [f for m in catalogue.models() if m.role == "chat" for f in m.files if f.name == "tokenizer.json"]
+    assert len(tokenizers) == 2 and tokenizers[0] == tokenizers[1]
 
 
 def test_the_small_tier_is_at_most_three_gigabytes():

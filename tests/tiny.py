@@ -117,18 +117,36 @@ def whisper(folder: Path, mels: int = 80, vocabulary: int = 51865) -> dict[str, 
 
 
 def clip(folder: Path, weights: str = "open_clip_model.safetensors") -> dict[str, bytes]:
-    """An open_clip model: configuration with preprocessing, and weights under open_clip's names."""
+    """Weights under open_clip's names; network and preprocessing are not in the folder, as on the hub's list."""
     from open_clip import CLIP
 
-    vision = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16}
-    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
-    model = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
-    preprocess = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
-    settings = {"model_cfg": model, "preprocess_cfg": preprocess}
-    (folder / "open_clip_config.json").write_text(json.dumps(settings))
-    state = CLIP(32, vision | {"head_width": 32}, text).state_dict()
+    size = small_clip()
+    state = CLIP(size["embed_dim"], size["vision_cfg"] | {"head_width": 32}, size["text_cfg"]).state_dict()
     save_file(state, folder / weights)
     return contents(folder)
+
+
+def small_clip() -> dict:
+    """A network in the form of open_clip's own configuration files."""
+    vision = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+    return {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
+
+
+def shrink_open_clip(folder: Path) -> None:
+    """Let open_clip's names of the large networks mean the small one, in this process."""
+    import open_clip
+
+    for name in ("ViT-B-32", "ViT-L-14"):
+        (folder / f"{name}.json").write_text(json.dumps(small_clip()))
+    open_clip.add_model_config(folder)
+
+
+def restore_open_clip() -> None:
+    """Let the names mean again what the library says."""
+    import open_clip
+
+    open_clip.add_model_config(Path(open_clip.__file__).with_name("model_configs"))
 
 
 def prisma(root: Path) -> Path:
