@@ -421,8 +421,8 @@ def _open_clip(model: Model, folder: Path) -> tuple[Any, Callable, Callable]:
     net.load_state_dict(load_file(folder / model.files[0].name), strict=True)
     # Without the mean and deviation of its training the pictures would silently be scaled as OpenAI's CLIP wants.
     trained = open_clip.get_pretrained_cfg(model.architecture, model.training)
-    scale = {"mean": trained.get("mean"), "std": trained.get("std")}
-    preprocess = open_clip.image_transform(net.visual.image_size, is_train=False, **scale)
+    pictures = {key: trained.get(key) for key in ("mean", "std", "interpolation", "resize_mode")}
+    preprocess = open_clip.image_transform(net.visual.image_size, is_train=False, **pictures)
     return net, preprocess, open_clip.get_tokenizer(model.architecture)
 
 
@@ -549,6 +549,10 @@ def whisper_from_hub(folder: Path) -> Any:
     found = _measured(state)
     if sizes != sizes | found:  # before anything of the size that a configuration asks for is made
         raise ValueError(f"config.json says {sizes}, the weights are {found}")
+    for part in ("audio", "text"):
+        width, heads = sizes[f"n_{part}_state"], sizes[f"n_{part}_head"]
+        if heads < 1 or width % heads:
+            raise ValueError(f"config.json divides {width} numbers among {heads} heads")
     net = Whisper(ModelDimensions(**sizes))
     net.load_state_dict({key: value.float() for key, value in state.items()})
     return net

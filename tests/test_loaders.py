@@ -1,20 +1,24 @@
 """Loaders against a hub on loopback, with tiny random checkpoints under the real names."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from hub import pinned, serving
+from hub import pinned, pins, serving
 from PIL import Image
+from safetensors.torch import load, save
 
 from course_utils import bundled, catalogue, loaders, tiers
 from course_utils.catalogue import find
+from course_utils.downloads import DownloadError
 from course_utils.hardware import Hardware
 
 MACHINE = Hardware("cpu", "float32", "", ram_total_gb=32, ram_free_gb=28, cores=2, network=True)
@@ -469,7 +473,7 @@ def test_without_a_network_only_cached_models_are_tried(hub, prisma, monkeypatch
     said = []
     made = loaders.load(choice, MACHINE, say=said.append)
     assert made.tier == "bundled"
-    assert len(said) == 1 and "no connection" in said[0]  # the small one was not even tried
+    assert len(said) == 2 and "no connection" in said[1]  # the small one was not even tried
 
 
 def test_a_cached_small_model_is_used_when_the_network_is_gone(hub, prisma, monkeypatch):
@@ -499,6 +503,263 @@ def test_a_missing_package_steps_down(hub, prisma, monkeypatch):
     monkeypatch.setattr("course_utils.compat.nf4_config", missing)
     made, said = get("chat", "full")
     assert made.tier == "small" and "`pip install bitsandbytes`" in said
+
+
+# ---------------------------------------------------------------- files that are not what they should be
+
+PAGE = b"<!DOCTYPE html><title>Log in to this network</title>"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 988097824\n"
+CODE = b"open(__file__ + '.ran', 'w')\n"
+
+
+def put(name: str, content: bytes):
+    """Another file in the place of one."""
+    return lambda files: files.__setitem__(name, content)
+
+
+def cut(name: str):
+    """The first half of a file."""
+    return lambda files: files.__setitem__(name, files[name][: len(files[name]) // 2])
+
+
+def settings(name: str = "config.json", **changes):
+    """Other values in a configuration; None takes one away."""
+
+    def change(files):
+        made = json.loads(files[name]) | changes
+        files[name] = json.dumps({key: value for key, value in made.items() if value is not None}).encode()
+
+    return change
+
+
+def weights(change, name: str = "model.safetensors"):
+    """Other tensors; `change` gets them by name."""
+
+    def rewrite(files):
+        tensors = load(files[name])
+        change(tensors)
+        files[name] = save(tensors, {"format": "pt"})
+
+    return rewrite
+
+
+def without(part: str):
+    """The first tensor whose name holds `part` is missing."""
+    return lambda tensors: tensors.pop(next(name for name in tensors if part in name))
+
+
+def another(tensors) -> None:
+    tensors["model.layers.7.left_over.weight"] = torch.zeros(3)
+
+
+def reshaped(part: str):
+    """The first tensor whose name holds `part` has a row more."""
+
+    def change(tensors):
+        name = next(name for name in tensors if part in name)
+        tensors[name] = torch.cat([tensors[name], tensors[name][:1]])
+
+    return change
+
+
+def renamed(tensors) -> None:
+    for name in list(tensors):
+        tensors[f"other.{name}"] = tensors.pop(name)
+
+
+def more_tokens(files) -> None:
+    made = json.loads(files["tokenizer.json"])
+    extra = {"special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    made["added_tokens"] += [extra | {"id": 259 + i, "content": f"<extra {i}>"} for i in range(9)]
+    files["tokenizer.json"] = json.dumps(made).encode()
+
+
+def own_code(files) -> None:
+    """A model type that only exists in a Python file beside it."""
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.Own", "AutoModel": "own.Own"}
+    settings(model_type="own", auto_map=classes)(files)
+    files["own.py"] = CODE
+
+
+def own_tokenizer(files) -> None:
+    classes = {"AutoTokenizer": ["own.OwnTokenizer", None]}
+    settings("tokenizer_config.json", tokenizer_class="OwnTokenizer", auto_map=classes)(files)
+    settings(model_type="own2", auto_map={"AutoConfig": "own.OwnConfig"})(files)
+    files["own.py"] = CODE
+
+
+def template(text: str | None):
+    return settings("tokenizer_config.json", chat_template=text)
+
+
+BROKEN = {
+    "chat": {
+        "weights are a pointer": put("model.safetensors", POINTER),
+        "weights are a page": put("model.safetensors", PAGE),
+        "weights are empty": put("model.safetensors", b""),
+        "weights are zeros": put("model.safetensors", bytes(1000)),
+        "weights are a pickle": put("model.safetensors", b"PK\x03\x04archive/data.pkl"),
+        "weights promise a huge header": put("model.safetensors", b"\xff" * 7 + b"\x00{}"),
+        "weights are cut off": cut("model.safetensors"),
+        "a tensor is missing": weights(without("q_proj.weight")),
+        "the embedding is missing": weights(without("embed_tokens")),
+        "a tensor is left over": weights(another),
+        "a tensor has another shape": weights(reshaped("down_proj")),
+        "all tensors have other names": weights(renamed),
+        "no tensors at all": weights(dict.clear),
+        "configuration is cut off": cut("config.json"),
+        "configuration is empty": put("config.json", b""),
+        "configuration says nothing": put("config.json", b"{}"),
+        "configuration is a list": put("config.json", b"[1]"),
+        "configuration is a page": put("config.json", PAGE),
+        "configuration is nested": put("config.json", b"[" * 100_000),
+        "configuration is not UTF-8": put("config.json", b"\xff\xfe{}"),
+        "unknown type": settings(model_type="unheard-of"),
+        "no type": settings(model_type=None, architectures=None),
+        "own code": own_code,
+        "other width": settings(hidden_size=128),
+        "more layers": settings(num_hidden_layers=3),
+        "fewer layers": settings(num_hidden_layers=1),
+        "no heads": settings(num_attention_heads=0),
+        "heads in words": settings(num_attention_heads="four"),
+        "a trillion tokens": settings(vocab_size=10**12),
+        "tokenizer is cut off": cut("tokenizer.json"),
+        "tokenizer says nothing": put("tokenizer.json", b"{}"),
+        "tokenizer is a pointer": put("tokenizer.json", POINTER),
+        "more tokens than rows": more_tokens,
+        "own tokenizer": own_tokenizer,
+        "no template": template(None),
+        "template does not parse": template("{% for message in"),
+        "template refuses": template("{{ raise_exception('no') }}"),
+        "template reaches out": template("{{ ''.__class__.__mro__[1].__subclasses__() }}"),
+        "template asks for a file": template("{% include '/etc/passwd' %}"),
+        "generation settings are a page": put("generation_config.json", PAGE),
+    },
+    "embedding": {
+        "weights are a pointer": put("model.safetensors", POINTER),
+        "a tensor is missing": weights(without("query")),
+        "a tensor has another shape": weights(reshaped("word_embeddings")),
+        "a tensor is left over": weights(another),
+        "configuration says nothing": put("config.json", b"{}"),
+        "own code": own_code,
+        "other width": settings(hidden_size=64),
+        "tokenizer is a page": put("tokenizer.json", PAGE),
+    },
+    "speech": {
+        "weights are cut off": cut("model.safetensors"),
+        "a tensor is missing": weights(without("fc1.weight")),
+        "a tensor is left over": weights(another),
+        "a tensor has another shape": weights(reshaped("fc2")),
+        "configuration says nothing": put("config.json", b"{}"),
+        "other width": settings(d_model=64),
+        "a trillion tokens": settings(vocab_size=10**12),
+        "a million layers": settings(encoder_layers=10**6),
+        "no heads": settings(decoder_attention_heads=0),
+    },
+    "image-text": {
+        "weights are a page": put("open_clip_model.safetensors", PAGE),
+        "weights are cut off": cut("open_clip_model.safetensors"),
+        "a tensor is missing": weights(without("ln_post"), "open_clip_model.safetensors"),
+        "a tensor is left over": weights(another, "open_clip_model.safetensors"),
+        "another number of places": weights(reshaped("positional_embedding"), "open_clip_model.safetensors"),
+    },
+}
+CASES = [pytest.param(role, case, id=f"{role}: {case}") for role, cases in BROKEN.items() for case in cases]
+
+
+def in_cache(model: catalogue.Model, content: dict[str, bytes]) -> catalogue.Model:
+    """Put files into the cache. The model whose catalogue entry names exactly these."""
+    made = replace(model, files=pins(content))
+    made.folder.mkdir(parents=True)
+    for name, part in content.items():
+        (made.folder / name).write_bytes(part)
+    return made
+
+
+@pytest.fixture
+def deaf(monkeypatch):
+    """Nothing may be asked of the reader."""
+
+    def never(*_):
+        raise AssertionError("the reader was asked")
+
+    monkeypatch.setattr("builtins.input", never)
+    monkeypatch.setattr(sys, "stdin", None)
+
+
+@pytest.mark.parametrize("role, case", CASES)
+def test_files_that_make_no_model_are_told_and_never_loaded(hub, checkpoints, deaf, role, case):
+    entry = find(role, "small")
+    content = {name: checkpoints[entry.id][name] for name in [file.name for file in entry.files]}
+    BROKEN[role][case](content)
+    model = in_cache(entry, content)
+    with pytest.raises(DownloadError, match="Delete .*, to download it anew, and run the cell again") as caught:
+        loaders.load_model(model, MACHINE)
+    assert str(model.folder) in caught.value.cure and len(str(caught.value)) < 1000
+    assert hub.requests == [] and not list(model.folder.glob("*.ran"))
+
+
+@pytest.mark.parametrize("role", list(BROKEN))
+def test_a_model_that_cannot_be_read_gives_the_bundled_one(hub, prisma, checkpoints, role):
+    entry = find(role, "small")
+    content = {name: checkpoints[entry.id][name] for name in [file.name for file in entry.files]}
+    broken = next(name for name in content if name.endswith("safetensors"))
+    model, said = in_cache(entry, content | {broken: POINTER}), []
+    made = loaders.load(tiers.Choice(role, "small", model, ""), MACHINE, say=said.append)
+    assert made.tier == "bundled"
+    assert f"because {model.folder / broken} is a pointer of Git LFS" in said[0]
+    assert f"To get the better one: Delete {model.folder / broken}" in said[0]
+
+
+def index(**places: str):
+    """A sharded model whose list says that its tensors are elsewhere."""
+
+    def change(files):
+        made = json.loads(files["model.safetensors.index.json"])
+        made["weight_map"] |= {next(iter(made["weight_map"])): place for place in places.values()}
+        files["model.safetensors.index.json"] = json.dumps(made).encode()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        index(place="../../../../thesis.safetensors"),
+        index(place="model-00009-of-00004.safetensors"),
+        settings("model.safetensors.index.json", weight_map={}),
+        settings("model.safetensors.index.json", weight_map=None),
+        lambda files: files.pop("model-00002-of-00004.safetensors"),
+    ],
+    ids=["outside", "a shard that is not there", "empty", "none", "a shard is missing"],
+)
+def test_a_list_of_shards_that_is_wrong_is_told(hub, checkpoints, change, tmp_path):
+    entry = replace(find("chat", "full"), quantise="")
+    content = dict(checkpoints[entry.id])
+    change(content)
+    model = in_cache(entry, content)
+    outside = tmp_path / "thesis.safetensors"
+    outside.write_bytes(save({"x": torch.zeros(2)}))
+    with pytest.raises(DownloadError, match="Delete .*"):
+        loaders.load_model(model, MACHINE)
+
+
+def test_a_damaged_bundled_configuration_says_how_to_restore_it(prisma):
+    (prisma / "prisma-lm/config.json").write_bytes(PAGE)
+    with pytest.raises(bundled.BundledModelError, match="is a web page.*git checkout -- data/models/prisma-lm"):
+        get("chat", "bundled")
+
+
+def test_a_pointer_in_the_cache_is_named_where_there_is_no_network(hub, prisma, monkeypatch):
+    get("chat", "small")
+    damaged = find("chat", "small").folder / "model.safetensors"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    made, said = get("chat", "small")
+    assert made.tier == "bundled"
+    assert f"the cache holds damaged files (their SHA-256 is not the one in the catalogue): {damaged}" in said
+    assert "Delete what is named" in said
 
 
 def test_every_downloaded_model_of_the_catalogue_is_covered(checkpoints):
