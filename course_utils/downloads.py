@@ -36,7 +36,7 @@ def fetch(model: Model, say: Callable[[str], None] = print) -> Path:
         raise DownloadError(f"the catalogue names no files of {model.id}", "Update the course (git pull).")
     unfit = [file for file in model.files if not _is_fit(model, file, say)]
     if not unfit:
-        return model.folder
+        return _alone(model)
     damaged = [model.folder / file.name for file in unfit if (model.folder / file.name).exists()]
     if offline.is_offline():
         raise _not_here(damaged)
@@ -50,7 +50,7 @@ def fetch(model: Model, say: Callable[[str], None] = print) -> Path:
         say(f"The hub is busy and asks to wait {error.wait} s. Waiting ...")
         time.sleep(error.wait)
         _download(model, [file for file in unfit if not _is_fit(model, file, say)], say)
-    return model.folder
+    return _alone(model)
 
 
 def _not_here(damaged: list[Path]) -> DownloadError:
@@ -75,7 +75,7 @@ def _download(model: Model, files: list[File], say: Callable[[str], None]) -> No
         with transfer.connected() as client:
             for file, place in places.items():
                 _get(client, model, file, place)
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # the latter from file systems without locks
         raise transfer.explain(error, size=total) from error
 
 
@@ -139,6 +139,40 @@ def _inside(path: Path) -> Path:
         cure = "Remove the link on the way to it, and run the cell again."
         raise DownloadError(f"{path} leads out of the cache {root}", cure)
     return path
+
+
+def _alone(model: Model) -> Path:
+    """A folder with the catalogue's files and nothing else.
+
+    That is the snapshot, or links to its files: what else lies there (another program's files, or an adapter or a
+    chat template that somebody put into a shared cache) would be read by the libraries, too.
+    """
+    names = {file.name for file in model.files}
+    if {path.name for path in model.folder.iterdir()} == names:
+        return model.folder
+    view = settings.cache_dir() / "models" / model.revision
+    view.mkdir(parents=True, exist_ok=True)
+    for path in view.iterdir():
+        if path.name not in names:
+            path.unlink()
+    for name in names:
+        _link(model.folder / name, view / name)
+    return view
+
+
+def _link(file: Path, place: Path) -> None:
+    """Let `place` lead to `file`; another process may be reading a link that is right already."""
+    if place.exists() and place.samefile(file):
+        return
+    place.unlink(missing_ok=True)
+    try:
+        place.symlink_to(file.resolve())
+    except OSError:  # Windows wants a privilege for that, and none for a second name on the same disk
+        try:
+            os.link(file.resolve(), place)
+        except OSError as error:
+            cure = f"Remove from {file.parent} what the catalogue does not name, and run the cell again."
+            raise DownloadError("its folder in the cache holds other files, too", cure) from error
 
 
 def _check_disk(missing: int) -> None:

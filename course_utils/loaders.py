@@ -393,13 +393,18 @@ def from_folder(model: Model, folder: Path, hardware: Hardware) -> Role:
 
 def _unreadable(model: Model, folder: Path, error: Exception) -> Exception:
     """What to tell about files that are there and cannot be loaded."""
-    known = isinstance(error, model_files.UnreadableError)
-    problem = str(error) if known else f"the files in {folder} do not make a model ({model_files.first_line(error)})"
     if model.tier == "bundled":
-        cure = f"Restore it with `git checkout -- data/models/{folder.name}`, or clone the course again."
-        return bundled.BundledModelError(f"{model.id}: {problem}. {cure}")
-    what = str(error.path) if known else str(folder)
-    return DownloadError(problem, f"Delete {what}, to download it anew, and run the cell again.")
+        shipped = folder.parent.resolve() == bundled.MODELS.resolve()
+        again = f"Restore it with `git checkout -- data/models/{folder.name}`, or clone the course again."
+        cure = again if shipped else f"Save the model to {folder} again."
+        return bundled.BundledModelError(f"{model.id}: {model_files.first_line(error)}. {cure}")
+    if isinstance(error, model_files.UnreadableError):
+        return DownloadError(str(error), f"Delete {error.path}, to download it anew, and run the cell again.")
+    cure = (
+        "Restart the kernel, and let `course doctor` look at the packages. "
+        f"If that does not help, delete {folder}, to download it anew, and run the cell again."
+    )
+    return DownloadError(f"it cannot be loaded from {folder} ({model_files.first_line(error)})", cure)
 
 
 def _image_text(model: Model, folder: Path, hardware: Hardware) -> ImageText:

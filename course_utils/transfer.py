@@ -9,9 +9,10 @@ import email.utils
 import errno
 import os
 import re
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import httpx
 
 SILENCE = 10  # seconds without a byte after which a transfer counts as stalled
+CONNECTING = 5  # seconds for finding the hub and shaking hands
 SLOWEST = 1000  # bytes a second; less than that over SILENCE seconds is a stall, too
 TRIES = 5  # how often a transfer that is cut off is taken up again, as long as each try brings something
 SPARE_BYTES = 2**30  # disk space that a download must leave free
@@ -67,7 +69,7 @@ def connected() -> Iterator[httpx.Client]:
     if problem:
         cure = f"Unset HF_ENDPOINT, or give it an address like {offline.HUB}, and restart the kernel."
         raise DownloadError(problem, cure, network=False)
-    limits = httpx.Timeout(SILENCE, connect=5)
+    limits = httpx.Timeout(SILENCE, connect=CONNECTING)
     local = offline.is_local_hub()
     options = {"timeout": limits, "follow_redirects": True, "max_redirects": 5, "trust_env": not local}
     try:
@@ -125,7 +127,7 @@ def receive(client: httpx.Client, url: str, part: Path, size: int) -> None:
 def stream(client: httpx.Client, url: str) -> Iterator[bytes]:
     """The bytes of a file as they come. DownloadError if the hub does not give it."""
     try:
-        with client.stream("GET", url) as answer:
+        with closing(_ask(client, url)) as answer:
             _first_byte(answer, 0)
             yield from _steadily(answer.iter_raw())
     except Exception as error:
@@ -137,10 +139,34 @@ def length(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def _ask(client: httpx.Client, url: str, headers: dict[str, str] | None = None) -> httpx.Response:
+    """The answer, up to its headers. Stalled if they are not there in time.
+
+    In a thread, because a name look-up has no time limit of its own, and neither has a server that drips headers.
+    """
+    request = client.build_request("GET", url, headers=headers)
+    outcome: list[httpx.Response | Exception] = []
+
+    def send() -> None:
+        try:
+            outcome.append(client.send(request, stream=True))
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    thread.join(CONNECTING + SILENCE)
+    if not outcome:
+        raise Stalled
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
+
+
 def _append(client: httpx.Client, url: str, part: Path, size: int) -> None:
     start = length(part)
     headers = {"Range": f"bytes={start}-"} if start else {}
-    with client.stream("GET", url, headers=headers) as answer:
+    with closing(_ask(client, url, headers)) as answer:
         if answer.status_code == 416 and start:  # it has nothing from there on: begin anew, now without a range
             part.write_bytes(b"")
             return _append(client, url, part, size)

@@ -57,6 +57,7 @@ class Hub:
     instead: Callable[[bytes], bytes] | None = None  # what is sent in the place of a weights file
     silence: threading.Event | None = None  # nothing is sent before this is set
     drip: threading.Event | None = None  # byte by byte, slowly, until this is set
+    slow_headers: bool = False  # the headers, too
     token: str = ""  # who may upload; nobody while it is empty
     visibility: dict[str, str] = field(default_factory=dict)  # model id -> as asked for when it was made
     blobs: dict[str, bytes] = field(default_factory=dict)  # large files by SHA-256, uploaded before their commit
@@ -181,17 +182,19 @@ class _Handler(BaseHTTPRequestHandler):
         return {"X-Repo-Commit": revision, "ETag": f'"{tag}"', "Content-Length": size, **linked}
 
     def _send(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        hub: Hub = self.server.hub
+        while hub.slow_headers and not hub.drip.wait(0.05):
+            self.wfile.write(b"H")
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
         self.end_headers()
-        drip = self.server.hub.drip
-        if drip is None:
+        if hub.drip is None:
             self.wfile.write(content)
             return
         for byte in content:
             self.wfile.write(bytes([byte]))
-            if drip.wait(0.05):
+            if hub.drip.wait(0.05):
                 return
 
 

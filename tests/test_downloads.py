@@ -297,15 +297,31 @@ def test_a_server_that_ignores_ranges_can_finish(hub):
     assert (fetch(MODEL, quiet) / "model.safetensors").read_bytes() == WEIGHTS
 
 
-@pytest.mark.parametrize("way", ["silence", "drip"])
+@pytest.mark.parametrize("way", ["silence", "drip", "slow headers"])
 def test_a_stalled_transfer_is_told(hub, monkeypatch, way):
     monkeypatch.setattr(transfer, "SILENCE", 0.3)
+    assert transfer.CONNECTING + transfer.SILENCE <= 15
+    if way == "slow headers":
+        monkeypatch.setattr(transfer, "CONNECTING", 0.1)
+        hub.slow_headers = True
+        way = "drip"
     released = threading.Event()
     setattr(hub, way, released)
     with pytest.raises(DownloadError, match="stalled"):
         fetch(MODEL, quiet)
     released.set()
-    assert len(hub.requests) == 1 and transfer.SILENCE <= 15
+    assert len(hub.requests) == 1
+
+
+def test_a_name_look_up_that_hangs_is_told(hub, monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr(transfer, "SILENCE", 0.1)
+    monkeypatch.setattr(transfer, "CONNECTING", 0.1)
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: released.wait(10) or [])
+    with pytest.raises(DownloadError, match="stalled"):
+        fetch(MODEL, quiet)
+    released.set()
 
 
 @pytest.mark.parametrize("content", [WEIGHTS[:-1], WEIGHTS[::-1], WEIGHTS + b"more"], ids=["short", "wrong", "long"])
@@ -443,6 +459,18 @@ def test_a_cache_that_huggingface_hub_filled_is_read(hub):
         (blobs / file.sha256).write_bytes(FILES[file.name])
         (MODEL.folder / file.name).symlink_to(blobs / file.sha256)
     assert fetch(MODEL, quiet) == MODEL.cached_folder and hub.requests == []
+
+
+def test_what_the_catalogue_does_not_name_is_not_in_the_folder(hub):
+    """A shared cache may hold an adapter, a template, code: libraries read what they find beside the weights."""
+    MODEL.folder.mkdir(parents=True)
+    (MODEL.folder / "additional_chat_templates").mkdir()
+    for name in ("adapter_config.json", "chat_template.jinja", "own.py"):
+        (MODEL.folder / name).write_text("{}")
+    for _ in range(2):
+        folder = fetch(MODEL, quiet)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
+    assert (MODEL.folder / "own.py").exists()  # it is not ours to remove
 
 
 def test_huggingface_hub_reads_what_was_downloaded(hub):

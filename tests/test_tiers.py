@@ -191,6 +191,7 @@ def test_defaults_are_ungated_pinned_and_safetensors_only(model):
 
 @pytest.mark.parametrize("model", [m for m in catalogue.models() if m.tier != "bundled"], ids=lambda m: m.id)
 def test_every_file_is_named_by_its_size_and_checksum(model):
+    assert re.fullmatch(r"[A-Za-z0-9-]+/[A-Za-z0-9][A-Za-z0-9.-]+", model.id)  # becomes a folder's name
     for file in model.files:
         assert re.fullmatch(r"[A-Za-z0-9_-]+(\.[a-z]+)*\.(json|safetensors)", file.name)  # a name, never a path
         assert re.fullmatch("[0-9a-f]{64}", file.sha256) and file.size > 0
