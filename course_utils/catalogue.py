@@ -51,8 +51,8 @@ class Model:
     @property
     def cached_folder(self) -> Path | None:
         """`folder`, if it holds every file in its full length, else None. What they say is checked at each load."""
-        complete = bool(self.files) and all(_size(self.folder / file.name) == file.size for file in self.files)
-        return self.folder if complete else None
+        whole = [_size(self.folder / file.name) == file.size for file in self.files]
+        return self.folder if whole and all(whole) else None
 
     @property
     def cut_files(self) -> tuple[Path, ...]:
@@ -91,7 +91,8 @@ def tiers_of(role: str) -> tuple[str, ...]:
     """The tiers that exist for `role`, smallest first. ValueError for an unknown role."""
     if role not in ROLES:
         raise ValueError(f"There is no role {role!r}. Roles are {', '.join(ROLES)}.")
-    return tuple(tier for tier in TIERS if any(m.role == role and m.tier == tier for m in models()))
+    existing = {model.tier for model in models() if model.role == role}
+    return tuple(tier for tier in TIERS if tier in existing)
 
 
 def find(role: str, tier: str) -> Model:
