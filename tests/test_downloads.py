@@ -1,10 +1,12 @@
 import dataclasses
 import errno
+import importlib.util
 import json
 import os
 import re
 import shutil
 import threading
+import time
 from contextlib import suppress
 from email.utils import formatdate
 from pathlib import Path
@@ -249,7 +251,7 @@ def test_any_text_may_stand_where_seconds_are_expected(text, seconds):
 def test_a_date_may_stand_where_seconds_are_expected():
     now = formatdate(usegmt=True)
     assert transfer.retry_after(now) is None
-    later = formatdate(__import__("time").time() + 60, usegmt=True)
+    later = formatdate(time.time() + 60, usegmt=True)
     assert 50 <= transfer.retry_after(later) <= 60
 
 
@@ -549,13 +551,8 @@ def test_an_address_that_is_none_is_told_with_its_form(hub, monkeypatch, text):
     assert repr(text.rstrip("/")) in caught.value.problem and caught.value.network is False
 
 
+@pytest.mark.skipif(importlib.util.find_spec("socksio") is not None, reason="the package is installed here")
 def test_a_socks_proxy_without_its_package_names_the_package(hub, monkeypatch):
-    try:
-        import socksio  # noqa: F401
-
-        pytest.skip("socksio is installed here")
-    except ImportError:
-        pass
     monkeypatch.setenv("HF_ENDPOINT", "https://hub.invalid")
     monkeypatch.setenv("ALL_PROXY", "socks5://name:secret@127.0.0.1:1080")
     with pytest.raises(DownloadError, match="pip install socksio") as caught:
