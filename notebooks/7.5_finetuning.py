@@ -32,7 +32,9 @@ if importlib.util.find_spec("course_utils") is None:
     root = next((p for p in places if (p / "course_utils").is_dir()), None)
     if root is None and hosted:
         print("Fetching the course from", SOURCE)
-        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", "main", SOURCE, FOLDER], check=True)
+        clone = ["git", "clone", "-q", "--depth", "1", "-b", "main", SOURCE, FOLDER]
+        if subprocess.run(clone).returncode:
+            raise ConnectionError("No network? On Kaggle: Settings, Internet, On. Then run this cell again.")
         root = Path.cwd() / FOLDER
     if root is None:
         raise FileNotFoundError(f"Open this notebook inside a copy of the course: git clone {SOURCE}")

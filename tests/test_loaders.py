@@ -480,7 +480,7 @@ def test_a_missing_package_steps_down(hub, prisma, monkeypatch):
 
     monkeypatch.setattr("course_utils.compat.nf4_config", missing)
     made, said = get("chat", "full")
-    assert made.tier == "small" and "`pip install bitsandbytes`" in said
+    assert made.tier == "small" and 'pip install -c constraints.txt "bitsandbytes"`' in said
 
 
 def test_every_downloaded_model_of_the_catalogue_is_covered(checkpoints):
