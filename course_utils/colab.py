@@ -338,7 +338,7 @@ def resolve(
 def record() -> dict[str, dict]:
     """Asks pip (network) what it would add on Colab, and writes it to data/colab-missing.json.
 
-    Run it after the requirements or Colab's list have changed: python -m course_utils.colab
+    Run it after the requirements or Colab's list have changed: python -m course_utils.colab record
     """
     from packaging.utils import canonicalize_name
 
@@ -356,11 +356,9 @@ def record() -> dict[str, dict]:
 
 def _ask_pip() -> dict:
     """pip's report of a dry run for Colab's Python, with Colab's versions as constraints."""
-    # Colab's torch brings CUDA 12 libraries, the registry's asks for others: leave those out of it.
-    kept = {n: v.split("+")[0] for n, v in colab_packages().items() if not n.startswith(("nvidia-", "cuda-"))}
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
-        (here / "keep.txt").write_text("\n".join(frozen(kept)) + "\n", encoding="utf-8")
+        (here / "keep.txt").write_text("\n".join(constraints()) + "\n", encoding="utf-8")
         # A dry run for another Python takes wheels only, and these come as source.
         sources = [str(r) for r in requirements() if r.name in ("openai-whisper", "rouge-score")]
         pip = [sys.executable, "-m", "pip"]
@@ -388,6 +386,23 @@ def _reached(packages: Mapping[str, dict], colab: Mapping[str, str]) -> list[str
     return sorted(found)
 
 
+def test_requirements() -> list[str]:
+    """What `make colab` installs: the course, its tests, and what its libraries look for, in Colab's versions."""
+    there = colab_packages()
+    needed = [str(r) for r in requirements()]
+    needed += [str(r) for r in wanted("test") if r.name != "genai-course"]
+    # PEFT looks for torchao without declaring it, transformers for TensorFlow: both are on Colab.
+    needed += [name for name in ("torchao", "tensorflow") if name in there]
+    return needed
+
+
+def constraints() -> list[str]:
+    """Colab's versions as pip takes them; its builds for CUDA 12 ("+cu128") exist on Colab only."""
+    builds = ("nvidia-", "cuda-")
+    plain = {name: version.split("+")[0] for name, version in colab_packages().items()}
+    return frozen({name: version for name, version in plain.items() if not name.startswith(builds)})
+
+
 if __name__ == "__main__":
-    for name, about in record().items():
-        print(name, about["version"])
+    commands = {"constraints": constraints, "requirements": test_requirements, "record": record}
+    print("\n".join(commands[sys.argv[1]]()))

@@ -125,6 +125,13 @@ def test_pip_is_told_to_keep_everything(monkeypatch, capsys):
     assert "network" in capsys.readouterr().out
 
 
+def test_colabs_versions_are_written_for_pip():
+    lines = colab.constraints()
+    assert "torch==2.11.0" in lines and not [line for line in lines if line.startswith("nvidia-")]
+    needed = colab.test_requirements()
+    assert "torchao" in needed and any(line.startswith("nbval") for line in needed)
+
+
 def test_a_failing_pip_is_explained():
     with pytest.raises(RuntimeError, match="restart the runtime"):
         colab.install_missing(["./no-such-folder-for-pip"])
