@@ -12,9 +12,9 @@ READY := .venv/.ready
 run: $(READY)
 	@.venv/bin/course run
 
-# One pytest for the unit tests and, cell by cell, for every notebook. Two threads are what CI has.
+# One pytest for the unit tests and, cell by cell, for every notebook: two files at a time, a thread each.
 test: $(READY)
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} .venv/bin/python -m pytest --nbval-lax --nbval-current-env
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env
 
 lab: $(READY)
 	@.venv/bin/course lab
