@@ -41,7 +41,7 @@ BADGE = re.compile(r"(?m)^# \[!\[Open In Colab\].*$")
 COLAB_ADDRESS = re.compile(r"https://colab\.research\.google\.com/github/[^/\s]+/[^/\s]+/blob/[^/\s]+/")
 CLONE = re.compile(r"git clone https://github\.com/\S+")
 # What to do where a hosted machine reaches nobody.
-SWITCH = "No network? On Kaggle: Settings, Internet, On. Then run this cell again."
+SWITCH = "On Kaggle: Settings, Internet, On. Then run this cell again."
 FOR_DEVELOPERS = ("lab", "test", "dev")  # extras that make no sense on a hosted machine
 
 
@@ -64,7 +64,7 @@ def badge(notebook_name: str) -> str:
 def bootstrap_source() -> str:
     """The text of the first code cell: finds the course's files, in Colab fetches and completes them."""
     folder = REPOSITORY.split("/")[1]
-    return f"""# Finds the course's files. In Colab it fetches them and installs what is missing (network).
+    return f"""# Finds the course's files. Colab and Kaggle fetch them and install what is missing (network).
 import importlib.util
 import os
 import subprocess
@@ -83,7 +83,7 @@ if importlib.util.find_spec("course_utils") is None:
             raise ConnectionError("{SWITCH}")
         root = Path.cwd() / FOLDER
     if root is None:
-        raise FileNotFoundError(f"Open this notebook inside a copy of the course: git clone {{SOURCE}}")
+        raise FileNotFoundError(f"Open this notebook inside the course: git clone {{SOURCE}}")
     sys.path.insert(0, str(root))
 from course_utils import colab
 
