@@ -7,14 +7,14 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 py
 	$(shell $(name) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 14) and print("$(name)")' 2>/dev/null)))
 READY := .venv/.ready
 
-.PHONY: run test lab check notebooks clean setup
+.PHONY: run test lab check notebooks colab clean setup
 
 run: $(READY)
 	@.venv/bin/course run
 
-# One pytest for the unit tests and, cell by cell, for every notebook. Two threads are what CI has.
+# One pytest for the unit tests and, cell by cell, for every notebook: two files at a time, a thread each.
 test: $(READY)
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} .venv/bin/python -m pytest --nbval-lax --nbval-current-env
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env
 
 lab: $(READY)
 	@.venv/bin/course lab
@@ -28,8 +28,23 @@ check: $(READY)
 notebooks: $(READY)
 	@.venv/bin/course notebooks
 
+# The unit tests under Colab's Python and versions, in an environment of its own.
+COLAB_PYTHON ?= python3.13
+colab: .venv-colab/.ready
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} .venv-colab/bin/python -m pytest tests
+
+.venv-colab/.ready: pyproject.toml data/colab-freeze.gpu.txt
+	@echo "Setting up .venv-colab with $(COLAB_PYTHON): several GB, a few minutes."
+	@$(COLAB_PYTHON) -m venv .venv-colab
+	@.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check packaging
+	@.venv-colab/bin/python -m course_utils.colab constraints > .venv-colab/keep.txt
+	@.venv-colab/bin/python -m course_utils.colab requirements > .venv-colab/wanted.txt
+	@.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c .venv-colab/keep.txt -r .venv-colab/wanted.txt
+	@touch .venv-colab/.ready
+
 clean:
-	rm -rf .venv build .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-colab build .pytest_cache .ruff_cache *.egg-info
 	find course_utils notebooks tests -name __pycache__ -prune -exec rm -rf {} +
 
 setup: $(READY)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from course_utils import colab
 from course_utils.prisma import conversations, text
 from course_utils.prisma.shop import make_shop
 from course_utils.prisma.tools import calculate
@@ -22,10 +23,12 @@ from course_utils.settings import SEED
 if TYPE_CHECKING:
     from course_utils.loaders import Chat
 
-MISSING = (
-    "lm_eval is not installed, so no benchmark is run. It brings about thirty packages. To get it:\n"
-    '  pip install -c constraints.txt -e ".[benchmarks]", then restart the kernel.'
-)
+
+def missing() -> str:
+    """What is said where lm_eval is not installed, and what brings it."""
+    why = "lm_eval is not installed, so no benchmark is run. It brings about thirty packages. To get it:"
+    return f"{why}\n  {colab.how_to_add_extra('benchmarks')}, then restart the kernel."
+
 
 # ---------------------------------------------------------------- the questions
 

@@ -14,10 +14,10 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from course_utils.settings import BRANCH, DATA, NOTEBOOKS, REPOSITORY, ROOT
 
@@ -40,6 +40,9 @@ CELL = re.compile(r"(?m)^(?=# %%)")
 BADGE = re.compile(r"(?m)^# \[!\[Open In Colab\].*$")
 COLAB_ADDRESS = re.compile(r"https://colab\.research\.google\.com/github/[^/\s]+/[^/\s]+/blob/[^/\s]+/")
 CLONE = re.compile(r"git clone https://github\.com/\S+")
+# What to do where a hosted machine reaches nobody.
+SWITCH = "On Kaggle: Settings, Internet, On. Then run this cell again."
+FOR_DEVELOPERS = ("lab", "test", "dev")  # extras that make no sense on a hosted machine
 
 
 # The badge and the first code cell
@@ -61,7 +64,7 @@ def badge(notebook_name: str) -> str:
 def bootstrap_source() -> str:
     """The text of the first code cell: finds the course's files, in Colab fetches and completes them."""
     folder = REPOSITORY.split("/")[1]
-    return f"""# Finds the course's files. In Colab it fetches them and installs what is missing (network).
+    return f"""# Finds the course's files. Colab and Kaggle fetch them and install what is missing (network).
 import importlib.util
 import os
 import subprocess
@@ -75,10 +78,12 @@ if importlib.util.find_spec("course_utils") is None:
     root = next((p for p in places if (p / "course_utils").is_dir()), None)
     if root is None and hosted:
         print("Fetching the course from", SOURCE)
-        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", "{BRANCH}", SOURCE, FOLDER], check=True)
+        clone = ["git", "clone", "-q", "--depth", "1", "-b", "{BRANCH}", SOURCE, FOLDER]
+        if subprocess.run(clone).returncode:
+            raise ConnectionError("{SWITCH}")
         root = Path.cwd() / FOLDER
     if root is None:
-        raise FileNotFoundError(f"Open this notebook inside a copy of the course: git clone {{SOURCE}}")
+        raise FileNotFoundError(f"Open this notebook inside the course: git clone {{SOURCE}}")
     sys.path.insert(0, str(root))
 from course_utils import colab
 
@@ -129,12 +134,64 @@ def _relink_cell(cell: str, name: str) -> str:
 # What is missing, and how it is installed
 
 
+def host() -> str:
+    """ "Colab" or "Kaggle" on their machines, "" on the reader's own."""
+    if "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ:
+        return "Colab"
+    return "Kaggle" if "KAGGLE_KERNEL_RUN_TYPE" in os.environ else ""
+
+
+def project() -> dict[str, Any]:
+    """pyproject.toml's [project] table; empty where the course was installed without its checkout."""
+    path = ROOT / "pyproject.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))["project"] if path.exists() else {}
+
+
 def requirements() -> list[Requirement]:
     """What the notebooks need, from pyproject.toml."""
+    return _parsed(project().get("dependencies", []))
+
+
+def _parsed(lines: Iterable[str]) -> list[Requirement]:
     from packaging.requirements import Requirement
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [Requirement(line) for line in project["dependencies"]]
+    return [Requirement(line) for line in lines]
+
+
+def wanted(name: str = "") -> list[Requirement]:
+    """What `name` asks for: an extra of pyproject.toml, a single package, or ("") all that the notebooks need."""
+    if not name:
+        return requirements()
+    extras = project().get("optional-dependencies", {})
+    return _parsed(extras.get(name, [name]))
+
+
+PIP = "python -m pip install -c constraints.txt"
+
+
+def how_to_add(package: str = "") -> str:
+    """What the reader types to get `package`, or ("") all that the notebooks need; see `how_to_add_extra`."""
+    if host():
+        return _call(package) if package else "run the first cell again"
+    return f'{PIP} "{package}"' if package else f"{PIP} -e ."
+
+
+def how_to_add_extra(extra: str) -> str:
+    """What the reader types to get an extra. On a hosted machine, it replaces nothing that is there."""
+    return _call(extra) if host() else f'{PIP} -e ".[{extra}]"'
+
+
+def _call(name: str) -> str:
+    return f"from course_utils import colab; colab.add({name!r})"
+
+
+def add(name: str) -> None:
+    """Install what is missing of `name` (see `wanted`), while everything that is here keeps its version (network)."""
+    missing = missing_requirements(needed=wanted(name))
+    if missing:
+        install_missing(missing)
+    else:
+        print(f"{name} is here already.")
 
 
 def installed() -> dict[str, str]:
@@ -145,12 +202,15 @@ def installed() -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in found if name and version}
 
 
-def missing_requirements(present: Mapping[str, str] | None = None) -> list[str]:
-    """The requirements of the course whose package is not in `present` (default: what is installed)."""
+def missing_requirements(
+    present: Mapping[str, str] | None = None, needed: list[Requirement] | None = None
+) -> list[str]:
+    """The requirements in `needed` (default: the course's) whose package is not in `present` (default: installed)."""
     from packaging.utils import canonicalize_name
 
     present = installed() if present is None else present
-    return [str(r) for r in requirements() if canonicalize_name(r.name) not in present]
+    needed = requirements() if needed is None else needed
+    return [str(r) for r in needed if canonicalize_name(r.name) not in present]
 
 
 def unmet_requirements(present: Mapping[str, str] | None = None) -> list[str]:
@@ -169,6 +229,8 @@ def fits(requirement: Requirement, version: str) -> bool:
 
 def prepare(install: bool = False) -> None:
     """Says what the course finds here and, with `install`, adds what is missing (network, announced)."""
+    # Colab brings TensorFlow, which some library imports and which then logs into the reader's notebook.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     missing = missing_requirements()
     for line in unmet_requirements():
         print(f"Note: {line}. Some cells may fail.")
@@ -176,7 +238,7 @@ def prepare(install: bool = False) -> None:
         install_missing(missing)
     elif missing:
         print("Missing here:", ", ".join(missing))
-        print("Install it in the course's folder: pip install -c constraints.txt -e .")
+        print("Install it in the course's folder:", how_to_add())
     else:
         print("The course's files and packages are here. Nothing was fetched or installed.")
 
@@ -184,7 +246,7 @@ def prepare(install: bool = False) -> None:
 def install_missing(missing: list[str]) -> None:
     """Installs `missing` with pip while every package that is here keeps its version.
 
-    Raises RuntimeError with pip's last lines if that is impossible or the network fails.
+    Raises RuntimeError if that is impossible, ConnectionError if pip reaches nobody, both with pip's last lines.
     """
     print("Installing what is missing here (network):", ", ".join(missing))
     with tempfile.TemporaryDirectory() as folder:
@@ -193,9 +255,20 @@ def install_missing(missing: list[str]) -> None:
         command = [sys.executable, "-m", "pip", "install", "-q", "-c", str(constraints), *missing]
         done = subprocess.run(command, capture_output=True, text=True, env=_plain_environment())
     if done.returncode:
-        last = "\n".join(done.stderr.strip().splitlines()[-6:])
-        raise RuntimeError(f"pip could not add what is missing; try again, or restart the runtime.\n{last}")
+        raise _pip_error(done.stderr)
     print("Done. Everything that was already here kept its version.")
+
+
+# What pip's own words say where nobody answers: no name look-up, no route, no answer.
+UNREACHABLE = ("NewConnectionError", "NameResolutionError", "Max retries exceeded", "Network is unreachable")
+
+
+def _pip_error(said: str) -> Exception:
+    """What a failed pip means for the reader."""
+    last = "\n".join(said.strip().splitlines()[-6:])
+    if any(word in said for word in UNREACHABLE):
+        return ConnectionError(f"pip reaches no package index. {SWITCH}\n{last}")
+    return RuntimeError(f"pip could not add what is missing; try again, or restart the runtime.\n{last}")
 
 
 def _plain_environment() -> dict[str, str]:
@@ -265,7 +338,7 @@ def resolve(
 def record() -> dict[str, dict]:
     """Asks pip (network) what it would add on Colab, and writes it to data/colab-missing.json.
 
-    Run it after the requirements or Colab's list have changed: python -m course_utils.colab
+    Run it after the requirements or Colab's list have changed: python -m course_utils.colab record
     """
     from packaging.utils import canonicalize_name
 
@@ -283,11 +356,9 @@ def record() -> dict[str, dict]:
 
 def _ask_pip() -> dict:
     """pip's report of a dry run for Colab's Python, with Colab's versions as constraints."""
-    # Colab's torch brings CUDA 12 libraries, the registry's asks for others: leave those out of it.
-    kept = {n: v.split("+")[0] for n, v in colab_packages().items() if not n.startswith(("nvidia-", "cuda-"))}
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
-        (here / "keep.txt").write_text("\n".join(frozen(kept)) + "\n", encoding="utf-8")
+        (here / "keep.txt").write_text("\n".join(constraints()) + "\n", encoding="utf-8")
         # A dry run for another Python takes wheels only, and these come as source.
         sources = [str(r) for r in requirements() if r.name in ("openai-whisper", "rouge-score")]
         pip = [sys.executable, "-m", "pip"]
@@ -315,6 +386,23 @@ def _reached(packages: Mapping[str, dict], colab: Mapping[str, str]) -> list[str
     return sorted(found)
 
 
+def test_requirements() -> list[str]:
+    """What `make colab` installs: the course, its tests, and what its libraries look for, in Colab's versions."""
+    there = colab_packages()
+    needed = [str(r) for r in requirements()]
+    needed += [str(r) for r in wanted("test") if r.name != "genai-course"]
+    # PEFT looks for torchao without declaring it, transformers for TensorFlow: both are on Colab.
+    needed += [name for name in ("torchao", "tensorflow") if name in there]
+    return needed
+
+
+def constraints() -> list[str]:
+    """Colab's versions as pip takes them; its builds for CUDA 12 ("+cu128") exist on Colab only."""
+    builds = ("nvidia-", "cuda-")
+    plain = {name: version.split("+")[0] for name, version in colab_packages().items()}
+    return frozen({name: version for name, version in plain.items() if not name.startswith(builds)})
+
+
 if __name__ == "__main__":
-    for name, about in record().items():
-        print(name, about["version"])
+    commands = {"constraints": constraints, "requirements": test_requirements, "record": record}
+    print("\n".join(commands[sys.argv[1]]()))

@@ -4,9 +4,11 @@ tests/test_compat.py holds each keyword used here against the installed librarie
 there, with the name of the keyword, and not in a notebook. Libraries are imported where they are used.
 """
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -28,7 +30,26 @@ def create_agent(model: Any, tools: Sequence[Any], system_prompt: str, max_model
 
 # ---------------------------------------------------------------- fine-tuning (transformers, PEFT, TRL)
 
+TORCHAO = "0.16"  # PEFT's minimum; it raises as soon as an adapter is added where an older one is installed
 CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")  # the newer name first
+
+
+def hide_unfit_torchao() -> None:
+    """Leave a torchao that is too old for PEFT out of this process, and say so. Colab brings 0.10.0.
+
+    PEFT does not declare what it needs, so no resolver sees it. The course uses no torchao; nothing is replaced.
+    """
+    from packaging.version import Version
+
+    try:
+        there = metadata.version("torchao")
+    except metadata.PackageNotFoundError:
+        return
+    hidden = "torchao" in sys.modules and sys.modules["torchao"] is None
+    if hidden or Version(there) >= Version(TORCHAO):
+        return
+    sys.modules["torchao"] = None  # from now on it is looked for and not found
+    print(f"Note: PEFT needs torchao {TORCHAO} or later, or none. {there} is here, so this session does without it.")
 
 
 def nf4_config(compute_dtype: "torch.dtype") -> Any:
@@ -162,7 +183,7 @@ def equal_lengths() -> Iterator[None]:
 def checkpoint(model: Any) -> None:
     """Gradient checkpointing on, as transformers' trainer turns it on, with or without adapters."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    with renamed_properties():
+    with peft_ready():
         enable()
     model.enable_input_require_grads()
 
@@ -265,8 +286,12 @@ def lora_config(rank: int = 16, alpha: int = 32) -> Any:
 
 
 @contextmanager
-def renamed_properties() -> Iterator[None]:
-    """PEFT and TRL ask models for a property that transformers has renamed: nothing the reader could change."""
+def peft_ready() -> Iterator[None]:
+    """Inside, PEFT and TRL work, and do not tell the reader of what he could not change.
+
+    They ask models for a property that transformers has renamed.
+    """
+    hide_unfit_torchao()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*")
         yield
@@ -276,7 +301,7 @@ def _adapted(model: Any, config: Any) -> Any:
     """`model` with what PEFT adds to it by `config`, ready to be trained."""
     from peft import get_peft_model
 
-    with renamed_properties():
+    with peft_ready():
         return get_peft_model(model, config)
 
 
@@ -295,7 +320,7 @@ def load_loras(model: Any, folders: dict[str, str | Path]) -> Any:
     from peft import PeftModel
 
     (first, folder), *others = folders.items()
-    with renamed_properties():
+    with peft_ready():
         loaded = PeftModel.from_pretrained(model, folder, adapter_name=first)
         for name, folder in others:
             loaded.load_adapter(folder, adapter_name=name)
@@ -350,7 +375,7 @@ def prepare_for_training(model: Any) -> Any:
     """Freeze a 4-bit model and keep everything in it that is not 4-bit in fp32."""
     from peft import prepare_model_for_kbit_training
 
-    with renamed_properties():
+    with peft_ready():
         return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
@@ -384,7 +409,7 @@ def _quiet(trainer: Any, ways: Sequence[Callable[[], Any]] = ()) -> Any:
 
     def quietly(*args: Any, **kwargs: Any) -> Any:
         with ExitStack() as inside:
-            for way in (renamed_properties, *ways):
+            for way in (peft_ready, *ways):
                 inside.enter_context(way())
             return train(*args, **kwargs)
 
@@ -457,7 +482,7 @@ def sft_trainer(
     """
     from trl import SFTTrainer
 
-    with renamed_properties():
+    with peft_ready():
         trainer = SFTTrainer(
             model=model,
             args=settings,
@@ -507,7 +532,7 @@ def dpo_trainer(model: Any, settings: Any, rows: list[dict], tokenizer: Any, ada
     """
     from trl import DPOTrainer
 
-    with renamed_properties():
+    with peft_ready():
         trainer = DPOTrainer(
             model=model,
             args=settings,
@@ -552,7 +577,7 @@ def grpo_trainer(model: Any, settings: Any, rows: list[dict], reward: Any, token
     """TRL's GRPO trainer. `reward(completions, **columns of the rows)` gives one number for each completion."""
     from trl import GRPOTrainer
 
-    with renamed_properties():
+    with peft_ready():
         trainer = GRPOTrainer(
             model=model,
             reward_funcs=reward,

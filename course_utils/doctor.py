@@ -12,21 +12,21 @@ import re
 import shutil
 import subprocess
 import tempfile
-import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from course_utils import bundled, catalogue, hardware, offline
-from course_utils.settings import BUILD, ROOT, cache_dir, writable
+from course_utils import bundled, catalogue, colab, hardware, offline
+from course_utils.settings import BUILD, cache_dir, writable
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 DISTRIBUTION = "genai-course"
 NEEDED_GB = 3.0  # the most that any notebook may take at the bundled tier
-INSTALL = "python -m pip install -c constraints.txt -e ."
+# On Colab and Kaggle nothing that is there may be replaced: torch least of all.
+NEW_RUNTIME = "it came with this machine, so leave it; a new runtime (Disconnect and delete) brings today's versions"
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,11 @@ def as_dict(checks: list[Check]) -> dict[str, Any]:
 # Python and its packages
 
 
-def _project() -> dict[str, Any]:
-    """pyproject.toml's [project] table; empty where the course was installed without its checkout."""
-    path = ROOT / "pyproject.toml"
-    return tomllib.loads(path.read_text(encoding="utf-8"))["project"] if path.exists() else {}
-
-
 def requirements() -> tuple[list[Requirement], dict[str, list[Requirement]]]:
     """What the course requires, and per extra what is optional, as far as it applies to this machine."""
     from packaging.requirements import Requirement
 
-    project = _project()
+    project = colab.project()
     if project:
         needed = [Requirement(text) for text in project.get("dependencies", [])]
         optional = {n: [Requirement(t) for t in ts] for n, ts in project["optional-dependencies"].items()}
@@ -110,7 +104,7 @@ def python() -> Iterable[Check]:
     """Python's version against requires-python."""
     from packaging.specifiers import SpecifierSet
 
-    wanted = SpecifierSet(_project().get("requires-python", ">=3.11,<3.15"))
+    wanted = SpecifierSet(colab.project().get("requires-python", ">=3.11,<3.15"))
     have = platform.python_version()
     if wanted.contains(have, prereleases=True):
         yield Check("python", "ok", f"{have} on {platform.system()} {platform.machine()}")
@@ -134,19 +128,27 @@ def _package(requirement: Requirement, missing: str) -> Check | None:
     """A finding about one package, or None if all is well; `missing` is the status if it isn't there."""
     have, name = installed(requirement.name), requirement.name
     if have is None:
-        return Check(name, missing, "not installed", INSTALL)
+        return Check(name, missing, "not installed", colab.how_to_add())
     if not requirement.specifier.contains(have, prereleases=True):
         found = f"{have} is outside the tested range {requirement.specifier}"
-        return Check(name, "warn", found, f'python -m pip install "{name}{requirement.specifier}"')
+        return Check(name, "warn", found, _own(f'python -m pip install "{name}{requirement.specifier}"'))
     return None
 
 
+def _own(cure: str) -> str:
+    """`cure`, which replaces packages, on the reader's own machine; on a hosted one, what to do there instead."""
+    return NEW_RUNTIME if colab.host() else cure
+
+
 def extras() -> Iterable[Check]:
-    """One line per optional group of pyproject.toml that isn't complete."""
+    """One line per optional group of pyproject.toml that isn't complete and makes sense here."""
+    hidden = colab.FOR_DEVELOPERS if colab.host() else ()
     for extra, group in requirements()[1].items():
+        if extra in hidden:
+            continue
         gaps = [r.name for r in group if installed(r.name) is None]
         if gaps:
-            cure = f'only if you want it: python -m pip install -c constraints.txt -e ".[{extra}]"'
+            cure = f"only if you want it: {colab.how_to_add_extra(extra)}"
             yield Check(f"extra {extra}", "note", f"not installed: {', '.join(gaps)}", cure)
 
 
@@ -202,7 +204,7 @@ def torch_pair() -> Iterable[Check]:
         yield Check("torch pair", "ok", here)
         return
     found = f'{here}: {problem}. Imports fail with "operator torchvision::nms does not exist"'
-    cure = "python -m pip uninstall -y torch torchvision, then " + INSTALL
+    cure = _own("python -m pip uninstall -y torch torchvision, then " + colab.how_to_add())
     yield Check("torch pair", "fail", found, cure)
 
 
@@ -253,7 +255,7 @@ def _driver() -> Iterable[Check]:
     newest = re.search(r"CUDA(?: \w+)? Version:\s*(\d+)", _nvidia_smi())
     if built == "cpu":
         cure = "python -m pip uninstall -y torch torchvision, then install the CUDA build named on pytorch.org"
-        yield Check("torch and gpu", "warn", "this torch is a CPU build and won't use the GPU", cure)
+        yield Check("torch and gpu", "warn", "this torch is a CPU build and won't use the GPU", _own(cure))
     elif built and newest and int(built.split()[1]) > int(newest.group(1)):
         found = f"torch is built for {built.upper()}, the driver knows CUDA up to {newest.group(1)}"
         yield Check("torch and gpu", "warn", found, "update the NVIDIA driver; until then the CPU is used")

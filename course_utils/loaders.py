@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from course_utils import bundled, catalogue, compat, model_files, tiers
+from course_utils import bundled, catalogue, colab, compat, model_files, tiers
 from course_utils.catalogue import Model
 from course_utils.downloads import DownloadError, fetch
 from course_utils.hardware import Hardware, detect
@@ -381,7 +381,7 @@ def from_folder(model: Model, folder: Path, hardware: Hardware) -> Role:
         model_files.examine(folder)
         return loaders[model.role](model, folder, hardware)
     except ImportError as error:
-        cure = f"Install it (`pip install {error.name or 'the package named above'}`) and restart the kernel."
+        cure = f"Install it (`{colab.how_to_add(error.name or '')}`) and restart the kernel."
         raise DownloadError(f"a package that it needs cannot be imported ({error})", cure) from error
     except (MemoryError, torch.OutOfMemoryError) as error:
         torch.cuda.empty_cache()

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from course_utils import figures
+from course_utils import colab, figures
 from course_utils.prisma import speech
 from course_utils.settings import DATA
 
@@ -96,7 +96,7 @@ def _nobody() -> str:
     if not figures.in_notebook():
         return "this is no notebook"
     if importlib.util.find_spec("anywidget") is None:
-        return "they need the package anywidget (`pip install anywidget`, then restart the kernel)"
+        return f"they need the package anywidget (`{colab.how_to_add('anywidget')}`, then restart the kernel)"
     return ""
 
 

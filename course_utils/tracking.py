@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from course_utils import data_quality
+from course_utils import colab, data_quality
 
 if TYPE_CHECKING:
     from course_utils.finetuning import Recipe
@@ -22,7 +22,11 @@ Write = Callable[[str, float, int], None]  # name, value, step
 
 # Module -> what it is called when it is missing.
 TRACKERS = {"tensorboard": "TensorBoard", "mlflow": "MLflow", "wandb": "Weights & Biases"}
-INSTALL = 'pip install -c constraints.txt -e ".[tracking]", then restart the kernel'
+
+
+def how_to_install() -> str:
+    """What brings TensorBoard and MLflow to this machine."""
+    return f"{colab.how_to_add_extra('tracking')}, then restart the kernel"
 
 
 def installed() -> dict[str, bool]:

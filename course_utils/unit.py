@@ -10,7 +10,7 @@ import textwrap
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from course_utils import catalogue, loaders, offline, settings, tiers
+from course_utils import catalogue, compat, loaders, offline, settings, tiers
 from course_utils.hardware import Hardware, detect
 from course_utils.tiers import Choice
 
@@ -105,6 +105,7 @@ def open_unit(name: str, tier: str | None = None) -> Unit:
 
 def prepare() -> None:
     """Settings that must stand before the libraries are imported: writable caches, offline mode."""
+    compat.hide_unfit_torchao()
     _writable_caches()
     _hub_offline(False)  # an earlier call may have found no network
     _hub_offline(offline.is_offline())

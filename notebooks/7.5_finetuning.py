@@ -18,7 +18,7 @@
 # the very same cells fine-tune a 7B model. Nothing is fetched before the card below has named it.
 
 # %% tags=["bootstrap"]
-# Finds the course's files. In Colab it fetches them and installs what is missing (network).
+# Finds the course's files. Colab and Kaggle fetch them and install what is missing (network).
 import importlib.util
 import os
 import subprocess
@@ -32,10 +32,12 @@ if importlib.util.find_spec("course_utils") is None:
     root = next((p for p in places if (p / "course_utils").is_dir()), None)
     if root is None and hosted:
         print("Fetching the course from", SOURCE)
-        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", "main", SOURCE, FOLDER], check=True)
+        clone = ["git", "clone", "-q", "--depth", "1", "-b", "main", SOURCE, FOLDER]
+        if subprocess.run(clone).returncode:
+            raise ConnectionError("On Kaggle: Settings, Internet, On. Then run this cell again.")
         root = Path.cwd() / FOLDER
     if root is None:
-        raise FileNotFoundError(f"Open this notebook inside a copy of the course: git clone {SOURCE}")
+        raise FileNotFoundError(f"Open this notebook inside the course: git clone {SOURCE}")
     sys.path.insert(0, str(root))
 from course_utils import colab
 

@@ -16,7 +16,7 @@
 # prisma-lm at every tier.
 
 # %% tags=["bootstrap"]
-# Finds the course's files. In Colab it fetches them and installs what is missing (network).
+# Finds the course's files. Colab and Kaggle fetch them and install what is missing (network).
 import importlib.util
 import os
 import subprocess
@@ -30,10 +30,12 @@ if importlib.util.find_spec("course_utils") is None:
     root = next((p for p in places if (p / "course_utils").is_dir()), None)
     if root is None and hosted:
         print("Fetching the course from", SOURCE)
-        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", "main", SOURCE, FOLDER], check=True)
+        clone = ["git", "clone", "-q", "--depth", "1", "-b", "main", SOURCE, FOLDER]
+        if subprocess.run(clone).returncode:
+            raise ConnectionError("On Kaggle: Settings, Internet, On. Then run this cell again.")
         root = Path.cwd() / FOLDER
     if root is None:
-        raise FileNotFoundError(f"Open this notebook inside a copy of the course: git clone {SOURCE}")
+        raise FileNotFoundError(f"Open this notebook inside the course: git clone {SOURCE}")
     sys.path.insert(0, str(root))
 from course_utils import colab
 
@@ -57,7 +59,7 @@ have = tracking.installed()
 for module, name in tracking.TRACKERS.items():
     print(f"{name}: {'is here' if have[module] else 'is not installed; its part is left out, the rest works'}")
 if not (have["tensorboard"] and have["mlflow"]):
-    print("To get TensorBoard and MLflow:", tracking.INSTALL)
+    print("To get TensorBoard and MLflow:", tracking.how_to_install())
 
 # %% [markdown]
 # ## 1. Which run was the good one?
@@ -179,8 +181,8 @@ if have["wandb"]:
     finish()
     print("offline run in:", ", ".join(path.name for path in (unit.folder / "wandb").glob("offline-run-*")))
 else:
-    print("Weights & Biases is not installed, so nothing was written for it. `pip install wandb` brings it;")
-    print("this cell then writes an offline run, and sends nothing.")
+    print("Weights & Biases is not installed, so nothing was written for it.")
+    print(f"`{colab.how_to_add('wandb')}` brings it; this cell then writes an offline run, and sends nothing.")
 
 # %% [markdown]
 # ## 2. Benchmarks: what did the fine-tuning do to everything else?
@@ -210,7 +212,7 @@ try:
         rows.append({"model": name} | {kind: str(mark) for kind, mark in benchmarks.evaluate(chat, 40).items()})
     display(figures.table(rows, caption="40 questions of each kind, with 95 % intervals"))
 except ImportError:
-    print(benchmarks.MISSING)
+    print(benchmarks.missing())
 
 # %% [markdown]
 # **What to notice.** Fine-tuned on tickets, the model chooses the right topic far more often: that is its new job,

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from course_utils import colab, settings
+from course_utils import benchmarks, colab, doctor, settings, tracking
 
 KEPT = ("torch", "torchvision", "numpy", "transformers", "pandas")
 SOURCE = """# %% [markdown] tags=["badge"]
@@ -32,7 +33,8 @@ def run_cell(folder, before=""):
     """Runs the bootstrap cell in plain Python, in `folder`, where the course is not installed."""
     probe = f"{before}\n{colab.bootstrap_source()}\nprint('root', colab.ROOT)"
     hidden = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
-    return subprocess.run([sys.executable, "-c", hidden + probe], cwd=folder, capture_output=True, text=True)
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run([sys.executable, "-c", hidden + probe], cwd=folder, env=alone, capture_output=True, text=True)
 
 
 def test_nothing_on_colab_has_to_change():
@@ -123,9 +125,86 @@ def test_pip_is_told_to_keep_everything(monkeypatch, capsys):
     assert "network" in capsys.readouterr().out
 
 
+def test_colabs_versions_are_written_for_pip():
+    lines = colab.constraints()
+    assert "torch==2.11.0" in lines and not [line for line in lines if line.startswith("nvidia-")]
+    needed = colab.test_requirements()
+    assert "torchao" in needed and any(line.startswith("nbval") for line in needed)
+
+
 def test_a_failing_pip_is_explained():
     with pytest.raises(RuntimeError, match="restart the runtime"):
         colab.install_missing(["./no-such-folder-for-pip"])
+
+
+def test_a_pip_that_reaches_nobody_names_kaggles_switch(monkeypatch):
+    said = (
+        "WARNING: Retrying\nNewConnectionError: Failed to establish a new connection\nERROR: No matching distribution"
+    )
+    failed = subprocess.CompletedProcess([], 1, "", said)
+    monkeypatch.setattr(colab.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(ConnectionError, match="On Kaggle: Settings, Internet, On"):
+        colab.install_missing(["trl"])
+
+
+@pytest.fixture(params=["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"])
+def hosted(request, monkeypatch):
+    monkeypatch.setenv(request.param, "x")
+    return colab.host()
+
+
+def test_where_the_course_runs(hosted):
+    assert hosted in ("Colab", "Kaggle")
+
+
+def test_at_home_nobody_is_host(monkeypatch):
+    monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
+    assert colab.host() == ""
+
+
+def test_advice_at_home_names_the_extra_or_the_package():
+    assert colab.how_to_add() == "python -m pip install -c constraints.txt -e ."
+    assert colab.how_to_add_extra("tracking") == 'python -m pip install -c constraints.txt -e ".[tracking]"'
+    assert colab.how_to_add("wandb") == 'python -m pip install -c constraints.txt "wandb"'
+
+
+def test_no_advice_on_a_hosted_machine_would_replace_what_is_there(hosted, tmp_path, monkeypatch):
+    """Whoever finds something missing there, or too old, is never told to let pip choose versions."""
+    advice = [colab.how_to_add(), colab.how_to_add("wandb"), colab.how_to_add_extra("llama-cpp")]
+    advice += [benchmarks.missing(), tracking.how_to_install()]
+    here = doctor.installed
+    monkeypatch.setattr(doctor, "installed", lambda name: None if name in ("peft", "mlflow-skinny") else here(name))
+    advice += [check.cure for check in (*doctor.packages(), *doctor.extras())]
+    monkeypatch.setattr(doctor, "installed", lambda name: "0.0.1")
+    advice += [check.cure for check in (*doctor.packages(), *doctor.torch_pair())]
+    assert len(advice) > 15 and not [line for line in advice if "pip install" in line or "uninstall" in line]
+
+
+def test_extras_for_developers_are_not_offered_on_a_hosted_machine(hosted, monkeypatch):
+    monkeypatch.setattr(doctor, "installed", lambda name: None)
+    offered = {check.name for check in doctor.extras()}
+    assert offered == {"extra tracking", "extra llama-cpp", "extra benchmarks"}
+
+
+def test_add_installs_only_what_is_missing(monkeypatch):
+    asked = []
+    monkeypatch.setattr(colab, "installed", lambda: {"sqlalchemy": "2", "alembic": "1.13", "tensorboard": "2.19"})
+    monkeypatch.setattr(colab, "install_missing", asked.append)
+    colab.add("tracking")
+    colab.add("wandb")
+    assert asked == [["mlflow-skinny>=3.2"], ["wandb"]]
+
+
+def test_add_says_when_nothing_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(colab, "installed", lambda: {"wandb": "1"})
+    colab.add("wandb")
+    assert capsys.readouterr().out == "wandb is here already.\n"
+
+
+def test_no_notebook_prints_advice_of_its_own():
+    """`colab.how_to_add` gives it, because on Colab another one is right."""
+    texts = {path.name: path.read_text("utf-8") for path in settings.NOTEBOOKS.glob("*.py")}
+    assert not [name for name, text in texts.items() if "pip install" in text]
 
 
 def test_free_form_versions_are_left_out():
@@ -149,6 +228,13 @@ def test_the_first_cell_finds_the_course_from_a_folder_below(tmp_path):
 def test_the_first_cell_says_what_to_do_where_there_is_no_course(tmp_path):
     done = run_cell(tmp_path)
     assert done.returncode and "git clone https://github.com/" in done.stderr
+
+
+def test_without_a_network_the_first_cell_names_kaggles_switch(tmp_path, monkeypatch):
+    monkeypatch.setattr(colab, "address", lambda: (tmp_path / "nobody").as_uri())
+    done = run_cell(tmp_path, "import os; os.environ['KAGGLE_KERNEL_RUN_TYPE'] = 'Interactive'")
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ConnectionError") and "On Kaggle: Settings, Internet, On." in last
 
 
 def test_on_colab_the_first_cell_fetches_the_course_once(tmp_path, monkeypatch):

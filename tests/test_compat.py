@@ -3,11 +3,14 @@
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from course_utils import compat
+from course_utils.settings import ROOT
 
 
 def _imports(tree: ast.AST) -> dict[str, str]:
@@ -104,3 +107,44 @@ def test_a_renamed_keyword_is_noticed():
     assert [takes(*call) for call in calls(old)] == [False]
     assert not takes("transformers.AutoModelForCausalLM.from_pretrained", "load_in_four_bits")
     assert takes("transformers.AutoModelForCausalLM.from_pretrained", "dtype")
+
+
+def peft_in_a_new_process(version: str) -> subprocess.CompletedProcess:
+    """Add an adapter as a student would, in a process where torchao has this version."""
+    script = f"""
+import importlib.metadata as metadata, sys, types
+from importlib.machinery import ModuleSpec
+known = metadata.version
+metadata.version = lambda name: {version!r} if name == "torchao" else known(name)
+module = types.ModuleType("torchao")
+module.__spec__ = ModuleSpec("torchao", None)
+sys.modules["torchao"] = module
+from course_utils import compat
+compat.hide_unfit_torchao()
+compat.hide_unfit_torchao()
+print("here" if sys.modules["torchao"] else "left out")
+if sys.modules["torchao"] is None:
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+    config = LoraConfig(target_modules=["0"])
+    print(type(get_peft_model(nn.Sequential(nn.Linear(4, 4)), config)).__name__)
+"""
+    return subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_torchao_that_peft_refuses_is_left_out_and_said():
+    done = peft_in_a_new_process("0.10.0")
+    note, place, made = done.stdout.splitlines()
+    assert "torchao 0.16 or later" in note and "0.10.0 is here" in note
+    assert (place, made) == ("left out", "PeftModel"), done.stderr
+
+
+def test_a_torchao_that_peft_takes_stays():
+    assert peft_in_a_new_process("0.18.0").stdout.split() == ["here"]
+
+
+def test_the_minimum_of_torchao_is_pefts_own():
+    from peft import import_utils
+
+    text = inspect.getsource(import_utils.is_torchao_available)
+    assert f'parse("{compat.TORCHAO}.0")' in text

@@ -108,7 +108,7 @@ def test_requirements_come_from_metadata_without_a_checkout(tmp_path, monkeypatc
     lines += ["Requires-Dist: nothing-of-the-kind; extra == 'lab'", "Provides-Extra: lab"]
     (info / "METADATA").write_text("\n".join(lines) + "\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    monkeypatch.setattr(doctor.colab, "ROOT", tmp_path)
     needed, optional = doctor.requirements()
     assert [r.name for r in needed] == ["torch"]
     (check,) = doctor.extras()

@@ -204,7 +204,7 @@ def dpo_trainer(tokenizer, talks, tmp_path):
         reply = [{"role": "assistant", "content": talk.reply}]
         rejected = [{"role": "assistant", "content": other.reply.split(".")[0]}]
         rows.append({"prompt": talk.prompt, "chosen": reply, "rejected": rejected})
-    with compat.renamed_properties():
+    with compat.peft_ready():
         settings = DPOConfig(
             output_dir=str(tmp_path), beta=0.3, per_device_train_batch_size=4, max_length=512, use_cpu=True, bf16=False,
             report_to="none", disable_tqdm=True, dataloader_pin_memory=False, remove_unused_columns=False,

@@ -502,7 +502,7 @@ def test_a_missing_package_steps_down(hub, prisma, monkeypatch):
 
     monkeypatch.setattr("course_utils.compat.nf4_config", missing)
     made, said = get("chat", "full")
-    assert made.tier == "small" and "`pip install bitsandbytes`" in said
+    assert made.tier == "small" and 'pip install -c constraints.txt "bitsandbytes"`' in said
 
 
 # ---------------------------------------------------------------- files that are not what they should be

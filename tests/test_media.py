@@ -226,7 +226,7 @@ def test_on_colab_the_place_is_named(reader, monkeypatch, capsys):
 def test_without_the_widgets_package_the_cure_is_named(reader, monkeypatch, capsys):
     monkeypatch.setattr(media.importlib.util, "find_spec", lambda name: None)
     assert not media.microphone().received and reader == []
-    assert "`pip install anywidget`" in capsys.readouterr().out
+    assert 'pip install -c constraints.txt "anywidget"`' in capsys.readouterr().out
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")

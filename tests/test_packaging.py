@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 from course_utils.settings import ROOT
 
-TARGETS = ("run", "test", "lab", "check", "notebooks", "clean")
+TARGETS = ("run", "test", "lab", "check", "notebooks", "colab", "clean")
 # Module -> package, where their names differ.
 PACKAGES = {"PIL": "pillow", "whisper": "openai-whisper", "open_clip": "open-clip-torch", "IPython": "ipython"}
 PACKAGES |= {"yaml": "pyyaml", "llama_cpp": "llama-cpp-python", "mlflow": "mlflow-skinny"}
@@ -220,11 +220,18 @@ def test_the_readme_opens_with_the_two_commands_and_names_every_target():
     assert [name for name in TARGETS if f"`make {name}`" not in text] == []
 
 
-@pytest.mark.parametrize("target", [name for name in TARGETS if name != "clean"])
+@pytest.mark.parametrize("target", [name for name in TARGETS if name not in ("colab", "clean")])
 def test_a_target_sets_up_first(target):
     text = recipe(target)
     assert text.index("-m pip install") < text.rindex(".venv/bin/")
     assert "-c constraints.txt" in text and "--index" + "-url" not in text
+
+
+def test_the_tests_run_under_colabs_versions_too():
+    text = recipe("colab", "COLAB_PYTHON=/some/python")
+    assert text.index("/some/python -m venv .venv-colab") < text.index("-m pytest tests")
+    assert "-c .venv-colab/keep.txt" in text
+    assert "make colab" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 
 
 def test_ci_does_what_make_test_does():

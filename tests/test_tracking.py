@@ -75,7 +75,7 @@ def test_another_recipe_or_other_data_is_another_record():
 
 def test_the_advice_names_an_extra_that_there_is():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    (extra,) = re.findall(r"\[(\w+)\]", tracking.INSTALL)
+    (extra,) = re.findall(r"\[(\w+)\]", tracking.how_to_install())
     assert {re.split("[<>=~]", one)[0] for one in extras[extra]} >= {"tensorboard", "mlflow-skinny"}
 
 
