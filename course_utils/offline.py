@@ -123,7 +123,8 @@ def _target() -> tuple[str, int]:
     proxy = proxies.get(address.scheme) or proxies.get("all")
     if proxy:
         address = urlsplit(proxy if "//" in proxy else f"//{proxy}", scheme=address.scheme)
-    return address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
+    usual = {"http": 80, "socks5": 1080, "socks5h": 1080}.get(address.scheme, 443)
+    return address.hostname or "", address.port or usual
 
 
 def network_reachable(timeout: float = 1.5) -> bool:

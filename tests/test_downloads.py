@@ -591,6 +591,15 @@ def test_offline_still_reads_the_cache(hub, monkeypatch):
     assert fetch(MODEL, quiet) == folder
 
 
+def test_a_certificate_and_a_proxy_are_told_with_their_cures():
+    import httpx
+
+    untrusted = transfer.explain(httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"))
+    assert "certificate of" in untrusted.problem and "SSL_CERT_FILE" in untrusted.cure and not untrusted.network
+    refused = transfer.explain(httpx.ProxyError("407 Proxy Authentication Required"))
+    assert "proxy" in refused.problem and "HTTPS_PROXY" in refused.cure and not refused.network
+
+
 def test_an_unknown_failure_is_passed_on_in_words():
     problem = transfer.explain(RuntimeError("something new\nwith details"))
     assert problem.problem == "RuntimeError: something new"
