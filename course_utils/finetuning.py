@@ -195,8 +195,8 @@ class Recipe:
         for name in ("learning_rate", "epochs"):
             object.__setattr__(self, name, _above_zero(name, getattr(self, name)))
         for name in ("conversations", "batch", "at_once", "max_length", "rank", "alpha", "measured"):
-            object.__setattr__(self, name, _whole(name, getattr(self, name), least=1))
-        object.__setattr__(self, "seed", _whole("seed", self.seed, least=0))
+            object.__setattr__(self, name, _whole_number(name, getattr(self, name), least=1))
+        object.__setattr__(self, "seed", _whole_number("seed", self.seed, least=0))
         if not isinstance(self.checkpointing, bool):
             raise ValueError(f"checkpointing must be True or False, not {self.checkpointing!r}.")
         if self.batch % self.at_once:
@@ -217,7 +217,7 @@ def _above_zero(name: str, value: Any) -> float:
     return float(value)
 
 
-def _whole(name: str, value: Any, least: int) -> int:
+def _whole_number(name: str, value: Any, least: int) -> int:
     """`value` as an int. ValueError if it is no whole number, or below `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value < 2**32:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
