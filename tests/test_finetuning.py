@@ -419,11 +419,14 @@ def lengths(tokenizer, some):
 
 
 def test_conversations_that_are_too_long_are_counted_and_the_trainer_drops_no_others(chat, talks, tmp_path, capsys):
+    short = dataclasses.replace(talks["train"][0], facts=(), message="hello")
+    talks = talks | {"train": [short, *talks["train"][1:]]}
     asked, whole = lengths(chat.tokenizer, talks["train"][:40])
     limit = sorted(asked)[-3]
     long, lost = sum(n > limit for n in whole), sum(n >= limit for n in asked)
     assert 3 <= lost < long < 40
     recipe = dataclasses.replace(RECIPE, max_length=limit)
+    talks = talks | {"validation": [short]}
     trainer = finetuning.make_trainer(chat, talks, recipe, LAPTOP, tmp_path)
     said = capsys.readouterr().out
     assert f"{long} of 40 conversations for training are longer than max_length={limit} tokens" in said
