@@ -420,14 +420,23 @@ def run_record(
     `at_once` and `checkpointing` are not in it: they change memory and time only.
     """
     kept = dataclasses.asdict(recipe)
-    for name in ("at_once", "checkpointing", *(("rank", "alpha") if recipe.method == "full" else ())):
+    unused = ["at_once", "checkpointing"]
+    if recipe.method == "full":
+        unused += ["rank", "alpha"]
+    for name in unused:
         del kept[name]
-    kept |= {"steps": recipe.steps, "training data": data_quality.fingerprint(train)[:12]}
-    kept |= {"validation data": data_quality.fingerprint(validation)[:12]}
-    kept |= {"chat template": data_quality.fingerprint([chat.tokenizer.chat_template])[:12]}
-    kept |= {"model": chat.name, "weights": checkpoints.weights_mark(chat.model)}
-    formats = [name for name, on in precision(hardware).items() if on] or ["fp32"]
-    return kept | {"computed in": formats[0], "device": training_device(hardware)}
+    data = {"training data": train, "validation data": validation, "chat template": [chat.tokenizer.chat_template]}
+    marks = {name: data_quality.fingerprint(lines)[:12] for name, lines in data.items()}
+    formats = [name for name, on in precision(hardware).items() if on]
+    return {
+        **kept,
+        **marks,
+        "steps": recipe.steps,
+        "model": chat.name,
+        "weights": checkpoints.weights_mark(chat.model),
+        "computed in": (formats or ["fp32"])[0],
+        "device": training_device(hardware),
+    }
 
 
 def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -151,10 +151,11 @@ def unfit(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         return [f"{folder.name} is no folder"]
-    paths = _entries(folder)
-    found = [f"{path.relative_to(folder).as_posix()}: {reason}" for path in paths for reason in _faults(path)]
-    weights = [path for path in paths if path.suffix in (".safetensors", ".gguf")]
-    if not weights:
+    paths, found = _entries(folder), []
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        found += [f"{name}: {reason}" for reason in _faults(path)]
+    if not any(path.suffix in (".safetensors", ".gguf") for path in paths):
         found.append("there are no weights (model.safetensors or adapter_model.safetensors)")
     return found + _card_faults(folder / "README.md")
 
