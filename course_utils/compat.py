@@ -310,6 +310,18 @@ def add_lora(model: Any, rank: int = 16, alpha: int = 32) -> Any:
     return _adapted(model, lora_config(rank, alpha))
 
 
+def without_adapters(model: Any) -> Any:
+    """`model` without the adapters that PEFT put into it for an earlier trainer, as it was before."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            model.set_submodule(name, layer.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+    return model
+
+
 def load_lora(model: Any, folder: str | Path, name: str = "default") -> Any:
     """`model` with the adapters that were saved in `folder`, under `name`."""
     return load_loras(model, {name: folder})

@@ -34,11 +34,25 @@ PRIME, LARGEST = (1 << 61) - 1, (1 << 32) - 1  # of datasketch's hash functions 
 
 @dataclass(frozen=True)
 class Row:
-    """One training row: chat messages ({"role", "content"}), the split that it belongs to, and an id."""
+    """One training row: chat messages ({"role", "content"}), the split that it belongs to, and an id.
+
+    Parts of text are joined. A row with a message that is none has no messages, and `fault` says why.
+    """
 
     id: int
     split: str
     messages: tuple[dict, ...]
+    fault: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            messages = tuple(_message(number, one) for number, one in enumerate(self.messages, 1))
+        except (TypeError, ValueError) as error:
+            messages, fault = (), str(error)
+        else:
+            fault = "" if messages else self.fault
+        object.__setattr__(self, "messages", messages)
+        object.__setattr__(self, "fault", fault)
 
     def says(self, role: str) -> str:
         """What this role says first; an empty text if it says nothing."""
@@ -54,30 +68,106 @@ class Row:
         return replace(self, messages=tuple(turns))
 
 
-def rows_of(talks: Sequence[Conversation]) -> list[Row]:
-    """Conversations as rows, numbered from 0."""
-    return [Row(i, talk.split, tuple(talk.messages)) for i, talk in enumerate(talks)]
+def _message(number: int, one: Any) -> dict:
+    """A chat message with its content as one text. ValueError, naming the turn, for what is none."""
+    if not isinstance(one, dict):
+        raise ValueError(f"turn {number} is {_kind(one)} and not a message")
+    if missing := {"role", "content"} - one.keys():
+        raise ValueError(f"turn {number} has no {' and no '.join(sorted(missing))}")
+    if not isinstance(one["role"], str):
+        raise ValueError(f"the role of turn {number} is {_kind(one['role'])}")
+    content = _joined(number, one["content"])
+    if re.search("[\ud800-\udfff]", content):
+        raise ValueError(f"turn {number} has half a sign in it (a lone surrogate), which can't be written")
+    return {**one, "content": content}
+
+
+def _joined(number: int, content: Any) -> str:
+    """A text, or the parts of one together."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise ValueError(f"what turn {number} says is {_kind(content)} and not text")
+    parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+    if others := [part for part in parts if not isinstance(part, str)]:
+        raise ValueError(f"turn {number} has {len(others)} of {len(parts)} parts that are not text")
+    return "".join(parts)
+
+
+def _kind(value: Any) -> str:
+    """What a value is, in words."""
+    names = {type(None): "null", bool: "a truth value", int: "a number", float: "a number", str: "a text"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def rows_of(talks: Sequence[Conversation | dict]) -> list[Row]:
+    """Conversations, or rows in a format that `to_messages` reads, as rows, numbered from 0.
+
+    A row in a format may name its "split"; without, it is for training. One that can't be read keeps its number, has
+    no messages, and says why in `fault`.
+    """
+    return [_row(number, talk) for number, talk in enumerate(talks)]
+
+
+def _row(number: int, talk: Any) -> Row:
+    if isinstance(talk, Conversation):
+        return Row(number, talk.split, tuple(talk.messages))
+    split = talk.get("split", "train") if isinstance(talk, dict) else "train"
+    try:
+        return Row(number, str(split), tuple(to_messages(talk)))
+    except ValueError as error:
+        return Row(number, str(split), (), str(error))
 
 
 # ---------------------------------------------------------------- formats
 
 
 def to_messages(row: dict) -> list[dict]:
-    """A row in Alpaca's, ShareGPT's or a chat format as chat messages. ValueError for any other, or other roles."""
+    """A row in Alpaca's, ShareGPT's or a chat format as chat messages. ValueError for any other, or other roles.
+
+    A prompt or completion that is plain text becomes the user's or the assistant's message.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"a row is a dictionary with names and values, and this one is {_kind(row)}")
     if "messages" in row:
-        return list(row["messages"])
+        return _turns("messages", row["messages"])
     if {"prompt", "completion"} <= row.keys():
-        return [*row["prompt"], *row["completion"]]
+        return [*_said("user", row["prompt"]), *_said("assistant", row["completion"])]
     if {"instruction", "output"} <= row.keys():
         asked = {"role": "user", "content": row.get("input") or row["instruction"]}
         system = [{"role": "system", "content": row["instruction"]}] if row.get("input") else []
         return [*system, asked, {"role": "assistant", "content": row["output"]}]
     if "conversations" in row:
-        roles = {"system": "system", "human": "user", "gpt": "assistant"}
-        if others := {turn["from"] for turn in row["conversations"]} - roles.keys():
-            raise ValueError(f"ShareGPT knows {', '.join(roles)}: rename the turns from {', '.join(sorted(others))}")
-        return [{"role": roles[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
-    raise ValueError(f"a row with the keys {sorted(row)} is in no format known here: rename them, or write a converter")
+        turns = _turns("conversations", row["conversations"])
+        return [_turn(number, one) for number, one in enumerate(turns, 1)]
+    known = ", ".join(sorted(map(str, row))) or "nothing in it"
+    raise ValueError(f"a row with {known} is in no format known here: rename its parts, or write a converter")
+
+
+def _turns(name: str, value: Any) -> list:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{name} is {_kind(value)} and not a list")
+    return list(value)
+
+
+def _said(role: str, value: Any) -> list:
+    """A list of messages as it is; a text as one message of `role`."""
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    return _turns("prompt" if role == "user" else "completion", value)
+
+
+def _turn(number: int, one: Any) -> Any:
+    """One of ShareGPT's turns as a chat message. One that is a chat message already stays as it is."""
+    if not isinstance(one, dict) or "role" in one:
+        return one  # whoever makes a row of it says what is wrong with it
+    if missing := {"from", "value"} - one.keys():
+        raise ValueError(f"turn {number} has no {' and no '.join(sorted(missing))}")
+    roles = {"system": "system", "human": "user", "gpt": "assistant"}
+    speaker = str(one["from"])
+    if speaker not in roles:
+        raise ValueError(f"ShareGPT knows {', '.join(roles)}: rename the turns from {speaker}")
+    return {"role": roles[speaker], "content": one["value"]}
 
 
 def broken_format(rows: Sequence[Row]) -> dict[int, str]:
@@ -86,7 +176,11 @@ def broken_format(rows: Sequence[Row]) -> dict[int, str]:
     for row in rows:
         roles = [m["role"] for m in row.messages]
         turns = roles[1:] if roles[:1] == ["system"] else roles
-        if any(not m["content"].strip() for m in row.messages):
+        if row.fault:
+            found[row.id] = row.fault
+        elif not roles:
+            found[row.id] = "there are no turns"
+        elif any(not m["content"].strip() for m in row.messages):
             found[row.id] = "a turn is empty"
         elif not turns or len(turns) % 2 or turns != ["user", "assistant"] * (len(turns) // 2):
             found[row.id] = f"roles in a wrong order: {', '.join(roles)}"
@@ -152,9 +246,14 @@ def _pairs(texts: tuple[str, ...]) -> list[tuple[int, int, float]]:
     return similar_pairs(texts)
 
 
+def _that_say_something(rows: Sequence[Row]) -> list[Row]:
+    """Without the rows that have no messages: two of them are no copies of each other."""
+    return [row for row in rows if row.messages]
+
+
 def duplicates(rows: Sequence[Row]) -> dict[int, str]:
     """Rows that say nearly the same as an earlier row of their split."""
-    found = {}
+    rows, found = _that_say_something(rows), {}
     for i, j, similar in _pairs(tuple(row.text for row in rows)):
         if rows[i].split == rows[j].split and rows[i].id not in found:
             found[rows[j].id] = f"{similar:.0%} the same as row {rows[i].id}"
@@ -163,7 +262,7 @@ def duplicates(rows: Sequence[Row]) -> dict[int, str]:
 
 def leaks(rows: Sequence[Row]) -> dict[int, str]:
     """Training rows that validation or test know too: the text, the order or the customer."""
-    found = {}
+    rows, found = _that_say_something(rows), {}
     for i, j, similar in _pairs(tuple(row.text for row in rows)):
         for mine, other in ((rows[i], rows[j]), (rows[j], rows[i])):
             if mine.split == "train" != other.split:
@@ -215,6 +314,7 @@ def policy(row: Row) -> tuple[tuple[str, str], str]:
 
 def contradictions(rows: Sequence[Row]) -> dict[int, str]:
     """Replies against their own record, and replies that fewer than a quarter of the same situation agree with."""
+    rows = _that_say_something(rows)
     found = {row.id: reason for row in rows if (reason := untrue(row))}
     situations = defaultdict(list)
     for row in rows:
@@ -337,7 +437,12 @@ DETECTORS: dict[str, Callable[[Sequence[Row]], dict[int, str]]] = {
 
 
 def examine(rows: Sequence[Row]) -> dict[str, dict[int, str]]:
-    """What each detector finds in `rows`. ValueError if two rows share an id."""
+    """What each detector finds in `rows`; one that can't be read has a broken format, and the rest are examined.
+
+    ValueError if two rows share an id. TypeError for what is not made by `rows_of`.
+    """
+    if others := [one for one in rows if not isinstance(one, Row)]:
+        raise TypeError(f"examine takes rows, and there is {_kind(others[0])}: make them with rows_of(...)")
     if len({row.id for row in rows}) < len(rows):
         raise ValueError("two rows have the same id: number them anew, or a removal would take the wrong one")
     return {kind: detect(rows) for kind, detect in DETECTORS.items()}

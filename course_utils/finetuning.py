@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import math
-import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from course_utils import compat, memory, simulate
+from course_utils import checkpoints, compat, data_quality, memory, simulate
 from course_utils.figures import progress
 from course_utils.prisma import conversations
 from course_utils.prisma.conversations import Conversation
@@ -174,7 +173,8 @@ class NotEnoughMemoryError(RuntimeError):
 class Recipe:
     """How to train: by `method` "qlora", "lora" or "full", with the validation loss measured `measured` times.
 
-    `batch` conversations make one step; `at_once` of them are in memory together. ValueError for another method.
+    `batch` conversations make one step; `at_once` of them are in memory together. ValueError for another method, for
+    what is no number or too small, and for an `at_once` that `batch` can't be made of.
     """
 
     learning_rate: float
@@ -192,10 +192,45 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check(self.method)
+        for name in ("learning_rate", "epochs"):
+            object.__setattr__(self, name, _above_zero(name, getattr(self, name)))
+        for name in ("conversations", "batch", "at_once", "max_length", "rank", "alpha", "measured"):
+            object.__setattr__(self, name, _whole_number(name, getattr(self, name), least=1))
+        object.__setattr__(self, "seed", _whole_number("seed", self.seed, least=0))
+        if not isinstance(self.checkpointing, bool):
+            raise ValueError(f"checkpointing must be True or False, not {self.checkpointing!r}.")
+        if self.batch % self.at_once:
+            raise ValueError(
+                f"A batch of {self.batch} can't be made of {self.at_once} conversations at once. The nearest at_once "
+                f"that works is {_nearest(self.at_once, divisors(self.batch))}."
+            )
 
     @property
     def steps(self) -> int:
         return math.ceil(self.epochs * math.ceil(self.conversations / self.batch))
+
+
+def _above_zero(name: str, value: Any) -> float:
+    """`value` as a float. ValueError if it is no number above zero."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a number above 0, written without quotation marks, not {value!r}.")
+    return float(value)
+
+
+def _whole_number(name: str, value: Any, least: int) -> int:
+    """`value` as an int. ValueError if it is no whole number, or below `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value < 2**32:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+    return int(value)
+
+
+def divisors(n: int) -> list[int]:
+    """The numbers that divide `n`, the largest first."""
+    return [d for d in range(n, 0, -1) if n % d == 0]
+
+
+def _nearest(wanted: int, numbers: Sequence[int]) -> int:
+    return min(numbers, key=lambda number: abs(number - wanted))
 
 
 # A small model needs, and bears, a much higher rate than a large one.
@@ -253,7 +288,7 @@ def fitting(recipe: Recipe, model: Any, available_gb: float, loaded: bool = Fals
     Fewer conversations at once and checkpointing change memory and time, but not the result. With `loaded`
     the weights are in memory already. NotEnoughMemoryError if nothing helps.
     """
-    for at_once in _halves(recipe.at_once):
+    for at_once in [n for n in divisors(recipe.batch) if n <= recipe.at_once]:
         for checkpointing in dict.fromkeys((recipe.checkpointing, True)):
             smaller = dataclasses.replace(recipe, at_once=at_once, checkpointing=checkpointing)
             needed = needed_gb(model, smaller, available_gb, loaded, cuda)
@@ -263,13 +298,6 @@ def fitting(recipe: Recipe, model: Any, available_gb: float, loaded: bool = Fals
         f"Even one conversation at a time needs {needed:.1f} GiB and {available_gb:.1f} are free. "
         "Close other programs or notebooks, or use a smaller model: COURSE_TIER=bundled always fits."
     )
-
-
-def _halves(n: int) -> Iterator[int]:
-    while n > 1:
-        yield n
-        n //= 2
-    yield 1
 
 
 def adapted(recipe: Recipe, chat: Chat, hardware: Hardware) -> Recipe:
@@ -301,20 +329,61 @@ def rows(talks: Sequence[Conversation]) -> list[dict]:
 def make_trainer(
     chat: Chat, talks: dict[str, list[Conversation]], recipe: Recipe, hardware: Hardware, folder: Path
 ) -> Any:
-    """TRL's trainer on the model of `chat`, which must suit the recipe's method. Checkpoints go to `folder`."""
+    """TRL's trainer on the model of `chat`, which must suit the recipe's method. Checkpoints go to `folder`.
+
+    Says which conversations do not fit into the recipe's `max_length`. ValueError if none does.
+    """
+    if len(talks["train"]) < recipe.conversations:
+        print(f"The recipe asks for {recipe.conversations:,} conversations; there are {len(talks['train']):,}.")
     train, validation = rows(talks["train"][: recipe.conversations]), rows(talks["validation"][:16])
+    train = within(train, chat.tokenizer, recipe.max_length, "training")
+    validation = within(validation, chat.tokenizer, recipe.max_length, "validation")
     return trainer_of(chat, train, validation, recipe, hardware, folder)
+
+
+def within(rows: list[dict], tokenizer: Any, max_length: int, what: str) -> list[dict]:
+    """The rows with something of the reply left in their first `max_length` tokens, where the trainer cuts them.
+
+    Says how many are cut and how many left out. ValueError if none is whole: the end of a reply would not be learned.
+    """
+    if not rows:
+        raise ValueError(f"There is no conversation for {what}.")
+    asked = _tokens(tokenizer, [row["prompt"] for row in rows], add_generation_prompt=True)
+    whole = _tokens(tokenizer, [row["prompt"] + row["completion"] for row in rows])
+    long = sum(length > max_length for length in whole)
+    cure = f"max_length={max(whole)} takes them all."
+    if long == len(rows):
+        raise ValueError(
+            f"All {long:,} conversations for {what} are longer than max_length={max_length}, so no reply would be "
+            f"learned to its end. max_length={min(whole)} takes the shortest, {cure}"
+        )
+    kept = [row for row, length in zip(rows, asked, strict=True) if length < max_length]
+    if long:
+        lost = len(rows) - len(kept)
+        print(
+            f"{long:,} of {len(rows):,} conversations for {what} are longer than max_length={max_length} tokens: "
+            f"{long - lost:,} are cut, which takes the end of the reply and the mark that ends it; of {lost:,} nothing "
+            f"of the reply is left, and they are left out. {cure}"
+        )
+    return kept
+
+
+def _tokens(tokenizer: Any, talks: list[list[dict]], **how: bool) -> list[int]:
+    """How many tokens each conversation has in the tokenizer's chat template."""
+    texts = tokenizer.apply_chat_template(talks, tokenize=False, **how)
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
 def trainer_of(
     chat: Chat, train: list[dict], validation: list[dict], recipe: Recipe, hardware: Hardware, folder: Path
 ) -> Any:
-    """`make_trainer` for rows as TRL takes them."""
+    """`make_trainer` for rows as TRL takes them. Adapters that an earlier trainer put into the model are taken out."""
     cuda = training_device(hardware) == "cuda"
+    recipe = dataclasses.replace(recipe, conversations=len(train))
     settings = compat.sft_config(
         folder,
         batch=recipe.at_once,
-        accumulate=max(1, recipe.batch // recipe.at_once),
+        accumulate=recipe.batch // recipe.at_once,
         learning_rate=recipe.learning_rate,
         epochs=recipe.epochs,
         max_length=recipe.max_length,
@@ -326,24 +395,59 @@ def trainer_of(
         **precision(hardware),
     )
     qlora, full = recipe.method == "qlora", recipe.method == "full"
+    model = compat.without_adapters(chat.model)
+    run = run_record(chat, train, validation, recipe, hardware)
     trainer = compat.sft_trainer(
-        compat.prepare_for_training(chat.model) if qlora else chat.model.requires_grad_(full),
+        compat.prepare_for_training(model) if qlora else model.requires_grad_(full),
         settings,
         train,
         validation,
         chat.tokenizer,
         None if full else compat.lora_config(recipe.rank, recipe.alpha),
-        [_bar(recipe.steps)],
+        [_bar(recipe.steps), checkpoints.sealing()],
     )
     _trained_to_fp32(trainer.model)
+    trainer.run_record = run
+    trainer.untrained = None if full else {name: p.detach().cpu().clone() for name, p in _trained(trainer.model)}
     return trainer
+
+
+def run_record(
+    chat: Chat, train: list[dict], validation: list[dict], recipe: Recipe, hardware: Hardware
+) -> dict[str, Any]:
+    """All that decides the result of a training run, as plain values: only a run with the same record may go on.
+
+    `at_once` and `checkpointing` are not in it: they change memory and time only.
+    """
+    kept = dataclasses.asdict(recipe)
+    unused = ["at_once", "checkpointing"]
+    if recipe.method == "full":
+        unused += ["rank", "alpha"]
+    for name in unused:
+        del kept[name]
+    data = {"training data": train, "validation data": validation, "chat template": [chat.tokenizer.chat_template]}
+    marks = {name: data_quality.fingerprint(lines)[:12] for name, lines in data.items()}
+    formats = [name for name, on in precision(hardware).items() if on]
+    return {
+        **kept,
+        **marks,
+        "steps": recipe.steps,
+        "model": chat.name,
+        "weights": checkpoints.weights_mark(chat.model),
+        "computed in": (formats or ["fp32"])[0],
+        "device": training_device(hardware),
+    }
+
+
+def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that are trained, by name."""
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
 def _trained_to_fp32(model: nn.Module) -> None:
     """TRL makes adapters of 4-bit models bfloat16: too coarse for small steps, and fp16 training breaks."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    for _name, parameter in _trained(model):
+        parameter.data = parameter.data.float()
 
 
 def _bar(steps: int) -> Any:
@@ -365,34 +469,37 @@ def _bar(steps: int) -> Any:
 
 
 def train(trainer: Any) -> float:
-    """Train, or go on from the last checkpoint in the trainer's folder. Returns the seconds it took."""
-    last = last_checkpoint(Path(trainer.args.output_dir))
+    """Train, or go on from the last checkpoint of this very run in the trainer's folder. Returns the seconds it took.
+
+    Checkpoints of another recipe, other data or another model are moved aside, aloud, and so are damaged ones.
+    """
+    last = checkpoints.to_go_on_from(Path(trainer.args.output_dir), trainer.run_record)
+    if last is None and trainer.state.global_step:
+        _start_over(trainer)
     if last:
-        print(f"Going on from {last.name}.")
+        print(_going_on(last.name, trainer.run_record["steps"]))
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     trainer.model.eval()
     return time.monotonic() - started
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint. Removes newer ones that a killed run left half-written, and says so."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    for path in sorted(found, key=lambda path: -int(path.name.removeprefix("checkpoint-"))):
-        if _whole(path):
-            return path
-        print(f"{path.name} was not finished when the run was killed: removed.")
-        shutil.rmtree(path)
-    return None
+def _going_on(checkpoint: str, steps: int) -> str:
+    if checkpoint == f"checkpoint-{steps}":
+        return f"This run is finished: {checkpoint} is its result. To train anew, change the recipe or the folder."
+    return f"Going on from {checkpoint}."
 
 
-def _whole(checkpoint: Path) -> bool:
-    """The trainer writes its state last, so the state can be read only if everything else is there."""
-    try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return checkpoint.name == f"checkpoint-{state['global_step']}"
+def _start_over(trainer: Any) -> None:
+    """Put the adapters back as they were before the first step. ValueError for full fine-tuning: it keeps no copy."""
+    if trainer.untrained is None:
+        raise ValueError(
+            "This model is trained in part, and there is no checkpoint to go on from. Take a fresh model "
+            "(finetuning.fresh) and make the trainer again."
+        )
+    for name, parameter in _trained(trainer.model):
+        parameter.data.copy_(trainer.untrained[name])
+    trainer.optimizer = None
 
 
 def curves(trainer: Any) -> dict[str, list[tuple[int, float]]]:

@@ -19,23 +19,33 @@ LAYER = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+NEEDED = (
+    "hidden_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "rms_norm_eps",
+    "vocab_size",
+)
 WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
 def write_gguf(folder: Path, path: Path) -> Path:
-    """Write the Llama model in `folder` to `path`, matrices in float16. ValueError for another architecture.
+    """Write the Llama model in `folder` to `path`, matrices in float16.
 
-    llama.cpp does not know the word splitting of prisma-lm's tokenizer: hand it token numbers, not text.
+    llama.cpp does not know the word splitting of prisma-lm's tokenizer: hand it token numbers, not text. ValueError,
+    saying what is missing, for another architecture, an incomplete folder, or more than three end tokens.
     """
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    if config["model_type"] != "llama":
-        raise ValueError(f"{folder.name} is a {config['model_type']} model; only Llama's are written here")
+    config = _config(folder)
+    ends = end_tokens(folder, config)
     import gguf
     from safetensors.torch import load_file
 
     writer = gguf.GGUFWriter(path, "llama")
     _write_shape(writer, config)
-    _write_tokens(writer, json.loads((folder / "tokenizer.json").read_text("utf-8")), config)
+    _write_tokens(writer, json.loads((folder / "tokenizer.json").read_text("utf-8")))
+    _write_ends(writer, ends)
     if (folder / "chat_template.jinja").exists():
         writer.add_chat_template((folder / "chat_template.jinja").read_text("utf-8"))
     for name, tensor in load_file(folder / "model.safetensors").items():
@@ -48,6 +58,47 @@ def write_gguf(folder: Path, path: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _config(folder: Path) -> dict:
+    """The model's settings. ValueError if there is something that no file can be written without."""
+    _need(folder, "config.json")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    if config.get("model_type") != "llama":
+        raise ValueError(f"{folder.name} is a {config.get('model_type')} model; only Llama's are written here")
+    _need(folder, "tokenizer.json", "model.safetensors")
+    if missing := [name for name in NEEDED if config.get(name) is None]:
+        raise ValueError(f"config.json in {folder.name} has no {', '.join(missing)}")
+    return {"num_key_value_heads": config["num_attention_heads"], **config}
+
+
+def _need(folder: Path, *names: str) -> None:
+    for name in names:
+        if not (folder / name).is_file():
+            raise ValueError(
+                f"{folder.name} has no {name}: a folder with the whole model is needed, weights in one file"
+            )
+
+
+def end_tokens(folder: Path, config: dict) -> list[int]:
+    """The tokens that end a text: those in the configuration, then those that only generation_config.json names.
+
+    ValueError if there are none or more than three: a GGUF file has room for an eos, an eot and an eom.
+    """
+    settings = folder / "generation_config.json"
+    told = [config, json.loads(settings.read_text("utf-8"))] if settings.is_file() else [config]
+    found: list[int] = []
+    for one in told:
+        value = one.get("eos_token_id")
+        ids = value if isinstance(value, list) else [value]
+        for token in ids:
+            if token is not None and token not in found:
+                found.append(token)
+    if any(type(token) is not int or not 0 <= token < config["vocab_size"] for token in found):
+        raise ValueError(f"the end tokens (eos_token_id) of {folder.name} must be numbers of tokens, not {found}")
+    if not 1 <= len(found) <= 3:
+        raise ValueError(f"{folder.name} names {len(found)} end tokens (eos_token_id); a GGUF file has room for 1 to 3")
+    return found
 
 
 def gguf_name(name: str) -> str:
@@ -73,10 +124,11 @@ def _write_shape(writer: Any, config: dict) -> None:
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_dimension_count(config["hidden_size"] // config["num_attention_heads"])
-    writer.add_rope_freq_base((config.get("rope_parameters") or config)["rope_theta"])
+    rope = config.get("rope_parameters") or config
+    writer.add_rope_freq_base(rope.get("rope_theta", 10_000.0))
 
 
-def _write_tokens(writer: Any, tokenizer: dict, config: dict) -> None:
+def _write_tokens(writer: Any, tokenizer: dict) -> None:
     import gguf
 
     special = {one["content"] for one in tokenizer["added_tokens"]}
@@ -89,6 +141,13 @@ def _write_tokens(writer: Any, tokenizer: dict, config: dict) -> None:
     writer.add_token_types([kinds.CONTROL if word in special else kinds.NORMAL for word in words])
     merges = tokenizer["model"]["merges"]
     writer.add_token_merges([one if isinstance(one, str) else " ".join(one) for one in merges])
-    writer.add_eos_token_id(config["eos_token_id"])
-    writer.add_bos_token_id(config["eos_token_id"])  # the format wants one; nothing here puts it in front
+
+
+def _write_ends(writer: Any, ends: list[int]) -> None:
+    """llama.cpp stops at all three: the end of a text, of a turn, and of a message."""
+    for write, token in zip(
+        (writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id), ends, strict=False
+    ):
+        write(token)
+    writer.add_bos_token_id(ends[0])  # the format wants one; nothing here puts it in front
     writer.add_add_bos_token(False)

@@ -14,6 +14,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,10 @@ METHODS = INFERENCE + GGUF + TRAINING
 # Optimiser state per trained parameter: AdamW keeps two fp32 numbers; the 8-bit one two bytes and their
 # scales (Dettmers et al. 2021, arXiv 2110.02861: blocks of 256 in the library today).
 OPTIMISERS = {"adamw": 8.0, "adamw-8bit": 2 + 2 * 4 / 256}
+
+# Without these numbers in a config.json, nothing can be estimated.
+NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+LARGEST = 2**40  # no size of a model or a batch comes near it, and no sum of such sizes is too large for a float
 
 # What CUDA itself, its libraries and the allocator's gaps take beyond the tensors: a rule of ours, on the
 # safe side.
@@ -115,31 +120,61 @@ def architecture(model: "str | Path | Architecture") -> Architecture:
     for name, shape in known.items():
         if wanted in (name, shape.id.lower()):
             return shape
-    if (Path(model) / "config.json").is_file():
-        return from_config(json.loads((Path(model) / "config.json").read_text(encoding="utf-8")))
+    file = Path(model) / "config.json"
+    if file.is_file():
+        return from_config(_json(file))
     raise ValueError(f"No model {str(model)!r}. Known: {', '.join(known)}; or a folder with a config.json.")
 
 
+def _json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: it is no JSON. Download or copy it again.") from error
+
+
 def from_config(config: Mapping) -> Architecture:
-    """The shape in a config.json, given as a dictionary: Llama, Mistral, Mixtral, Qwen 2 or Phi 3."""
+    """The shape in a config.json, given as a dictionary: Llama, Mistral, Mixtral, Qwen 2 or Phi 3.
+
+    ValueError for another kind, and for a shape that is not all there or can't be.
+    """
+    if not isinstance(config, Mapping):
+        raise ValueError(f"A configuration is a dictionary with names and values, not {config!r:.40}.")
     kind = config.get("model_type", "unknown")
     if kind not in ("llama", "mistral", "mixtral", "qwen2", "phi3"):
         raise ValueError(f"The estimates were checked for Llama-like models only, and {kind!r} is not one.")
-    return Architecture(
+    if missing := [name for name in NEEDED if config.get(name) is None]:
+        raise ValueError(f"The configuration of this {kind} model has no {', '.join(missing)}: is it the whole file?")
+    hidden, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
+    shape = Architecture(
         id=config.get("_name_or_path") or kind,
-        hidden=config["hidden_size"],
-        layers=config["num_hidden_layers"],
-        heads=config["num_attention_heads"],
-        kv_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
-        intermediate=config["intermediate_size"],
-        vocab=config["vocab_size"],
-        experts=config.get("num_local_experts", 1),
-        active_experts=config.get("num_experts_per_tok", 1),
-        tied=config.get("tie_word_embeddings", False),
-        bias=kind == "qwen2" or config.get("attention_bias", False),
-        head_dim=config.get("head_dim"),
+        hidden=hidden,
+        layers=_size(config, "num_hidden_layers"),
+        heads=heads,
+        kv_heads=_size(config, "num_key_value_heads", heads),
+        intermediate=_size(config, "intermediate_size"),
+        vocab=_size(config, "vocab_size"),
+        experts=_size(config, "num_local_experts", 1),
+        active_experts=_size(config, "num_experts_per_tok", 1),
+        tied=bool(config.get("tie_word_embeddings", False)),
+        bias=kind == "qwen2" or bool(config.get("attention_bias", False)),
+        head_dim=None if config.get("head_dim") is None else _size(config, "head_dim"),
         kind=kind,
     )
+    if heads % shape.kv_heads or (hidden % heads and not shape.head_dim):
+        raise ValueError(
+            f"{heads} heads with {shape.kv_heads} of keys and values can't share a width of {hidden}: the "
+            "configuration is damaged."
+        )
+    return shape
+
+
+def _size(config: Mapping, name: str, default: int | None = None) -> int:
+    """A size in a configuration. ValueError for what is none."""
+    value = default if config.get(name) is None else config[name]
+    if type(value) is not int or not 0 < value < LARGEST:
+        raise ValueError(f"{name} in the configuration is {value!r:.40}: a whole number above 0 is needed.")
+    return value
 
 
 # ---------------------------------------------------------------------------------------------- parameters
@@ -356,7 +391,7 @@ def estimate(
     4-bit in fp32, and so what passes between layers, so that fp16 on a T4 does not overflow. With checkpointing, the
     logits and the layer that is worked out again are never there at once: the larger counts.
 
-    Raises ValueError for unknown names and sizes below 1.
+    Raises ValueError for unknown names and for sizes that are no whole numbers above 0.
     """
     a = architecture(model)
     check(method, optimiser, seq=seq, batch=batch, rank=rank)
@@ -400,14 +435,14 @@ def _name(model: "str | Path | Architecture", shape: Architecture) -> str:
 
 
 def check(method: str, optimiser: str, **sizes: int) -> None:
-    """ValueError, naming the known ones, for an unknown name; and for a size below 1."""
+    """ValueError, naming the known ones, for an unknown name; and for a size that is no whole number above 0."""
     if method not in METHODS:
         raise ValueError(f"No method {method!r}. Known: {', '.join(METHODS)}.")
     if optimiser not in OPTIMISERS:
         raise ValueError(f"No optimiser {optimiser!r}. Known: {', '.join(OPTIMISERS)}.")
     for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, not {size}.")
+        if isinstance(size, bool) or not isinstance(size, Integral) or not 1 <= size < LARGEST:
+            raise ValueError(f"{name} must be a whole number of at least 1, not {size!r:.40}.")
 
 
 # ---------------------------------------------------------------------------------------------- does it fit?
@@ -462,6 +497,8 @@ def available_in(place: "str | float | Gpu | Hardware") -> tuple[str, float]:
     if isinstance(place, Gpu):
         return place.name, place.usable
     if isinstance(place, int | float):
+        if isinstance(place, bool) or not 0 <= place < LARGEST:
+            raise ValueError(f"The memory given must be a number of GiB, not {place!r:.40}.")
         return "the memory given", float(place)
     return place.gpu or "this machine", place.free_gb
 

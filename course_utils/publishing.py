@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -103,32 +105,152 @@ def make_portable(adapter: Path, base: str) -> None:
     path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
-PICKLED = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+# All that may go: the files of a model that others can load, and its card.
+MAY_GO = (
+    "README.md",
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+    "NOTICE",
+    "Modelfile",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.gguf",
+    "*config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+)
+PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
+# In lists of words and pieces of words, and in the middle of weights, a path is nobody's folder.
+WORD_LISTS = {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt"}
+SCANNED = 64 * 2**20  # bytes; lists of words are smaller, and weights are looked at by their headers
+
+TOKEN = "an access token or a key"
 SECRETS = {
-    "a folder of this machine": re.compile(r"(?<![\w.:/<])/(?:[\w.-]+/)+[\w.-]+|[A-Z]:\\\\?Users"),
-    "an access token": re.compile(r"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}"),
+    TOKEN: re.compile(
+        r"(?<![A-Za-z0-9])(?:hf_|api_org_|sk-|gh[opsur]_|github_pat_|glpat-|xox[abprs]-|r8_|AKIA|AIza)[A-Za-z0-9_-]{16,}"
+        r"|-----BEGIN [A-Z ]*PRIVATE KEY|eyJ[\w-]{10,}\.eyJ[\w-]{10,}|https?://[^\s/:@]+:[^\s/@]+@"
+    ),
+    "a folder of this machine": re.compile(
+        r"(?<![\w.:/<])/(?:[\w.-]+/)+[\w.-]+|file:/+[\w.-]+/|(?<![A-Za-z])[A-Za-z]:[\\/]+(?:Users|[\w.-]{2,}[\\/]+[\w.-])"
+    ),
 }
 
 
 def unfit(folder: Path) -> list[str]:
-    """What in `folder` should not be published, one line each; empty if all is well."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    found = [f"{path.name}: a pickle, which can run code when it is opened" for path in files if path.suffix in PICKLED]
-    for path in files:
-        text = path.read_text("utf-8") if path.suffix in {".json", ".md", ".jinja", ".txt"} else ""
-        found += [f"{path.name}: shows {what}" for what, pattern in SECRETS.items() if pattern.search(text)]
-    names = {path.name for path in files}
-    if not names & {"model.safetensors", "adapter_model.safetensors"}:
+    """What in `folder` should not be published, one line each; empty if all is well.
+
+    Refused is everything that is not on the list of what may go (`MAY_GO`), and what shows a secret.
+    """
+    if not folder.is_dir():
+        return [f"{folder.name} is no folder"]
+    paths, found = _entries(folder), []
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        found += [f"{name}: {reason}" for reason in _faults(path)]
+    if not any(path.suffix in (".safetensors", ".gguf") for path in paths):
         found.append("there are no weights (model.safetensors or adapter_model.safetensors)")
     return found + _card_faults(folder / "README.md")
+
+
+def _entries(folder: Path) -> list[Path]:
+    """All files in `folder`, and the folders that nobody should look into: hidden ones and links."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        closed = [name for name in folders if name.startswith(".") or (Path(place) / name).is_symlink()]
+        folders[:] = [name for name in folders if name not in closed]
+        found += [Path(place) / name for name in (*files, *closed)]
+    return sorted(found)
+
+
+def _faults(path: Path) -> list[str]:
+    """What is wrong with one file, in words."""
+    if path.is_symlink():
+        return ["a link: others get what it leads to"]
+    if path.name.startswith("."):
+        return ["hidden, and what is hidden holds keys, settings or a history"]
+    if not path.is_file():
+        return ["neither a file nor a folder"]
+    found = []
+    if path.suffix.lower() in PICKLED:
+        found.append("a pickle, which can run code when it is opened")
+    elif not any(fnmatch.fnmatchcase(path.name, pattern) for pattern in MAY_GO):
+        found.append("nothing that a model needs: leave it out")
+    try:
+        text = _text(path)
+    except (OSError, ValueError) as error:
+        return [*found, str(error)]
+    for what, pattern in SECRETS.items():
+        plain = what == TOKEN or not (path.name in WORD_LISTS or path.suffix == ".gguf")
+        if plain and pattern.search(text):
+            found.append(f"shows {what}")
+    return found
+
+
+def _text(path: Path) -> str:
+    """All that can be read in a file, whatever its encoding; of weights, the header. ValueError if it is damaged."""
+    if path.suffix == ".safetensors":
+        return _header(path)
+    with path.open("rb") as file:
+        content = file.read(SCANNED + 1)
+    if path.suffix == ".gguf":
+        if not content.startswith(b"GGUF"):
+            raise ValueError("not in the format that its name says")
+    elif len(content) > SCANNED:
+        raise ValueError("too large to be looked through")
+    if path.suffix == ".json":
+        return _strings_of_json(content)
+    # Without its zeros, text in UTF-16 and UTF-32 reads like any other; Latin-1 takes every byte.
+    return content.replace(b"\0", b"").decode("latin-1")
+
+
+def _header(path: Path) -> str:
+    """Names and remarks in a safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return "\n".join([*file.keys(), *(file.metadata() or {}).values()])
+    except SafetensorError as error:
+        raise ValueError(f"not in the format that its name says, or damaged ({error})") from error
+
+
+def _strings_of_json(content: bytes) -> str:
+    """All names and texts in JSON, without its escapes. ValueError if it is none."""
+    try:
+        left = [json.loads(content)]
+    except (ValueError, RecursionError) as error:
+        raise ValueError("not in the format that its name says: no JSON") from error
+    found = []
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            found.append(one)
+        elif isinstance(one, dict):
+            left += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            left += one
+    return "\n".join(found)
 
 
 def _card_faults(path: Path) -> list[str]:
     from huggingface_hub import ModelCard
 
-    if not path.exists():
+    if not path.is_file():
         return ["README.md is missing: nobody can tell what the model is for"]
-    data = ModelCard.load(path, ignore_metadata_errors=True).data
+    try:
+        data = ModelCard.load(path, ignore_metadata_errors=True).data
+    except UnicodeDecodeError:
+        return ["README.md: not in UTF-8. Save it again as UTF-8"]
+    except Exception as error:  # whatever a YAML parser finds
+        return [f"README.md: its header can't be read ({str(error).splitlines()[0]})"]
     missing = [name for name in ("license", "base_model", "eval_results") if not getattr(data, name, None)]
     return [f"README.md: its header has no {name}" for name in missing]
 
@@ -178,15 +300,25 @@ def same_files(one: Path, other: Path) -> bool:
 def push(folder: Path, repository: str, token: str, say: Callable[[str], None] = print) -> Any:
     """Upload `folder` to the hub as the private model repository "you/name". UnfitError if it should not be seen.
 
-    Says what goes where before anything does. Returns the hub's record of the commit.
+    A repository that is there already keeps who may see it: the hub is asked, and UnfitError if it is not private.
+    Says what goes where before it goes. Returns the hub's record of the commit.
     """
     if problems := unfit(folder):
         raise UnfitError("Not uploaded. Repair first:\n" + "\n".join(problems))
     from huggingface_hub import HfApi
 
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    size, place = sum(path.stat().st_size for path in files) / 1e6, offline.hub_address()
-    say(f"Uploading {len(files)} files ({size:.1f} MB) to {place}/{repository}; only you will see them.")
+    place = offline.hub_address()
     hub = HfApi(endpoint=place, token=token)
     hub.create_repo(repository, private=True, exist_ok=True)
+    if hub.repo_info(repository).private is not True:
+        raise UnfitError(
+            f"Not uploaded: everybody can see {place}/{repository}. Make it private in its settings on the hub, or "
+            "choose a name that is not taken yet."
+        )
+    files = _entries(folder)
+    size = sum(path.stat().st_size for path in files) / 1e6
+    say(
+        f"Uploading {len(files)} files ({size:.1f} MB) to {place}/{repository}. The hub says that it is private: only "
+        "you will see them, or the members of the organisation that it belongs to."
+    )
     return hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"Add {folder.name}")

@@ -426,6 +426,7 @@ def largest(
     By the formula and by simulation. "-" where not even 64 tokens fit.
     """
     step, rows = Step(memory.architecture(model), method), []
+    memory.check(method, step.optimiser, seq=seq)
     simulated = method in METHODS and step.shape.experts == 1
     for name, available in map(memory.available_in, places):
         row = {"card": name, "GiB": available}

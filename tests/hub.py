@@ -99,7 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/repos/create":
             asked = json.loads(body)
             name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
-            hub.files[name], hub.visibility[name] = {}, asked["visibility"]
+            hub.files.setdefault(name, {})  # one that is there keeps who may see it, as on the hub
+            hub.visibility.setdefault(name, asked["visibility"])
             return {"url": f"{hub.address}/{name}", "name": name}
         if "/preupload/" in path:
             modes = [
@@ -144,7 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
                 files = hub.files[model].items()
                 return self._json([{"type": "file", "path": n, "size": len(c), "oid": "0" * 40} for n, c in files])
             listed = [{"rfilename": name} for name in hub.files[model]]
-            return self._json({"id": model, "sha": "0" * 40, "siblings": listed})
+            private = hub.visibility.get(model, "public") == "private"
+            return self._json({"id": model, "sha": "0" * 40, "siblings": listed, "private": private})
         model, _, rest = self.path.lstrip("/").partition("/resolve/")
         content = hub.files.get(model, {}).get(name)
         if content is None:

@@ -20,13 +20,13 @@ LAPTOP = Hardware("cpu", "float32", "", ram_total_gb=8, ram_free_gb=4, cores=2)
 RECIPE = finetuning.Recipe(learning_rate=1e-2, conversations=48, batch=4, at_once=2)
 
 
-def trainer(model: str, folder: Path):
+def trainer(model: str, folder: Path, recipe: finetuning.Recipe = RECIPE):
     """The same trainer in every process."""
     loaders.quiet_libraries()
     parts = conversations.by_split(conversations.make_conversations(200))
     loaded = loaders._plain(compat.load_nf4(model, torch.float32, "cpu", "eager").eval())
     chat = loaders.Chat(loaded, lm.build_tokenizer(), "tiny", "bundled")
-    return finetuning.make_trainer(chat, parts | {"validation": parts["validation"][:4]}, RECIPE, LAPTOP, folder)
+    return finetuning.make_trainer(chat, parts | {"validation": parts["validation"][:4]}, recipe, LAPTOP, folder)
 
 
 def die(*_, **__) -> None:

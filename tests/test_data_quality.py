@@ -163,12 +163,12 @@ def test_broken_formats(rows):
     bad = {
         "empty": one(rows, user="  "),
         "wrong order": replace(rows[0], messages=(user, system, reply)),
-        "wrong order: ": replace(rows[0], messages=()),
+        "no turns": replace(rows[0], messages=()),
         "marker": one(rows, assistant=reply["content"] + "<|end|>"),
         "before its end": one(rows, assistant=reply["content"][:-5]),
     }
     for reason, row in bad.items():
-        assert reason.strip(": ") in D.broken_format([row])[0]
+        assert reason in D.broken_format([row])[0]
     assert not D.broken_format([replace(rows[0], messages=(user, reply, user, reply))])
 
 
@@ -176,6 +176,70 @@ def test_where_nothing_is_said_nothing_but_the_format_is_wrong():
     assert not any(D.examine([]).values())
     found = D.examine([D.Row(3, "train", ({"role": "user", "content": " "},))])
     assert found.pop("broken format") == {3: "a turn is empty"} and not any(found.values())
+
+
+def said(content):
+    return {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": content}]}
+
+
+UNREADABLE = {
+    "null and not text": said(None),
+    "a number and not text": said(7),
+    "a truth value and not text": said(True),
+    "1 of 2 parts that are not text": said([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": "x"}]),
+    "lone surrogate": said("\ud800"),
+    "turn 2 has no content": {"messages": [{"role": "user", "content": "a"}, {"role": "assistant"}]},
+    "turn 1 has no role": {"messages": [{"content": "a"}]},
+    "the role of turn 1 is null": {"messages": [{"role": None, "content": "a"}]},
+    "turn 1 is a text and not a message": {"messages": ["hello"]},
+    "messages is null": {"messages": None},
+    "completion is a number": {"prompt": "a", "completion": 3},
+    "turn 1 has no value": {"conversations": [{"from": "human"}]},
+    "rename the turns from ['gpt']": {"conversations": [{"from": ["gpt"], "value": "a"}]},
+    "says is null": {"instruction": "a", "output": None},
+    "and this one is null": None,
+    "and this one is a list": ["a"],
+    "and this one is a text": "hello",
+    "nothing in it": {},
+    "a row with 3, text": {"text": "a", 3: 4},
+}
+
+
+def test_rows_that_cannot_be_read_are_named_and_the_rest_is_examined(rows):
+    good = [{"messages": list(row.messages), "split": row.split} for row in rows[:30]]
+    mixed = D.rows_of([*good[:15], *UNREADABLE.values(), *good[15:], good[0]])
+    found = D.examine(mixed)
+    broken = found["broken format"]
+    assert list(broken) == list(range(15, 15 + len(UNREADABLE)))
+    for reason, told in zip(UNREADABLE, broken.values(), strict=True):
+        assert reason in told
+    assert list(found["duplicate"] or found["leak"]) == [len(mixed) - 1]
+    others = [kind for kind, reasons in found.items() if reasons.keys() & broken.keys()]
+    assert others == ["broken format"]
+    for detect in D.DETECTORS.values():
+        detect(mixed)
+    kept, removed = D.clean(mixed, found)
+    assert len(kept) == 30 and len(removed) == len(UNREADABLE) + 1
+
+
+def test_a_row_that_is_repaired_has_no_fault(rows):
+    (broken,) = D.rows_of([said(None)])
+    assert not replace(broken, messages=rows[0].messages).fault
+
+
+def test_text_in_other_shapes_is_read(rows):
+    chat = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "good day"}]
+    parts = [{"type": "text", "text": "good "}, {"type": "text", "text": "day"}]
+    share = [{"from": "human", "value": "hello"}, {"role": "assistant", "content": "good day"}]
+    shapes = [said(parts), {"prompt": "hello", "completion": "good day"}, {"conversations": chat}]
+    shapes += [{"conversations": share}, {"prompt": chat[:1], "completion": "good day"}]
+    for row in D.rows_of(shapes):
+        assert list(row.messages) == chat and not row.fault and row.split == "train"
+
+
+def test_only_rows_are_examined():
+    with pytest.raises(TypeError, match="rows_of"):
+        D.examine([said("hello")])
 
 
 def test_a_leak_is_taken_from_training_never_from_the_test(rows):

@@ -6,6 +6,7 @@ import inspect
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import killed
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from course_utils import compat, finetuning, loaders, simulate
+from course_utils import checkpoints, compat, finetuning, loaders, simulate
 from course_utils import memory as memory_estimates
 from course_utils.finetuning import LoRALinear, Recipe
 from course_utils.hardware import Hardware, usable_dtype
@@ -242,7 +244,7 @@ def test_the_trainer_is_set_up_for_the_card(hardware, expected, monkeypatch, tmp
 
     monkeypatch.setattr(compat, "sft_config", settings)
     with pytest.raises(InterruptedError):
-        finetuning.trainer_of(None, [], [], finetuning.RECIPES["full"], hardware, tmp_path)
+        finetuning.trainer_of(None, [{}], [], finetuning.RECIPES["full"], hardware, tmp_path)
     assert tuple(asked[name] for name in ("optimiser", "fp16", "bf16", "cpu")) == expected
     assert asked["checkpointing"] and asked["batch"] * asked["accumulate"] == 8
 
@@ -304,6 +306,56 @@ def test_an_unknown_way_of_training_is_refused():
             ask()
 
 
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ({"learning_rate": "2e-4"}, "without quotation marks, not '2e-4'"),
+        ({"learning_rate": 0}, "learning_rate must be a number above 0"),
+        ({"learning_rate": -1e-3}, "learning_rate must be a number above 0"),
+        ({"learning_rate": float("nan")}, "not nan"),
+        ({"learning_rate": float("inf")}, "not inf"),
+        ({"learning_rate": True}, "not True"),
+        ({"learning_rate": None}, "not None"),
+        ({"epochs": 0}, "epochs must be"),
+        ({"epochs": float("nan")}, "epochs must be"),
+        ({"epochs": "3"}, "epochs must be"),
+        ({"conversations": 0}, "conversations must be a whole number of at least 1"),
+        ({"conversations": 12.5}, "conversations must be"),
+        ({"batch": 8.0}, "batch must be a whole number"),
+        ({"batch": True}, "batch must be"),
+        ({"batch": -8}, "batch must be"),
+        ({"at_once": 0}, "at_once must be"),
+        ({"max_length": 0}, "max_length must be"),
+        ({"rank": 0}, "rank must be"),
+        ({"rank": "16"}, "rank must be"),
+        ({"alpha": float("nan")}, "alpha must be"),
+        ({"seed": -1}, "seed must be a whole number of at least 0"),
+        ({"measured": 0}, "measured must be"),
+        ({"checkpointing": "no"}, "checkpointing must be True or False"),
+        ({"batch": 6, "at_once": 4}, "6 can't be made of 4 conversations at once. The nearest .* is 3"),
+        ({"batch": 4, "at_once": 16}, "The nearest at_once that works is 4"),
+        ({"batch": 7, "at_once": 3}, "is 1"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_refused_at_once(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        Recipe(**{"learning_rate": 1e-3} | wrong)
+
+
+def test_numbers_of_numpy_are_numbers():
+    recipe = Recipe(learning_rate=np.float32(0.5), batch=np.int64(4), at_once=np.int32(2), epochs=np.float64(1))
+    assert recipe == Recipe(learning_rate=0.5, batch=4, at_once=2)
+    assert type(recipe.batch) is int and type(recipe.learning_rate) is float
+
+
+@pytest.mark.parametrize("batch, room, expected", [(5, 4, 1), (12, 5, 4), (16, 16, 16), (16, 7, 4), (7, 1, 1)])
+def test_shrinking_a_recipe_keeps_its_batch(monkeypatch, batch, room, expected):
+    recipe = Recipe(learning_rate=1e-3, batch=batch, at_once=batch)
+    monkeypatch.setattr(finetuning, "needed_gb", lambda model, smaller, *_: smaller.at_once)
+    smaller = finetuning.fitting(recipe, "qwen2.5-7b", room)
+    assert (smaller.batch, smaller.at_once, smaller.steps) == (batch, expected, recipe.steps)
+
+
 def test_too_little_memory_is_refused():
     with pytest.raises(finetuning.NotEnoughMemoryError, match="COURSE_TIER=bundled"):
         finetuning.fitting(finetuning.RECIPES["full"], "qwen2.5-7b", 5)
@@ -359,6 +411,49 @@ def test_the_trainer_reads_what_the_model_will_be_asked(trainer, tokenizer, talk
     assert row["input_ids"][: len(prompt)] == prompt
 
 
+def lengths(tokenizer, some):
+    """Tokens of the prompt and of the whole conversation, for each."""
+    whole = [tokenizer.apply_chat_template(talk.messages, tokenize=False) for talk in some]
+    asked = [tokenizer.apply_chat_template(talk.prompt, tokenize=False, add_generation_prompt=True) for talk in some]
+    return [[len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]] for texts in (asked, whole)]
+
+
+def test_conversations_that_are_too_long_are_counted_and_the_trainer_drops_no_others(chat, talks, tmp_path, capsys):
+    short = dataclasses.replace(talks["train"][0], facts=(), message="hello")
+    talks = talks | {"train": [short, *talks["train"][1:]]}
+    asked, whole = lengths(chat.tokenizer, talks["train"][:40])
+    limit = sorted(asked)[-3]
+    long, lost = sum(n > limit for n in whole), sum(n >= limit for n in asked)
+    assert 3 <= lost < long < 40
+    recipe = dataclasses.replace(RECIPE, max_length=limit)
+    talks = talks | {"validation": [short]}
+    trainer = finetuning.make_trainer(chat, talks, recipe, LAPTOP, tmp_path)
+    said = capsys.readouterr().out
+    assert f"{long} of 40 conversations for training are longer than max_length={limit} tokens" in said
+    assert f"{long - lost} are cut" in said and f"of {lost} nothing of the reply is left" in said
+    assert f"max_length={max(whole)} takes them all" in said
+    assert len(trainer.train_dataset) == 40 - lost
+    assert max(len(row["input_ids"]) for row in trainer.train_dataset) == limit
+
+
+def test_conversations_that_are_all_too_long_are_refused(chat, talks, tmp_path):
+    _, whole = lengths(chat.tokenizer, talks["train"][:40])
+    for limit in (1, min(whole) - 1):
+        recipe = dataclasses.replace(RECIPE, max_length=limit)
+        with pytest.raises(ValueError, match=f"All 40 .*max_length={min(whole)} takes .*max_length={max(whole)} takes"):
+            finetuning.make_trainer(chat, talks, recipe, LAPTOP, tmp_path)
+
+
+def test_too_few_conversations_are_said_and_none_are_refused(chat, talks, tmp_path, capsys):
+    few = talks | {"train": talks["train"][:6]}
+    trainer = finetuning.make_trainer(chat, few, RECIPE, LAPTOP, tmp_path)
+    assert "asks for 40 conversations; there are 6" in capsys.readouterr().out
+    assert trainer.run_record["steps"] == 2
+    for empty in ("train", "validation"):
+        with pytest.raises(ValueError, match="There is no conversation for"):
+            finetuning.make_trainer(chat, talks | {empty: []}, RECIPE, LAPTOP, tmp_path)
+
+
 def test_adapters_are_fp32_and_everything_else_is_frozen(trainer):
     trained = {n: p for n, p in trainer.model.named_parameters() if p.requires_grad}
     assert trained and all("lora_" in name for name in trained)
@@ -384,26 +479,124 @@ def undisturbed(tiny, tmp_path_factory):
     return finetuning.curves(whole)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(tiny, undisturbed, tmp_path, capsys):
-    """By Ctrl-C, or the button in Jupyter, on every system."""
+def interrupting(step):
+    """Ctrl-C, or the button in Jupyter, after `step`."""
     from transformers import TrainerCallback
 
     class Interrupt(TrainerCallback):
         def on_step_end(self, args, state, control, **_):
-            if state.global_step == 7:
+            if state.global_step == step:
                 raise KeyboardInterrupt
 
-    first = killed.trainer(tiny, tmp_path)
-    first.add_callback(Interrupt())
+    return Interrupt()
+
+
+@pytest.fixture(scope="module")
+def interrupted(tiny, tmp_path_factory):
+    """The folder of a run that ended in step 7, with its checkpoints after 4 and 6."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    first = killed.trainer(tiny, folder)
+    first.add_callback(interrupting(7))
     with pytest.raises(KeyboardInterrupt):
         finetuning.train(first)
-    assert any("checkpoint" in name for name in os.listdir(tmp_path))
-    second = killed.trainer(tiny, tmp_path)
+    return folder
+
+
+def largest_gap(one, other):
+    """The largest distance of two curves with the same steps."""
+    assert dict(one).keys() == dict(other).keys()
+    return max(abs(dict(one)[step] - dict(other)[step]) for step in dict(one))
+
+
+@pytest.mark.parametrize(
+    "changed, damaged, start",
+    [({}, None, 6), ({"at_once": 4, "checkpointing": True}, None, 6), ({}, "optimizer.pt", 4)],
+    ids=["as it was", "with other memory", "with a damaged optimiser"],
+)
+def test_an_interrupted_run_goes_on_to_the_same_end(
+    tiny, undisturbed, interrupted, tmp_path, capsys, changed, damaged, start
+):
+    folder = shutil.copytree(interrupted, tmp_path / "run")
+    if damaged:
+        path = folder / "checkpoint-6" / damaged
+        path.write_bytes(path.read_bytes()[:-100])
+    second = killed.trainer(tiny, folder, dataclasses.replace(killed.RECIPE, **changed))
     finetuning.train(second)
-    assert "Going on from checkpoint-6" in capsys.readouterr().out
-    ends = [dict(curves["validation"]) for curves in (undisturbed, finetuning.curves(second))]
-    assert ends[0].keys() == ends[1].keys()
-    assert max(abs(ends[0][step] - ends[1][step]) for step in ends[0]) < 1e-3
+    said = capsys.readouterr().out
+    assert f"Going on from checkpoint-{start}" in said and ("is damaged: optimizer.pt" in said) == bool(damaged)
+    curves = finetuning.curves(second)
+    assert largest_gap(undisturbed["training"], curves["training"]) < 1e-3
+    if not changed:  # the validation loss is a mean over batches, and they have another size
+        assert largest_gap(undisturbed["validation"], curves["validation"]) < 1e-3
+
+
+CHANGES = {
+    "learning_rate: 0.01 then, 0.02 now": {"learning_rate": 2e-2},
+    "rank: 16 then, 2 now": {"rank": 2},
+    "method: qlora then, full now": {"method": "full"},
+    "training data: ": {},
+}
+
+
+@pytest.mark.parametrize("said", CHANGES)
+def test_another_recipe_in_the_same_folder_starts_anew(chat, tiny, talks, interrupted, tmp_path, capsys, said):
+    folder = shutil.copytree(interrupted, tmp_path / "run")
+    recipe = dataclasses.replace(killed.RECIPE, conversations=10, measured=1, **CHANGES[said])
+    if recipe.method == "full":
+        chat = dataclasses.replace(chat, model=lm.load(tiny)[0])
+    other = talks | {"train": talks["train"][10:]}
+    trainer = finetuning.make_trainer(chat, other, recipe, LAPTOP, folder)
+    finetuning.train(trainer)
+    told = capsys.readouterr().out
+    assert said in told and "starts anew" in told and "Going on" not in told
+    assert trainer.state.global_step == recipe.steps == 3
+    assert [step for step, _ in finetuning.curves(trainer)["training"]] == [1, 2, 3]
+    assert sorted(path.name for path in (folder / "earlier-1").glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
+
+
+def test_a_finished_run_is_said_to_be_one(tiny, tmp_path, capsys):
+    recipe = dataclasses.replace(killed.RECIPE, conversations=4, measured=1)
+    curves = []
+    for _ in range(2):
+        trainer = killed.trainer(tiny, tmp_path, recipe)
+        finetuning.train(trainer)
+        curves.append(finetuning.curves(trainer))
+    assert "This run is finished: checkpoint-1 is its result" in capsys.readouterr().out
+    assert curves[0] == curves[1]
+
+
+def test_interrupted_before_its_first_checkpoint_a_run_starts_over(tiny, undisturbed, tmp_path):
+    trainer = killed.trainer(tiny, tmp_path)
+    interrupt = interrupting(1)
+    trainer.add_callback(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        finetuning.train(trainer)
+    trainer.remove_callback(interrupt)
+    finetuning.train(trainer)
+    assert largest_gap(undisturbed["training"], finetuning.curves(trainer)["training"]) < 1e-3
+
+
+def test_weights_that_are_trained_in_part_are_not_trained_as_if_they_were_new(tmp_path):
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(output_dir=tmp_path),
+        run_record={"steps": 9},
+        state=SimpleNamespace(global_step=3),
+        untrained=None,
+    )
+    with pytest.raises(ValueError, match="make the trainer again"):
+        finetuning.train(trainer)
+
+
+def test_adapters_of_an_earlier_trainer_are_taken_out(tiny, tokenizer):
+    plain, x = lm.load(tiny)[0], ids(tokenizer)
+    used = copy.deepcopy(plain)
+    compat.add_lora(used, 8, 16)
+    assert checkpoints.weights_mark(used) != checkpoints.weights_mark(plain)
+    bare = compat.without_adapters(used)
+    assert bare.state_dict().keys() == plain.state_dict().keys()
+    assert checkpoints.weights_mark(bare) == checkpoints.weights_mark(plain)
+    with torch.no_grad():
+        assert torch.equal(bare(x).logits, plain(x).logits)
 
 
 def killed_run(tiny, folder, step, when):
@@ -419,7 +612,7 @@ def test_a_run_killed_twice_resumes_to_the_same_curves(tiny, undisturbed, tmp_pa
     cut, step = tmp_path / "cut", random.randint(3, 6)
     killed_run(tiny, cut, step, "in-step")
     assert f"Going on from checkpoint-{step - step % 2}" in killed_run(tiny, cut, 8, "while-saving")
-    assert (cut / "checkpoint-10").is_dir() and not finetuning._whole(cut / "checkpoint-10")
+    assert (cut / "checkpoint-10").is_dir() and checkpoints.fault(cut / "checkpoint-10")
     last = killed.trainer(tiny, cut)
     finetuning.train(last)
     said = capsys.readouterr().out

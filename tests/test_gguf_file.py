@@ -4,8 +4,11 @@ import itertools
 import json
 import sys
 
+import gguf
 import pytest
+import tiny
 import torch
+from safetensors.torch import save_file
 
 from course_utils import bundled, evaluate, gguf_file
 from course_utils.prisma import lm, text
@@ -54,6 +57,74 @@ def test_another_architecture_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
     with pytest.raises(ValueError, match="only Llama's"):
         gguf_file.write_gguf(tmp_path, tmp_path / "model.gguf")
+
+
+@pytest.fixture
+def small(tmp_path):
+    """The files of a Llama, as small as the writer takes them."""
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    rest = {"max_position_embeddings": 32, "rms_norm_eps": 1e-5, "vocab_size": 259, "eos_token_id": 258}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **sizes, **rest}))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tiny.byte_tokenizer()))
+    save_file({"model.embed_tokens.weight": torch.zeros(259, 8)}, tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def settled(folder, **changes):
+    """The folder with other settings; None takes one out."""
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+    return folder
+
+
+def ends_of(path):
+    fields = gguf.GGUFReader(path).fields
+    keys = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom")]
+    return [fields[key].contents() for key in keys if key in fields]
+
+
+@pytest.mark.parametrize(
+    "told, more, written",
+    [
+        (258, None, [258]),
+        ([258], None, [258]),
+        ([256, 258, 257], None, [256, 258, 257]),
+        ([258, 258, 256], None, [258, 256]),
+        (256, [258, 256], [256, 258]),
+        (None, 257, [257]),
+    ],
+)
+def test_all_end_tokens_are_written(small, told, more, written):
+    if more is not None:
+        (small / "generation_config.json").write_text(json.dumps({"eos_token_id": more}))
+    assert ends_of(gguf_file.write_gguf(settled(small, eos_token_id=told), small / "model.gguf")) == written
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"eos_token_id": None}, "names 0 end tokens"),
+        ({"eos_token_id": []}, "names 0 end tokens"),
+        ({"eos_token_id": [1, 2, 3, 4]}, "names 4 end tokens"),
+        ({"eos_token_id": "<end>"}, "must be numbers of tokens, not .'<end>'"),
+        ({"eos_token_id": [258, 259]}, "must be numbers of tokens"),
+        ({"eos_token_id": -1}, "must be numbers of tokens"),
+        ({"eos_token_id": True}, "must be numbers of tokens"),
+        ({"intermediate_size": None, "rms_norm_eps": None}, "has no intermediate_size, rms_norm_eps"),
+        ({"model_type": None}, "is a None model"),
+    ],
+)
+def test_what_is_missing_or_impossible_is_said(small, changes, said):
+    with pytest.raises(ValueError, match=said):
+        gguf_file.write_gguf(settled(small, **changes), small / "model.gguf")
+    assert not (small / "model.gguf").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_missing_file_is_named(small, name):
+    (small / name).unlink()
+    with pytest.raises(ValueError, match=f"has no {name}"):
+        gguf_file.write_gguf(small, small / "model.gguf")
 
 
 def test_without_llama_cpp_its_speed_is_left_out(monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -197,8 +198,12 @@ def test_more_of_anything_needs_more(more):
         ({"model": "mistral-9b"}, "mistral-7b"),
         ({"method": "qlora2"}, "qlora"),
         ({"optimiser": "sgd"}, "adamw-8bit"),
-        ({"seq": 0}, "seq must be at least 1"),
-        ({"batch": -1}, "batch must be at least 1"),
+        ({"seq": 0}, "seq must be a whole number of at least 1"),
+        ({"batch": -1}, "batch must be a whole number of at least 1"),
+        ({"seq": math.nan}, "not nan"),
+        ({"seq": "512"}, "not '512'"),
+        ({"batch": True}, "not True"),
+        ({"seq": 10**400}, "seq must be a whole number"),
     ],
 )
 def test_unknown_names_are_answered_with_the_known_ones(wrong, said):
@@ -213,6 +218,52 @@ def test_unknown_formats_cards_and_kinds():
         fits(estimate("mistral-7b"), "voodoo2")
     with pytest.raises(ValueError, match="'bert'"):
         memory.from_config({"model_type": "bert"})
+
+
+CONFIG = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+CONFIG |= {"intermediate_size": 128, "vocab_size": 1000}
+
+
+@pytest.mark.parametrize("name", memory.NEEDED)
+def test_what_a_configuration_lacks_is_named(tmp_path, name):
+    assert memory.from_config(CONFIG).kv_heads == 4
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in CONFIG.items() if k != name}))
+    for ask in (lambda: estimate(tmp_path), lambda: memory.from_config(CONFIG | {name: None})):
+        with pytest.raises(ValueError, match=f"this llama model has no {name}"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ({"hidden_size": "64"}, "hidden_size in the configuration is '64'"),
+        ({"vocab_size": 0}, "vocab_size in the configuration is 0"),
+        ({"num_hidden_layers": -2}, "is -2"),
+        ({"intermediate_size": 1.5}, "is 1.5"),
+        ({"intermediate_size": True}, "is True"),
+        ({"hidden_size": 10**400}, "a whole number above 0"),
+        ({"head_dim": "x"}, "head_dim in the configuration is 'x'"),
+        ({"num_key_value_heads": 3}, "4 heads with 3 of keys"),
+        ({"hidden_size": 66}, "width of 66"),
+        ({"model_type": None}, "None is not one"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        memory.from_config(CONFIG | wrong)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"<html>", b"[]", b"null"])
+def test_a_damaged_configuration_is_refused(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match="config.json is damaged|A configuration is a dictionary"):
+        memory.architecture(tmp_path)
+
+
+@pytest.mark.parametrize("room", [math.nan, math.inf, -1, True])
+def test_no_amount_of_memory_is_refused(room):
+    with pytest.raises(ValueError, match="must be a number of GiB"):
+        fits(estimate("mistral-7b"), room)
 
 
 def test_a_hub_id_and_a_folder_are_names_too(tmp_path):

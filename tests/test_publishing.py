@@ -136,6 +136,120 @@ def test_planted_faults_are_found(folder, name, content, said):
         publishing.push(folder, "me/toy", "token")
 
 
+@pytest.fixture
+def light(tmp_path):
+    """A fit folder without a real model: weights, settings, a list of words, a card."""
+    from safetensors.torch import save_file
+
+    made = tmp_path / "light"
+    made.mkdir()
+    save_file({"layer.weight": torch.zeros(2, 2)}, made / "model.safetensors", {"format": "pt"})
+    for name, content in {
+        "config.json": {"model_type": "llama"},
+        "tokenizer.json": {"vocab": {"/usr/bin/env": 1}},
+    }.items():
+        (made / name).write_text(json.dumps(content))
+    publishing.card("toy", "prisma/prisma-lm", "cc-by-4.0", "test data", SCORES, {}).save(made / "README.md")
+    return made
+
+
+HF = "hf_" + "Ab1" * 10
+WHERE = "/" + "home/ann/models/run"
+BAD = {
+    ".env": b"DEBUG=1",
+    ".netrc": b"",
+    ".git/config": b"[core]",
+    ".ipynb_checkpoints/a.json": b"{}",
+    ".cache/huggingface/token.json": b"{}",
+    "train.py": b"print(1)",
+    "notes.ipynb": b"{}",
+    "customers.csv": b"name,mail",
+    "train.jsonl": b"{}",
+    "settings.yaml": b"a: 1",
+    "train.log": b"step 1",
+    "optimizer.pt": b"x",
+    "training_args.bin": b"x",
+    "state.PKL": b"x",
+    "model.CKPT": b"x",
+    "id_rsa": b"x",
+    "server.pem": b"x",
+    "trainer_state.json": b"{}",
+    "credentials.json": b"{}",
+    "all.zip": b"PK",
+    "old/optimizer.pt": b"x",
+    "LICENSE.pem": b"x",
+    "vocab.txt": HF.encode(),
+    "merges.txt": HF.encode("utf-16"),
+    "LICENSE": b"caf\xe9 " + HF.encode(),
+    "NOTICE": ("sk-" + "proj-" + "a" * 30).encode(),
+    "LICENSE.md": ("gh" + "p_" + "a" * 36).encode(),
+    "LICENSE.txt": ("-----BEGIN RSA " + "PRIVATE KEY-----").encode(),
+    "Modelfile": f"FROM {WHERE}".encode(),
+    "chat_template.jinja": f"{{# {WHERE} #}}".encode(),
+    "generation_config.json": b'{"made_by": "\\u0068\\u0066_' + b"a" * 30 + b'"}',
+    "adapter_config.json": b'{"base": "C:\\\\Users\\\\ann\\\\model"}',
+    "tokenizer_config.json": b'{"name_or_path": "D:/models/support/run-3"}',
+    "special_tokens_map.json": b"<html>not found</html>",
+    "added_tokens.json": ('{"mirror": "http://ann:' + 'secret@example.org"}').encode(),
+    "chat_template.json": b"[" * 100_000,
+    "adapter_model.safetensors": b"\x80\x04pickle",
+    "model-00001-of-00002.safetensors": b"",
+    "model.gguf": b"<html>",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_may_not_go_is_refused_by_name(light, name):
+    assert publishing.unfit(light) == []
+    path = light / name
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_bytes(BAD[name])
+    found = publishing.unfit(light)
+    assert len(found) >= 1 and all(line.startswith(name.split("/")[0]) for line in found)
+    for secret, said in ((HF, "an access token"), (WHERE, "a folder of this machine")):
+        if secret.encode() in BAD[name].replace(b"\0", b""):
+            assert any(said in line for line in found)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.parametrize("target", ["/etc/hostname", "/etc", "config.json", "nowhere"])
+def test_a_link_is_refused_wherever_it_leads(light, target):
+    (light / "vocab.txt").symlink_to(target)
+    assert [line.partition(":")[0] for line in publishing.unfit(light)] == ["vocab.txt"]
+
+
+def test_a_secret_in_the_remarks_of_weights_is_found(light):
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(2)}, light / "adapter_model.safetensors", {"made in": WHERE})
+    assert publishing.unfit(light) == ["adapter_model.safetensors: shows a folder of this machine"]
+
+
+@pytest.mark.parametrize("card", ["caf\xe9".encode("latin-1"), b"---\nlicense: [\n---\n", b"---\n- a\n---\n"])
+def test_a_card_that_cannot_be_read_is_named(light, card):
+    (light / "README.md").write_bytes(card)
+    assert all(line.startswith("README.md") for line in publishing.unfit(light)) and publishing.unfit(light)
+
+
+def test_no_folder_is_unfit(tmp_path):
+    assert publishing.unfit(tmp_path / "nowhere") == ["nowhere is no folder"]
+
+
+def test_what_a_model_in_several_files_needs_may_go(light):
+    from safetensors.torch import save_file
+
+    for number in (1, 2):
+        save_file({"w": torch.zeros(2)}, light / f"model-0000{number}-of-00002.safetensors")
+    (light / "model.safetensors").unlink()
+    (light / "model.safetensors.index.json").write_text('{"weight_map": {"w": "model-00001-of-00002.safetensors"}}')
+    (light / "model.gguf").write_bytes(b"GGUF" + bytes(range(256)) * 8 + b" /usr/share/words")
+    (light / "generation_config.json").write_text('{"stop": "Q:\\nA:\\n", "see": "https://example.org/home/page"}')
+    (light / "vocab.json").write_text('{"/usr/share/words": 1}')
+    (light / "merges.txt").write_text("/usr/share /words\n", "utf-8")
+    (light / "LICENSE").write_bytes("é".encode("latin-1"))
+    assert publishing.unfit(light) == []
+
+
 def test_missing_parts_are_named(folder):
     (folder / "adapter_model.safetensors").unlink()
     (folder / "README.md").unlink()
@@ -180,7 +294,7 @@ def test_pushed_and_downloaded_it_is_the_same(hub, folder, tmp_path):
     said = []
     made = publishing.push(folder, "me/toy", "hf_secret", said.append)
     assert made.commit_url.startswith(f"{hub.address}/me/toy") and hub.visibility == {"me/toy": "private"}
-    assert "only you will see them" in said[0] and hub.address in said[0]
+    assert "is private: only you will see them" in said[0] and hub.address in said[0]
     library = HfApi(endpoint=hub.address, token="hf_secret")
     arrived = Path(library.snapshot_download("me/toy", local_dir=tmp_path / "arrived"))
     assert publishing.same_files(folder, arrived)
@@ -190,6 +304,14 @@ def test_pushed_and_downloaded_it_is_the_same(hub, folder, tmp_path):
     with torch.no_grad():
         ours, theirs = (compat.load_lora(chat().model, place).eval()(ids).logits for place in (folder, arrived))
     assert torch.equal(ours, theirs)
+
+
+def test_nothing_goes_to_a_repository_that_everybody_can_see(hub, light):
+    hub.files["me/toy"], hub.visibility["me/toy"] = {}, "public"
+    said = []
+    with pytest.raises(publishing.UnfitError, match="everybody can see .*me/toy"):
+        publishing.push(light, "me/toy", "hf_secret", said.append)
+    assert hub.files["me/toy"] == {} and not said
 
 
 def test_a_changed_byte_is_noticed(folder, tmp_path):

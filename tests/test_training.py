@@ -24,8 +24,12 @@ def test_wilson_matches_published_values_and_refuses_nonsense():
 def test_the_learning_rate_warms_up_and_fades():
     rates = [learning_rate(i / 100, 1.0) for i in range(101)]
     assert rates[0] < 0.1 and max(rates) == pytest.approx(1.0, abs=0.01) and rates[-1] == pytest.approx(0.02)
-    with pytest.raises(ValueError, match="minutes"):
-        Deadline(0)
+
+
+@pytest.mark.parametrize("minutes", [0, -1, math.nan, math.inf])
+def test_a_time_that_does_not_end_is_refused(minutes):
+    with pytest.raises(ValueError, match=f"minutes above 0, not {minutes}"):
+        Deadline(minutes)
 
 
 def test_a_run_stops_at_its_last_step_and_keeps_its_state(capsys):
@@ -55,6 +59,59 @@ def test_a_checkpoint_of_something_else_is_refused_with_a_cure(tmp_path):
     point.save(other, torch.optim.SGD(other.parameters(), 0.1), step=1)
     with pytest.raises(ValueError, match="train afresh"):
         point.load(torch.nn.Linear(3, 3), None)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A checkpoint after step 2, and the one before it, with a model whose bias is the step."""
+    point, model = Checkpoint(tmp_path), torch.nn.Linear(2, 2)
+    optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    for step in (1, 2):
+        torch.nn.init.constant_(model.bias, step)
+        point.save(model, optimiser, step=step)
+    return point
+
+
+def loaded(point):
+    """What is read back, and the bias of the model that it was put into."""
+    model = torch.nn.Linear(2, 2)
+    state = point.load(model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9))
+    return state, model.bias[0].item()
+
+
+def in_its_place(path):
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+    "half": lambda path: path.write_bytes(path.read_bytes()[:500]),
+    "empty": lambda path: path.write_bytes(b""),
+    "HTML": lambda path: path.write_bytes(b"<html>not found</html>"),
+    "a pickle that runs code": lambda path: path.write_bytes(b"cos\nsystem\n(S'true'\ntR."),
+    "a list": lambda path: torch.save([1, 2], path),
+    "without weights": lambda path: torch.save({"step": 3}, path),
+    "a folder": in_its_place,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_falls_back_to_the_one_before(saved, damage, capsys):
+    assert loaded(saved) == ({"step": 2}, 2)
+    DAMAGES[damage](saved.path)
+    assert loaded(saved) == ({"step": 1}, 1)
+    assert "state.pt is damaged: it is now state-damaged-1.pt" in capsys.readouterr().out
+    assert (saved.folder / "state-damaged-1.pt").exists() and not saved.path.exists()
+    DAMAGES["empty"](saved.before)
+    assert loaded(saved)[0] == {}
+    assert "training starts anew" in capsys.readouterr().out
+    assert loaded(saved)[0] == {} and capsys.readouterr().out == ""
+
+
+def test_killed_between_its_two_renames_a_state_is_not_lost(saved):
+    saved.path.rename(saved.before)
+    assert loaded(saved) == ({"step": 2}, 2)
 
 
 def test_muon_takes_the_inner_matrices_and_adamw_the_rest():

@@ -71,8 +71,8 @@ class Deadline:
     """Counts the minutes spent, those before a resume included: `part` runs from 0 to 1."""
 
     def __init__(self, minutes: float, spent: float = 0.0) -> None:
-        if minutes <= 0:
-            raise ValueError(f"training needs more than {minutes} minutes")
+        if not 0 < minutes < math.inf:
+            raise ValueError(f"training needs a number of minutes above 0, not {minutes}")
         self.seconds, self.before, self.started = minutes * 60, spent, time.monotonic()
 
     @property
@@ -90,10 +90,13 @@ class Deadline:
 
 
 class Checkpoint:
-    """The state of a training run in `folder`, written so that a kill at any moment leaves a whole file."""
+    """The state of a training run in `folder`, written so that a kill at any moment leaves a whole file.
+
+    The state before the last one is kept, too: if the last file is damaged later, the run goes on from there.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / "state.pt"
+        self.folder, self.path, self.before = folder, folder / "state.pt", folder / "state-before.pt"
 
     def save(self, model: Any, optimiser: Any, **numbers: Any) -> None:
         """Keep the weights, the optimiser and any plain values (step, spent seconds, seeds, history)."""
@@ -103,25 +106,56 @@ class Checkpoint:
         half_written = self.path.with_suffix(".part")
         state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), **numbers}
         torch.save(state, half_written)
+        if self.path.exists():
+            os.replace(self.path, self.before)
         os.replace(half_written, self.path)
 
     def load(self, model: Any, optimiser: Any) -> dict[str, Any]:
         """Put the saved state back and return the plain values; an empty dict if there is none.
 
-        Nothing is unpickled: `weights_only` lets in tensors and plain values alone.
+        A damaged file is moved aside, aloud, and the one before is taken. ValueError if a whole one does not fit this
+        model. Nothing is unpickled: `weights_only` lets in tensors and plain values alone.
         """
+        damaged = False
+        for path in (self.path, self.before):
+            state = self._read(path)
+            if state:
+                self._put_back(path, state, model, optimiser)
+                return state
+            damaged = damaged or os.path.lexists(path)
+            self._set_aside(path)
+        if damaged:
+            print("No whole checkpoint is left: training starts anew.")
+        return {}
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """The state in a file; an empty dict if it holds none that is whole."""
         import torch
 
-        if not self.path.exists():
-            return {}
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # whatever a damaged file makes torch, zip or the unpickler raise
+            return {}
+        whole = isinstance(state, dict) and {"model", "optimiser"} <= state.keys()
+        return state if whole else {}
+
+    def _put_back(self, path: Path, state: dict[str, Any], model: Any, optimiser: Any) -> None:
+        try:
             model.load_state_dict(state.pop("model"))
             optimiser.load_state_dict(state.pop("optimiser"))
         except Exception as error:
             cure = "delete it and train afresh, without --resume"
-            raise ValueError(f"{self.path} does not fit this recipe; {cure} ({error})") from error
-        return state
+            raise ValueError(f"{path} does not fit this recipe; {cure} ({error})") from error
+
+    def _set_aside(self, path: Path) -> None:
+        """Give a damaged file a name of its own, and say so."""
+        if not os.path.lexists(path):
+            return
+        number = 1
+        while os.path.lexists(place := path.with_name(f"{path.stem}-damaged-{number}{path.suffix}")):
+            number += 1
+        os.replace(path, place)
+        print(f"{path.name} is damaged: it is now {place.name}.")
 
 
 def checkpoint(model_name: str) -> Checkpoint:
