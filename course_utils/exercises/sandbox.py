@@ -63,37 +63,32 @@ class Run:
     def __call__(self, inputs: tuple) -> tuple:
         worker = _worker_with(self)
         self._ends = self._ends or time.monotonic() + SECONDS_IN_ALL
-        left = self._ends - time.monotonic()
+        if time.monotonic() > self._ends:
+            raise Stopped(
+                f"Your function has taken more than {SECONDS_IN_ALL} s in this check. Is there a way to do less?"
+            )
         try:
-            return worker.ask(self, "call", pickle.dumps(inputs), min(SECONDS, max(left, 0)))
+            return worker.ask(self, "call", pickle.dumps(inputs), SECONDS)
         except TimeoutError:
-            raise Stopped(_too_slow(left)) from None
+            raise Stopped(f"Your function ran longer than {SECONDS} s. Is there a loop that never ends?") from None
 
     def end(self) -> None:
         """Ask for what is known at the end, and let the process forget the function."""
         worker = _state.worker
         if worker is None or worker.holds is not self or not worker.alive():
             return
+        worker.holds = None
         with suppress(TimeoutError, Stopped):
             match worker.ask(self, "end", b"", SECONDS):
                 case ("ended", int(left_out), bool(threads_left)):
                     self.left_out, self.threads_left = left_out, threads_left
                     self.complete = True
-        worker.holds = None
-        if self.threads_left:
+        if self.threads_left or not self.complete:  # something of this function is still there, or in the pipe
             worker.kill()
 
     def hear(self, text: str) -> None:
         """Keep the beginning of what is printed."""
         self.printed = (self.printed + text)[:PRINTED]
-
-
-def _too_slow(left: float) -> str:
-    if left < SECONDS:
-        return (
-            f"Your function took more than {SECONDS_IN_ALL} s for all tests together. Each should take far below one."
-        )
-    return f"Your function ran longer than {SECONDS} s, and was stopped. Is there a loop that never ends?"
 
 
 # --- the process -----------------------------------------------------------------------------------------
@@ -280,10 +275,17 @@ def _worker_with(run: Run) -> Worker:
     payload = _by_value(run.function)
     if worker is None or not worker.alive():
         close()
-        worker = _state.worker = Worker()
+        worker = _state.worker = _started()
     _load(worker, run, payload)
     worker.holds = run
     return worker
+
+
+def _started() -> Worker:
+    try:
+        return Worker()
+    except OSError as error:
+        raise CannotStart(f"{type(error).__name__}: {error.strerror}") from error
 
 
 def _load(worker: Worker, run: Run, payload: bytes) -> None:
@@ -298,6 +300,7 @@ def _load(worker: Worker, run: Run, payload: bytes) -> None:
             return
         case ("unloadable", str(why)):
             raise Stopped(f"{UNTESTABLE} it can't be loaded in a fresh Python ({why}). {ALONE}")
+    worker.kill()  # an earlier function has left something in the pipe
     raise Stopped(f"{UNTESTABLE} it can't be loaded in a fresh Python. {ALONE}")
 
 
