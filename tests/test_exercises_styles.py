@@ -9,7 +9,9 @@ import styles_7_5
 from course_utils.exercises import check, registry
 
 STYLES = styles_7_1.STYLES | styles_7_5.STYLES
-ANSWERS = [(name, function) for name, functions in STYLES.items() for function in functions]
+ANSWERS: list[tuple[str, Callable]] = []
+for name, functions in STYLES.items():
+    ANSWERS += zip([name] * len(functions), functions, strict=True)
 
 
 @pytest.mark.parametrize(("name", "function"), ANSWERS)

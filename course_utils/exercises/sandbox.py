@@ -101,7 +101,7 @@ class Worker:
         self.owner = os.getpid()
         self.holds: Run | None = None
         self.replies: queue.Queue = queue.Queue(maxsize=100)
-        paths = os.pathsep.join(filter(None, sys.path))
+        paths = os.pathsep.join(str(path) for path in sys.path if path)
         settings = {"PYTHONPATH": paths, "PYTHONBREAKPOINT": "0", "OMP_NUM_THREADS": "1", "COURSE_PROGRESS": "off"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "course_utils.exercises.worker"],

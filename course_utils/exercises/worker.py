@@ -87,6 +87,7 @@ def _close_ways_round() -> None:
     preferences.dpo_loss = _refuse
     sys.modules[preferences.__name__] = preferences
     builtins.input = _no_input
+    builtins.display = print  # a notebook has it everywhere
 
 
 # --- one function after the other ------------------------------------------------------------------------
