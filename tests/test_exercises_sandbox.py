@@ -1,6 +1,7 @@
 """Whatever a student's function does, the notebook goes on, `check` says what happened, and nothing false counts."""
 
 import _thread
+import importlib
 import json
 import os
 import pickle
@@ -10,7 +11,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,12 +36,6 @@ def file(tmp_path, monkeypatch) -> Path:
     monkeypatch.delenv("COURSE_PROGRESS", raising=False)
     monkeypatch.setenv("COURSE_PROGRESS_FILE", str(tmp_path / "progress.json"))
     return tmp_path / "progress.json"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ended() -> Iterator[None]:
-    yield
-    sandbox.close()
 
 
 @pytest.fixture
@@ -68,130 +63,6 @@ def right_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     logits = scale * image @ text.T
     truth = torch.arange(len(logits))
     return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
-
-
-# --- what ends the process: each with its sentence, and the next function is judged as ever
-
-
-def endless(*_) -> None:
-    print("still here")
-    while True:
-        pass
-
-
-HARM = b"cbuiltins\nopen\n(Vharm-was-done\nVw\ntR."  # the pickle of a call of `open`
-
-
-def leaves(*_) -> None:
-    os._exit(7)
-
-
-def forges(*_) -> None:
-    """Writes a pickle, which would make a file, where it finds our pipe."""
-    for stream in range(3, 20):
-        with suppress(OSError):
-            os.write(stream, wire.HEADER.pack(len(HARM)) + HARM)
-
-
-def eats_memory(*_) -> None:
-    lists = []
-    while True:
-        lists.append(bytearray(10**7))
-
-
-ENDS = [
-    (endless, "ran longer than 0.5 s. Is there a loop that never ends?"),
-    (leaves, "ended Python (exit code 7)"),
-    (forges, "examined: something else came in its place"),
-    (eats_memory, "took more than 0.25 GiB of memory"),
-]
-
-
-@pytest.mark.parametrize(("function", "words"), ENDS)
-def test_a_function_that_does_not_come_back(function: Callable, words: str, checked, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(sandbox, "SECONDS", 30 if function is eats_memory else 0.5)
-    monkeypatch.setattr(sandbox, "MEMORY", 2**28)
-    monkeypatch.chdir(tmp_path)
-    text = checked(LOSS, function)
-    assert "not yet: CLIP's loss" in text and words in text
-    assert not list(tmp_path.glob("harm*"))
-    assert function is forges or "image = [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]" in text
-    assert progress.get("exercises", LOSS) == progress.Record("tried", attempts=1)
-    assert ("still here" in text) is (function is endless)
-
-
-def test_all_calls_together_have_a_limit(checked, monkeypatch) -> None:
-    monkeypatch.setattr(sandbox, "SECONDS_IN_ALL", 0.3)
-
-    def slow(reference, hypothesis):
-        time.sleep(0.35)
-        return wrong_only_later(reference, hypothesis)
-
-    assert "has taken more than 0.3 s in this check" in checked(RATE, slow)
-
-
-def wrong_only_later(reference: list[str], hypothesis: list[str]) -> float:
-    return {3: 6 / 11, 1: 3.0}[len(reference)]
-
-
-def test_ctrl_c_ends_the_check_and_not_the_notebook(checked) -> None:
-    checked(LOSS, lambda *_: None)  # the process has started
-    before = worker()
-    threading.Timer(0.5, _thread.interrupt_main).start()
-    started = time.monotonic()
-    text = checked(LOSS, endless)
-    assert "interrupted: CLIP's loss" in text and time.monotonic() - started < 4
-    assert not before.is_running() or before.status() == psutil.STATUS_ZOMBIE
-    assert progress.get("exercises", LOSS).attempts == 1  # the first one
-
-
-def test_a_thread_that_is_left_is_ended(capsys) -> None:
-    def leaves_a_thread(*inputs):
-        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
-        return right_loss(*inputs)
-
-    assert check(LOSS, leaves_a_thread) is leaves_a_thread
-    assert "left a thread running, which was ended" in capsys.readouterr().out and worker() is None
-
-
-def test_a_python_that_does_not_start_is_said(checked, monkeypatch) -> None:
-    sandbox.close()
-    monkeypatch.setattr(sys, "executable", os.path.join(os.path.dirname(sys.executable), "no-python"))
-    text = checked(LOSS, right_loss)
-    assert "not judged: CLIP's loss" in text and "can't be started" in text
-    assert progress.get("exercises", LOSS) == progress.Record()
-
-
-SCRIPT = """
-import os, signal, sys, threading, psutil
-from course_utils.exercises import check, sandbox
-
-def endless(*_):
-    while True:
-        pass
-
-def die():
-    me = psutil.Process()
-    print(*[child.pid for child in me.children()], flush=True)
-    me.kill()
-
-check("7.1.contrastive_loss", lambda *_: None)
-threading.Timer(0.3, die).start()
-check("7.1.contrastive_loss", endless)
-"""
-
-
-def test_the_process_ends_with_a_kernel_that_is_killed() -> None:
-    environment = os.environ | {"COURSE_PROGRESS": "off"}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=200, env=environment)
-    pids = [int(word) for word in done.stdout.splitlines()[-1].split()]
-    assert len(pids) == 1, done.stdout + done.stderr
-    for _ in range(100):
-        if not psutil.pid_exists(pids[0]):
-            return
-        time.sleep(0.1)
-    psutil.Process(pids[0]).kill()
-    pytest.fail("the worker outlived its kernel")
 
 
 # --- what the process survives
@@ -240,6 +111,7 @@ SURVIVED = [
     (exits, "stopped with SystemExit: enough"),
     (raises_strangely, "stopped with Strange line"),
     (descends, "RecursionError"),
+    (returns_much, "can't be examined (it has 33,"),
     (returns_itself, "can't be examined (RecursionError"),
     (lambda *_: {"loss": 1.0}, "returns a dict"),
     (lambda *_: torch.ones(3).to_sparse(), "can't be examined"),
@@ -249,6 +121,20 @@ SURVIVED = [
 @pytest.mark.parametrize(("function", "words"), SURVIVED)
 def test_a_function_that_does_odd_things(function: Callable, words: str, checked) -> None:
     assert words in checked(LOSS, function)
+
+
+def test_all_calls_together_have_a_limit(checked, monkeypatch) -> None:
+    monkeypatch.setattr(sandbox, "SECONDS_IN_ALL", 0.3)
+
+    def slow(reference, hypothesis):
+        time.sleep(0.35)
+        return wrong_only_later(reference, hypothesis)
+
+    assert "has taken more than 0.3 s in this check" in checked(RATE, slow)
+
+
+def wrong_only_later(reference: list[str], hypothesis: list[str]) -> float:
+    return {3: 6 / 11, 1: 3.0}[len(reference)]
 
 
 def test_a_flood_is_cut(capsys) -> None:
@@ -355,8 +241,7 @@ def test_a_module_beside_the_notebook_is_taken_as_it_is_now(tmp_path, monkeypatc
         """)
         )
         sys.modules.pop("my_answers", None)
-        import my_answers
-
+        my_answers = importlib.import_module("my_answers")
         capsys.readouterr()
         check(LOSS, my_answers.loss)
         assert words in capsys.readouterr().out
@@ -464,6 +349,116 @@ def test_a_stub_needs_no_process(capsys, monkeypatch) -> None:
     for name, task in registry.exercises().items():
         check(name, task.stub)
     assert capsys.readouterr().out.count("open: ") == len(registry.exercises())
+
+
+# --- what ends the process: each with its sentence, and the next function is judged as ever
+
+
+def endless(*_) -> None:
+    print("still here")
+    while True:
+        pass
+
+
+HARM = b"cbuiltins\nopen\n(Vharm-was-done\nVw\ntR."  # the pickle of a call of `open`
+
+
+def leaves(*_) -> None:
+    os._exit(7)
+
+
+def forges(*_) -> None:
+    """Writes a pickle, which would make a file, where it finds our pipe."""
+    for stream in range(3, 20):
+        with suppress(OSError):
+            os.write(stream, wire.HEADER.pack(len(HARM)) + HARM)
+
+
+def eats_memory(*_) -> None:
+    lists = []
+    while True:
+        lists.append(bytearray(10**7))
+
+
+ENDS = [
+    (endless, "ran longer than 0.5 s. Is there a loop that never ends?"),
+    (leaves, "ended Python (exit code 7)"),
+    (forges, "examined: something else came in its place"),
+    (eats_memory, "took more than 0.25 GiB of memory"),
+]
+
+
+def test_ctrl_c_ends_the_check_and_not_the_notebook(checked) -> None:
+    checked(LOSS, lambda *_: None)  # the process has started
+    before = worker()
+    threading.Timer(0.5, _thread.interrupt_main).start()
+    started = time.monotonic()
+    text = checked(LOSS, endless)
+    assert "interrupted: CLIP's loss" in text and time.monotonic() - started < 4
+    assert not before.is_running() or before.status() == psutil.STATUS_ZOMBIE
+    assert progress.get("exercises", LOSS).attempts == 1  # the first one
+
+
+@pytest.mark.parametrize(("function", "words"), ENDS)
+def test_a_function_that_does_not_come_back(function: Callable, words: str, checked, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(sandbox, "SECONDS", 30 if function is eats_memory else 0.5)
+    monkeypatch.setattr(sandbox, "MEMORY", 2**28)
+    monkeypatch.chdir(tmp_path)
+    text = checked(LOSS, function)
+    assert "not yet: CLIP's loss" in text and words in text
+    assert not list(tmp_path.glob("harm*"))
+    assert function is forges or "image = [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]" in text
+    assert progress.get("exercises", LOSS) == progress.Record("tried", attempts=1)
+    assert ("still here" in text) is (function is endless)
+
+
+def test_a_thread_that_is_left_is_ended(capsys) -> None:
+    def leaves_a_thread(*inputs):
+        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+        return right_loss(*inputs)
+
+    assert check(LOSS, leaves_a_thread) is leaves_a_thread
+    assert "left a thread running, which was ended" in capsys.readouterr().out and worker() is None
+
+
+def test_a_python_that_does_not_start_is_said(checked, monkeypatch) -> None:
+    sandbox.close()
+    monkeypatch.setattr(sys, "executable", os.path.join(os.path.dirname(sys.executable), "no-python"))
+    text = checked(LOSS, right_loss)
+    assert "not judged: CLIP's loss" in text and "can't be started" in text
+    assert progress.get("exercises", LOSS) == progress.Record()
+
+
+SCRIPT = """
+import os, signal, sys, threading, psutil
+from course_utils.exercises import check, sandbox
+
+def endless(*_):
+    while True:
+        pass
+
+def die():
+    me = psutil.Process()
+    print(*[child.pid for child in me.children()], flush=True)
+    me.kill()
+
+check("7.1.contrastive_loss", lambda *_: None)
+threading.Timer(0.3, die).start()
+check("7.1.contrastive_loss", endless)
+"""
+
+
+def test_the_process_ends_with_a_kernel_that_is_killed() -> None:
+    environment = os.environ | {"COURSE_PROGRESS": "off"}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=200, env=environment)
+    pids = [int(word) for word in done.stdout.splitlines()[-1].split()]
+    assert len(pids) == 1, done.stdout + done.stderr
+    for _ in range(100):
+        if not psutil.pid_exists(pids[0]):
+            return
+        time.sleep(0.1)
+    psutil.Process(pids[0]).kill()
+    pytest.fail("the worker outlived its kernel")
 
 
 # --- notebooks

@@ -145,9 +145,12 @@ class Bench:
         except BaseException as error:
             return wire.pack(_told(error))
         try:
-            return wire.pack(("returned", result, list(inputs)))
+            reply = wire.pack(("returned", result, list(inputs)))
         except BaseException as error:
             return wire.pack(("unfit", _summary(error)))
+        if len(reply) > wire.LARGEST:
+            return wire.pack(("unfit", f"it has {len(reply):,} bytes"))
+        return reply
 
     def end(self, _: bytes) -> bytes:
         """Let go of the function; say how many bytes of output were left out, and whether threads still run."""
