@@ -200,7 +200,7 @@ class Worker:
         try:
             code = self.process.wait(1)
         except subprocess.TimeoutExpired:  # only the connection has ended
-            return "Your function returns something that is too large to be examined."
+            return "Nothing comes back from your function: does it close or write to files that are not its own?"
         if code >= 0:
             return f"Your function ended Python (exit code {code}): with `os._exit`, or by a crash in compiled code."
         name = next((known.name for known in signal.Signals if known == -code), f"signal {-code}")
@@ -319,7 +319,7 @@ class _Bytes(io.BytesIO):
     """Bytes with an upper limit."""
 
     def write(self, data: Any) -> int:
-        if self.tell() + len(data) > LARGEST_FUNCTION:
+        if self.tell() + memoryview(data).nbytes > LARGEST_FUNCTION:
             raise _TooLarge
         return super().write(data)
 
