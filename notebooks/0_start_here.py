@@ -118,7 +118,7 @@ Markdown("\n".join(f"- [{title}]({lab.stem}.ipynb)" for lab, title in zip(labs, 
 # 5. Answer the quizzes. One is here; remove the `#` to answer it:
 
 # %%
-from course_utils.exercises import quiz
+from course_utils.exercises import check, hint, quiz, solution
 
 quiz("7.1.fusion")
 # quiz("7.1.fusion", "a")

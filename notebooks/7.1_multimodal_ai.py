@@ -67,7 +67,7 @@ from torch.nn import functional as F
 from whisper import log_mel_spectrogram
 
 from course_utils import figures, multimodal
-from course_utils.exercises import check, quiz
+from course_utils.exercises import check, hint, quiz, solution
 from course_utils.prisma import pictures, speech
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES, TRAINED_PAIRS
 from course_utils.prisma.training import share

@@ -59,7 +59,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils import bundled, compat, data_quality, figures, finetuning, memory, quality, simulate
-from course_utils.exercises import check, quiz
+from course_utils.exercises import check, hint, quiz, solution
 from course_utils.prisma import conversations, lm
 
 # %% [markdown]

@@ -57,7 +57,7 @@ from torch.nn import functional
 
 from course_utils import compat, figures, finetuning
 from course_utils import preferences as prefs
-from course_utils.exercises import check
+from course_utils.exercises import check, hint, quiz, solution
 from course_utils.prisma.training import share
 
 chat = unit.load("chat")

@@ -33,12 +33,16 @@ def seeded():
         sys.modules["torch"].manual_seed(SEED)
 
 
+LASTING = ("resource_tracker", "forkserver", "course_utils.exercises.worker")
+
+
 def _children() -> set[psutil.Process]:
-    """Running descendants, without the helpers that multiprocessing keeps until Python ends."""
+    """Running descendants, without the helpers of multiprocessing and of exercises that stay until Python ends."""
     found = set()
     for child in psutil.Process().children(recursive=True):
         try:
-            lasting = any("resource_tracker" in word or "forkserver" in word for word in child.cmdline())
+            command = " ".join(child.cmdline())
+            lasting = any(name in command for name in LASTING)
             if child.status() != psutil.STATUS_ZOMBIE and not lasting:
                 found.add(child)
         except psutil.NoSuchProcess:

@@ -7,6 +7,11 @@
 
 A unit has two files here: unit_7_1.py holds what is asked (stubs, hints, quizzes) and needs no torch, so that
 `course progress` is quick; solutions_7_1.py holds the solutions and the tests that diagnose.
+
+A student's function runs in a process of its own (sandbox.py starts worker.py, wire.py carries the results). What it
+returns is judged in the kernel (diagnosis.py). That guards against accidents and simple tricks. It does not stop
+someone who changes the kernel itself, edits the file of progress, or attacks the machine: the function runs with the
+student's own rights.
 """
 
 from course_utils.exercises.actions import check, hint, quiz, solution

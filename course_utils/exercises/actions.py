@@ -13,23 +13,31 @@ INSTEAD = "Until then the notebook uses the course's own solution."
 def check(name: str, function: Callable) -> Callable:
     """Test a student's `function`, say what is wrong with it, and return what the notebook goes on with.
 
-    That is `function` if it passes, and the course's own solution if it is a stub or wrong. Whatever
-    `function` does, nothing is raised. ValueError for an exercise that does not exist.
+    That is `function` if it passes, and the course's own solution if it is a stub or wrong. The function is copied,
+    with what it uses of the notebook, into a Python of its own, and may take 5 seconds for a call there. Whatever it
+    does, nothing is raised. ValueError for an exercise that does not exist.
     """
     from course_utils.exercises import diagnosis  # brings torch
 
+    if changed := registry.replaced():
+        say(f"not judged: `{changed}` of the checker was replaced in this notebook. Restart the kernel to be judged.")
+        return function
     task = registry.exercise(name)
     if function is task.reference:  # the check cell was run twice; this must not count as done
         say(f"This is the course's own solution of {name}. Run the cell with your function, then this one.")
         return function
     record = progress.get("exercises", name)
     try:
-        diagnosis.examine(task, function)
+        diagnosis.examine(task, function, say)
     except diagnosis.NotAttempted:
         say(f'open: {task.title} ({task.difficulty}, about {task.minutes} minutes). hint("{name}") helps. {INSTEAD}')
     except diagnosis.Wrong as wrong:
         progress.put("exercises", name, progress.tried(record))
         say(f"not yet: {task.title}", str(wrong), f'hint("{name}") helps. {INSTEAD}')
+    except diagnosis.NotJudged as reason:
+        say(f"not judged: {task.title}", str(reason), INSTEAD)
+    except KeyboardInterrupt:
+        say(f"interrupted: {task.title}. Your function was stopped, and nothing is recorded. {INSTEAD}")
     else:
         progress.put("exercises", name, progress.done(record))
         say(f"passed: {task.title}. From here on the notebook uses your function.", f"What to notice: {task.notice}")

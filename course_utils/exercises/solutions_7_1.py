@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from course_utils.exercises.diagnosis import Attempt, Wrong
+from course_utils.exercises.diagnosis import Attempt, Raised, Wrong
 from course_utils.prisma.speech import word_error_rate, word_errors
 
 # --- zero_shot ------------------------------------------------------------------------------------------
@@ -235,11 +235,12 @@ def _examine_nothing_there(yours: Attempt) -> None:
     try:
         came = yours([None, None], [1.0, 1.0])
     except Wrong as wrong:
-        if isinstance(wrong.__cause__, ValueError):
-            return
-        if wrong.__cause__ is None:  # nothing was raised; something else is wrong
+        raised = wrong.__cause__
+        if not isinstance(raised, Raised):  # something else is wrong
             raise
-        raise Wrong(f"{wish} It stopped with {type(wrong.__cause__).__name__} instead.") from wrong
+        if "ValueError" in raised.kinds:
+            return
+        raise Wrong(f"{wish} It stopped with {raised.name} instead.") from wrong
     raise Wrong(f"{wish} It returned {'None' if came is None else f'a {type(came).__name__}'} instead.")
 
 

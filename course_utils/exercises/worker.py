@@ -1,0 +1,213 @@
+"""The process in which a student's function runs: `python -m course_utils.exercises.worker`, started by sandbox.py.
+
+Requests come in through the standard input as pickles, from the notebook. Answers go out through the standard
+output as plain data (wire.py), because what a student's function has touched is not to be trusted. The process ends
+with the notebook's kernel, however that ends, and when nothing was asked for ten minutes.
+"""
+
+import builtins
+import faulthandler
+import io
+import os
+import pickle
+import queue
+import random
+import sys
+import threading
+import time
+import traceback
+import types
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import torch
+
+from course_utils.exercises import actions, registry, wire
+
+IDLE = 600  # seconds without a request, after which the memory is given back
+PRINTED = 2000  # bytes of what a function prints that are passed on
+GRACE = 10  # seconds after which a call ends itself, if nobody is left who would end it
+LONGEST = 2000  # letters of an exception's text
+
+
+def main() -> None:
+    """Answer requests until the process that asks has gone."""
+    requests, replies = _take_channels()
+    inbox: queue.Queue = queue.Queue()
+    for job in ((_listen, requests, inbox), (_end_with, os.getppid())):
+        threading.Thread(target=job[0], args=job[1:], daemon=True).start()
+    _close_ways_round()
+    Bench(replies).work(inbox)
+
+
+def _take_channels() -> tuple[BinaryIO, BinaryIO]:
+    """Requests and replies; a function that reads, prints to or closes the usual streams does not meet them."""
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    return requests, replies
+
+
+def _listen(requests: BinaryIO, inbox: queue.Queue) -> None:
+    try:
+        while True:
+            inbox.put(pickle.loads(wire.receive(requests, largest=sys.maxsize)))
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _end_with(parent: int) -> None:
+    """End when the kernel is gone: its own child processes may hold the other end of our input open."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(0)
+
+
+# --- what a function may not use -------------------------------------------------------------------------
+
+
+def _refuse(*inputs: Any, **named: Any) -> None:
+    from course_utils.exercises.diagnosis import Wrong  # here, because this code runs in the place of other functions
+
+    raise Wrong("Your function calls the course's own solution, or `check`. That does not count: write the steps.")
+
+
+def _no_input(prompt: object = "") -> str:
+    raise EOFError("nobody can answer `input()` during a check. Work with the inputs of the function")
+
+
+def _close_ways_round() -> None:
+    """Make the course's own solutions useless here, by whatever name a function reaches them."""
+    for task in registry.exercises().values():
+        for part in task.reference_parts:
+            part.__code__ = _refuse.__code__
+    actions.check.__code__ = _refuse.__code__
+    preferences = types.ModuleType("course_utils.preferences")  # the lab's own loss; the module takes seconds to import
+    preferences.dpo_loss = _refuse
+    sys.modules[preferences.__name__] = preferences
+    builtins.input = _no_input
+    builtins.display = print  # a notebook has it everywhere
+
+
+# --- one function after the other ------------------------------------------------------------------------
+
+
+class Bench:
+    """Holds one student's function at a time, and calls it."""
+
+    def __init__(self, replies: BinaryIO) -> None:
+        self.replies, self.sending = replies, threading.Lock()
+        self.function: Callable = _refuse
+        self.printed = Printed(self.send)
+
+    def send(self, *reply: Any) -> None:
+        """Send a reply of plain data."""
+        self.send_packed(wire.pack(reply))
+
+    def send_packed(self, reply: bytes) -> None:
+        """Send a reply in one piece; threads of a student's function may print at the same time."""
+        with self.sending:
+            wire.send(self.replies, reply)
+
+    def work(self, inbox: queue.Queue) -> None:
+        """Answer one request after the other."""
+        jobs = {"load": self.load, "call": self.call, "end": self.end}
+        self.threads = threading.active_count()
+        self.send("ready")
+        while True:
+            try:
+                kind, payload, seconds = inbox.get(timeout=IDLE)
+            except queue.Empty:
+                os._exit(0)
+            # Python can't be asked while compiled code runs, so a watch without Python ends what nobody ends.
+            faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=2)
+            reply = jobs[kind](payload)
+            faulthandler.cancel_dump_traceback_later()
+            self.send_packed(reply)
+
+    def load(self, payload: bytes) -> bytes:
+        """Take a function, and begin as a fresh notebook does."""
+        self.printed = Printed(self.send)
+        _fresh()
+        try:
+            self.function = pickle.loads(payload)
+        except BaseException as error:
+            return wire.pack(("unloadable", _summary(error)))
+        return wire.pack(("loaded",))
+
+    def call(self, payload: bytes) -> bytes:
+        """What the function does with the inputs, and the inputs afterwards."""
+        inputs = pickle.loads(payload)
+        sys.stdout = sys.stderr = io.TextIOWrapper(self.printed, "utf-8", errors="replace", write_through=True)
+        try:
+            result = self.function(*inputs)
+        except BaseException as error:
+            return wire.pack(_told(error))
+        try:
+            reply = wire.pack(("returned", result, list(inputs)))
+        except BaseException as error:
+            return wire.pack(("unfit", _summary(error)))
+        if len(reply) > wire.LARGEST:
+            return wire.pack(("unfit", f"it has {len(reply):,} bytes"))
+        return reply
+
+    def end(self, _: bytes) -> bytes:
+        """Let go of the function; say how many bytes of output were left out, and whether threads still run."""
+        self.function = _refuse
+        threads_left = threading.active_count() > self.threads
+        return wire.pack(("ended", self.printed.left_out, threads_left))
+
+
+class Printed(io.RawIOBase):
+    """Passes on the beginning of what is printed and counts the rest. It can't be closed."""
+
+    def __init__(self, send: Callable) -> None:
+        self.send, self.room, self.left_out = send, PRINTED, 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        content = bytes(data)
+        shown = content[: self.room]
+        self.room -= len(shown)
+        self.left_out += len(content) - len(shown)
+        if shown:
+            self.send("printed", shown.decode("utf-8", errors="replace"))
+        return len(content)
+
+    def close(self) -> None:
+        """Stay open: a function that closes its output is no reason to lose the rest."""
+
+
+def _fresh() -> None:
+    """Settings that an earlier function may have changed."""
+    random.seed(0)
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
+
+
+def _told(error: BaseException) -> tuple:
+    """An exception as plain data: its name, built-in types, text, whether it is bare, and the student's line."""
+    kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"]
+    frames = list(traceback.walk_tb(error.__traceback__))[1:]  # the first is our own call
+    places = [(frame.f_code.co_filename, line) for frame, line in frames]
+    theirs = [place for place in places if place[0] == places[0][0]]
+    return ("raised", type(error).__name__, kinds, _text(error), not error.args, theirs[-1:])
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:LONGEST]
+    except BaseException:  # their own __str__ may fail, too
+        return ""
+
+
+def _summary(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_text(error)}".removesuffix(": ")
+
+
+if __name__ == "__main__":
+    main()
