@@ -91,12 +91,14 @@ cases = test[:16]  # for the rungs without training, whose long prompts take tim
 
 # %% tags=["topic:adaptation-ladder"]
 STYLE = (
-    "Answer the customer of our toy shop: the topic, the name, one sentence about how we feel, one fact of the order, "
-    "what we do next, and then: Our kind regards, the toy shop team"
+    "Answer the customer of our toy shop: the topic, the name, one sentence about how we feel, one "
+    "fact of the order, what we do next, and then: Our kind regards, the toy shop team"
 )
 
 
-def turns(talk: conversations.Conversation, system: str = conversations.SYSTEM, shown: tuple = ()) -> list[dict]:
+def turns(
+    talk: conversations.Conversation, system: str = conversations.SYSTEM, shown: tuple = ()
+) -> list[dict]:
     """Chat messages: `system`, the conversations `shown` as examples, then the one to answer."""
     made = [{"role": "system", "content": system}]
     for one in (*shown, talk):
@@ -108,7 +110,9 @@ def turns(talk: conversations.Conversation, system: str = conversations.SYSTEM, 
 def nearest(talk: conversations.Conversation, k: int = 2) -> list[conversations.Conversation]:
     """The `k` training conversations that share most words with the message of `talk`."""
     words = set(talk.message.lower().split())
-    return sorted(talks["train"][:400], key=lambda one: -len(words & set(one.message.lower().split())))[:k]
+    return sorted(
+        talks["train"][:400], key=lambda one: -len(words & set(one.message.lower().split()))
+    )[:k]
 
 
 # %% tags=["topic:adaptation-ladder"]
@@ -122,9 +126,14 @@ rungs = {
 
 def marks(talks: list[conversations.Conversation], written: list[str]) -> dict[str, str]:
     """The share of all parts of the replies that are right, and of whole replies."""
-    checks = [conversations.parts_right(talk, text) for talk, text in zip(talks, written, strict=True)]
+    checks = [
+        conversations.parts_right(talk, text) for talk, text in zip(talks, written, strict=True)
+    ]
     parts = share([right for check in checks for right in check.values()])
-    return {"parts right": percent(parts), "whole replies": percent(finetuning.score(talks, written)["all"])}
+    return {
+        "parts right": percent(parts),
+        "whole replies": percent(finetuning.score(talks, written)["all"]),
+    }
 
 
 written, rows = {}, []
@@ -133,9 +142,14 @@ for rung, messages in rungs.items():
     written[rung] = asked.complete_many(prompts, max_new_tokens=80)
     chances = quality.reply_log_probs(asked, cases, prompts)
     surprise = bootstrap([-one.mean().item() for one in chances], "nats")
-    rows.append({"rung": rung, "loss on the wanted reply": str(surprise)} | marks(cases, written[rung]))
+    rows.append(
+        {"rung": rung, "loss on the wanted reply": str(surprise)} | marks(cases, written[rung])
+    )
 print(f"after retrieval: {written['retrieval'][0]}\nPrisma wants:    {test[0].reply}")
-figures.table(rows, caption=f"{asked.name}: rungs without training, {len(cases)} test messages, 95 % intervals")
+figures.table(
+    rows,
+    caption=f"{asked.name}: rungs without training, {len(cases)} test messages, 95 % intervals",
+)
 
 # %% [markdown]
 # **What to notice.** At the bundled tier nothing works, and that is a finding: prisma-lm was trained on a few fixed
@@ -186,7 +200,9 @@ for method, rate in RATES.items():
     row |= {"s a step": seconds / recipe.steps, "to store (MB)": held["gradients"]}
     row |= {"validation loss": finetuning.curves(trainer)["validation"][-1][1]}
     rows.append(row | marks(test, written[method]))
-figures.table(rows, caption=f"{short.steps} steps of {short.batch} conversations; {len(test)} test replies")
+figures.table(
+    rows, caption=f"{short.steps} steps of {short.batch} conversations; {len(test)} test replies"
+)
 
 # %% [markdown]
 # **What to notice.** By the validation loss full fine-tuning learns most in the same 40 steps; it may change every
@@ -217,7 +233,13 @@ figures.table(rows, caption=f"{short.steps} steps of {short.batch} conversations
 # %% tags=["topic:hyperparameters"]
 def validation_loss(rate: float, rank: int, **others: int) -> float:
     """The validation loss after LoRA on 64 conversations, with `others` of the recipe's settings changed."""
-    settings = {"method": "lora", "learning_rate": rate, "rank": rank, "alpha": 2 * rank, "conversations": 64}
+    settings = {
+        "method": "lora",
+        "learning_rate": rate,
+        "rank": rank,
+        "alpha": 2 * rank,
+        "conversations": 64,
+    }
     recipe = dataclasses.replace(base, **(settings | others))
     start = finetuning.fresh(chat, "lora", unit.hardware)
     place = unit.folder / "-".join(f"{key}={value}" for key, value in (settings | others).items())
@@ -231,12 +253,24 @@ sweep = [[validation_loss(rate, rank) for rate in rates] for rank in ranks]
 luck = [sweep[1][1]] + [validation_loss(5e-3, 16, seed=seed) for seed in (8, 9)]
 
 fig, ax = figures.figure(height=2.4, width=6)
-figures.heatmap(ax, sweep, [f"{rate:g}" for rate in rates], [f"rank {rank}" for rank in ranks], "nats per token")
+figures.heatmap(
+    ax, sweep, [f"{rate:g}" for rate in rates], [f"rank {rank}" for rank in ranks], "nats per token"
+)
 for row, line in enumerate(sweep):
     for column, loss in enumerate(line):
-        ax.text(column, row, f"{loss:.2f}", ha="center", va="center", bbox={"color": "white", "alpha": 0.7})
+        ax.text(
+            column,
+            row,
+            f"{loss:.2f}",
+            ha="center",
+            va="center",
+            bbox={"color": "white", "alpha": 0.7},
+        )
 ax.set(xlabel="learning rate", title="Validation loss")
-figures.show(fig, alt="Validation loss for each rate and rank: " + str([[round(x, 2) for x in y] for y in sweep]))
+figures.show(
+    fig,
+    alt="Validation loss for each rate and rank: " + str([[round(x, 2) for x in y] for y in sweep]),
+)
 print(f"rank 16 at 0.005 with three seeds: {', '.join(f'{loss:.2f}' for loss in luck)}")
 
 # %% [markdown]
@@ -253,8 +287,13 @@ print(f"rank 16 at 0.005 with three seeds: {', '.join(f'{loss:.2f}' for loss in 
 # %% tags=["topic:hyperparameters"]
 changes = {"alpha 8": {"alpha": 8}, "batch 4": {"batch": 4, "at_once": 4}}
 rows = [{"changed": "nothing", "validation loss": sweep[1][1]}]
-rows += [{"changed": name, "validation loss": validation_loss(5e-3, 16, **change)} for name, change in changes.items()]
-figures.table(rows, caption="One setting changed at a time; rate 0.005, rank 16, alpha 32, batch 8, one epoch")
+rows += [
+    {"changed": name, "validation loss": validation_loss(5e-3, 16, **change)}
+    for name, change in changes.items()
+]
+figures.table(
+    rows, caption="One setting changed at a time; rate 0.005, rank 16, alpha 32, batch 8, one epoch"
+)
 
 # %% [markdown]
 # **What to notice.** Hold each line against the three seeds above. **Alpha** scales the change by alpha / r, so a
@@ -301,7 +340,9 @@ class Sample(TrainerCallback):
 # %% tags=["topic:overfit-forgetting", "topic:training-monitoring"]
 def few(*callbacks: TrainerCallback):
     """A trainer on eight conversations for 18 epochs, with `callbacks`; always in the same folder."""
-    recipe = dataclasses.replace(short, method="lora", learning_rate=5e-3, conversations=8, epochs=18, measured=9)
+    recipe = dataclasses.replace(
+        short, method="lora", learning_rate=5e-3, conversations=8, epochs=18, measured=9
+    )
     start = finetuning.fresh(chat, "lora", unit.hardware)
     trainer = finetuning.make_trainer(start, talks, recipe, unit.hardware, unit.folder / "few")
     for callback in callbacks:
@@ -321,7 +362,9 @@ print(f"The rest took {finetuning.train(trainer):.0f} s.")
 curves = finetuning.curves(trainer)
 
 
-def stop_at(points: list[tuple[int, float]], patience: int = 3, least: float = 0.1) -> tuple[int, float]:
+def stop_at(
+    points: list[tuple[int, float]], patience: int = 3, least: float = 0.1
+) -> tuple[int, float]:
     """Early stopping: the (step, loss) after which `patience` measurements were not better by `least`."""
     best, waited = points[0], 0
     for point in points[1:]:
@@ -343,8 +386,8 @@ ax.legend()
 last = {name: points[-1][1] for name, points in curves.items()}
 figures.show(
     fig,
-    alt=f"Training loss ends at {last['training']:.2f}, validation loss at {last['validation']:.2f}; early stopping "
-    f"would keep step {best[0]}, with {best[1]:.2f}.",
+    alt=f"Training loss ends at {last['training']:.2f}, validation loss at "
+    f"{last['validation']:.2f}; early stopping would keep step {best[0]}, with {best[1]:.2f}.",
 )
 for step, reply in samples.items():
     print(f"step {step:>2}: {reply}")
@@ -374,15 +417,25 @@ SHOP_TALK = ("order", "team", "sorry", "regards")  # no worked sum needs these w
 
 def old_skills(one) -> dict[str, str]:
     """Two tasks of prisma-lm's own training, 32 cases each, and how often the shop talks in a sum."""
-    said = one.complete_many([text.prompt("steps", made.question) for made in sums], max_new_tokens=64)
+    said = one.complete_many(
+        [text.prompt("steps", made.question) for made in sums], max_new_tokens=64
+    )
     found = {"function calls": evaluate.function_calls(one, 11, 32)}
-    found["worked sums"] = share([text.correct(made.answer, reply) for made, reply in zip(sums, said, strict=True)])
-    found["sums with shop talk"] = share([any(word in reply for word in SHOP_TALK) for reply in said])
+    found["worked sums"] = share(
+        [text.correct(made.answer, reply) for made, reply in zip(sums, said, strict=True)]
+    )
+    found["sums with shop talk"] = share(
+        [any(word in reply for word in SHOP_TALK) for reply in said]
+    )
     return {name: percent(measure) for name, measure in found.items()}
 
 
 rows = [{"model": "before"} | old_skills(chat)]
-rows += [{"model": f"{name}, 40 steps"} | old_skills(one) for name, one in tuned.items() if name != "qlora"]
+rows += [
+    {"model": f"{name}, 40 steps"} | old_skills(one)
+    for name, one in tuned.items()
+    if name != "qlora"
+]
 rows.append({"model": "lora, 8 conversations, 36 steps"} | old_skills(overfit))
 figures.table(rows, caption="Skills of before, 32 cases each")
 
@@ -395,7 +448,9 @@ def scores(model) -> torch.Tensor:
         return model(ids.to(model.device)).logits
 
 
-inside = overfit.model.get_base_model()  # without the mixed precision that the trainer put around it
+inside = (
+    overfit.model.get_base_model()
+)  # without the mixed precision that the trainer put around it
 untouched = scores(finetuning.fresh(chat, "lora", unit.hardware).model.to(inside.device))
 print("adapter on, the same scores as before: ", torch.equal(scores(inside), untouched))
 with overfit.model.disable_adapter():
@@ -409,7 +464,10 @@ with overfit.model.disable_adapter():
 said = {f"{method}, 40 steps": replies for method, replies in written.items()}
 said["lora, 8 conversations, 36 steps"] = finetuning.replies(overfit, test)
 for name, replies in said.items():
-    print(f"{name:>31}: {percent(quality.hallucination_rate(test, replies))} of the replies invent something")
+    print(
+        f"{name:>31}: {percent(quality.hallucination_rate(test, replies))} of the replies invent "
+        "something"
+    )
 
 # %% [markdown]
 # **What to notice.** Teaching one thing costs others. That is **catastrophic forgetting**: nothing in the new data
@@ -452,7 +510,8 @@ figures.table(simulate.side_by_side(simulation), caption="One step of QLoRA on M
 cards = ["t4", "l4", "rtx3060", "rtx4090", "a100-40", "h100", "h200"]
 figures.table(
     simulate.largest("mistral-7b", "qlora", cards),
-    caption="QLoRA on Mistral 7B: the largest batch of 512 tokens, and the longest single sequence (tokens)",
+    caption="QLoRA on Mistral 7B: the largest batch of 512 tokens, and the longest single "
+    "sequence (tokens)",
     digits=0,
 )
 
@@ -487,11 +546,16 @@ print(dryrun.run(unit.hardware, one_layer, steps=1, tokens=128))
 def dollars(replies_a_day: int, read: float, written: float) -> dict[str, float]:
     """What a day of replies costs by tokens, and on a rented card that is paid for whether it is busy or not."""
     token_price = {"read": 30e-6, "written": 60e-6}  # dollars a token
-    rent, speed, at_once = 0.40, 50, 8  # dollars an hour, tokens a second of one reply, replies side by side
+    rent, speed, at_once = (
+        0.40,
+        50,
+        8,
+    )  # dollars an hour, tokens a second of one reply, replies side by side
     busy = replies_a_day * written / speed / at_once / 3600  # hours of the card's day
     return {
         "replies a day": replies_a_day,
-        "by the token ($)": replies_a_day * (read * token_price["read"] + written * token_price["written"]),
+        "by the token ($)": replies_a_day
+        * (read * token_price["read"] + written * token_price["written"]),
         "own card ($)": 24 * rent * max(1, -(-busy // 24)),
         "card busy (%)": 100 * busy / 24,
     }
@@ -522,13 +586,21 @@ print(f"three epochs of 2,000 conversations in six hours: {trained / 6 / 3600:.0
 # file of settings. Does the recipe carry over? The 7B recipe of this course, in the words of five tools:
 
 # %% tags=["topic:frameworks"]
-recipe, model, data = finetuning.RECIPES["full"], "mistralai/Mistral-7B-Instruct-v0.3", "data/train.jsonl"
+recipe, model, data = (
+    finetuning.RECIPES["full"],
+    "mistralai/Mistral-7B-Instruct-v0.3",
+    "data/train.jsonl",
+)
 configs = {tool: make(recipe, model, data) for tool, make in recipes_elsewhere.TOOLS.items()}
 rows = []
 for meaning, places in recipes_elsewhere.PLACES.items():
     row = {"the recipe's": meaning}
     for (tool, config), place in zip(configs.items(), places, strict=True):
-        row[tool] = f"{place.rsplit('.', 1)[-1]} = {recipes_elsewhere.place(config, place)}" if place else "(no key)"
+        row[tool] = (
+            f"{place.rsplit('.', 1)[-1]} = {recipes_elsewhere.place(config, place)}"
+            if place
+            else "(no key)"
+        )
     rows.append(row)
 figures.table(rows[:7], caption="What each tool calls it")
 

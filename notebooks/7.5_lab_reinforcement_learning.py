@@ -78,7 +78,9 @@ test = prefs.cases(96, seed=2)
 def row(name: str, texts: list[str]) -> dict:
     passed = [prefs.checks(case, text) for case, text in zip(test, texts, strict=True)]
     shares = {rule: f"{share([one[rule] for one in passed]).value:.0%}" for rule in passed[0]}
-    marks = sum(prefs.points(case, text) for case, text in zip(test, texts, strict=True)) / len(test)
+    marks = sum(prefs.points(case, text) for case, text in zip(test, texts, strict=True)) / len(
+        test
+    )
     words = sum(len(text.split()) for text in texts) / len(test)
     return {"model": name} | shares | {"points": marks, "words": words}
 
@@ -86,8 +88,13 @@ def row(name: str, texts: list[str]) -> dict:
 start_texts = prefs.sample(start, test, seed=9)
 begin = row("imitates staff", start_texts)
 for case, text in list(zip(test, start_texts, strict=True))[:4]:
-    print(f"{case.messages[0]['content']} | {case.question}\n  {text} ({prefs.points(case, text)} points)")
-figures.table([begin], caption=f"Replies to {len(test)} customers at temperature 1; at most 4 points")
+    print(
+        f"{case.messages[0]['content']} | {case.question}\n  {text} ({prefs.points(case, text)} "
+        "points)"
+    )
+figures.table(
+    [begin], caption=f"Replies to {len(test)} customers at temperature 1; at most 4 points"
+)
 
 # %% [markdown]
 # ## 2. GRPO by hand
@@ -104,16 +111,22 @@ figures.table([begin], caption=f"Replies to {len(test)} customers at temperature
 
 # %% tags=["topic:rlhf-ppo-grpo"]
 def advantages(reward: Tensor) -> Tensor:
-    """How much better than its group each reply is, in standard deviations; groups in rows, (groups, size)."""
+    """How far each reply lies above its group's mean, in standard deviations: (groups, size)."""
     return (reward - reward.mean(1, keepdim=True)) / (reward.std(1, keepdim=True) + 1e-4)
 
 
 def grpo_loss(
-    new: Tensor, old: Tensor, reference: Tensor, advantage: Tensor, mask: Tensor, beta: float, clip: float = 0.2
+    new: Tensor,
+    old: Tensor,
+    reference: Tensor,
+    advantage: Tensor,
+    mask: Tensor,
+    beta: float,
+    clip: float = 0.2,
 ) -> Tensor:
     """Group relative policy optimisation (arXiv 2402.03300, equations 3 and 4).
 
-    `new`, `old`, `reference` and `mask` (n, t) are log-probabilities of tokens; `advantage` is (n,).
+    `new`, `old`, `reference` (n, t) are log-probabilities of tokens; `advantage` is (n,).
     """
     ratio, gain = (new - old).exp(), advantage[:, None]
     better = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
@@ -121,8 +134,10 @@ def grpo_loss(
     return -(((better - beta * kl) * mask).sum(1) / mask.sum(1)).mean()
 
 
-print("rewards 4, 1, 1, 2:", [round(a, 2) for a in advantages(torch.tensor([[4.0, 1.0, 1.0, 2.0]]))[0].tolist()])
-print("rewards 2, 2, 2, 2:", advantages(torch.tensor([[2.0, 2.0, 2.0, 2.0]]))[0].tolist())
+# %% tags=["topic:rlhf-ppo-grpo"]
+for rewards in ([4.0, 1.0, 1.0, 2.0], [2.0, 2.0, 2.0, 2.0]):
+    got = advantages(torch.tensor([rewards]))[0]
+    print(f"rewards {rewards}: advantages {[round(a, 2) for a in got.tolist()]}")
 
 # %% [markdown]
 # **What to notice.** A group in which all rewards are equal teaches nothing. So a prompt is useful only if the model
@@ -144,7 +159,8 @@ began = time.process_time()
 verified = {seed: prefs.grpo(start, rules, steps=8, seed=seed) for seed in SEEDS}
 seconds = (time.process_time() - began) / len(SEEDS)
 rows = [
-    row(f"GRPO on the rules, seed {seed}", prefs.sample(policy, test, seed=9)) for seed, (policy, _) in verified.items()
+    row(f"GRPO on the rules, seed {seed}", prefs.sample(policy, test, seed=9))
+    for seed, (policy, _) in verified.items()
 ]
 print(f"8 steps of 4 prompts with 6 replies each: {seconds:.0f} s of computing time a run")
 figures.table([begin, *rows], caption=f"Replies to {len(test)} customers at temperature 1")
@@ -156,11 +172,23 @@ for ax, key, label in (
     (axes[1], "kl", "KL from the start (nats a reply)"),
 ):
     for seed, (_, log) in verified.items():
-        ax.plot(range(1, len(log) + 1), [entry[key] for entry in log], "o-", markersize=4, label=f"seed {seed}")
+        ax.plot(
+            range(1, len(log) + 1),
+            [entry[key] for entry in log],
+            "o-",
+            markersize=4,
+            label=f"seed {seed}",
+        )
     ax.set(xlabel="step", ylabel=label)
 axes[0].legend()
-ends = ", ".join(f"{log[0]['reward']:.2f} to {log[-1]['reward']:.2f}" for _, log in verified.values())
-figures.show(fig, alt=f"Mean reward while training, first to last step of three seeds: {ends}; and the KL divergence.")
+ends = ", ".join(
+    f"{log[0]['reward']:.2f} to {log[-1]['reward']:.2f}" for _, log in verified.values()
+)
+figures.show(
+    fig,
+    alt=f"Mean reward while training, first to last step of three seeds: {ends}; and the KL "
+    "divergence.",
+)
 
 # %% [markdown]
 # **What to notice.** Nobody told these models what a good reply is; they got numbers. Each point of the curves is
@@ -182,17 +210,23 @@ figures.show(fig, alt=f"Mean reward while training, first to last step of three 
 # %% tags=["topic:rlhf-ppo-grpo"]
 def reward(completions: list, number: list[int], **_: object) -> list[float]:
     """TRL hands over chat messages and the row's other columns."""
-    return [float(prefs.points(customers[n], one[0]["content"])) for one, n in zip(completions, number, strict=True)]
+    return [
+        float(prefs.points(customers[n], one[0]["content"]))
+        for one, n in zip(completions, number, strict=True)
+    ]
 
 
 customers = prefs.cases(16, seed=40)
+on_cpu = finetuning.training_device(unit.hardware) == "cpu"
 settings = compat.grpo_config(
-    unit.folder / "grpo", groups=4, size=6, steps=4, learning_rate=2e-3, beta=0.04, room=64, seed=unit.seed,
-    cpu=finetuning.training_device(unit.hardware) == "cpu", **finetuning.precision(unit.hardware),
+    unit.folder / "grpo", groups=4, size=6, steps=4, learning_rate=2e-3, beta=0.04, room=64,
+    seed=unit.seed, cpu=on_cpu, **finetuning.precision(unit.hardware),
 )  # fmt: skip
 rows = [{"prompt": case.messages, "number": i} for i, case in enumerate(customers)]
 model = copy.deepcopy(start.model)
-trainer = compat.grpo_trainer(model, settings, rows, reward, chat.tokenizer, compat.lora_config(16, 32))
+trainer = compat.grpo_trainer(
+    model, settings, rows, reward, chat.tokenizer, compat.lora_config(16, 32)
+)
 trainer.train()
 history = [entry for entry in trainer.state.log_history if "reward" in entry]
 print("mean reward by step:", ", ".join(f"{entry['reward']:.2f}" for entry in history))
@@ -223,16 +257,18 @@ from course_utils import memory
 frozen = memory.weight_bytes("mistral-7b") / memory.GIB
 full = memory.estimate("mistral-7b", "full", seq=512).total
 lora = memory.estimate("mistral-7b", "lora", seq=512).total
-pair = memory.estimate("mistral-7b", "lora", seq=512, batch=2).total  # DPO reads both replies of a pair at once
+both = memory.estimate("mistral-7b", "lora", seq=512, batch=2).total  # DPO reads a pair at once
 ways = {
     "PPO, everything trained in full": 2 * full + 2 * frozen,
     "GRPO, policy trained in full, reward model": full + 2 * frozen,
     "GRPO, LoRA, reward model": lora + frozen,
     "GRPO, LoRA, verifiable reward": lora,
-    "DPO, LoRA, a pair of replies": pair,
+    "DPO, LoRA, a pair of replies": both,
 }
 listed = [{"method": name, "GiB": needed} for name, needed in ways.items()]
-figures.table(listed, caption="Mistral 7B, one reply of 512 tokens, weights in 16 bits: estimated", digits=0)
+figures.table(
+    listed, caption="Mistral 7B, one reply of 512 tokens, weights in 16 bits: estimated", digits=0
+)
 
 # %% [markdown]
 # **What to notice.** The critic costs as much as the policy, because it is trained too: gradients and two averages
@@ -269,22 +305,23 @@ print("told apart, 200 held-out pairs:        ", prefs.told_apart(model, start, 
 # %% tags=["topic:rlhf-ppo-grpo"]
 some = asked[400:500]
 best = [f"{prefs.THANKS} {case.fact}" for case in some]
+rng = random.Random(4)
+longer = [f"{text} {' '.join(rng.sample(prefs.EXTRAS, 2))}" for text in best]
 kinds = {
-    "a right fact against a wrong one": [f"{prefs.THANKS} {prefs.wrong_fact(rng, case)}" for case in some],
+    "a right fact against a wrong one": [
+        f"{prefs.THANKS} {prefs.wrong_fact(rng, case)}" for case in some
+    ],
     "thanks against no thanks": [case.fact for case in some],
     "polite against rude": [f"{case.fact} {rng.choice(prefs.RUDE)}" for case in some],
-    "two sentences against four": [f"{text} {' '.join(rng.sample(prefs.EXTRAS, 2))}" for text in best],
+    "two sentences against four": longer,
 }
 
-
-def preferred(model: prefs.RewardModel) -> dict[str, str]:
-    made = {
-        kind: [prefs.Pair(*three) for three in zip(some, best, worse, strict=True)] for kind, worse in kinds.items()
-    }
-    return {kind: percent(prefs.told_apart(model, start, made[kind])) for kind in made}
-
-
-listed = [{"the pair": kind, "first has the higher reward": value} for kind, value in preferred(model).items()]
+# %% tags=["topic:rlhf-ppo-grpo"]
+listed = []
+for kind, worse in kinds.items():
+    made = [prefs.Pair(*three) for three in zip(some, best, worse, strict=True)]
+    value = percent(prefs.told_apart(model, start, made))
+    listed.append({"the pair": kind, "first has the higher reward": value})
 figures.table(listed, caption=f"What the reward model sees, {len(some)} pairs each")
 
 # %% [markdown]
@@ -314,12 +351,19 @@ hacker, log = prefs.grpo(start, learned(gamed), steps=10, seed=1, beta=0.005)
 hacked_texts = prefs.sample(hacker, test, seed=9)
 for text in hacked_texts[:4]:
     print("-", text)
-figures.table([begin, row("GRPO on the hurried rater's reward", hacked_texts)], caption="The same customers")
+figures.table(
+    [begin, row("GRPO on the hurried rater's reward", hacked_texts)], caption="The same customers"
+)
 
 # %% tags=["topic:rlhf-ppo-grpo"]
 fig, axes = figures.figure(columns=3, width=11, height=3.0)
-curves = (("reward", "learned reward", "What is optimised"), ("points", "points by the rules", "What was meant"))
-for ax, (key, label, title) in zip(axes, (*curves, ("tokens", "tokens a reply", "How it is done")), strict=True):
+curves = (
+    ("reward", "learned reward", "What is optimised"),
+    ("points", "points by the rules", "What was meant"),
+)
+for ax, (key, label, title) in zip(
+    axes, (*curves, ("tokens", "tokens a reply", "How it is done")), strict=True
+):
     ax.plot(range(1, len(log) + 1), [entry[key] for entry in log], "o-", markersize=4)
     ax.set(xlabel="step", ylabel=label, title=title, xticks=range(2, len(log) + 1, 4))
 axes[1].set_ylim(0, 4)
@@ -359,10 +403,14 @@ for name, recipe in recipes.items():
         took = time.process_time() - began
         texts, kl = prefs.divergence(policy, start, test, seed=9)
         wins = prefs.win_rate(test, texts, start_texts).value
-        results.append(row(f"{name}, seed {seed}", texts) | {"wins": wins, "KL": kl, "seconds": took, "method": name})
+        results.append(
+            row(f"{name}, seed {seed}", texts)
+            | {"wins": wins, "KL": kl, "seconds": took, "method": name}
+        )
 shown = [{key: value for key, value in one.items() if key != "method"} for one in results]
 figures.table(
-    [begin | {"wins": 0.5, "KL": 0.0, "seconds": 0.0}, *shown], caption=f"{len(even)} pairs, three seeds each"
+    [begin | {"wins": 0.5, "KL": 0.0, "seconds": 0.0}, *shown],
+    caption=f"{len(even)} pairs, three seeds each",
 )
 
 # %% tags=["topic:rlhf-ppo-grpo"]
@@ -372,12 +420,17 @@ spread = {}
 for name in recipes:
     marks = [one["points"] for one in results if one["method"] == name]
     spread[name] = statistics.mean(marks), statistics.stdev(marks)
-    print(f"{name:>22}: {spread[name][0]:.2f} points, standard deviation over seeds {spread[name][1]:.2f}")
+    print(
+        f"{name:>22}: {spread[name][0]:.2f} points, standard deviation over seeds "
+        f"{spread[name][1]:.2f}"
+    )
 (dpo_mean, dpo_sd), (rl_mean, rl_sd) = spread.values()
 gap, noise = dpo_mean - rl_mean, ((dpo_sd**2 + rl_sd**2) / 3) ** 0.5
 better = "DPO" if gap > 0 else "the policy gradient"
 steadier = "DPO" if dpo_sd < rl_sd else "the policy gradient"
-verdict = f"{better} is ahead" if abs(gap) > 2 * noise else "no difference that three seeds could show"
+verdict = (
+    f"{better} is ahead" if abs(gap) > 2 * noise else "no difference that three seeds could show"
+)
 print(f"from the same pairs: {verdict} ({gap:+.2f} points, standard error {noise:.2f})")
 print(f"less spread between seeds, for what three are worth: {steadier}")
 print(f"replies drawn while training: DPO 0, GRPO {8 * 4 * 6} a run")
