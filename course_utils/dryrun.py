@@ -111,7 +111,11 @@ def build(shape: memory.Architecture, dtype: torch.dtype, device: str, seed: int
 
 @dataclass(frozen=True)
 class Report:
-    """Seconds, tokens per second (of each step) and GiB of a dry run."""
+    """Seconds, tokens per second (of each step) and GiB of a dry run.
+
+    `peak` is of the whole process, `before` what it held when the run began: only the difference is the run's own, and
+    compares with `simulated`.
+    """
 
     model: str
     place: str
@@ -123,6 +127,7 @@ class Report:
     peak: float
     simulated: float
     plain_tokens_per_second: list[float] | None = None
+    before: float = 0.0
 
     def __str__(self) -> str:
         speeds = ", ".join(f"{speed:.1f}" for speed in self.tokens_per_second)
@@ -131,7 +136,10 @@ class Report:
             "the loss means nothing.",
             f"built in {self.build_seconds:.0f} s",
             f"after a step to warm up, {self.tokens} tokens each: {speeds} tokens/s",
-            f"peak memory {self.peak:.2f} GiB; simulated, tensors only: {self.simulated:.2f} GiB",
+            f"peak memory {self.peak:.2f} GiB, {self.before:.2f} of them from before (Python, its libraries, earlier "
+            "work)",
+            f"so the run itself took {self.peak - self.before:.2f} GiB; simulated, tensors only: "
+            f"{self.simulated:.2f} GiB",
         ]
         if self.plain_tokens_per_second:
             speeds = ", ".join(f"{speed:.1f}" for speed in self.plain_tokens_per_second)
@@ -177,7 +185,18 @@ def run(
         finetuning.train(trainer)
         losses = [loss for _, loss in finetuning.curves(trainer)["training"]][WARM_UP:]
     place = hardware.gpu if device == "cuda" else f"{hardware.cores} CPU cores"
-    report = Report(chat.name, place, shape.layers, tokens, built, losses, speeds[WARM_UP:], peak[0], simulated)
+    report = Report(
+        chat.name,
+        place,
+        shape.layers,
+        tokens,
+        built,
+        losses,
+        speeds[WARM_UP:],
+        peak.highest,
+        simulated,
+        before=peak.before,
+    )
     if not plain:
         return report
     rows = [trainer.train_dataset[i] for i in range(count)]

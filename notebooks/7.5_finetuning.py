@@ -67,6 +67,7 @@ from course_utils import (
     simulate,
 )
 from course_utils.exercises import check, quiz
+from course_utils.exercises.authors import whose
 from course_utils.prisma import conversations, lm
 
 # %% [markdown]
@@ -152,6 +153,7 @@ print(f"A and B have {layer.A.numel() + layer.B.numel():,}")
 # enough to hold three times.
 
 # %% tags=["topic:lora-by-hand"]
+torch.manual_seed(unit.seed)  # the adapters start at random, and the same whenever you run this
 folder = bundled.verify("prisma-lm")
 plain, ours = lm.load(folder)[0], lm.load(folder)[0]
 with_peft = compat.add_lora(lm.load(folder)[0], rank=16, alpha=32).eval()
@@ -173,7 +175,8 @@ print(f"largest difference, ours and PEFT's:       {(by_hand - reference).abs().
 print(f"largest difference, merged and not merged: {(merged - by_hand).abs().max():.1e}")
 
 # %% [markdown]
-# **What to notice.** With the same matrices ours and PEFT's give the same logits: the twenty lines above are all
+# **What to notice.** With the same matrices ours and PEFT's give the same logits. (*Logits* are the scores that a model
+# gives each token of its vocabulary; a softmax turns them into probabilities.) So the twenty lines above are all
 # there is to it. Merging changes the order in which the same numbers are added, so only rounding differs, far below
 # what the adapters move. A merged model is an ordinary model again.
 
@@ -181,8 +184,8 @@ print(f"largest difference, merged and not merged: {(merged - by_hand).abs().max
 # ### Exercise: A layer with LoRA (easy, about 10 minutes)
 #
 # The class above is a module. Write its forward pass once more, as a plain function of four matrices. Fill in the
-# stub and run both cells: the second one puts your function beside PEFT. `hint("7.5.lora_forward")` helps. Until
-# your function passes, the notebook goes on with the course's own.
+# stub, check it, and run the cell below: it puts your function beside PEFT's. `hint("7.5.lora_forward")` helps. Until
+# your function passes, the notebook goes on with the course's own, and says so.
 
 
 # %%
@@ -196,15 +199,16 @@ def lora_forward(x: Tensor, weight: Tensor, A: Tensor, B: Tensor, alpha: float) 
     raise NotImplementedError
 
 
-# %% tags=["topic:lora-by-hand"]
+# %%
 lora_forward = check("7.5.lora_forward", lora_forward)
 
+# %% tags=["topic:lora-by-hand"]
 theirs = with_peft.base_model.model.model.layers[0].mlp.up_proj
 A, B = theirs.lora_A["default"].weight, theirs.lora_B["default"].weight
-x = torch.randn(2, 7, A.shape[1])
+x = torch.randn(2, 7, A.shape[1], generator=torch.Generator().manual_seed(unit.seed))
 with torch.no_grad():
     by_function = lora_forward(x, theirs.base_layer.weight, A, B, 32)
-    print(f"{tuple(x.shape)} in, {tuple(by_function.shape)} out")
+    print(f"With {whose(lora_forward)}: {tuple(x.shape)} in, {tuple(by_function.shape)} out")
     print(f"largest difference from PEFT's: {(by_function - theirs(x)).abs().max():.1e}")
 
 # %%
@@ -294,8 +298,8 @@ figures.show(
 # %% [markdown]
 # ### Exercise: Four bits for a weight (medium, about 20 minutes)
 #
-# How does a matrix become four bits a weight? Write it. The check cell quantises a matrix of prisma-lm with your
-# function and compares it, byte by byte, with what bitsandbytes has stored.
+# How does a matrix become four bits a weight? Write it. The cell after the check quantises a matrix of prisma-lm with
+# your function and compares it, byte by byte, with what bitsandbytes has stored.
 
 
 # %%
@@ -311,14 +315,13 @@ def nf4_quantise(weights: Tensor, levels: Tensor, block: int = 64) -> Tensor:
     raise NotImplementedError
 
 
-# %% tags=["topic:qlora"]
+# %%
 nf4_quantise = check("7.5.nf4_quantise", nf4_quantise)
 
+# %% tags=["topic:qlora"]
 ours, theirs = nf4_quantise(exact.flatten(), levels), small.weight.data.flatten()
-print(
-    f"{exact.numel():,} weights in {ours.numel():,} bytes; bytes unlike bitsandbytes': "
-    f"{int((ours != theirs).sum())}"
-)
+print(f"With {whose(nf4_quantise)}: {exact.numel():,} weights in {ours.numel():,} bytes")
+print(f"bytes unlike bitsandbytes': {int((ours != theirs).sum())}")
 
 # %% [markdown]
 # ### Exercise: And back to numbers (easy, about 10 minutes)
@@ -336,19 +339,17 @@ def nf4_dequantise(packed: Tensor, scales: Tensor, levels: Tensor, block: int = 
     raise NotImplementedError
 
 
-# %% tags=["topic:qlora"]
+# %%
 nf4_dequantise = check("7.5.nf4_dequantise", nf4_dequantise)
 
+# %% tags=["topic:qlora"]
 scales = exact.reshape(-1, 64).abs().amax(1)
 back = nf4_dequantise(ours, scales, levels).reshape(exact.shape)
-for name, coarse, scale in (
-    ("32-bit", back, 32 / 64),
-    ("doubly quantised", nf4, 8 / 64 + 32 / (64 * 256)),
-):
-    print(
-        f"{name:>16} scales: {4 + scale:.3f} bits a weight, error "
-        f"{(coarse - exact).norm() / exact.norm():.3%}"
-    )
+kinds = {"32-bit": (back, 32 / 64), "doubly quantised": (nf4, 8 / 64 + 32 / (64 * 256))}
+print(f"32-bit scales: with {whose(nf4_dequantise)}. Doubly quantised: bitsandbytes'.")
+for name, (coarse, scale) in kinds.items():
+    off = (coarse - exact).norm() / exact.norm()
+    print(f"{name:>16} scales: {4 + scale:.3f} bits a weight, error {off:.3%}")
 
 # %% [markdown]
 # **Double quantisation**: the scales are numbers too, so they can be quantised as the weights were. bitsandbytes takes
@@ -385,10 +386,8 @@ for name, made in (
     ("chat, prompt and completion", conversations.chat_row(talk)),
 ):
     print(f"--- {name}\n{json.dumps(made, indent=1)}\n")
-print(
-    "--- what the model reads, after its chat "
-    f"template\n{chat.prompt(talk.prompt)}{talk.reply}<end>"
-)
+as_read = chat.tokenizer.apply_chat_template(talk.messages, tokenize=False)
+print(f"--- what the model reads, after its chat template\n{as_read}")
 
 # %% [markdown]
 # Which of these tokens should the model learn to write? If it also learned to write the customer's part, it
@@ -452,9 +451,10 @@ def loss_labels(ids: Tensor, opens: int, ends: int) -> Tensor:
     raise NotImplementedError
 
 
-# %% tags=["topic:dataset-formats"]
+# %%
 loss_labels = check("7.5.loss_labels", loss_labels)
 
+# %% tags=["topic:dataset-formats"]
 if chat.tier == "bundled":  # the templates of other models open a reply with several tokens
     opens, ends = chat.tokenizer.convert_tokens_to_ids(["<|assistant|>", "<|end|>"])
     rows = [trainer.train_dataset[i] for i in range(100)]
@@ -462,7 +462,7 @@ if chat.tier == "bundled":  # the templates of other models open a reply with se
         loss_labels(torch.tensor(row["input_ids"]), opens, ends).tolist() == row["labels"]
         for row in rows
     ]
-    print(f"{sum(same)} of {len(rows)} rows have exactly TRL's labels")
+    print(f"With {whose(loss_labels)}: {sum(same)} of {len(rows)} rows have exactly TRL's labels")
 
 # %%
 quiz("7.5.never_stops")
@@ -543,11 +543,13 @@ def without_copies(texts: Sequence[str], test: Sequence[str], limit: float) -> l
     raise NotImplementedError
 
 
-# %% tags=["topic:data-quality"]
+# %%
 without_copies = check("7.5.without_copies", without_copies)
 
+# %% tags=["topic:data-quality"]
 texts, exam = [t.message for t in talks["train"][:300]], [t.message for t in talks["test"][:50]]
 planted = exam[:3] + [f"{text} thanks" for text in texts[:3]]
+print(f"With {whose(without_copies)}:")
 for limit in (0.2, 0.5, 0.95):
     stays = set(without_copies(texts + planted, exam, limit))
     found = sum(300 + i not in stays for i in range(len(planted)))
@@ -618,8 +620,10 @@ for model, card in (("llama-2-70b", "rtx4090"), ("llama-65b", "a6000")):
 # ## 6. Train
 #
 # TRL's `SFTTrainer` does the loop; we gave it the 4-bit model, LoRA of rank 16 on every linear layer, and
-# the data. The validation loss is measured on conversations that are not trained on. Before you run the
-# cell: which of the two losses will be lower at the end?
+# the data. The loss is minus the natural logarithm of the probability that the model gives to the right token, the mean
+# over the tokens of the replies. It is counted in *nats*: 2.3 nats are a probability of 1 in 10, 0.69 of 1 in 2, 0.01 of
+# 99 in 100. The validation loss is measured on conversations that are not trained on. Before you run the cell: which of
+# the two losses will be lower at the end?
 #
 # The slides give a recipe for such a case: 2,000 conversations, rank 16, alpha 32, 3 epochs, a rate of 2e-4,
 # batches of 8. We keep the conversations (1,600 of them to train on), the rank, alpha and the batch. A model this
@@ -698,8 +702,9 @@ figures.show(
 #
 # Other reports quote F1, BLEU, ROUGE or BERTScore. The last one compares vectors of tokens; its usual model has to
 # be downloaded, so we take the embedding model of your tier (at the bundled tier: the hidden states of
-# `prisma-lm`), and rescale so that replies to different customers get 0. What will they say about a reply that is
-# friendly and wrong?
+# `prisma-lm`), and rescale so that replies to different customers get 0. *Perplexity* is $e$ to the power of the loss on
+# the wanted reply: at 8 the model is as unsure as in a fair guess among 8 tokens, at 1 it is sure. What will they say
+# about a reply that is friendly and wrong?
 
 # %% tags=["topic:eval-quantitative"]
 embedder = unit.load("embedding")
@@ -841,9 +846,10 @@ def merge(weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
     raise NotImplementedError
 
 
-# %% tags=["topic:merge-swap-serve"]
+# %%
 merge = check("7.5.merge", merge)
 
+# %% tags=["topic:merge-swap-serve"]
 layer = final.model.base_model.model.model.layers[0].mlp.up_proj
 A, B = layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data
 W = layer.base_layer.weight.data.float().cpu()
@@ -852,12 +858,11 @@ whole = merge(W, A.float().cpu(), B.float().cpu(), recipe.alpha)
 
 def in_four_bits(matrix: Tensor) -> Tensor:
     scales = matrix.reshape(-1, 64).abs().amax(1)
-    return nf4_dequantise(nf4_quantise(matrix.flatten(), levels), scales, levels).reshape(
-        matrix.shape
-    )
+    codes = nf4_quantise(matrix.flatten(), levels)
+    return nf4_dequantise(codes, scales, levels).reshape(matrix.shape)
 
 
-print(f"the change is {(whole - W).norm() / W.norm():.0%} of the size of W")
+print(f"With {whose(merge)}: the change is {(whole - W).norm() / W.norm():.0%} of the size of W")
 for name, rounded in (
     ("16 bits", lambda matrix: matrix.bfloat16().float()),
     ("4 bits", in_four_bits),
