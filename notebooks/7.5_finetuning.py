@@ -619,11 +619,11 @@ for model, card in (("llama-2-70b", "rtx4090"), ("llama-65b", "a6000")):
 # %% [markdown]
 # ## 6. Train
 #
-# TRL's `SFTTrainer` does the loop; we gave it the 4-bit model, LoRA of rank 16 on every linear layer, and
-# the data. The loss is minus the natural logarithm of the probability that the model gives to the right token, the mean
-# over the tokens of the replies. It is counted in *nats*: 2.3 nats are a probability of 1 in 10, 0.69 of 1 in 2, 0.01 of
-# 99 in 100. The validation loss is measured on conversations that are not trained on. Before you run the cell: which of
-# the two losses will be lower at the end?
+# TRL's `SFTTrainer` does the loop; we gave it the 4-bit model, LoRA of rank 16 on every linear layer, and the data.
+# The loss is minus the natural logarithm of the probability that the model gives to the right token, the mean over the
+# tokens of the replies. It is counted in *nats*: 2.3 nats are a probability of 1 in 10, 0.69 of 1 in 2, 0.01 of 99 in
+# 100. The validation loss is measured on conversations that are not trained on. Before you run the cell: which of the
+# two losses will be lower at the end?
 #
 # The slides give a recipe for such a case: 2,000 conversations, rank 16, alpha 32, 3 epochs, a rate of 2e-4,
 # batches of 8. We keep the conversations (1,600 of them to train on), the rank, alpha and the batch. A model this
@@ -700,11 +700,11 @@ figures.show(
 # %% [markdown]
 # ### What would the usual metrics say?
 #
-# Other reports quote F1, BLEU, ROUGE or BERTScore. The last one compares vectors of tokens; its usual model has to
-# be downloaded, so we take the embedding model of your tier (at the bundled tier: the hidden states of
-# `prisma-lm`), and rescale so that replies to different customers get 0. *Perplexity* is $e$ to the power of the loss on
-# the wanted reply: at 8 the model is as unsure as in a fair guess among 8 tokens, at 1 it is sure. What will they say
-# about a reply that is friendly and wrong?
+# Other reports quote F1, BLEU, ROUGE or BERTScore. The last one compares vectors of tokens; its usual model has to be
+# downloaded, so we take the embedding model of your tier (at the bundled tier: the hidden states of `prisma-lm`), and
+# rescale so that replies to different customers get 0. *Perplexity* is $e$ to the power of the loss on the wanted
+# reply: at 8 the model is as unsure as in a fair guess among 8 tokens, at 1 it is sure. What will they say about a
+# reply that is friendly and wrong?
 
 # %% tags=["topic:eval-quantitative"]
 embedder = unit.load("embedding")

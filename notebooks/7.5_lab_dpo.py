@@ -83,7 +83,8 @@ for _ in range(3):
 # - **brevity**: at most 17 words.
 #
 # A program checks them (`prefs.checks`). It is our judge: its rules are public, and it knows the truth. Points: two
-# for the fact, one each for the others.
+# for the fact, one each for the others. A last column, *KL from the start*, says how far a model has moved: how much
+# more probable it finds its own replies than the start does, in natural logarithms (*nats*). At 0 they are the same.
 
 
 # %%

@@ -79,9 +79,9 @@ for name, reply in (("wanted", test[0].reply), ("before", before[0]), ("after", 
 # %% [markdown]
 # ## 2. Perplexity: how surprised is the model by the right reply?
 #
-# The model gives each next token a probability. Take the reply that we *want*, and read off the probability of each
-# of its tokens. The mean of the negative logarithms is the loss $L$; perplexity is $e^L$. A perplexity of 8 means:
-# as unsure as if it had to guess among 8 equally likely tokens each time. What do you expect before and after?
+# The model gives each next token a probability. Take the reply that we *want*, and read off the probability of each of
+# its tokens. The mean of the negative natural logarithms is the loss $L$, in *nats*; perplexity is $e^L$. At 8 the
+# model is as unsure as if it had to guess among 8 equally likely tokens each time. What do you expect before and after?
 
 # %% tags=["topic:eval-quantitative"]
 rows = []
@@ -213,6 +213,7 @@ figures.table(
 
 # %% tags=["topic:overfit-forgetting"]
 wanted = [talk.reply for talk in test]
+rng = random.Random(unit.seed)
 planted = [quality.damaged(talk, "one wrong digit", rng) for talk in numbered]
 checked = {"wanted": (test, wanted), "wrong digit planted": (numbered, planted)}
 for name, (some, replies) in (checked | {"before": (test, before), "after": (test, after)}).items():

@@ -48,6 +48,7 @@ unit = open_unit("7.5", tier="bundled")
 # %%
 import copy
 import random
+import statistics
 import time
 
 import torch
@@ -55,7 +56,7 @@ from torch import Tensor
 
 from course_utils import compat, figures, finetuning
 from course_utils import preferences as prefs
-from course_utils.prisma.training import percent, share
+from course_utils.prisma.training import bootstrap, percent, share
 
 chat = unit.load("chat")
 SEEDS = (1, 2, 3)
@@ -106,7 +107,8 @@ figures.table(
 #
 # Two safety belts. The probability of a token may change by 20 % at most before its gradient is **clipped**,
 # because the replies were drawn by the model as it was. And a **KL** term pulls the policy towards the model it
-# started from.
+# started from. (The KL divergence says how far two models are apart: how much more probable, in natural logarithms and
+# so in *nats*, the policy finds its own replies than the start does. At 0 they are the same.)
 
 
 # %% tags=["topic:rlhf-ppo-grpo"]
@@ -155,14 +157,16 @@ def rules(asked: list, drawn: prefs.Drawn) -> Tensor:
     return torch.tensor(marks, device=drawn.ids.device)
 
 
-began = time.process_time()
-verified = {seed: prefs.grpo(start, rules, steps=8, seed=seed) for seed in SEEDS}
-seconds = (time.process_time() - began) / len(SEEDS)
+verified, times = {}, []
+for seed in SEEDS:
+    began = time.perf_counter()
+    verified[seed] = prefs.grpo(start, rules, steps=8, seed=seed)
+    times.append(time.perf_counter() - began)
 rows = [
     row(f"GRPO on the rules, seed {seed}", prefs.sample(policy, test, seed=9))
     for seed, (policy, _) in verified.items()
 ]
-print(f"8 steps of 4 prompts with 6 replies each: {seconds:.0f} s of computing time a run")
+print(f"8 steps of 4 prompts with 6 replies each: {min(times):.0f} s, the shortest of three runs")
 figures.table([begin, *rows], caption=f"Replies to {len(test)} customers at temperature 1")
 
 # %%
@@ -351,19 +355,17 @@ hacker, log = prefs.grpo(start, learned(gamed), steps=10, seed=1, beta=0.005)
 hacked_texts = prefs.sample(hacker, test, seed=9)
 for text in hacked_texts[:4]:
     print("-", text)
-figures.table(
-    [begin, row("GRPO on the hurried rater's reward", hacked_texts)], caption="The same customers"
-)
+gained = row("GRPO on the hurried rater's reward", hacked_texts)
+figures.table([begin, gained], caption=f"The same {len(test)} customers")
 
 # %% tags=["topic:rlhf-ppo-grpo"]
 fig, axes = figures.figure(columns=3, width=11, height=3.0)
 curves = (
     ("reward", "learned reward", "What is optimised"),
     ("points", "points by the rules", "What was meant"),
+    ("tokens", "tokens a reply", "How it is done"),
 )
-for ax, (key, label, title) in zip(
-    axes, (*curves, ("tokens", "tokens a reply", "How it is done")), strict=True
-):
+for ax, (key, label, title) in zip(axes, curves, strict=True):
     ax.plot(range(1, len(log) + 1), [entry[key] for entry in log], "o-", markersize=4)
     ax.set(xlabel="step", ylabel=label, title=title, xticks=range(2, len(log) + 1, 4))
 axes[1].set_ylim(0, 4)
@@ -372,11 +374,27 @@ said = "; ".join(f"{key} {first:.1f} to {last:.1f}" for key, (first, last) in en
 figures.show(fig, alt=f"Three curves of one run, first to last step: {said}.")
 
 # %% [markdown]
-# **What to notice.** Read the curves from left to right. The training log would show the first one only, and it
-# looks like success. The true points are what the rules say, and in real life nobody draws that curve. This is
-# Goodhart's law: when a measure becomes a target, it ceases to be a good measure. Gao et al. (2022, arXiv
-# 2210.10760) measure it for reward models of many sizes: the true score rises, then falls, with the distance from
-# the start.
+# The training log would show the first curve only. How far can you trust it? Each point is the mean of 24 replies to
+# four customers, and each step has four others. So we measure the start and the end on the same customers, with both
+# rulers.
+
+# %% tags=["topic:rlhf-ppo-grpo"]
+drawn = [prefs.draw(policy, test, seed=9) for policy in (start, hacker)]
+rewards = [gamed(one.ids, one.mask).tolist() for one in drawn]
+marks = [rules(test, one).tolist() for one in drawn]
+for what, (before, after) in (("learned reward", rewards), ("points by the rules", marks)):
+    change = [b - a for a, b in zip(before, after, strict=True)]
+    print(f"{what}: from {statistics.mean(before):.2f} to {statistics.mean(after):.2f}")
+    print(f"    change on the same customers: {bootstrap(change, 'points')}")
+
+# %% [markdown]
+# **What to notice.** Read the curves from left to right, and then the two changes. The learned reward goes up, at
+# first steeply, and then its curve shakes: from there on it cannot tell you whether the model still gains. The true
+# points are what the rules say, and in real life nobody draws that curve. Where the first change lies above 0 and the
+# second below, the model got better at what is rewarded and worse at what was meant, and the log alone would have
+# looked like success. This is Goodhart's law: when a measure becomes a target, it ceases to be a good measure. Gao et
+# al. (2022, arXiv 2210.10760) measure it for reward models of many sizes: the true score rises, then falls, with the
+# distance from the start.
 #
 # Cures, in order of strength: a reward that is verified; raters who can check; a stronger KL term; stopping
 # early; and reading samples, always.
@@ -395,42 +413,32 @@ recipes = {
     "DPO": lambda seed: prefs.dpo(start, even, beta=0.1, seed=seed, steps=30),
     "reward model and GRPO": lambda seed: prefs.grpo(start, learned(fair), steps=8, seed=seed)[0],
 }
-results = []
+results, times = {name: [] for name in recipes}, {}
 for name, recipe in recipes.items():
     for seed in SEEDS:
-        began = time.process_time()
+        began = time.perf_counter()
         policy = recipe(seed)
-        took = time.process_time() - began
+        times.setdefault(name, []).append(time.perf_counter() - began)
         texts, kl = prefs.divergence(policy, start, test, seed=9)
         wins = prefs.win_rate(test, texts, start_texts).value
-        results.append(
-            row(f"{name}, seed {seed}", texts)
-            | {"wins": wins, "KL": kl, "seconds": took, "method": name}
-        )
-shown = [{key: value for key, value in one.items() if key != "method"} for one in results]
+        results[name].append(row(f"{name}, seed {seed}", texts) | {"wins": wins, "KL": kl})
+shown = [one for some in results.values() for one in some]
 figures.table(
-    [begin | {"wins": 0.5, "KL": 0.0, "seconds": 0.0}, *shown],
-    caption=f"{len(even)} pairs, three seeds each",
+    [begin | {"wins": 0.5, "KL": 0.0}, *shown], caption=f"{len(even)} pairs, three seeds each"
 )
 
 # %% tags=["topic:rlhf-ppo-grpo"]
-import statistics
-
 spread = {}
-for name in recipes:
-    marks = [one["points"] for one in results if one["method"] == name]
-    spread[name] = statistics.mean(marks), statistics.stdev(marks)
-    print(
-        f"{name:>22}: {spread[name][0]:.2f} points, standard deviation over seeds "
-        f"{spread[name][1]:.2f}"
-    )
+for name, some in results.items():
+    marks = [one["points"] for one in some]
+    mean, deviation = spread[name] = statistics.mean(marks), statistics.stdev(marks)
+    print(f"{name:>22}: {mean:.2f} points, standard deviation over seeds {deviation:.2f}")
+    print(f"{'':>22}  {min(times[name]):.0f} s, the shortest of three runs")
 (dpo_mean, dpo_sd), (rl_mean, rl_sd) = spread.values()
 gap, noise = dpo_mean - rl_mean, ((dpo_sd**2 + rl_sd**2) / 3) ** 0.5
 better = "DPO" if gap > 0 else "the policy gradient"
 steadier = "DPO" if dpo_sd < rl_sd else "the policy gradient"
-verdict = (
-    f"{better} is ahead" if abs(gap) > 2 * noise else "no difference that three seeds could show"
-)
+verdict = f"{better} is ahead" if abs(gap) > 2 * noise else "three seeds show no difference"
 print(f"from the same pairs: {verdict} ({gap:+.2f} points, standard error {noise:.2f})")
 print(f"less spread between seeds, for what three are worth: {steadier}")
 print(f"replies drawn while training: DPO 0, GRPO {8 * 4 * 6} a run")
@@ -446,8 +454,10 @@ print(f"replies drawn while training: DPO 0, GRPO {8 * 4 * 6} a run")
 # - *How good the reward is.* Section 2 ran the same GRPO on a verified reward, without any pairs. Compare its
 #   points with both groups here. Xu et al. (2024, arXiv 2404.10719) find that a well tuned PPO is ahead of DPO on
 #   several tasks.
-# - *What it costs.* DPO draws no replies while it trains and has fewer things to tune. Neither recipe was tuned
-#   here for this comparison, and our policy gradient has no critic, so it is not PPO to the letter.
+# - *What it costs.* DPO draws no replies while it trains and has fewer things to tune. (Of three equal runs the
+#   shortest time is quoted. Equal steps are equal work, but for the length of the replies; when one takes several
+#   times as long, another program has had the machine.) Neither recipe was tuned here for this comparison, and our
+#   policy gradient has no critic, so it is not PPO to the letter.
 #
 # A difference of two runs is not a verdict. Look at the spread of the three seeds before you look at the means.
 #
