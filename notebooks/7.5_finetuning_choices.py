@@ -11,7 +11,7 @@
 # - see over-fitting begin, stop in time, and go on after a power cut;
 # - measure what a model forgets while it learns.
 #
-# **Time:** about 25 minutes to read and run; the cells take a little over a minute on two CPU cores. Part 1,
+# **Time:** about 25 minutes to read and run; the cells take about a minute and a half on two CPU cores. Part 1,
 # `7.5_finetuning`, explains LoRA, 4 bits and the data; you can run the two in any order.
 #
 # **Downloads:** nothing at the bundled tier. At the small and full tiers the rungs without training ask the
@@ -232,7 +232,9 @@ for method, one in tuned.items():
     scores = finetuning.score(test, written[method])
     rows.append(row | {part: f"{measure.value:.0%}" for part, measure in scores.items()})
 for method, loss in losses.items():
-    print(f"{method:>9}: loss on the first {len(cases)} replies {bootstrap(loss[:16], 'nats')}")
+    print(
+        f"{method:>9}: loss on the first {len(cases)} replies {bootstrap(loss[: len(cases)], 'nats')}"
+    )
 for one, other in (("lora", "full"), ("qlora", "full"), ("qlora", "lora")):
     print(f"{one} minus {other}: {against(losses, one, other)}")
 figures.table(rows, caption=f"{short.steps} steps of {short.batch}; {len(test)} replies")
