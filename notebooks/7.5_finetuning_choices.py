@@ -232,9 +232,8 @@ for method, one in tuned.items():
     scores = finetuning.score(test, written[method])
     rows.append(row | {part: f"{measure.value:.0%}" for part, measure in scores.items()})
 for method, loss in losses.items():
-    print(
-        f"{method:>9}: loss on the first {len(cases)} replies {bootstrap(loss[: len(cases)], 'nats')}"
-    )
+    measured = bootstrap(loss[: len(cases)], "nats")
+    print(f"{method:>9}: loss on the first {len(cases)} replies {measured}")
 for one, other in (("lora", "full"), ("qlora", "full"), ("qlora", "lora")):
     print(f"{one} minus {other}: {against(losses, one, other)}")
 figures.table(rows, caption=f"{short.steps} steps of {short.batch}; {len(test)} replies")
