@@ -260,7 +260,7 @@ figures.table(rows, caption=f"{short.steps} steps of {short.batch}; {len(test)} 
 #
 # A step of training has three parts of nearly the same size: the signal forward, the signal backward, and the gradient
 # of each weight matrix. Which of the three can LoRA leave out? Guess how much of a step that is. The next cell counts
-# every multiplication of one step of prisma-lm. Then it takes the time of a step through four wide matrices.
+# the operations of one step of prisma-lm. Then it takes the time of a step through four matrices, narrow and wide.
 
 # %% tags=["topic:full-vs-peft"]
 from torch.utils.flop_counter import FlopCounterMode

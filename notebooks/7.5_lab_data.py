@@ -398,12 +398,12 @@ figures.show(fig, alt="Filed right, held-out pairs and letters: " + "; ".join(te
 
 # %% [markdown]
 # **What to notice.** With ten examples the model learns ten order numbers by heart. Then the first line climbs fast,
-# and slower after the second hundred: at the same cost in steps, four times as many examples add a tenth. So the
-# slide's *minimum* takes you most of the way in this task. But look at the second line. On letters that nobody's
-# template wrote, hundreds of examples help little: they are hundreds of fillings of the same few sentences. Up to 160
-# examples every one brings a wording of its own; 640 are fillings of 180. **Count the different sentences, not the
-# rows.** The usual test, drawn from the same templates, would never have told us. (The intervals count each test
-# message once for each seed, so they are a little too narrow.)
+# and slower after the second hundred: at the same cost in steps, four times as many examples add about a tenth, with
+# intervals that may still overlap. So the slide's *minimum* takes you most of the way in this task. But look at the
+# second line. On letters that nobody's template wrote, hundreds of examples help little: they are hundreds of fillings
+# of the same few sentences. Up to 160 examples every one brings a wording of its own; 640 are fillings of 180. **Count
+# the different sentences, not the rows.** The usual test, drawn from the same templates, would never have told us.
+# (The intervals count each test message once for each seed, so they are a little too narrow.)
 #
 # LIMA (arXiv 2305.11206) made a good assistant from 1,000 examples, chosen for quality and variety, on a model of 65B
 # that had read much of the web. Ours has read a toy shop. "Sweet spot" without task and model means nothing.
@@ -435,11 +435,11 @@ for name, result in (
 figures.table(lines, caption=f"Filed right: the same {STEPS} steps, {len(RUNS)} seeds")
 
 # %% [markdown]
-# **What to notice.** Compare the last two lines. On the held-out pairs the slide is right here: four times as
-# many rows do not make up for the wrong ones, though the intervals touch. On the letters they overlap. Wrong
-# topics drawn at random partly cancel out: no other topic gets more than one in twenty. Errors *with a system*,
-# such as one topic always filed as another, would not cancel. We have not measured those: one line of the cell
-# above does it.
+# **What to notice.** Compare the last two lines, with their intervals. On the held-out pairs the 160 right rows come
+# out ahead of four times as many spoiled ones. If the intervals touch, take it as a hint and no proof of the slide. On
+# the letters they overlap widely: no difference to be seen. Wrong topics drawn at random partly cancel out: no other
+# topic gets more than one in twenty. Errors *with a system*, such as one topic always filed as another, would not
+# cancel. We have not measured those: one line of the cell above does it.
 
 # %% [markdown]
 # ## 8. Ten seeds, and a language model that writes more
