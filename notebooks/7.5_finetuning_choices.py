@@ -56,8 +56,18 @@ import time
 
 import torch
 
-from course_utils import compat, dryrun, evaluate, figures, finetuning, loaders, memory, quality
-from course_utils import recipes_elsewhere, simulate
+from course_utils import (
+    compat,
+    dryrun,
+    evaluate,
+    figures,
+    finetuning,
+    loaders,
+    memory,
+    quality,
+    recipes_elsewhere,
+    simulate,
+)
 from course_utils.prisma import conversations, text
 from course_utils.prisma.training import Measure, bootstrap, percent, share
 
