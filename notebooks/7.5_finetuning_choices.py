@@ -71,6 +71,7 @@ from course_utils import (
 from course_utils.prisma import conversations, text
 from course_utils.prisma.training import Measure, bootstrap, percent, share
 
+# %%
 asked = unit.load("chat")
 chat = loaders.load("chat", unit.hardware, "bundled")
 talks = conversations.by_split(conversations.make_conversations())
