@@ -99,6 +99,11 @@ def test_the_report_compares_what_the_run_took_with_what_was_simulated():
     assert "peak memory 2.60 GiB, 2.10 of them from before" in str(report)
 
 
+def test_a_system_that_does_not_tell_the_peak_gets_no_number():
+    report = dryrun.Report("shape", "2 CPU cores", 2, 64, 1.0, [8.0], [10.0], 0.0, 0.41)
+    assert "does not tell" in str(report) and "0.41 GiB" in str(report) and "0.00" not in str(report)
+
+
 def test_texts_are_longer_than_any_sequence_asked_for():
     from course_utils.prisma import lm
 
