@@ -67,7 +67,6 @@ from course_utils import (
     simulate,
 )
 from course_utils.exercises import check, quiz
-from course_utils.exercises.authors import whose
 from course_utils.prisma import conversations, lm
 
 # %% [markdown]
@@ -203,6 +202,8 @@ def lora_forward(x: Tensor, weight: Tensor, A: Tensor, B: Tensor, alpha: float) 
 lora_forward = check("7.5.lora_forward", lora_forward)
 
 # %% tags=["topic:lora-by-hand"]
+from course_utils.exercises.authors import whose
+
 theirs = with_peft.base_model.model.model.layers[0].mlp.up_proj
 A, B = theirs.lora_A["default"].weight, theirs.lora_B["default"].weight
 x = torch.randn(2, 7, A.shape[1], generator=torch.Generator().manual_seed(unit.seed))

@@ -56,7 +56,6 @@ from torch.nn import functional
 from course_utils import compat, figures, finetuning
 from course_utils import preferences as prefs
 from course_utils.exercises import check
-from course_utils.exercises.authors import whose
 from course_utils.prisma.training import share
 
 chat = unit.load("chat")
@@ -301,6 +300,8 @@ def dpo_loss(
 dpo_loss = check("7.5.dpo_loss", dpo_loss)
 
 # %% tags=["topic:dpo"]
+from course_utils.exercises.authors import whose
+
 print(f"With {whose(dpo_loss)}:")
 for length in (4, 8):  # the same change of each token, in a short and in a long reply
     moved = torch.full((1, length), -4.0), torch.full((1, length), -6.0)
