@@ -111,7 +111,11 @@ def build(shape: memory.Architecture, dtype: torch.dtype, device: str, seed: int
 
 @dataclass(frozen=True)
 class Report:
-    """Seconds, tokens per second (of each step) and GiB of a dry run."""
+    """Seconds, tokens per second (of each step) and GiB of a dry run.
+
+    `peak` is of the whole process, `before` what it held when the run began: only the difference is the run's own, and
+    compares with `simulated`. Both are 0 where the operating system does not tell.
+    """
 
     model: str
     place: str
@@ -123,6 +127,7 @@ class Report:
     peak: float
     simulated: float
     plain_tokens_per_second: list[float] | None = None
+    before: float = 0.0
 
     def __str__(self) -> str:
         speeds = ", ".join(f"{speed:.1f}" for speed in self.tokens_per_second)
@@ -131,12 +136,20 @@ class Report:
             "the loss means nothing.",
             f"built in {self.build_seconds:.0f} s",
             f"after a step to warm up, {self.tokens} tokens each: {speeds} tokens/s",
-            f"peak memory {self.peak:.2f} GiB; simulated, tensors only: {self.simulated:.2f} GiB",
+            *self._memory(),
         ]
         if self.plain_tokens_per_second:
             speeds = ", ".join(f"{speed:.1f}" for speed in self.plain_tokens_per_second)
             lines.append(f"plain PEFT and bitsandbytes code, the same steps: {speeds} tokens/s")
         return "\n".join(lines)
+
+    def _memory(self) -> list[str]:
+        simulated = f"simulated, tensors only: {self.simulated:.2f} GiB"
+        if not self.peak:
+            return [f"this system does not tell how much memory a process took at its peak; {simulated}"]
+        earlier = f"{self.before:.2f} of them from before (Python, its libraries, earlier work)"
+        took = self.peak - self.before
+        return [f"peak memory {self.peak:.2f} GiB, {earlier}", f"so the run itself took {took:.2f} GiB; {simulated}"]
 
 
 def run(
@@ -177,7 +190,18 @@ def run(
         finetuning.train(trainer)
         losses = [loss for _, loss in finetuning.curves(trainer)["training"]][WARM_UP:]
     place = hardware.gpu if device == "cuda" else f"{hardware.cores} CPU cores"
-    report = Report(chat.name, place, shape.layers, tokens, built, losses, speeds[WARM_UP:], peak[0], simulated)
+    report = Report(
+        chat.name,
+        place,
+        shape.layers,
+        tokens,
+        built,
+        losses,
+        speeds[WARM_UP:],
+        peak.highest,
+        simulated,
+        before=peak.before,
+    )
     if not plain:
         return report
     rows = [trainer.train_dataset[i] for i in range(count)]

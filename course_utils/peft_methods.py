@@ -111,7 +111,10 @@ def stored(model: nn.Module, path: Path) -> int:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A training run: the loss of each step (nats a token), and the CPU seconds of the whole (all cores together)."""
+    """A training run: the loss of each step (nats a token), and the seconds of the whole by the clock.
+
+    Not the processor's time: on a busy machine threads that wait for each other in a loop count there as work.
+    """
 
     losses: list[float]
     seconds: float
@@ -132,7 +135,7 @@ def fit(
     """
     if not rows:
         raise ValueError("there is no row to learn from: `encode` leaves out long examples, so raise its limit")
-    learner, draw, losses, started = Learner(model, peak, steps), random.Random(seed), [], time.process_time()
+    learner, draw, losses, started = Learner(model, peak, steps), random.Random(seed), [], time.perf_counter()
     device = learner.weights[0].device
     model.train()
     for _ in progress(range(steps), label):
@@ -141,7 +144,7 @@ def fit(
             loss = model(**{name: part.to(device) for name, part in parts.items()}).loss
         losses.append(learner.step(loss))
     model.eval()
-    return Fitted(losses, time.process_time() - started)
+    return Fitted(losses, time.perf_counter() - started)
 
 
 def right(model: nn.Module, rows: Sequence[lm.Row], **more: Any) -> list[bool]:

@@ -190,35 +190,54 @@ def resident(steps: Sequence[Step]) -> list[float] | None:
 
 def _grow(step: Step) -> float:
     """In the process that is measured: GiB from before the model was made to the peak of its step."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    _give_back()
     before = _kib("VmRSS")
     step.run(step.skeleton(), touched(), Ledger(), lambda: CLEAR.write_text("5"))  # 5: forget the peak so far
     return (_kib("VmHWM") - before) * 1024 / GIB
+
+
+def _give_back() -> None:
+    """Returns to the operating system what this process no longer uses, where that can be asked for."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _kib(name: str) -> int:
     return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith(name))
 
 
+@dataclass
+class Peak:
+    """GiB held before a block and at its peak. Both 0 where the operating system does not tell (Linux does)."""
+
+    before: float = 0.0
+    highest: float = 0.0
+
+
 @contextlib.contextmanager
-def peak_watch(device: str) -> Iterator[list[float]]:
-    """A list that holds, once the block is done, the GiB at its peak.
+def peak_watch(device: str) -> Iterator[Peak]:
+    """A Peak whose `highest` is filled in once the block is done.
 
     "cuda": of all tensors, by PyTorch's allocator. "cpu": of this whole process, resident, libraries included (where
-    the operating system does not let the peak be reset, since the process began; 0 on Windows).
+    the operating system does not let the peak be reset, since the process began).
     """
-    found: list[float] = []
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
+        found = Peak(before=torch.cuda.memory_allocated() / GIB)
         yield found
-        found.append(torch.cuda.max_memory_allocated() / GIB)
+        found.highest = torch.cuda.max_memory_allocated() / GIB
         return
+    _give_back()
     if os.access(CLEAR, os.W_OK):
         CLEAR.write_text("5")
+    found = Peak(before=_resident_gib("VmRSS"))
     yield found
-    found.append(_kib("VmHWM") * 1024 / GIB if STATUS.exists() else 0.0)
+    found.highest = _resident_gib("VmHWM")
+
+
+def _resident_gib(name: str) -> float:
+    return _kib(name) * 1024 / GIB if STATUS.exists() else 0.0
 
 
 # ---------------------------------------------------------------------------------------------- side by side

@@ -58,7 +58,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from course_utils import bundled, compat, data_quality, figures, finetuning, memory, quality, simulate
+from course_utils import (
+    bundled,
+    compat,
+    data_quality,
+    figures,
+    finetuning,
+    memory,
+    quality,
+    simulate,
+)
 from course_utils.exercises import check, hint, quiz, solution
 from course_utils.prisma import conversations, lm
 
@@ -117,13 +126,13 @@ quiz("7.5.todays_price")
 
 # %% tags=["nbval-check-output", "topic:lora-by-hand"]
 class LoRALinear(nn.Module):
-    """A frozen layer W and a trainable change of low rank: W' = W + (alpha / r) B A (arXiv 2106.09685)."""
+    """A frozen W with a trained change of low rank: W + (alpha / r) B A (arXiv 2106.09685)."""
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float):
         super().__init__()
         self.base = base.requires_grad_(False)
         self.A = nn.Parameter(torch.randn(rank, base.in_features) / rank)
-        self.B = nn.Parameter(torch.zeros(base.out_features, rank))  # B A = 0: training starts from W
+        self.B = nn.Parameter(torch.zeros(base.out_features, rank))  # so training starts from W
         self.scale = alpha / rank
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -136,7 +145,8 @@ class LoRALinear(nn.Module):
 
 
 layer = LoRALinear(nn.Linear(256, 256, bias=False), rank=16, alpha=32)
-print(f"W has {layer.base.weight.numel():,} numbers, A and B have {layer.A.numel() + layer.B.numel():,}")
+print(f"W has {layer.base.weight.numel():,} numbers")
+print(f"A and B have {layer.A.numel() + layer.B.numel():,}")
 
 # %% [markdown]
 # Is that what the library does? We give PEFT's LoRA and ours the same random adapters, in all 42 matrices
@@ -144,6 +154,7 @@ print(f"W has {layer.base.weight.numel():,} numbers, A and B have {layer.A.numel
 # enough to hold three times.
 
 # %% tags=["topic:lora-by-hand"]
+torch.manual_seed(unit.seed)  # the adapters start at random, and the same whenever you run this
 folder = bundled.verify("prisma-lm")
 plain, ours = lm.load(folder)[0], lm.load(folder)[0]
 with_peft = compat.add_lora(lm.load(folder)[0], rank=16, alpha=32).eval()
@@ -165,7 +176,8 @@ print(f"largest difference, ours and PEFT's:       {(by_hand - reference).abs().
 print(f"largest difference, merged and not merged: {(merged - by_hand).abs().max():.1e}")
 
 # %% [markdown]
-# **What to notice.** With the same matrices ours and PEFT's give the same logits: the twenty lines above are all
+# **What to notice.** With the same matrices ours and PEFT's give the same logits. (*Logits* are the scores that a model
+# gives each token of its vocabulary; a softmax turns them into probabilities.) So the twenty lines above are all
 # there is to it. Merging changes the order in which the same numbers are added, so only rounding differs, far below
 # what the adapters move. A merged model is an ordinary model again.
 
@@ -173,30 +185,33 @@ print(f"largest difference, merged and not merged: {(merged - by_hand).abs().max
 # ### Exercise: A layer with LoRA (easy, about 10 minutes)
 #
 # The class above is a module. Write its forward pass once more, as a plain function of four matrices. Fill in the
-# stub and run both cells: the second one puts your function beside PEFT. `hint("7.5.lora_forward")` helps. Until
-# your function passes, the notebook goes on with the course's own.
+# stub, check it, and run the cell below: it puts your function beside PEFT's. `hint("7.5.lora_forward")` helps. Until
+# your function passes, the notebook goes on with the course's own, and says so.
 
 
 # %%
 def lora_forward(x: Tensor, weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
     """What a linear layer with a LoRA adapter gives (arXiv 2106.09685, equation 3): (..., d).
 
-    `x` is (..., k). The frozen `weight` is (d, k), as PyTorch stores it. `A` is (r, k), `B` is (d, r). The change
-    B A counts alpha / r times. There is no bias.
+    `x` is (..., k). The frozen `weight` is (d, k), as PyTorch stores it. `A` is (r, k) and `B` is
+    (d, r). The change B A counts alpha / r times. There is no bias.
     """
     # Your code here
     raise NotImplementedError
 
 
-# %% tags=["topic:lora-by-hand"]
+# %%
 lora_forward = check("7.5.lora_forward", lora_forward)
+
+# %% tags=["topic:lora-by-hand"]
+from course_utils.exercises.authors import whose
 
 theirs = with_peft.base_model.model.model.layers[0].mlp.up_proj
 A, B = theirs.lora_A["default"].weight, theirs.lora_B["default"].weight
-x = torch.randn(2, 7, A.shape[1])
+x = torch.randn(2, 7, A.shape[1], generator=torch.Generator().manual_seed(unit.seed))
 with torch.no_grad():
     by_function = lora_forward(x, theirs.base_layer.weight, A, B, 32)
-    print(f"{tuple(x.shape)} in, {tuple(by_function.shape)} out")
+    print(f"With {whose(lora_forward)}: {tuple(x.shape)} in, {tuple(by_function.shape)} out")
     print(f"largest difference from PEFT's: {(by_function - theirs(x)).abs().max():.1e}")
 
 # %%
@@ -212,7 +227,12 @@ quiz("7.5.zero_start")
 
 # %% tags=["topic:lora-by-hand"]
 def row(name: str, everything: float, trained: float) -> dict:
-    return {"model": name, "parameters": everything, "trained": trained, "times fewer": round(everything / trained)}
+    return {
+        "model": name,
+        "parameters": everything,
+        "trained": trained,
+        "times fewer": round(everything / trained),
+    }
 
 
 gpt3 = 96 * 2 * 4 * (12_288 + 12_288)  # layers x matrices x rank x (inputs + outputs)
@@ -240,7 +260,7 @@ figures.table(rows, caption="What LoRA trains, counted from the shapes")
 
 # %% tags=["topic:qlora"]
 def evenly_quantised(weights: torch.Tensor, block: int = 64) -> torch.Tensor:
-    """The same weights through 15 evenly spaced levels, scaled to the largest in each block of `block`."""
+    """The same weights through 15 even levels, scaled to the largest in each block of `block`."""
     blocks = weights.float().reshape(-1, block)
     scale = blocks.abs().amax(1, keepdim=True).clamp(min=1e-12)
     return (torch.round(blocks / scale * 7) / 7 * scale).reshape(weights.shape)
@@ -250,7 +270,9 @@ exact = plain.model.layers[2].mlp.up_proj.weight.data
 small = compat.load_nf4(folder, torch.float32, "cpu", "eager").model.layers[2].mlp.up_proj
 nf4 = finetuning.dequantised(small)
 for name, coarse in (("NF4", nf4), ("even levels", evenly_quantised(exact))):
-    print(f"{name:>11}: error {(coarse - exact).norm() / exact.norm():.1%} of the weights' own size")
+    print(
+        f"{name:>11}: error {(coarse - exact).norm() / exact.norm():.1%} of the weights' own size"
+    )
 print(f"stored for each weight: {finetuning.stored_bits(small):.2f} bits instead of 16")
 
 # %%
@@ -261,39 +283,48 @@ levels = small.weight.quant_state.code
 fig, ax = figures.figure(height=3.0)
 ax.hist(scaled.numpy(), bins=80, color=figures.PALETTE["sky"], label="weights of one matrix")
 for i, level in enumerate(levels.tolist()):
-    ax.axvline(level, color=figures.PALETTE["vermilion"], linewidth=1, label="the 16 levels of NF4" if i == 0 else None)
+    ax.axvline(
+        level,
+        color=figures.PALETTE["vermilion"],
+        linewidth=1,
+        label="the 16 levels of NF4" if i == 0 else None,
+    )
 ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 ax.set(xlabel="weight, divided by the largest of its block of 64", ylabel="weights (number)")
 figures.show(
     fig,
-    alt="Histogram of scaled weights, a bell around zero with a peak at each end, where the largest of a block "
-    "is. The 16 levels of NF4 are drawn as lines: dense around zero, wide apart near plus and minus one.",
+    alt="Histogram of scaled weights, a bell around zero with a peak at each end, where the "
+    "largest of a block is. The 16 levels of NF4 are drawn as lines: dense around zero, wide "
+    "apart near plus and minus one.",
 )
 
 # %% [markdown]
 # ### Exercise: Four bits for a weight (medium, about 20 minutes)
 #
-# How does a matrix become four bits a weight? Write it. The check cell quantises a matrix of prisma-lm with your
-# function and compares it, byte by byte, with what bitsandbytes has stored.
+# How does a matrix become four bits a weight? Write it. The cell after the check quantises a matrix of prisma-lm with
+# your function and compares it, byte by byte, with what bitsandbytes has stored.
 
 
 # %%
 def nf4_quantise(weights: Tensor, levels: Tensor, block: int = 64) -> Tensor:
-    """Each weight as one of 16 levels, two of them in a byte (arXiv 2305.14314): (n / 2,), torch.uint8.
+    """Each weight as one of 16 levels, two in a byte (arXiv 2305.14314): (n / 2,), torch.uint8.
 
-    Cut `weights` (n,) into blocks of `block` in a row and divide each block by its largest absolute value. The code
-    of a weight is the place (0 to 15) of the nearest of the `levels` (16,), which rise from -1 to 1. Of two weights
-    in a row the first goes into the upper four bits of a byte. A block of zeros gets the code of the level 0.
+    Cut `weights` (n,) into blocks of `block` in a row and divide each block by its largest absolute
+    value. The code of a weight is the place (0 to 15) of the nearest of the `levels` (16,), which
+    rise from -1 to 1. Of two weights in a row the first goes into the upper four bits of a byte. A
+    block of zeros gets the code of the level 0.
     """
     # Your code here
     raise NotImplementedError
 
 
-# %% tags=["topic:qlora"]
+# %%
 nf4_quantise = check("7.5.nf4_quantise", nf4_quantise)
 
+# %% tags=["topic:qlora"]
 ours, theirs = nf4_quantise(exact.flatten(), levels), small.weight.data.flatten()
-print(f"{exact.numel():,} weights in {ours.numel():,} bytes; bytes unlike bitsandbytes': {int((ours != theirs).sum())}")
+print(f"With {whose(nf4_quantise)}: {exact.numel():,} weights in {ours.numel():,} bytes")
+print(f"bytes unlike bitsandbytes': {int((ours != theirs).sum())}")
 
 # %% [markdown]
 # ### Exercise: And back to numbers (easy, about 10 minutes)
@@ -303,7 +334,7 @@ print(f"{exact.numel():,} weights in {ours.numel():,} bytes; bytes unlike bitsan
 
 # %%
 def nf4_dequantise(packed: Tensor, scales: Tensor, levels: Tensor, block: int = 64) -> Tensor:
-    """The weights (n,) that the bytes `packed` (n / 2,) stand for; the way back from `nf4_quantise`.
+    """The weights (n,) for which the bytes `packed` (n / 2,) stand: `nf4_quantise` undone.
 
     `scales` (n / block,) holds the largest absolute value of each block of `block` weights.
     """
@@ -311,13 +342,17 @@ def nf4_dequantise(packed: Tensor, scales: Tensor, levels: Tensor, block: int = 
     raise NotImplementedError
 
 
-# %% tags=["topic:qlora"]
+# %%
 nf4_dequantise = check("7.5.nf4_dequantise", nf4_dequantise)
 
+# %% tags=["topic:qlora"]
 scales = exact.reshape(-1, 64).abs().amax(1)
 back = nf4_dequantise(ours, scales, levels).reshape(exact.shape)
-for name, coarse, scale in (("32-bit", back, 32 / 64), ("doubly quantised", nf4, 8 / 64 + 32 / (64 * 256))):
-    print(f"{name:>16} scales: {4 + scale:.3f} bits a weight, error {(coarse - exact).norm() / exact.norm():.3%}")
+kinds = {"32-bit": (back, 32 / 64), "doubly quantised": (nf4, 8 / 64 + 32 / (64 * 256))}
+print(f"32-bit scales: with {whose(nf4_dequantise)}. Doubly quantised: bitsandbytes'.")
+for name, (coarse, scale) in kinds.items():
+    off = (coarse - exact).norm() / exact.norm()
+    print(f"{name:>16} scales: {4 + scale:.3f} bits a weight, error {off:.3%}")
 
 # %% [markdown]
 # **Double quantisation**: the scales are numbers too, so they can be quantised as the weights were. bitsandbytes takes
@@ -354,7 +389,8 @@ for name, made in (
     ("chat, prompt and completion", conversations.chat_row(talk)),
 ):
     print(f"--- {name}\n{json.dumps(made, indent=1)}\n")
-print(f"--- what the model reads, after its chat template\n{chat.prompt(talk.prompt)}{talk.reply}<end>")
+as_read = chat.tokenizer.apply_chat_template(talk.messages, tokenize=False)
+print(f"--- what the model reads, after its chat template\n{as_read}")
 
 # %% [markdown]
 # Which of these tokens should the model learn to write? If it also learned to write the customer's part, it
@@ -373,8 +409,14 @@ trainer = finetuning.make_trainer(chat, talks, recipe, unit.hardware, unit.folde
 counts = finetuning.parameters(trainer.model)
 formats = {str(p.dtype) for p in trainer.model.parameters() if p.requires_grad}
 print(recipe)
-print(f"adapters and their gradients in {', '.join(formats)}; optimiser: {trainer.args.to_dict()['optim']}")
-print(f"{counts['trained']:,} of {counts['all']:,} parameters are trained ({counts['trained'] / counts['all']:.2%})")
+print(
+    f"adapters and their gradients in {', '.join(formats)}; optimiser: "
+    f"{trainer.args.to_dict()['optim']}"
+)
+print(
+    f"{counts['trained']:,} of {counts['all']:,} parameters are trained "
+    f"({counts['trained'] / counts['all']:.2%})"
+)
 
 # %% tags=["topic:dataset-formats"]
 example = trainer.train_dataset[0]
@@ -383,7 +425,14 @@ first = next(i for i, (_, label) in enumerate(pairs) if label != -100)
 shown = [*range(first - 6, first + 10), *range(len(pairs) - 3, len(pairs))]
 print(f"{first} tokens to read, {len(pairs) - first} to learn. Around the border, and the end:")
 figures.table(
-    [{"position": i, "token": repr(chat.tokenizer.decode(pairs[i][0])), "learned": pairs[i][1] != -100} for i in shown]
+    [
+        {
+            "position": i,
+            "token": repr(chat.tokenizer.decode(pairs[i][0])),
+            "learned": pairs[i][1] != -100,
+        }
+        for i in shown
+    ]
 )
 
 # %% [markdown]
@@ -394,24 +443,29 @@ figures.table(
 
 # %%
 def loss_labels(ids: Tensor, opens: int, ends: int) -> Tensor:
-    """The labels (t,) for the tokens `ids` (t,) of a conversation: a token where it is to be learned, else -100.
+    """The labels (t,) for the tokens `ids` (t,): the token where it is to be learned, else -100.
 
-    The model learns each reply: what follows the token `opens`, up to and with the next token `ends`. There can be
-    several replies. It does not learn the mark `opens`, the other turns (they end with `ends` too), or the padding
-    at the end. A reply that was cut off has no `ends`; what is there of it is learned.
+    The model learns each reply: what follows the token `opens`, up to and with the next token
+    `ends`. There can be several replies. It does not learn the mark `opens`, the other turns (they
+    end with `ends` too), or the padding at the end. A reply that was cut off has no `ends`; what is
+    there of it is learned.
     """
     # Your code here
     raise NotImplementedError
 
 
-# %% tags=["topic:dataset-formats"]
+# %%
 loss_labels = check("7.5.loss_labels", loss_labels)
 
+# %% tags=["topic:dataset-formats"]
 if chat.tier == "bundled":  # the templates of other models open a reply with several tokens
     opens, ends = chat.tokenizer.convert_tokens_to_ids(["<|assistant|>", "<|end|>"])
     rows = [trainer.train_dataset[i] for i in range(100)]
-    same = [loss_labels(torch.tensor(row["input_ids"]), opens, ends).tolist() == row["labels"] for row in rows]
-    print(f"{sum(same)} of {len(rows)} rows have exactly TRL's labels")
+    same = [
+        loss_labels(torch.tensor(row["input_ids"]), opens, ends).tolist() == row["labels"]
+        for row in rows
+    ]
+    print(f"With {whose(loss_labels)}: {sum(same)} of {len(rows)} rows have exactly TRL's labels")
 
 # %%
 quiz("7.5.never_stops")
@@ -447,13 +501,17 @@ print("customers in training and in the test:", len(names["train"] & names["test
 rows = data_quality.rows_of([talk for part in talks.values() for talk in part])
 dirty, truth = data_quality.plant_faults(rows[::2], seed=unit.seed, each=20)
 found = data_quality.examine(dirty)
-figures.table(data_quality.scores(found, truth), caption="Planted faults found, with 95 % intervals")
+figures.table(
+    data_quality.scores(found, truth), caption="Planted faults found, with 95 % intervals"
+)
 
 # %% tags=["topic:data-quality"]
 kept, removed = data_quality.clean(dirty, found)
 left = Counter(truth[row.id] for row in kept if row.id in truth)
 print(f"{len(dirty):,} rows, {len(removed)} removed; faults that are still in: {dict(left)}")
-figures.table(removed[:: len(removed) // 6][:6], caption="Some of the removals, each with its reason")
+figures.table(
+    removed[:: len(removed) // 6][:6], caption="Some of the removals, each with its reason"
+)
 
 # %% [markdown]
 # **What to notice.** What is left is what patterns cannot see: a mail address "at example dot org", "My dog writes
@@ -479,19 +537,22 @@ print(data_quality.data_card(rows, origin, data_quality.LIMITS))
 def without_copies(texts: Sequence[str], test: Sequence[str], limit: float) -> list[int]:
     """Which training `texts` may stay: their places, counted from 0, in rising order.
 
-    A text goes if it is too like a text of `test` (leakage), or too like an earlier text that stays (a
-    near-duplicate). Take the set of all runs of three words of each text, in lower case; a text of fewer words is
-    one run. Too like: of the runs that either of two texts has, the share that both have is at least `limit`.
+    A text goes if it is too like a text of `test` (leakage), or too like an earlier text that stays
+    (a near-duplicate). Take the set of all runs of three words of each text, in lower case; a text
+    of fewer words is one run. Too like: of the runs that either of two texts has, the share that
+    both have is at least `limit`.
     """
     # Your code here
     raise NotImplementedError
 
 
-# %% tags=["topic:data-quality"]
+# %%
 without_copies = check("7.5.without_copies", without_copies)
 
+# %% tags=["topic:data-quality"]
 texts, exam = [t.message for t in talks["train"][:300]], [t.message for t in talks["test"][:50]]
 planted = exam[:3] + [f"{text} thanks" for text in texts[:3]]
+print(f"With {whose(without_copies)}:")
 for limit in (0.2, 0.5, 0.95):
     stays = set(without_copies(texts + planted, exam, limit))
     found = sum(300 + i not in stays for i in range(len(planted)))
@@ -513,7 +574,10 @@ for limit in (0.2, 0.5, 0.95):
 # %% tags=["topic:qlora"]
 one = finetuning.Recipe(learning_rate=2e-4, at_once=1, max_length=512, checkpointing=True)
 needed = finetuning.qlora_estimate("mistral-7b", one)
-figures.table(needed.rows(), caption="QLoRA on Mistral 7B: one conversation of 512 tokens at a time, AdamW in 32 bits")
+figures.table(
+    needed.rows(),
+    caption="QLoRA on Mistral 7B: one conversation of 512 tokens at a time, AdamW in 32 bits",
+)
 
 # %%
 rows = []
@@ -522,7 +586,11 @@ for method in ("full", "lora", "qlora"):
     if method == "qlora":
         wanted = needed
     line = {"method": method, "needs (GiB)": wanted.total}
-    for name, place in (("this machine", unit.hardware), ("T4, 16 GB", "t4"), ("RTX 4090, 24 GB", "rtx4090")):
+    for name, place in (
+        ("this machine", unit.hardware),
+        ("T4, 16 GB", "t4"),
+        ("RTX 4090, 24 GB", "rtx4090"),
+    ):
         verdict = memory.fits(wanted, place)
         line[name] = f"{'fits' if verdict.fits else 'no'} ({verdict.available:.1f} GiB)"
     rows.append(line)
@@ -539,7 +607,10 @@ figures.table(rows, caption="Fine-tuning a 7B model, 512 tokens, batch 1", digit
 for model, card in (("llama-2-70b", "rtx4090"), ("llama-65b", "a6000")):
     wanted = finetuning.qlora_estimate(model, one)
     simulated = simulate.quick_total(finetuning.trainer_step(model, one))
-    print(f"{model}: weights {wanted.weights:.1f} GiB, training {wanted.total:.1f} GiB, simulated {simulated:.1f} GiB")
+    print(
+        f"{model}: weights {wanted.weights:.1f} GiB, training {wanted.total:.1f} GiB, simulated "
+        f"{simulated:.1f} GiB"
+    )
     print(f"  {memory.fits(wanted, card)}")
 
 # %% [markdown]
@@ -551,9 +622,11 @@ for model, card in (("llama-2-70b", "rtx4090"), ("llama-65b", "a6000")):
 # %% [markdown]
 # ## 6. Train
 #
-# TRL's `SFTTrainer` does the loop; we gave it the 4-bit model, LoRA of rank 16 on every linear layer, and
-# the data. The validation loss is measured on conversations that are not trained on. Before you run the
-# cell: which of the two losses will be lower at the end?
+# TRL's `SFTTrainer` does the loop; we gave it the 4-bit model, LoRA of rank 16 on every linear layer, and the data.
+# The loss is minus the natural logarithm of the probability that the model gives to the right token, the mean over the
+# tokens of the replies. It is counted in *nats*: 2.3 nats are a probability of 1 in 10, 0.69 of 1 in 2, 0.01 of 99 in
+# 100. The validation loss is measured on conversations that are not trained on. Before you run the cell: which of the
+# two losses will be lower at the end?
 #
 # The slides give a recipe for such a case: 2,000 conversations, rank 16, alpha 32, 3 epochs, a rate of 2e-4,
 # batches of 8. We keep the conversations (1,600 of them to train on), the rank, alpha and the batch. A model this
@@ -573,7 +646,8 @@ ax.legend()
 ends = {name: points[-1][1] for name, points in found.items()}
 figures.show(
     fig,
-    alt=f"Training and validation loss fall together, to {ends['training']:.3f} and {ends['validation']:.3f}.",
+    alt=f"Training and validation loss fall together, to {ends['training']:.3f} and "
+    f"{ends['validation']:.3f}.",
 )
 print(f"at the end: training {ends['training']:.3f}, validation {ends['validation']:.3f}")
 
@@ -606,34 +680,51 @@ for part, measure in score_after.items():
 
 # %%
 fig, ax = figures.figure(height=3.2)
-for shift, (name, scores) in zip((-0.2, 0.2), {"before": score_before, "after": score_after}.items(), strict=True):
+for shift, (name, scores) in zip(
+    (-0.2, 0.2), {"before": score_before, "after": score_after}.items(), strict=True
+):
     values = [m.value for m in scores.values()]
-    spread = [[m.value - m.low for m in scores.values()], [m.high - m.value for m in scores.values()]]
-    ax.bar([i + shift for i in range(len(values))], values, 0.38, yerr=spread, capsize=3, label=name)
+    spread = [
+        [m.value - m.low for m in scores.values()],
+        [m.high - m.value for m in scores.values()],
+    ]
+    ax.bar(
+        [i + shift for i in range(len(values))], values, 0.38, yerr=spread, capsize=3, label=name
+    )
 ax.set_xticks(range(len(score_after)), score_after)
 ax.set(ylabel="share of replies that are right", ylim=(0, 1.05))
 ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 figures.show(
     fig,
-    alt=f"Bars for each part of the reply before and after training, with 95 % intervals. Whole replies: "
-    f"{score_before['all'].value:.0%} before, {score_after['all'].value:.0%} after.",
+    alt="Bars for each part of the reply before and after training, with 95 % intervals. Whole "
+    f"replies: {score_before['all'].value:.0%} before, {score_after['all'].value:.0%} after.",
 )
 
 # %% [markdown]
 # ### What would the usual metrics say?
 #
-# Other reports quote F1, BLEU, ROUGE or BERTScore. The last one compares vectors of tokens; its usual model has to
-# be downloaded, so we take the embedding model of your tier (at the bundled tier: the hidden states of
-# `prisma-lm`), and rescale so that replies to different customers get 0. What will they say about a reply that is
-# friendly and wrong?
+# Other reports quote F1, BLEU, ROUGE or BERTScore. The last one compares vectors of tokens; its usual model has to be
+# downloaded, so we take the embedding model of your tier (at the bundled tier: the hidden states of `prisma-lm`), and
+# rescale so that replies to different customers get 0. *Perplexity* is $e$ to the power of the loss on the wanted
+# reply: at 8 the model is as unsure as in a fair guess among 8 tokens, at 1 it is sure. What will they say about a
+# reply that is friendly and wrong?
 
 # %% tags=["topic:eval-quantitative"]
 embedder = unit.load("embedding")
-bad = [(talk, text) for talk, text in zip(test, after, strict=True) if not conversations.graded(talk, text)]
+bad = [
+    (talk, text)
+    for talk, text in zip(test, after, strict=True)
+    if not conversations.graded(talk, text)
+]
 groups = {"before": (test[:30], before), "after": (test[:30], after[:30])}
-groups |= {f"the {len(bad)} wrong ones after": tuple(zip(*bad, strict=True))} if len(bad) > 1 else {}
+groups |= (
+    {f"the {len(bad)} wrong ones after": tuple(zip(*bad, strict=True))} if len(bad) > 1 else {}
+)
 marks = {name: quality.metrics(*group, embedder) for name, group in groups.items()}
-rows = [{"metric": m} | {name: quality.span(some[m]) for name, some in marks.items()} for m in marks["after"]]
+rows = [
+    {"metric": m} | {name: quality.span(some[m]) for name, some in marks.items()}
+    for m in marks["after"]
+]
 figures.table(rows, caption="Points of 100, with 95 % intervals")
 
 # %% tags=["topic:eval-quantitative"]
@@ -662,7 +753,10 @@ print(f"{'':>14} perplexity after  {quality.perplexity(chances)}")
 sides = {"trained model": after, "wanted": [talk.reply for talk in test]}
 pairs = [pair for pair in quality.ballot(test, sides, unit.seed) if pair.a != pair.b][:6]
 for i, pair in enumerate(pairs):
-    print(f"{i}) {pair.talk.message}\n   records: {'; '.join(pair.talk.facts)}\n   a) {pair.a}\n   b) {pair.b}\n")
+    print(
+        f"{i}) {pair.talk.message}\n   records: {'; '.join(pair.talk.facts)}\n   a) {pair.a}\n   "
+        f"b) {pair.b}\n"
+    )
 
 # %% tags=["topic:eval-qualitative"]
 my_votes = ""
@@ -678,12 +772,19 @@ for pair, vote, winner in zip(pairs, votes, quality.reveal(pairs, votes), strict
 # mistake it is.
 
 # %%
-wrong = [(t, text) for t, text in zip(test, after, strict=True) if not conversations.graded(t, text)]
+wrong = [
+    (t, text) for t, text in zip(test, after, strict=True) if not conversations.graded(t, text)
+]
 shown = {pair.talk.message for pair in pairs}
 unseen = [(talk, text) for talk, text in wrong if talk.message not in shown]
-print(f"{len(wrong)} of {len(test)} replies may not be sent. Not in the vote above: {len(unseen)}\n")
+print(
+    f"{len(wrong)} of {len(test)} replies may not be sent. Not in the vote above: {len(unseen)}\n"
+)
 for talk, text in unseen[:3]:
-    print(f"customer: {talk.message}\nfacts:    {'; '.join(talk.facts)}\nwanted:   {talk.reply}\nwritten:  {text}\n")
+    print(
+        f"customer: {talk.message}\nfacts:    {'; '.join(talk.facts)}\nwanted:   "
+        f"{talk.reply}\nwritten:  {text}\n"
+    )
 
 # %% [markdown]
 # **What to notice.** Look at the parts one by one. The topic, the name, the feeling and the goodbye are learned
@@ -718,7 +819,10 @@ final.model.merge_adapter()
 merged = finetuning.replies(final, test[:12])
 final.model.unmerge_adapter()
 print(f"the adapter is a file of {size / 1e6:.1f} MB")
-print(f"replies that merging changed: {sum(a != b for a, b in zip(beside, merged, strict=True))} of {len(merged)}")
+print(
+    f"replies that merging changed: {sum(a != b for a, b in zip(beside, merged, strict=True))} of "
+    f"{len(merged)}"
+)
 print(f"merged, fit to be sent:                   {finetuning.score(test[:12], merged)['all']}")
 print(f"the same 12, on the 4-bit weights before: {finetuning.score(test[:12], after[:12])['all']}")
 
@@ -738,16 +842,17 @@ print(f"the same 12, on the 4-bit weights before: {finetuning.score(test[:12], a
 def merge(weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
     """One matrix (d, k) that does what `weight` and its adapter did: W + (alpha / r) B A.
 
-    `weight` (d, k) may be in 16 bits; `A` (r, k) and `B` (d, r) are in 32. Add in 32 bits, and round once, to the
-    number format of `weight`.
+    `weight` (d, k) may be in 16 bits; `A` (r, k) and `B` (d, r) are in 32. Add in 32 bits, and
+    round once, to the number format of `weight`.
     """
     # Your code here
     raise NotImplementedError
 
 
-# %% tags=["topic:merge-swap-serve"]
+# %%
 merge = check("7.5.merge", merge)
 
+# %% tags=["topic:merge-swap-serve"]
 layer = final.model.base_model.model.model.layers[0].mlp.up_proj
 A, B = layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data
 W = layer.base_layer.weight.data.float().cpu()
@@ -756,14 +861,19 @@ whole = merge(W, A.float().cpu(), B.float().cpu(), recipe.alpha)
 
 def in_four_bits(matrix: Tensor) -> Tensor:
     scales = matrix.reshape(-1, 64).abs().amax(1)
-    return nf4_dequantise(nf4_quantise(matrix.flatten(), levels), scales, levels).reshape(matrix.shape)
+    codes = nf4_quantise(matrix.flatten(), levels)
+    return nf4_dequantise(codes, scales, levels).reshape(matrix.shape)
 
 
-print(f"the change is {(whole - W).norm() / W.norm():.0%} of the size of W")
-for name, rounded in (("16 bits", lambda matrix: matrix.bfloat16().float()), ("4 bits", in_four_bits)):
+print(f"With {whose(merge)}: the change is {(whole - W).norm() / W.norm():.0%} of the size of W")
+for name, rounded in (
+    ("16 bits", lambda matrix: matrix.bfloat16().float()),
+    ("4 bits", in_four_bits),
+):
     arrived = rounded(whole) - rounded(W)
     print(
-        f"merged into {name}: {(arrived - (whole - W)).norm() / (whole - W).norm():.1%} of the change is rounding error"
+        f"merged into {name}: {(arrived - (whole - W)).norm() / (whole - W).norm():.1%} of the "
+        "change is rounding error"
     )
 
 # %%
@@ -780,7 +890,10 @@ import statistics
 
 taken = finetuning.reply_times(final, final.prompt(test[0].prompt))
 for name, times in taken.items():
-    print(f"{name:>26}: {statistics.median(times):.1f} ms a token (from {min(times):.1f} to {max(times):.1f})")
+    print(
+        f"{name:>26}: {statistics.median(times):.1f} ms a token (from {min(times):.1f} to "
+        f"{max(times):.1f})"
+    )
 beside_ms, merged_ms = (statistics.median(times) for times in taken.values())
 print(f"{'overhead of not merging':>26}: {beside_ms / merged_ms - 1:+.0%}")
 

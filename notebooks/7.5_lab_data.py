@@ -78,7 +78,9 @@ formats = {
 for name, stored in formats.items():
     back = dq.to_messages(stored)
     same = sum(
-        dq.to_messages(make(t)) == t.messages for t in talks for make in [getattr(conversations, f"{name.lower()}_row")]
+        dq.to_messages(make(t)) == t.messages
+        for t in talks
+        for make in [getattr(conversations, f"{name.lower()}_row")]
     )
     print(f"--- {name}: keys {', '.join(stored)}; {same:,} of {len(talks):,} come back unchanged")
     print(f"the customer's turn: {back[-2]['content']}\n")
@@ -128,7 +130,10 @@ def jaccard(a: set, b: set) -> float:
     return len(a & b) / len(a | b)
 
 
-first, second = "Please cancel order 4821, I do not need it.", "Please cancel order 4821, I do not need it now."
+first, second = (
+    "Please cancel order 4821, I do not need it.",
+    "Please cancel order 4821, I do not need it now.",
+)
 print(f"by hand {jaccard(shingles(first), shingles(second)):.3f}", end=", ")
 print(f"in the package {dq.jaccard(dq.shingles(first), dq.shingles(second)):.3f}")
 
@@ -141,14 +146,25 @@ print(f"in the package {dq.jaccard(dq.shingles(first), dq.shingles(second)):.3f}
 # %% tags=["topic:data-quality"]
 from datasketch import MinHash
 
-sketches, sets = [], [dq.shingles(row.text) for row in (rows[0], rows[0].saying("user", rows[1].says("user")))]
+sketches, sets = (
+    [],
+    [dq.shingles(row.text) for row in (rows[0], rows[0].saying("user", rows[1].says("user")))],
+)
 for items in sets:
     theirs = MinHash(num_perm=dq.PERMUTATIONS, seed=1, scheme="legacy")
     theirs.update_batch([item.encode() for item in items])
     sketches.append(dq.minhash(items, *theirs.permutations))
-    print("equal to datasketch's, all", len(sketches[-1]), "numbers:", np.array_equal(sketches[-1], theirs.hashvalues))
+    print(
+        "equal to datasketch's, all",
+        len(sketches[-1]),
+        "numbers:",
+        np.array_equal(sketches[-1], theirs.hashvalues),
+    )
 estimate = np.mean(sketches[0] == sketches[1])
-print(f"exact Jaccard {dq.jaccard(*sets):.3f}, estimated from {dq.PERMUTATIONS} numbers {estimate:.3f}")
+print(
+    f"exact Jaccard {dq.jaccard(*sets):.3f}, estimated from {dq.PERMUTATIONS} numbers "
+    f"{estimate:.3f}"
+)
 
 # %% [markdown]
 # Where is the border between "alike" and "the same"? Look at the data before you choose a threshold. For some rows,
@@ -161,18 +177,24 @@ for i, j, similar in pairs:
     for row in (dirty[i], dirty[j]):
         nearest[row.id] = max(nearest[row.id], similar)
 copies = {id_ for id_, kind in truth.items() if kind in ("duplicate", "leak")}
+
+# %% tags=["topic:data-quality"]
 fig, ax = figures.figure(height=3.0)
 bins = np.linspace(0.5, 1, 26)
-groups = [v for id_, v in nearest.items() if id_ not in copies and v], [nearest[id_] for id_ in copies if nearest[id_]]
-ax.hist(groups, bins, label=["other rows", "planted copies and leaks"])  # side by side: neither hides the other
+groups = (
+    [v for id_, v in nearest.items() if id_ not in copies and v],
+    [nearest[id_] for id_ in copies if nearest[id_]],
+)
+ax.hist(groups, bins, label=["other rows", "planted copies and leaks"])  # side by side
 ax.axvline(dq.THRESHOLD, color="black", linestyle="--", label="threshold")
-ax.set(xlabel="similarity to the nearest other row (Jaccard, three words)", ylabel="rows", yscale="log")
+ax.set(xlabel="similarity to the nearest other row (Jaccard)", ylabel="rows", yscale="log")
 ax.legend()
 above = sum(v >= dq.THRESHOLD for id_, v in nearest.items() if id_ in copies)
 figures.show(
     fig,
-    alt=f"Histogram of each row's highest similarity to another row, from 0.5 up. {above} of {len(copies)} planted "
-    f"copies and leaks lie above the threshold of {dq.THRESHOLD}; rows above it that are no copies are the originals.",
+    alt=f"Histogram of each row's highest similarity to another row, from 0.5 up. {above} of "
+    f"{len(copies)} planted copies and leaks lie above the threshold of {dq.THRESHOLD}; rows "
+    "above it that are no copies are the originals.",
 )
 
 # %% [markdown]
@@ -209,7 +231,8 @@ for kind in found:
     print(f"--- {kind}: row {id_}: {reason}")
     for id_ in missed[:1]:
         print(
-            f"    missed, row {id_}: " + " | ".join(by_id[id_].says(role) for role in ("system", "user", "assistant"))
+            f"    missed, row {id_}: "
+            + " | ".join(by_id[id_].says(role) for role in ("system", "user", "assistant"))
         )
 
 # %% [markdown]
@@ -229,13 +252,18 @@ for kind in found:
 # without a bad word ("You have the brain of a ball") and bad words without an insult ("I feel stupid").
 
 # %% tags=["topic:data-quality"]
-sentences = [(text, True) for text in manners.RUDE_TEST] + [(text, False) for text in manners.CIVIL_TEST]
+sentences = [(text, True) for text in manners.RUDE_TEST] + [
+    (text, False) for text in manners.CIVIL_TEST
+]
 judges = {"word list": lambda text: bool(dq.listed(text))}
 for name, civil in (("classifier", ()), ("classifier that knows our shop", dq.stock())):
     tone = dq.ToneClassifier(civil)
     judges[name] = lambda text, tone=tone: tone.rudeness([text])[0] > 0.5
 alarms = {"word list": sum(bool(dq.listed(row.text)) for row in rows)}
-alarms |= {"classifier": len(dq.toxic(rows, civil=())), "classifier that knows our shop": len(dq.toxic(rows))}
+alarms |= {
+    "classifier": len(dq.toxic(rows, civil=())),
+    "classifier that knows our shop": len(dq.toxic(rows)),
+}
 lines = []
 for name, judge in judges.items():
     caught = share([judge(text) for text, rude in sentences if rude])
@@ -263,7 +291,10 @@ figures.table(lines, caption="Who is rude?")
 kept, removed = dq.clean(dirty, found)
 print(f"{len(dirty):,} rows, {len(removed)} removed, {len(kept):,} kept")
 left = [truth[row.id] for row in kept if row.id in truth]
-print(f"faults that are still in: {len(left)} ({len(left) / len(kept):.2%} of the rows): {dict(Counter(left))}")
+print(
+    f"faults that are still in: {len(left)} ({len(left) / len(kept):.2%} of the rows): "
+    f"{dict(Counter(left))}"
+)
 print("sound rows lost:", sum(line["row"] not in truth for line in removed))
 figures.table(removed[:: len(removed) // 8][:8], caption="Some of the removals")
 
@@ -275,7 +306,10 @@ figures.table(removed[:: len(removed) // 8][:8], caption="Some of the removals")
 # %% tags=["topic:splits-provenance"]
 shuffled = random.Random(unit.seed).sample(rows, len(rows))
 parts = {
-    "by order, customer and wording": ([r for r in rows if r.split == "train"], [r for r in rows if r.split == "test"])
+    "by order, customer and wording": (
+        [r for r in rows if r.split == "train"],
+        [r for r in rows if r.split == "test"],
+    )
 }
 parts["at random"] = (shuffled[:1600], shuffled[1800:])
 lines = []
@@ -287,7 +321,9 @@ for name, (train, test) in parts.items():
             f"{np.mean([dq.record(row)[key] in known for row in test]):.0%}"
         )
     wordings = {dq.policy(row.saying("assistant", "x:" + row.says("user")))[1] for row in train}
-    seen = [dq.policy(row.saying("assistant", "x:" + row.says("user")))[1] in wordings for row in test]
+    seen = [
+        dq.policy(row.saying("assistant", "x:" + row.says("user")))[1] in wordings for row in test
+    ]
     lines.append(line | {"test letters whose wording is in training": f"{np.mean(seen):.0%}"})
 figures.table(lines, caption="What a split lets through")
 
@@ -328,7 +364,10 @@ STEPS, RUNS = 50, (1, 2)
 def exam(tickets: list) -> dict[str, list[bool]]:
     """Train the mail room anew with each seed; which tickets it files right, over all seeds."""
     trained = [growing.learn(mailroom, tickets, STEPS, seed) for seed in RUNS]
-    return {name: [mark for one in trained for mark in growing.right(one, test)] for name, test in tests.items()}
+    return {
+        name: [mark for one in trained for mark in growing.right(one, test)]
+        for name, test in tests.items()
+    }
 
 
 print("a letter:", tests["letters"][0])
@@ -342,7 +381,14 @@ fig, ax = figures.figure(height=3.2)
 for (name, test), style in zip(tests.items(), ("o-", "s--"), strict=True):
     marks = [share(result[name]) for result in results.values()]
     error = [[m.value - m.low for m in marks], [m.high - m.value for m in marks]]
-    ax.errorbar(list(results), [m.value for m in marks], error, fmt=style, capsize=3, label=f"{name} (n = {len(test)})")
+    ax.errorbar(
+        list(results),
+        [m.value for m in marks],
+        error,
+        fmt=style,
+        capsize=3,
+        label=f"{name} (n = {len(test)})",
+    )
 ax.set(xscale="log", xlabel="training examples", ylabel="share filed right", ylim=(0, 1))
 ax.set_xticks(list(results), [str(n) for n in results])
 ax.legend()
@@ -354,12 +400,12 @@ figures.show(fig, alt="Filed right, held-out pairs and letters: " + "; ".join(te
 
 # %% [markdown]
 # **What to notice.** With ten examples the model learns ten order numbers by heart. Then the first line climbs fast,
-# and slower after the second hundred: at the same cost in steps, four times as many examples add a tenth. So the
-# slide's *minimum* takes you most of the way in this task. But look at the second line. On letters that nobody's
-# template wrote, hundreds of examples help little: they are hundreds of fillings of the same few sentences. Up to 160
-# examples every one brings a wording of its own; 640 are fillings of 180. **Count the different sentences, not the
-# rows.** The usual test, drawn from the same templates, would never have told us. (The intervals count each test
-# message once for each seed, so they are a little too narrow.)
+# and slower after the second hundred: at the same cost in steps, four times as many examples add about a tenth, with
+# intervals that may still overlap. So the slide's *minimum* takes you most of the way in this task. But look at the
+# second line. On letters that nobody's template wrote, hundreds of examples help little: they are hundreds of fillings
+# of the same few sentences. Up to 160 examples every one brings a wording of its own; 640 are fillings of 180. **Count
+# the different sentences, not the rows.** The usual test, drawn from the same templates, would never have told us.
+# (The intervals count each test message once for each seed, so they are a little too narrow.)
 #
 # LIMA (arXiv 2305.11206) made a good assistant from 1,000 examples, chosen for quality and variety, on a model of 65B
 # that had read much of the web. Ours has read a toy shop. "Sweet spot" without task and model means nothing.
@@ -385,15 +431,17 @@ for name, result in (
     ("160, all right", results[160]),
     ("640, four in ten wrong", spoiled),
 ):
-    lines.append({"training examples": name} | {test: str(share(marks)) for test, marks in result.items()})
+    lines.append(
+        {"training examples": name} | {test: str(share(marks)) for test, marks in result.items()}
+    )
 figures.table(lines, caption=f"Filed right: the same {STEPS} steps, {len(RUNS)} seeds")
 
 # %% [markdown]
-# **What to notice.** Compare the last two lines. On the held-out pairs the slide is right here: four times as
-# many rows do not make up for the wrong ones, though the intervals touch. On the letters they overlap. Wrong
-# topics drawn at random partly cancel out: no other topic gets more than one in twenty. Errors *with a system*,
-# such as one topic always filed as another, would not cancel. We have not measured those: one line of the cell
-# above does it.
+# **What to notice.** Compare the last two lines, with their intervals. On the held-out pairs the 160 right rows come
+# out ahead of four times as many spoiled ones. If the intervals touch, take it as a hint and no proof of the slide. On
+# the letters they overlap widely: no difference to be seen. Wrong topics drawn at random partly cancel out: no other
+# topic gets more than one in twenty. Errors *with a system*, such as one topic always filed as another, would not
+# cancel. We have not measured those: one line of the cell above does it.
 
 # %% [markdown]
 # ## 8. Ten seeds, and a language model that writes more
@@ -428,7 +476,11 @@ lines = []
 for lead in (0.0, 0.05, 0.1, 0.2, 0.3):
     sure = [guess(one.text)[0] == one.topic for one in archive if guess(one.text)[1] >= lead]
     accepted, refused = growing.control(written, seeds, lead)
-    line = {"lead asked for": lead, "archive letters judged": len(sure), "judged right": str(share(sure))}
+    line = {
+        "lead asked for": lead,
+        "archive letters judged": len(sure),
+        "judged right": str(share(sure)),
+    }
     counts = {reason: refused[reason] for reason in ("form", "topic unclear", "not new")}
     lines.append(line | {"written letters accepted": len(accepted)} | counts)
 figures.table(lines, caption="How sure must the judge be? Archive: 180 letters. Written: 300")
@@ -437,11 +489,16 @@ figures.table(lines, caption="How sure must the judge be? Archive: 180 letters. 
 LEAD = 0.1
 accepted, refused = growing.control(written, seeds, LEAD)
 loose, _ = growing.control(written, seeds, lead=0.0, limit=1.01)
-print(f"accepted: {len(accepted)} of {len(written)}, topics {dict(Counter(one.topic for one in accepted))}")
+print(
+    f"accepted: {len(accepted)} of {len(written)}, topics "
+    f"{dict(Counter(one.topic for one in accepted))}"
+)
 known = {one.text for one in archive}
 print(f"word for word in the archive: {sum(one.text in known for one in accepted)}")
 for one in accepted[:: max(1, len(accepted) // 8)]:
     print(f"  {one.topic:>9}: {one.text}")
+
+# %% tags=["topic:seed-driven-growth"]
 lines = []
 for name, some in (
     ("ten seeds", seeds),
@@ -452,9 +509,7 @@ for name, some in (
     texts = [one.text for one in some]
     line = {"wordings": name, "number": len(some), "distinct-1": growing.distinct(texts, 1)}
     lines.append(line | {"distinct-2": growing.distinct(texts, 2)})
-figures.table(
-    lines, caption="How varied? distinct-n: different runs of n words, as a share of all (falls as texts get more)"
-)
+figures.table(lines, caption="distinct-n: different runs of n words, as a share of all")
 
 # %% [markdown]
 # ### Check the slide: "up to 114 % of human-labelled quality"
@@ -474,10 +529,15 @@ for name, result in outcome.items():
     line = {"trained on": name}
     for test, marks in result.items():
         ratio = np.mean(marks) / np.mean(outcome["by hand"][test])
-        line |= {test: str(share(marks)), "of by hand" + " " * list(tests).index(test): f"{ratio:.0%}"}
+        line |= {
+            test: str(share(marks)),
+            "of by hand" + " " * list(tests).index(test): f"{ratio:.0%}",
+        }
     lines.append(line)
 figures.table(
-    lines, caption=f"Filed right, {len(RUNS)} seeds, {STEPS} steps each; intervals do not count the choice of wordings"
+    lines,
+    caption=f"Filed right, {len(RUNS)} seeds, {STEPS} steps each; intervals do not count the "
+    "choice of wordings",
 )
 
 # %% [markdown]

@@ -84,7 +84,8 @@ for _ in range(3):
 # - **brevity**: at most 17 words.
 #
 # A program checks them (`prefs.checks`). It is our judge: its rules are public, and it knows the truth. Points: two
-# for the fact, one each for the others.
+# for the fact, one each for the others. A last column, *KL from the start*, says how far a model has moved: how much
+# more probable it finds its own replies than the start does, in natural logarithms (*nats*). At 0 they are the same.
 
 
 # %%
@@ -104,14 +105,21 @@ def row(name: str, texts: list[str]) -> dict:
     whole = share([all(one.values()) for one in passed])
     mark = sum(prefs.points(case, text) for case, text in zip(test, texts, strict=True)) / len(test)
     words = sum(len(text.split()) for text in texts) / len(test)
-    return {"model": name} | shares | {"all three": str(whole).split(",")[0] + ")", "points": mark, "words": words}
+    return (
+        {"model": name}
+        | shares
+        | {"all three": str(whole).split(",")[0] + ")", "points": mark, "words": words}
+    )
 
 
 # %% tags=["topic:dpo"]
 begin, start_texts = exam(start, "imitates staff")
-without_kl = {"KL from the start": "-"}  # staff are no model, and greedy replies are no draw from one
-staff = row("the staff", [prefs.staff_reply(random.Random(i), case) for i, case in enumerate(test)]) | without_kl
-greedy = row("imitates staff, greedy", prefs.sample(start, test, seed=9, temperature=0)) | without_kl
+without_kl = {"KL from the start": "-"}  # staff are no model, and greedy replies are no draw
+staff_texts = [prefs.staff_reply(random.Random(i), case) for i, case in enumerate(test)]
+staff = row("the staff", staff_texts) | without_kl
+greedy = (
+    row("imitates staff, greedy", prefs.sample(start, test, seed=9, temperature=0)) | without_kl
+)
 figures.table([staff, begin, greedy], caption=f"Replies to {len(test)} customers")
 
 # %% [markdown]
@@ -134,7 +142,9 @@ figures.table([staff, begin, greedy], caption=f"Replies to {len(test)} customers
 
 # %% tags=["topic:dpo"]
 asked = prefs.cases(450, seed=3)
-written = list(zip(prefs.sample(start, asked, seed=1), prefs.sample(start, asked, seed=101), strict=True))
+written = list(
+    zip(prefs.sample(start, asked, seed=1), prefs.sample(start, asked, seed=101), strict=True)
+)
 pairs = prefs.rated(asked, written, seed=1)
 for pair in pairs[:4]:
     print(f"record: {pair.case.messages[0]['content']}\nasked: {pair.case.question}")
@@ -162,18 +172,19 @@ fig, axes = figures.figure(columns=2, width=10, height=3.4)
 figures.heatmap(axes[0], same, names, names, label="same choice", low=0, high=1)
 for i, line in enumerate(same.tolist()):
     for j, value in enumerate(line):
-        axes[0].text(
-            j, i, f"{value:.2f}", ha="center", va="center", color="black" if value > 0.5 else "white", fontsize=9
-        )
+        colour = "black" if value > 0.5 else "white"
+        axes[0].text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=9)
 axes[0].set_title("Do raters agree? (100 pairs)")
 axes[1].hist(longer, bins=range(-21, 22, 2), color=figures.PALETTE["sky"])
 axes[1].axvline(0, color="black", linewidth=1)
-axes[1].set(xlabel="words that the chosen reply has more", ylabel="pairs", title="Is the chosen one longer?")
+axes[1].set(xlabel="words that the chosen reply has more", ylabel="pairs", title="Is it longer?")
 odd = names[int(same.sum(1).argmin())]
-figures.show(fig, alt=f"Agreement of five raters; {odd} disagrees with all others. Histogram of length differences.")
-same_length = sum(d == 0 for d in longer)
+figures.show(fig, alt=f"Five raters: {odd} disagrees with all others. Length differences.")
+
+# %% tags=["topic:dpo"]
 print("longer one chosen, where lengths differ:", share([d > 0 for d in longer if d]))
-print(f"same length: {same_length} pairs; nearly identical replies: {sum(map(prefs.alike, pairs))} pairs")
+print("pairs of the same length:", sum(d == 0 for d in longer))
+print("pairs of nearly identical replies:", sum(map(prefs.alike, pairs)))
 
 # %% [markdown]
 # **What to notice.** One rater disagrees with everybody, and not at random: far below one half. Somebody who clicked
@@ -194,12 +205,8 @@ def described(name: str, some: list) -> dict:
     marks = [(prefs.points(p.case, p.chosen), prefs.points(p.case, p.rejected)) for p in some]
     right = share([a > b for a, b in marks if a != b])
     lean = share([p.longer > 0 for p in some if p.longer])
-    return {
-        "data": name,
-        "pairs": len(some),
-        "judge agrees": f"{right.value:.0%}",
-        "longer one chosen": f"{lean.value:.0%}",
-    }
+    line = {"data": name, "pairs": len(some), "judge agrees": f"{right.value:.0%}"}
+    return line | {"longer one chosen": f"{lean.value:.0%}"}
 
 
 steps = {
@@ -208,7 +215,9 @@ steps = {
     "without near-identical": different,
     "balanced": clean,
 }
-figures.table([described(name, some) for name, some in steps.items()], caption="Three steps of cleaning")
+figures.table(
+    [described(name, some) for name, some in steps.items()], caption="Three steps of cleaning"
+)
 
 # %% [markdown]
 # *Balanced* keeps as many pairs in which the chosen reply is five words longer as five words shorter, and so on
@@ -229,11 +238,16 @@ figures.table([described(name, some) for name, some in steps.items()], caption="
 
 # %% tags=["topic:dpo"]
 def dpo_loss(
-    policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float
+    policy_chosen: Tensor,
+    policy_rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
 ) -> Tensor:
     """Direct preference optimisation (arXiv 2305.18290, equation 7), the mean over the pairs.
 
-    Each argument (n,) holds log-probabilities of whole replies under the policy or under the reference.
+    Each argument (n,) holds log-probabilities of whole replies under the policy or under the
+    reference.
     """
     chosen = policy_chosen - reference_chosen
     rejected = policy_rejected - reference_rejected
@@ -244,7 +258,10 @@ reference = torch.tensor([-20.0]), torch.tensor([-20.0])
 for change in ((0.0, 0.0), (5.0, 0.0), (0.0, -5.0), (-5.0, -10.0), (0.0, 5.0)):
     moved = [before + by for before, by in zip(reference, change, strict=True)]
     loss = dpo_loss(*moved, *reference, beta=0.1)
-    print(f"log-probability of the chosen {change[0]:+.0f}, of the rejected {change[1]:+.0f}: loss {loss:.3f}")
+    print(
+        f"log-probability of the chosen {change[0]:+.0f}, of the rejected {change[1]:+.0f}: loss "
+        f"{loss:.3f}"
+    )
 
 # %% [markdown]
 # **What to notice.** It starts at $\log 2$, where policy and reference are the same. Only the *difference*
@@ -264,19 +281,30 @@ for change in ((0.0, 0.0), (5.0, 0.0), (0.0, -5.0), (-5.0, -10.0), (0.0, 5.0)):
 
 
 # %%
-def dpo_loss(chosen: Tensor, rejected: Tensor, chosen_before: Tensor, rejected_before: Tensor, beta: float) -> Tensor:
-    """The loss of direct preference optimisation (arXiv 2305.18290, equation 7), the mean of n pairs: a tensor ().
+def dpo_loss(
+    chosen: Tensor,
+    rejected: Tensor,
+    chosen_before: Tensor,
+    rejected_before: Tensor,
+    beta: float,
+) -> Tensor:
+    """The loss of DPO (arXiv 2305.18290, equation 7), the mean over n pairs: a tensor ().
 
-    Each input is (n, tokens): the log-probability of every token of n replies, and 0 behind the end of a shorter
-    one. Two come from the model in training, two (`_before`) from the frozen model that it started as.
+    Each input is (n, tokens): the log-probability of every token of n replies, and 0 behind the end
+    of a shorter one. Two come from the model in training, two (`_before`) from the frozen model
+    that it started as.
     """
     # Your code here
     raise NotImplementedError
 
 
-# %% tags=["topic:dpo"]
+# %%
 dpo_loss = check("7.5.dpo_loss", dpo_loss)
 
+# %% tags=["topic:dpo"]
+from course_utils.exercises.authors import whose
+
+print(f"With {whose(dpo_loss)}:")
 for length in (4, 8):  # the same change of each token, in a short and in a long reply
     moved = torch.full((1, length), -4.0), torch.full((1, length), -6.0)
     before = torch.full((1, length), -5.0), torch.full((1, length), -5.0)
@@ -294,16 +322,20 @@ for length in (4, 8):  # the same change of each token, in a short and in a long
 # %% tags=["topic:dpo"]
 import copy
 
+on_cpu = finetuning.training_device(unit.hardware) == "cpu"
 settings = compat.dpo_config(
-    unit.folder / "dpo", batch=8, steps=40, learning_rate=1e-3, beta=0.1, max_length=256, seed=unit.seed,
-    cpu=finetuning.training_device(unit.hardware) == "cpu", **finetuning.precision(unit.hardware),
+    unit.folder / "dpo", batch=8, steps=40, learning_rate=1e-3, beta=0.1, max_length=256,
+    seed=unit.seed, cpu=on_cpu, **finetuning.precision(unit.hardware),
 )  # fmt: skip
 rows = prefs.preference_rows(clean)
-trainer = compat.dpo_trainer(copy.deepcopy(start.model), settings, rows, chat.tokenizer, compat.lora_config(16, 32))
+trainer = compat.dpo_trainer(
+    copy.deepcopy(start.model), settings, rows, chat.tokenizer, compat.lora_config(16, 32)
+)
 trainer.train()
 history = [entry for entry in trainer.state.log_history if "rewards/margins" in entry]
-print(f"first loss {history[0]['loss']:.3f} (log 2 is {math.log(2):.3f}), mean of the last ten:", end=" ")
-print(f"{sum(entry['loss'] for entry in history[-10:]) / 10:.3f}")
+late = sum(entry["loss"] for entry in history[-10:]) / 10
+print(f"first loss {history[0]['loss']:.3f} (log 2 is {math.log(2):.3f})")
+print(f"mean of the last ten: {late:.3f}")
 
 # %% tags=["topic:dpo"]
 fig, axes = figures.figure(columns=2, width=10, height=3.2)
@@ -313,18 +345,21 @@ def smooth(key: str) -> Tensor:
     return torch.tensor([entry[key] for entry in history]).unfold(0, 5, 1).mean(1)
 
 
+steps_seen = range(5, len(history) + 1)
 for name, colour in (("chosen", "blue"), ("rejected", "vermilion")):
-    axes[0].plot(range(5, len(history) + 1), smooth(f"rewards/{name}"), label=name, color=figures.PALETTE[colour])
+    line = smooth(f"rewards/{name}")
+    axes[0].plot(steps_seen, line, label=name, color=figures.PALETTE[colour])
 axes[0].set(xlabel="step", ylabel="implicit reward", title="The two rewards (mean of 5 steps)")
 axes[0].legend()
-axes[1].plot(range(5, len(history) + 1), smooth("rewards/accuracies"))
+axes[1].plot(steps_seen, smooth("rewards/accuracies"))
 axes[1].axhline(0.5, color=figures.GREY, linestyle="--")
-axes[1].set(xlabel="step", ylabel="share of pairs", ylim=(0, 1), title="The chosen one has the higher reward")
+axes[1].set(xlabel="step", ylabel="share of pairs", ylim=(0, 1))
+axes[1].set_title("The chosen one has the higher reward")
 ends = {key: smooth(f"rewards/{key}")[-1].item() for key in ("chosen", "rejected", "accuracies")}
 figures.show(
     fig,
-    alt=f"Implicit rewards drift apart, at the end chosen {ends['chosen']:.2f}, rejected {ends['rejected']:.2f}; "
-    f"the share of pairs told apart reaches {ends['accuracies']:.0%}.",
+    alt=f"Implicit rewards drift apart, at the end chosen {ends['chosen']:.2f}, rejected "
+    f"{ends['rejected']:.2f}; the share of pairs told apart reaches {ends['accuracies']:.0%}.",
 )
 
 # %% [markdown]
@@ -398,21 +433,30 @@ for beta in (0.02, 0.5):
     found[beta], texts = exam(policy, f"beta {beta}")
     found[beta]["wins"] = str(prefs.win_rate(test, texts, start_texts)).split(",")[0] + ")"
 points = [(0.0, begin["points"], "start")]
-points += [(one["KL from the start"], one["points"], f"beta {beta}") for beta, one in sorted(found.items())]
-points += [(line["KL from the start"], line["points"], line["model"].removeprefix("DPO, ")) for line in table[1:]]
+for beta, one in sorted(found.items()):
+    points.append((one["KL from the start"], one["points"], f"beta {beta}"))
+for line in table[1:]:
+    label = line["model"].removeprefix("DPO, ")
+    points.append((line["KL from the start"], line["points"], label))
 
+# %% tags=["topic:dpo"]
 fig, ax = figures.figure(height=3.4)
 for kl, mark, label in points:
     clean_data = label.startswith(("beta", "start"))
-    ax.plot(kl, mark, "o" if clean_data else "x", color=figures.PALETTE["blue" if clean_data else "vermilion"])
+    shape, colour = ("o", "blue") if clean_data else ("x", "vermilion")
+    ax.plot(kl, mark, shape, color=figures.PALETTE[colour])
     ax.annotate(label, (kl, mark), textcoords="offset points", xytext=(6, 4), fontsize=9)
-ax.set(xlabel="KL from the start (nats a reply)", ylabel="points by the judge (0 to 4)", title="How far, and how good?")
+ax.set(xlabel="KL from the start (nats a reply)", ylabel="points by the judge (0 to 4)")
+ax.set_title("How far, and how good?")
 ax.margins(0.15)
 said = "; ".join(f"{label}: KL {kl:.1f}, {mark:.2f} points" for kl, mark, label in points)
 figures.show(fig, alt=f"Points against distance from the start. {said}.")
 
 # %%
-figures.table([begin, *(found[beta] for beta in sorted(found))], caption="The same pairs, three values of beta")
+figures.table(
+    [begin, *(found[beta] for beta in sorted(found))],
+    caption="The same pairs, three values of beta",
+)
 
 # %% [markdown]
 # **What to notice.** The blue points use the same pairs. Distance is a budget: the policy that goes furthest is

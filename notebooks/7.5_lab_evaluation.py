@@ -81,9 +81,9 @@ for name, reply in (("wanted", test[0].reply), ("before", before[0]), ("after", 
 # %% [markdown]
 # ## 2. Perplexity: how surprised is the model by the right reply?
 #
-# The model gives each next token a probability. Take the reply that we *want*, and read off the probability of each
-# of its tokens. The mean of the negative logarithms is the loss $L$; perplexity is $e^L$. A perplexity of 8 means:
-# as unsure as if it had to guess among 8 equally likely tokens each time. What do you expect before and after?
+# The model gives each next token a probability. Take the reply that we *want*, and read off the probability of each of
+# its tokens. The mean of the negative natural logarithms is the loss $L$, in *nats*; perplexity is $e^L$. At 8 the
+# model is as unsure as if it had to guess among 8 equally likely tokens each time. What do you expect before and after?
 
 # %% tags=["topic:eval-quantitative"]
 rows = []
@@ -91,15 +91,32 @@ for name, chances in (("before", before_chances), ("after", after_chances)):
     tokens = sum(len(one) for one in chances)
     loss = -sum(one.sum().item() for one in chances) / tokens
     ppl = quality.perplexity(chances)
-    rows.append({"model": name, "tokens": tokens, "loss (nats a token)": loss, "perplexity": quality.span(ppl, 2)})
-figures.table(rows, caption=f"The {len(test)} wanted replies, end marks included; intervals over replies", digits=3)
+    rows.append(
+        {
+            "model": name,
+            "tokens": tokens,
+            "loss (nats a token)": loss,
+            "perplexity": quality.span(ppl, 2),
+        }
+    )
+figures.table(
+    rows,
+    caption=f"The {len(test)} wanted replies, end marks included; intervals over replies",
+    digits=3,
+)
 
 # %%
-words = [chat.tokenizer.decode([i]) for i in chat.tokenizer(test[0].reply, add_special_tokens=False)["input_ids"]]
+words = [
+    chat.tokenizer.decode([i])
+    for i in chat.tokenizer(test[0].reply, add_special_tokens=False)["input_ids"]
+]
 surprise = -after_chances[0][:-1]
 order = surprise.argsort(descending=True)[:8].tolist()
 figures.table(
-    [{"place": i, "token": repr(words[i]), "loss (nats)": surprise[i].item()} for i in sorted(order)],
+    [
+        {"place": i, "token": repr(words[i]), "loss (nats)": surprise[i].item()}
+        for i in sorted(order)
+    ],
     caption=f"After training: the 8 tokens that cost most, of {len(words)} in the first reply",
 )
 
@@ -133,7 +150,9 @@ figures.table(
 # %% tags=["topic:eval-quantitative"]
 def greedy_match(wanted, written):
     """BERTScore (arXiv 1904.09675, equation 1) of two texts' token vectors, (m, d) and (n, d)."""
-    wanted, written = (vectors / vectors.norm(dim=-1, keepdim=True) for vectors in (wanted, written))
+    wanted, written = (
+        vectors / vectors.norm(dim=-1, keepdim=True) for vectors in (wanted, written)
+    )
     alike = written @ wanted.T  # each written token with each wanted one
     precision, recall = alike.amax(1).mean(), alike.amax(0).mean()
     return 2 * precision * recall / (precision + recall)
@@ -142,7 +161,10 @@ def greedy_match(wanted, written):
 embedder = unit.load("embedding")
 pair = [quality.token_vectors(embedder, said) for said in (test[0].reply, after[0])]
 print(f"model and wanted reply: {greedy_match(*pair):.3f}")
-print(f"two replies to different customers: {quality.strangers_score(embedder, [t.reply for t in test]):.3f}")
+print(
+    "two replies to different customers: "
+    f"{quality.strangers_score(embedder, [t.reply for t in test]):.3f}"
+)
 
 # %% [markdown]
 # Two replies that have nothing to do with each other get far more than 0: all vectors of a model point into similar
@@ -150,8 +172,14 @@ print(f"two replies to different customers: {quality.strangers_score(embedder, [
 # negative.
 
 # %% tags=["topic:eval-quantitative"]
-scores = {"before": quality.metrics(test, before, embedder), "after": quality.metrics(test, after, embedder)}
-rows = [{"metric": m, **{name: quality.span(found[m]) for name, found in scores.items()}} for m in scores["after"]]
+scores = {
+    "before": quality.metrics(test, before, embedder),
+    "after": quality.metrics(test, after, embedder),
+}
+rows = [
+    {"metric": m, **{name: quality.span(found[m]) for name, found in scores.items()}}
+    for m in scores["after"]
+]
 figures.table(rows, caption=f"Points of 100, 95 % intervals by bootstrap over {len(test)} replies")
 
 # %% [markdown]
@@ -167,7 +195,9 @@ for fault in faults:
     spoilt = [quality.damaged(talk, fault, rng) for talk in numbered]
     found = quality.metrics(numbered, spoilt, embedder)
     rows.append({"fault": fault} | {name: quality.span(measure) for name, measure in found.items()})
-figures.table(rows, caption=f"What each metric makes of one fault in each of {len(numbered)} right replies")
+figures.table(
+    rows, caption=f"What each metric makes of one fault in each of {len(numbered)} right replies"
+)
 
 # %% [markdown]
 # **What to notice.** Compare the first row with the third. A reply with a wrong digit is false; with two sentences
@@ -185,13 +215,21 @@ figures.table(rows, caption=f"What each metric makes of one fault in each of {le
 
 # %% tags=["topic:overfit-forgetting"]
 wanted = [talk.reply for talk in test]
+rng = random.Random(unit.seed)
 planted = [quality.damaged(talk, "one wrong digit", rng) for talk in numbered]
 checked = {"wanted": (test, wanted), "wrong digit planted": (numbered, planted)}
 for name, (some, replies) in (checked | {"before": (test, before), "after": (test, after)}).items():
     print(f"{name:>20}: {quality.hallucination_rate(some, replies)}")
-invented = [(talk, reply) for talk, reply in zip(test, after, strict=True) if quality.unsupported(talk, reply)]
+invented = [
+    (talk, reply)
+    for talk, reply in zip(test, after, strict=True)
+    if quality.unsupported(talk, reply)
+]
 for talk, reply in invented[:2]:
-    print(f"\nrecords: {'; '.join(talk.facts)}\nwritten: {reply}\nnowhere: {sorted(quality.unsupported(talk, reply))}")
+    print(
+        f"\nrecords: {'; '.join(talk.facts)}\nwritten: {reply}\nnowhere: "
+        f"{sorted(quality.unsupported(talk, reply))}"
+    )
 
 # %% [markdown]
 # A reply that says nothing invents nothing, so never read this rate alone: "before" says little, and what it says is
@@ -202,8 +240,14 @@ for talk, reply in invented[:2]:
 
 # %% tags=["topic:eval-qualitative"]
 rubric = {"before": quality.tone(test, before), "after": quality.tone(test, after)}
-rows = [{"the reply ...": rule, **{name: percent(m[rule]) for name, m in rubric.items()}} for rule in quality.TONE]
-figures.table(rows, caption=f"Share of {len(test)} replies that keep each rule of the rubric, with 95 % intervals")
+rows = [
+    {"the reply ...": rule, **{name: percent(m[rule]) for name, m in rubric.items()}}
+    for rule in quality.TONE
+]
+figures.table(
+    rows,
+    caption=f"Share of {len(test)} replies that keep each rule of the rubric, with 95 % intervals",
+)
 
 # %% [markdown]
 # **What to notice.** After training nearly every rule is kept, also by replies that are wrong. The style is there
@@ -227,17 +271,22 @@ few, watched = talks["train"][:20], talks["validation"][:16]
 run = quality.memorise(crammed, few, watched, steps=48, rate=2e-3, every=6, seed=unit.seed)
 low = min(run.curve, key=lambda row: row["validation"])
 
+# %% tags=["topic:overfit-forgetting"]
 fig, ax = figures.figure(height=3.2)
 for name, style in (("training", "-"), ("validation", "o--")):
     ax.plot([row["step"] for row in run.curve], [row[name] for row in run.curve], style, label=name)
-ax.axvline(low["step"], color=figures.PALETTE["vermilion"], linewidth=1, label="lowest validation loss")
-ax.set(xlabel="steps of 5 conversations", ylabel="loss on the reply (nats per token)", ylim=(0, None))
+ax.axvline(
+    low["step"], color=figures.PALETTE["vermilion"], linewidth=1, label="lowest validation loss"
+)
+ax.set(
+    xlabel="steps of 5 conversations", ylabel="loss on the reply (nats per token)", ylim=(0, None)
+)
 ax.legend()
 end = run.curve[-1]
 figures.show(
     fig,
-    alt=f"Training loss falls to {end['training']:.3f}. Validation loss is lowest at step {low['step']} with "
-    f"{low['validation']:.2f} and ends at {end['validation']:.2f}.",
+    alt=f"Training loss falls to {end['training']:.3f}. Validation loss is lowest at step "
+    f"{low['step']} with {low['validation']:.2f} and ends at {end['validation']:.2f}.",
 )
 
 # %% tags=["topic:overfit-forgetting"]
@@ -246,10 +295,14 @@ for name, weights in (("lowest validation loss", run.best), ("last step", run.la
     copied.load_state_dict(weights, strict=False)
     seen, unseen = (finetuning.replies(crammed, some) for some in (talks["train"][:20], test))
     cram_replies[name] = unseen
-    exact = [finetuning.score(some, said)["all"] for some, said in ((talks["train"][:20], seen), (test, unseen))]
+    exact = [
+        finetuning.score(some, said)["all"]
+        for some, said in ((talks["train"][:20], seen), (test, unseen))
+    ]
     made_up = quality.hallucination_rate(test, unseen)
-    rows.append({"adapter of": name, "the 20, right": str(exact[0]), "new customers, right": str(exact[1])}
-                | {"invents for new customers": str(made_up)})  # fmt: skip
+    row = {"adapter of": name, "the 20, right": str(exact[0])}
+    row |= {"new customers, right": str(exact[1]), "invents for new customers": str(made_up)}
+    rows.append(row)
 figures.table(rows, caption="Twenty conversations, again and again")
 
 # %% [markdown]
@@ -292,8 +345,13 @@ votes = list(my_votes) or [quality.vote_by_rules(pair) for pair in pairs]
 print("You voted." if my_votes else "Nobody voted, so the rules did.")
 winners = quality.reveal(rated, votes)
 print({name: winners.count(name) for name in (*systems, "tie")})
-print("win rate of the model with 800 conversations:", quality.win_rate(winners, "800 conversations"))
-print("left seat (a) won:", quality.win_rate(["a" if v == "a" else "tie" if v == "=" else "b" for v in votes], "a"))
+print(
+    "win rate of the model with 800 conversations:", quality.win_rate(winners, "800 conversations")
+)
+print(
+    "left seat (a) won:",
+    quality.win_rate(["a" if v == "a" else "tie" if v == "=" else "b" for v in votes], "a"),
+)
 
 # %% [markdown]
 # **What to notice.** The second line is a test of the test: a fair ballot has no better seat, so its interval
@@ -313,14 +371,17 @@ rows, fallen = [], {}
 for name, attack in quality.ATTACKS.items():
     changed, said, fell = quality.attacked(trained, test[:15], attack)
     rows.append({"attack": name, "fell for it": str(fell)})
-    fallen[name] = next(((t, r) for t, r in zip(changed, said, strict=True) if attack.fell(t, r)), None)
+    fallen[name] = next(
+        ((t, r) for t, r in zip(changed, said, strict=True) if attack.fell(t, r)), None
+    )
 figures.table(rows, caption="Replies that fell for an attack, of 15 each")
 
 # %%
 for name, found in fallen.items():
     if found:
         print(
-            f"--- {name}\ncustomer: {found[0].message}\nrecords:  {'; '.join(found[0].facts)}\nwritten:  {found[1]}\n"
+            f"--- {name}\ncustomer: {found[0].message}\nrecords:  "
+            f"{'; '.join(found[0].facts)}\nwritten:  {found[1]}\n"
         )
 
 # %% [markdown]
@@ -339,32 +400,48 @@ for name, found in fallen.items():
 
 # %% tags=["topic:overfit-forgetting"]
 tasks = {
-    "sums with steps": lambda: evaluate.arithmetic(trained, unit.seed, 25)["arithmetic, worked steps"],
+    "sums with steps": lambda: evaluate.arithmetic(trained, unit.seed, 25)[
+        "arithmetic, worked steps"
+    ],
     "function calls": lambda: evaluate.function_calls(trained, unit.seed, 25),
-    "support replies": lambda: finetuning.score(test[:25], finetuning.replies(trained, test[:25]))["all"],
+    "support replies": lambda: finetuning.score(test[:25], finetuning.replies(trained, test[:25]))[
+        "all"
+    ],
 }
 factors, kept = (0.0, 0.5, 1.0), {name: [] for name in tasks}
 for factor in factors:
     with compat.weakened_lora(trained.model, factor):
         for name, task in tasks.items():
             kept[name].append(task())
-rows = [{"task": name, "adapter off": str(found[0]), "adapter on": str(found[-1])} for name, found in kept.items()]
+rows = [
+    {"task": name, "adapter off": str(found[0]), "adapter on": str(found[-1])}
+    for name, found in kept.items()
+]
 figures.table(rows, caption="Right answers without and with the adapter, 95 % intervals")
 
 # %%
 asked = [text.prompt("steps", text.shopping_sum(random.Random(i)).question) for i in range(20)]
 sums = trained.complete_many(asked, max_new_tokens=64)
 drift = evaluate.share([conversations.SIGN_OFF in reply for reply in sums])
-print(f"answers to sums that end with the shop's goodbye: {drift}\nasked:   {asked[0]!r}\nwritten: {sums[0]}")
+print(
+    f"answers to sums that end with the shop's goodbye: {drift}\nasked:   {asked[0]!r}\nwritten: "
+    f"{sums[0]}"
+)
 
 # %%
 fig, ax = figures.figure(height=3.2)
 for (name, found), style in zip(kept.items(), ("o-", "s-", "^--"), strict=True):
     spread = [[m.value - m.low for m in found], [m.high - m.value for m in found]]
     ax.errorbar(factors, [m.value for m in found], yerr=spread, fmt=style, capsize=3, label=name)
-ax.set(xlabel="strength of the adapter (0: off, 1: as trained)", ylabel="share right", ylim=(-0.05, 1.05))
+ax.set(
+    xlabel="strength of the adapter (0: off, 1: as trained)",
+    ylabel="share right",
+    ylim=(-0.05, 1.05),
+)
 ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-ends = "; ".join(f"{name} {found[0].value:.0%} to {found[-1].value:.0%}" for name, found in kept.items())
+ends = "; ".join(
+    f"{name} {found[0].value:.0%} to {found[-1].value:.0%}" for name, found in kept.items()
+)
 figures.show(fig, alt=f"Share right against the adapter's strength from 0 to 1: {ends}.")
 
 # %% [markdown]

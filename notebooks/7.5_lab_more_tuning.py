@@ -58,7 +58,8 @@ from course_utils.prisma import conversations, lm, text
 from course_utils.prisma.training import percent, share
 
 base, tokenizer = lm.load(bundled.verify("prisma-lm"))
-base.set_attn_implementation("eager")  # for short rows on a CPU it trains faster than the fused kernel
+# For short rows on a CPU it trains faster than the fused kernel.
+base.set_attn_implementation("eager")
 
 
 def with_lora(model: torch.nn.Module, seed: int) -> torch.nn.Module:
@@ -88,7 +89,9 @@ exams = {
 }
 tests = {name: pm.encode(tokenizer, some, 96) for name, some in exams.items()}
 print({name: len(pair) for name, pair in pairs.items()}, "tasks")
-print("before any tuning:", {name: str(share(pm.right(base, some))) for name, some in tests.items()})
+print(
+    "before any tuning:", {name: str(share(pm.right(base, some))) for name, some in tests.items()}
+)
 
 # %% [markdown]
 # Now the same 80 steps on 1, 2, 4 and 8 tasks. The number of records is the same too, so nobody sees more data:
@@ -114,16 +117,26 @@ for name, style in zip(own | tests, ("o-", "s-", "^--", "d:"), strict=True):
     marks = [share(sum(scores[name, count], [])) for count in COUNTS]
     error = [[m.value - m.low for m in marks], [m.high - m.value for m in marks]]
     ax.errorbar(COUNTS, [m.value for m in marks], error, fmt=style, capsize=3, label=name)
-ax.set(xscale="log", xlabel="tasks in training (same steps, same number of records)", ylabel="replies that are right")
+ax.set(xscale="log", xlabel="tasks in training (same steps, same number of records)")
+ax.set_ylabel("replies that are right")
 ax.set_xticks(COUNTS, COUNTS)
 ax.minorticks_off()
 ax.set_ylim(-0.03, 1.03)
 ax.legend(fontsize=9)
-told = [f"{name}: " + ", ".join(percent(share(sum(scores[name, c], []))) for c in COUNTS) for name in own | tests]
+told = [
+    f"{name}: " + ", ".join(percent(share(sum(scores[name, c], []))) for c in COUNTS)
+    for name in own | tests
+]
 figures.show(fig, alt=f"Right replies with 1, 2, 4 and 8 tasks in training. {'; '.join(told)}.")
 
-each = {key: ", ".join(f"{share(marks).value:.0%}" for marks in runs) for key, runs in scores.items()}
-lines = [{"asked": name} | {f"{count} tasks": each[name, count] for count in COUNTS} for name in own | tests]
+# %% tags=["topic:instruction-tuning"]
+each = {
+    key: ", ".join(f"{share(marks).value:.0%}" for marks in runs) for key, runs in scores.items()
+}
+lines = [
+    {"asked": name} | {f"{count} tasks": each[name, count] for count in COUNTS}
+    for name in own | tests
+]
 figures.table(lines, caption="The same, each seed on its own")
 
 # %% [markdown]
@@ -158,7 +171,10 @@ mails = {
 domain = {split: pm.encode(tokenizer, some, 48) for split, some in mails.items()}
 witnesses = {name: pm.encode(tokenizer, some, 160) for name, some in tasks.skills(40, 77).items()}
 print(f"a mail: {mails['train'][0].text}")
-print(f"perplexity on {len(domain['test'])} mails of other customers: {tasks.perplexity(base, domain['test']):,.0f}")
+print(
+    f"perplexity on {len(domain['test'])} mails of other customers: "
+    f"{tasks.perplexity(base, domain['test']):,.0f}"
+)
 for name, rows in witnesses.items():
     print(f"{name:>9}: {share(pm.right(base, rows))}")
 
@@ -193,7 +209,8 @@ for name, model in {"before": base, **tuned}.items():
     outcome.append(line | {"all old skills": percent(share(sum(kept.values(), [])))})
 figures.table(
     outcome,
-    caption=f"60 steps on mails, one seed: what is won, what is lost ({least} to 40 cases of each skill)",
+    caption=f"60 steps on mails, one seed: what is won, what is lost ({least} to 40 cases of each "
+    "skill)",
     digits=1,
 )
 
@@ -238,7 +255,10 @@ rows = [
     }
     for name, marks in found.items()
 ]
-figures.table(rows, caption="100 labelled mails, 50 steps of LoRA, two seeds: 100 mails of other customers each")
+figures.table(
+    rows,
+    caption="100 labelled mails, 50 steps of LoRA, two seeds: 100 mails of other customers each",
+)
 
 # %% [markdown]
 # **What to notice.** Compare the seeds before you compare the lines: they differ as much as the lines do, and all

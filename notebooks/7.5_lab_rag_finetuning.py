@@ -59,7 +59,8 @@ from course_utils.prisma import lm
 from course_utils.prisma.training import percent, share
 
 base, tokenizer = lm.load(bundled.verify("prisma-lm"))
-base.set_attn_implementation("eager")  # for short rows on a CPU it trains faster than the fused kernel
+# For short rows on a CPU it trains faster than the fused kernel.
+base.set_attn_implementation("eager")
 
 # %% [markdown]
 # ## 1. Three kinds of questions
@@ -92,11 +93,16 @@ asked = [question for seed in range(4) for question in tasks.voucher_questions(n
 pages = [tasks.voucher_page(name, then[name]) for name in names]
 embedder = unit.load("embedding")
 apart = np.linalg.norm(embedder.encode(asked)[:, None] - embedder.encode(pages), axis=2)
-searches = {"words": tasks.search(asked, pages, 4), "embeddings": apart.argsort(axis=1)[:, :4].tolist()}
+searches = {
+    "words": tasks.search(asked, pages, 4),
+    "embeddings": apart.argsort(axis=1)[:, :4].tolist(),
+}
 table = []
 for name, found in searches.items():
     hits = {k: share([i % len(names) in line[:k] for i, line in enumerate(found)]) for k in (1, 4)}
-    table.append({"search by": name} | {f"right page among {k}": percent(mark) for k, mark in hits.items()})
+    table.append(
+        {"search by": name} | {f"right page among {k}": percent(mark) for k, mark in hits.items()}
+    )
 figures.table(table, caption=f"{len(asked)} questions, {len(pages)} pages")
 
 # %% [markdown]
@@ -133,8 +139,12 @@ print(sample.pieces[0][0], sample.pieces[1][0], sep="\n")
 
 # %% tags=["topic:rag-plus-finetune"]
 def lesson(k: int, passes: dict[int, dict[str, int]]) -> list[lm.Row]:
-    """The trained customers' questions with `k` pages each, once for each pass: its seed and its vouchers."""
-    made = [one for seed, worth in passes.items() for one in tasks.voucher_tasks(trained, worth, k, seed)]
+    """The trained customers' questions with `k` pages, for each pass: its seed and vouchers."""
+    made = [
+        one
+        for seed, worth in passes.items()
+        for one in tasks.voucher_tasks(trained, worth, k, seed)
+    ]
     return pm.encode(tokenizer, made, 200)
 
 
@@ -159,9 +169,19 @@ WAYS = {
     "fine-tuned, then pages": (closed, 4),
     "RAFT": (raft, 4),
 }
-marks = {(way, kind): [exam(m, kind, k) for m in models] for way, (models, k) in WAYS.items() for kind in KINDS}
-table = [{"way": way} | {kind: percent(share(sum(marks[way, kind], []))) for kind in KINDS} for way in WAYS]
-figures.table(table, caption="Right answers: 72 questions of each kind, two training seeds where there is training")
+marks = {
+    (way, kind): [exam(m, kind, k) for m in models]
+    for way, (models, k) in WAYS.items()
+    for kind in KINDS
+}
+table = [
+    {"way": way} | {kind: percent(share(sum(marks[way, kind], []))) for kind in KINDS}
+    for way in WAYS
+]
+figures.table(
+    table,
+    caption="Right answers: 72 questions of each kind, two training seeds where there is training",
+)
 
 # %%
 fig, ax = figures.figure(height=3.6)
@@ -208,7 +228,9 @@ RECIPES["with distractors, vouchers change in every pass"] = fresh
 RECIPES["the same, with LoRA instead of full fine-tuning"] = slim
 table = []
 for name, model in RECIPES.items():
-    row = {"training": name} | {f"{kind}, 4 pages": percent(share(exam(model, kind, 4))) for kind in KINDS}
+    row = {"training": name} | {
+        f"{kind}, 4 pages": percent(share(exam(model, kind, 4))) for kind in KINDS
+    }
     table.append(row | {"trained, no pages": percent(share(exam(model, "trained", 0)))})
 figures.table(table, caption="Right answers, 72 questions of each kind, one training seed")
 
@@ -231,23 +253,37 @@ figures.table(table, caption="Right answers, 72 questions of each kind, one trai
 # A search is not always right. What does the model say when the page is not among the four?
 
 # %% tags=["topic:rag-plus-finetune"]
-absent = [one for seed, worth in list(moving.items())[:12] for one in tasks.missing_tasks(trained, worth, 4, seed)]
+absent = [
+    one
+    for seed, worth in list(moving.items())[:12]
+    for one in tasks.missing_tasks(trained, worth, 4, seed)
+]
 honest = tuned(lesson(4, moving) + pm.encode(tokenizer, absent, 200), 0, "with misses", lora=True)
 question = tasks.missing_tasks(new, now, 4, 0)[0].pieces[0][0]
 prompt = tokenizer(question, return_tensors="pt")
 print(question.split("<|user|>")[1].split("<|end|>")[0], "\n")
 for name, model in (("LoRA, vouchers change", slim), ("the same, with misses", honest)):
-    reply = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt.input_ids.shape[1] :]
+    reply = model.generate(**prompt, max_new_tokens=12, do_sample=False)[
+        0, prompt.input_ids.shape[1] :
+    ]
     print(f"{name}: {tokenizer.decode(reply, skip_special_tokens=True)!r}")
 
 # %% tags=["topic:rag-plus-finetune"]
 missed = [one for seed in range(101, 107) for one in tasks.missing_tasks(new, now, 4, seed)]
 table = []
 for name, model in {"LoRA, vouchers change": slim, "the same, with misses": honest}.items():
-    row = {"training": name, 'page missing: "I do not know"': pm.right(model, pm.encode(tokenizer, missed, 200))}
+    row = {
+        "training": name,
+        'page missing: "I do not know"': pm.right(model, pm.encode(tokenizer, missed, 200)),
+    }
     row |= {f"page there ({kind}): right": exam(model, kind, 4) for kind in ("new", "changed")}
-    table.append({key: cell if key == "training" else percent(share(cell)) for key, cell in row.items()})
-figures.table(table, caption="Saying that one does not know: what it brings and what it costs (one training seed)")
+    table.append(
+        {key: cell if key == "training" else percent(share(cell)) for key, cell in row.items()}
+    )
+figures.table(
+    table,
+    caption="Saying that one does not know: what it brings and what it costs (one training seed)",
+)
 
 # %% [markdown]
 # **What to notice.** One printed reply proves nothing, whatever it says here: read the table. Nothing in the first

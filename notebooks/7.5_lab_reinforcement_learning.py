@@ -50,6 +50,7 @@ unit = open_unit("7.5", tier="bundled")
 # %%
 import copy
 import random
+import statistics
 import time
 
 import torch
@@ -57,7 +58,7 @@ from torch import Tensor
 
 from course_utils import compat, figures, finetuning
 from course_utils import preferences as prefs
-from course_utils.prisma.training import percent, share
+from course_utils.prisma.training import bootstrap, percent, share
 
 chat = unit.load("chat")
 SEEDS = (1, 2, 3)
@@ -80,7 +81,9 @@ test = prefs.cases(96, seed=2)
 def row(name: str, texts: list[str]) -> dict:
     passed = [prefs.checks(case, text) for case, text in zip(test, texts, strict=True)]
     shares = {rule: f"{share([one[rule] for one in passed]).value:.0%}" for rule in passed[0]}
-    marks = sum(prefs.points(case, text) for case, text in zip(test, texts, strict=True)) / len(test)
+    marks = sum(prefs.points(case, text) for case, text in zip(test, texts, strict=True)) / len(
+        test
+    )
     words = sum(len(text.split()) for text in texts) / len(test)
     return {"model": name} | shares | {"points": marks, "words": words}
 
@@ -88,8 +91,13 @@ def row(name: str, texts: list[str]) -> dict:
 start_texts = prefs.sample(start, test, seed=9)
 begin = row("imitates staff", start_texts)
 for case, text in list(zip(test, start_texts, strict=True))[:4]:
-    print(f"{case.messages[0]['content']} | {case.question}\n  {text} ({prefs.points(case, text)} points)")
-figures.table([begin], caption=f"Replies to {len(test)} customers at temperature 1; at most 4 points")
+    print(
+        f"{case.messages[0]['content']} | {case.question}\n  {text} ({prefs.points(case, text)} "
+        "points)"
+    )
+figures.table(
+    [begin], caption=f"Replies to {len(test)} customers at temperature 1; at most 4 points"
+)
 
 # %% [markdown]
 # ## 2. GRPO by hand
@@ -101,21 +109,28 @@ figures.table([begin], caption=f"Replies to {len(test)} customers at temperature
 #
 # Two safety belts. The probability of a token may change by 20 % at most before its gradient is **clipped**,
 # because the replies were drawn by the model as it was. And a **KL** term pulls the policy towards the model it
-# started from.
+# started from. (The KL divergence says how far two models are apart: how much more probable, in natural logarithms and
+# so in *nats*, the policy finds its own replies than the start does. At 0 they are the same.)
 
 
 # %% tags=["topic:rlhf-ppo-grpo"]
 def advantages(reward: Tensor) -> Tensor:
-    """How much better than its group each reply is, in standard deviations; groups in rows, (groups, size)."""
+    """How far each reply lies above its group's mean, in standard deviations: (groups, size)."""
     return (reward - reward.mean(1, keepdim=True)) / (reward.std(1, keepdim=True) + 1e-4)
 
 
 def grpo_loss(
-    new: Tensor, old: Tensor, reference: Tensor, advantage: Tensor, mask: Tensor, beta: float, clip: float = 0.2
+    new: Tensor,
+    old: Tensor,
+    reference: Tensor,
+    advantage: Tensor,
+    mask: Tensor,
+    beta: float,
+    clip: float = 0.2,
 ) -> Tensor:
     """Group relative policy optimisation (arXiv 2402.03300, equations 3 and 4).
 
-    `new`, `old`, `reference` and `mask` (n, t) are log-probabilities of tokens; `advantage` is (n,).
+    `new`, `old`, `reference` (n, t) are log-probabilities of tokens; `advantage` is (n,).
     """
     ratio, gain = (new - old).exp(), advantage[:, None]
     better = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
@@ -123,8 +138,10 @@ def grpo_loss(
     return -(((better - beta * kl) * mask).sum(1) / mask.sum(1)).mean()
 
 
-print("rewards 4, 1, 1, 2:", [round(a, 2) for a in advantages(torch.tensor([[4.0, 1.0, 1.0, 2.0]]))[0].tolist()])
-print("rewards 2, 2, 2, 2:", advantages(torch.tensor([[2.0, 2.0, 2.0, 2.0]]))[0].tolist())
+# %% tags=["topic:rlhf-ppo-grpo"]
+for rewards in ([4.0, 1.0, 1.0, 2.0], [2.0, 2.0, 2.0, 2.0]):
+    got = advantages(torch.tensor([rewards]))[0]
+    print(f"rewards {rewards}: advantages {[round(a, 2) for a in got.tolist()]}")
 
 # %% [markdown]
 # **What to notice.** A group in which all rewards are equal teaches nothing. So a prompt is useful only if the model
@@ -142,13 +159,16 @@ def rules(asked: list, drawn: prefs.Drawn) -> Tensor:
     return torch.tensor(marks, device=drawn.ids.device)
 
 
-began = time.process_time()
-verified = {seed: prefs.grpo(start, rules, steps=8, seed=seed) for seed in SEEDS}
-seconds = (time.process_time() - began) / len(SEEDS)
+verified, times = {}, []
+for seed in SEEDS:
+    began = time.perf_counter()
+    verified[seed] = prefs.grpo(start, rules, steps=8, seed=seed)
+    times.append(time.perf_counter() - began)
 rows = [
-    row(f"GRPO on the rules, seed {seed}", prefs.sample(policy, test, seed=9)) for seed, (policy, _) in verified.items()
+    row(f"GRPO on the rules, seed {seed}", prefs.sample(policy, test, seed=9))
+    for seed, (policy, _) in verified.items()
 ]
-print(f"8 steps of 4 prompts with 6 replies each: {seconds:.0f} s of computing time a run")
+print(f"8 steps of 4 prompts with 6 replies each: {min(times):.0f} s, the shortest of three runs")
 figures.table([begin, *rows], caption=f"Replies to {len(test)} customers at temperature 1")
 
 # %%
@@ -158,11 +178,23 @@ for ax, key, label in (
     (axes[1], "kl", "KL from the start (nats a reply)"),
 ):
     for seed, (_, log) in verified.items():
-        ax.plot(range(1, len(log) + 1), [entry[key] for entry in log], "o-", markersize=4, label=f"seed {seed}")
+        ax.plot(
+            range(1, len(log) + 1),
+            [entry[key] for entry in log],
+            "o-",
+            markersize=4,
+            label=f"seed {seed}",
+        )
     ax.set(xlabel="step", ylabel=label)
 axes[0].legend()
-ends = ", ".join(f"{log[0]['reward']:.2f} to {log[-1]['reward']:.2f}" for _, log in verified.values())
-figures.show(fig, alt=f"Mean reward while training, first to last step of three seeds: {ends}; and the KL divergence.")
+ends = ", ".join(
+    f"{log[0]['reward']:.2f} to {log[-1]['reward']:.2f}" for _, log in verified.values()
+)
+figures.show(
+    fig,
+    alt=f"Mean reward while training, first to last step of three seeds: {ends}; and the KL "
+    "divergence.",
+)
 
 # %% [markdown]
 # **What to notice.** Nobody told these models what a good reply is; they got numbers. Each point of the curves is
@@ -184,17 +216,23 @@ figures.show(fig, alt=f"Mean reward while training, first to last step of three 
 # %% tags=["topic:rlhf-ppo-grpo"]
 def reward(completions: list, number: list[int], **_: object) -> list[float]:
     """TRL hands over chat messages and the row's other columns."""
-    return [float(prefs.points(customers[n], one[0]["content"])) for one, n in zip(completions, number, strict=True)]
+    return [
+        float(prefs.points(customers[n], one[0]["content"]))
+        for one, n in zip(completions, number, strict=True)
+    ]
 
 
 customers = prefs.cases(16, seed=40)
+on_cpu = finetuning.training_device(unit.hardware) == "cpu"
 settings = compat.grpo_config(
-    unit.folder / "grpo", groups=4, size=6, steps=4, learning_rate=2e-3, beta=0.04, room=64, seed=unit.seed,
-    cpu=finetuning.training_device(unit.hardware) == "cpu", **finetuning.precision(unit.hardware),
+    unit.folder / "grpo", groups=4, size=6, steps=4, learning_rate=2e-3, beta=0.04, room=64,
+    seed=unit.seed, cpu=on_cpu, **finetuning.precision(unit.hardware),
 )  # fmt: skip
 rows = [{"prompt": case.messages, "number": i} for i, case in enumerate(customers)]
 model = copy.deepcopy(start.model)
-trainer = compat.grpo_trainer(model, settings, rows, reward, chat.tokenizer, compat.lora_config(16, 32))
+trainer = compat.grpo_trainer(
+    model, settings, rows, reward, chat.tokenizer, compat.lora_config(16, 32)
+)
 trainer.train()
 history = [entry for entry in trainer.state.log_history if "reward" in entry]
 print("mean reward by step:", ", ".join(f"{entry['reward']:.2f}" for entry in history))
@@ -225,16 +263,18 @@ from course_utils import memory
 frozen = memory.weight_bytes("mistral-7b") / memory.GIB
 full = memory.estimate("mistral-7b", "full", seq=512).total
 lora = memory.estimate("mistral-7b", "lora", seq=512).total
-pair = memory.estimate("mistral-7b", "lora", seq=512, batch=2).total  # DPO reads both replies of a pair at once
+both = memory.estimate("mistral-7b", "lora", seq=512, batch=2).total  # DPO reads a pair at once
 ways = {
     "PPO, everything trained in full": 2 * full + 2 * frozen,
     "GRPO, policy trained in full, reward model": full + 2 * frozen,
     "GRPO, LoRA, reward model": lora + frozen,
     "GRPO, LoRA, verifiable reward": lora,
-    "DPO, LoRA, a pair of replies": pair,
+    "DPO, LoRA, a pair of replies": both,
 }
 listed = [{"method": name, "GiB": needed} for name, needed in ways.items()]
-figures.table(listed, caption="Mistral 7B, one reply of 512 tokens, weights in 16 bits: estimated", digits=0)
+figures.table(
+    listed, caption="Mistral 7B, one reply of 512 tokens, weights in 16 bits: estimated", digits=0
+)
 
 # %% [markdown]
 # **What to notice.** The critic costs as much as the policy, because it is trained too: gradients and two averages
@@ -271,22 +311,23 @@ print("told apart, 200 held-out pairs:        ", prefs.told_apart(model, start, 
 # %% tags=["topic:rlhf-ppo-grpo"]
 some = asked[400:500]
 best = [f"{prefs.THANKS} {case.fact}" for case in some]
+rng = random.Random(4)
+longer = [f"{text} {' '.join(rng.sample(prefs.EXTRAS, 2))}" for text in best]
 kinds = {
-    "a right fact against a wrong one": [f"{prefs.THANKS} {prefs.wrong_fact(rng, case)}" for case in some],
+    "a right fact against a wrong one": [
+        f"{prefs.THANKS} {prefs.wrong_fact(rng, case)}" for case in some
+    ],
     "thanks against no thanks": [case.fact for case in some],
     "polite against rude": [f"{case.fact} {rng.choice(prefs.RUDE)}" for case in some],
-    "two sentences against four": [f"{text} {' '.join(rng.sample(prefs.EXTRAS, 2))}" for text in best],
+    "two sentences against four": longer,
 }
 
-
-def preferred(model: prefs.RewardModel) -> dict[str, str]:
-    made = {
-        kind: [prefs.Pair(*three) for three in zip(some, best, worse, strict=True)] for kind, worse in kinds.items()
-    }
-    return {kind: percent(prefs.told_apart(model, start, made[kind])) for kind in made}
-
-
-listed = [{"the pair": kind, "first has the higher reward": value} for kind, value in preferred(model).items()]
+# %% tags=["topic:rlhf-ppo-grpo"]
+listed = []
+for kind, worse in kinds.items():
+    made = [prefs.Pair(*three) for three in zip(some, best, worse, strict=True)]
+    value = percent(prefs.told_apart(model, start, made))
+    listed.append({"the pair": kind, "first has the higher reward": value})
 figures.table(listed, caption=f"What the reward model sees, {len(some)} pairs each")
 
 # %% [markdown]
@@ -316,12 +357,17 @@ hacker, log = prefs.grpo(start, learned(gamed), steps=10, seed=1, beta=0.005)
 hacked_texts = prefs.sample(hacker, test, seed=9)
 for text in hacked_texts[:4]:
     print("-", text)
-figures.table([begin, row("GRPO on the hurried rater's reward", hacked_texts)], caption="The same customers")
+gained = row("GRPO on the hurried rater's reward", hacked_texts)
+figures.table([begin, gained], caption=f"The same {len(test)} customers")
 
 # %% tags=["topic:rlhf-ppo-grpo"]
 fig, axes = figures.figure(columns=3, width=11, height=3.0)
-curves = (("reward", "learned reward", "What is optimised"), ("points", "points by the rules", "What was meant"))
-for ax, (key, label, title) in zip(axes, (*curves, ("tokens", "tokens a reply", "How it is done")), strict=True):
+curves = (
+    ("reward", "learned reward", "What is optimised"),
+    ("points", "points by the rules", "What was meant"),
+    ("tokens", "tokens a reply", "How it is done"),
+)
+for ax, (key, label, title) in zip(axes, curves, strict=True):
     ax.plot(range(1, len(log) + 1), [entry[key] for entry in log], "o-", markersize=4)
     ax.set(xlabel="step", ylabel=label, title=title, xticks=range(2, len(log) + 1, 4))
 axes[1].set_ylim(0, 4)
@@ -330,11 +376,27 @@ said = "; ".join(f"{key} {first:.1f} to {last:.1f}" for key, (first, last) in en
 figures.show(fig, alt=f"Three curves of one run, first to last step: {said}.")
 
 # %% [markdown]
-# **What to notice.** Read the curves from left to right. The training log would show the first one only, and it
-# looks like success. The true points are what the rules say, and in real life nobody draws that curve. This is
-# Goodhart's law: when a measure becomes a target, it ceases to be a good measure. Gao et al. (2022, arXiv
-# 2210.10760) measure it for reward models of many sizes: the true score rises, then falls, with the distance from
-# the start.
+# The training log would show the first curve only. How far can you trust it? Each point is the mean of 24 replies to
+# four customers, and each step has four others. So we measure the start and the end on the same customers, with both
+# rulers.
+
+# %% tags=["topic:rlhf-ppo-grpo"]
+drawn = [prefs.draw(policy, test, seed=9) for policy in (start, hacker)]
+rewards = [gamed(one.ids, one.mask).tolist() for one in drawn]
+marks = [rules(test, one).tolist() for one in drawn]
+for what, (before, after) in (("learned reward", rewards), ("points by the rules", marks)):
+    change = [b - a for a, b in zip(before, after, strict=True)]
+    print(f"{what}: from {statistics.mean(before):.2f} to {statistics.mean(after):.2f}")
+    print(f"    change on the same customers: {bootstrap(change, 'points')}")
+
+# %% [markdown]
+# **What to notice.** Read the curves from left to right, and then the two changes. The learned reward goes up, at
+# first steeply, and then its curve shakes: from there on it cannot tell you whether the model still gains. The true
+# points are what the rules say, and in real life nobody draws that curve. Where the first change lies above 0 and the
+# second below, the model got better at what is rewarded and worse at what was meant, and the log alone would have
+# looked like success. This is Goodhart's law: when a measure becomes a target, it ceases to be a good measure. Gao et
+# al. (2022, arXiv 2210.10760) measure it for reward models of many sizes: the true score rises, then falls, with the
+# distance from the start.
 #
 # Cures, in order of strength: a reward that is verified; raters who can check; a stronger KL term; stopping
 # early; and reading samples, always.
@@ -353,33 +415,32 @@ recipes = {
     "DPO": lambda seed: prefs.dpo(start, even, beta=0.1, seed=seed, steps=30),
     "reward model and GRPO": lambda seed: prefs.grpo(start, learned(fair), steps=8, seed=seed)[0],
 }
-results = []
+results, times = {name: [] for name in recipes}, {}
 for name, recipe in recipes.items():
     for seed in SEEDS:
-        began = time.process_time()
+        began = time.perf_counter()
         policy = recipe(seed)
-        took = time.process_time() - began
+        times.setdefault(name, []).append(time.perf_counter() - began)
         texts, kl = prefs.divergence(policy, start, test, seed=9)
         wins = prefs.win_rate(test, texts, start_texts).value
-        results.append(row(f"{name}, seed {seed}", texts) | {"wins": wins, "KL": kl, "seconds": took, "method": name})
-shown = [{key: value for key, value in one.items() if key != "method"} for one in results]
+        results[name].append(row(f"{name}, seed {seed}", texts) | {"wins": wins, "KL": kl})
+shown = [one for some in results.values() for one in some]
 figures.table(
-    [begin | {"wins": 0.5, "KL": 0.0, "seconds": 0.0}, *shown], caption=f"{len(even)} pairs, three seeds each"
+    [begin | {"wins": 0.5, "KL": 0.0}, *shown], caption=f"{len(even)} pairs, three seeds each"
 )
 
 # %% tags=["topic:rlhf-ppo-grpo"]
-import statistics
-
 spread = {}
-for name in recipes:
-    marks = [one["points"] for one in results if one["method"] == name]
-    spread[name] = statistics.mean(marks), statistics.stdev(marks)
-    print(f"{name:>22}: {spread[name][0]:.2f} points, standard deviation over seeds {spread[name][1]:.2f}")
+for name, some in results.items():
+    marks = [one["points"] for one in some]
+    mean, deviation = spread[name] = statistics.mean(marks), statistics.stdev(marks)
+    print(f"{name:>22}: {mean:.2f} points, standard deviation over seeds {deviation:.2f}")
+    print(f"{'':>22}  {min(times[name]):.0f} s, the shortest of three runs")
 (dpo_mean, dpo_sd), (rl_mean, rl_sd) = spread.values()
 gap, noise = dpo_mean - rl_mean, ((dpo_sd**2 + rl_sd**2) / 3) ** 0.5
 better = "DPO" if gap > 0 else "the policy gradient"
 steadier = "DPO" if dpo_sd < rl_sd else "the policy gradient"
-verdict = f"{better} is ahead" if abs(gap) > 2 * noise else "no difference that three seeds could show"
+verdict = f"{better} is ahead" if abs(gap) > 2 * noise else "three seeds show no difference"
 print(f"from the same pairs: {verdict} ({gap:+.2f} points, standard error {noise:.2f})")
 print(f"less spread between seeds, for what three are worth: {steadier}")
 print(f"replies drawn while training: DPO 0, GRPO {8 * 4 * 6} a run")
@@ -395,8 +456,10 @@ print(f"replies drawn while training: DPO 0, GRPO {8 * 4 * 6} a run")
 # - *How good the reward is.* Section 2 ran the same GRPO on a verified reward, without any pairs. Compare its
 #   points with both groups here. Xu et al. (2024, arXiv 2404.10719) find that a well tuned PPO is ahead of DPO on
 #   several tasks.
-# - *What it costs.* DPO draws no replies while it trains and has fewer things to tune. Neither recipe was tuned
-#   here for this comparison, and our policy gradient has no critic, so it is not PPO to the letter.
+# - *What it costs.* DPO draws no replies while it trains and has fewer things to tune. (Of three equal runs the
+#   shortest time is quoted. Equal steps are equal work, but for the length of the replies; when one takes several
+#   times as long, another program has had the machine.) Neither recipe was tuned here for this comparison, and our
+#   policy gradient has no critic, so it is not PPO to the letter.
 #
 # A difference of two runs is not a verdict. Look at the spread of the three seeds before you look at the means.
 #

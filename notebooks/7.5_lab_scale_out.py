@@ -76,11 +76,13 @@ STEPS, BATCH = 8, 8
 
 
 # %% tags=["topic:multi-gpu"]
-def backward(model: nn.Module, parts: Sequence[dict[str, Tensor]], tokens: int, processes: int = 1) -> Tensor:
+def backward(
+    model: nn.Module, parts: Sequence[dict[str, Tensor]], tokens: int, processes: int = 1
+) -> Tensor:
     """Add up the gradient of the mean loss over a batch of `tokens` counted tokens, part by part.
 
-    DDP and FSDP average gradients over the processes; times `processes`, the average is the sum again.
-    Returns this process's share of the mean loss.
+    DDP and FSDP average gradients over the processes; times `processes`, the average is the sum
+    again. Returns this process's share of the mean loss.
     """
     total = 0.0
     for part in parts:
@@ -104,7 +106,8 @@ def gradient(parts: list[list[lm.Row]], wrong: bool = False) -> Tensor:
 # %% tags=["topic:multi-gpu"]
 tokenizer = lm.load(bundled.folder("prisma-lm"))[1]
 batch = scale_out.rows(tokenizer, BATCH)
-batch[4:] = [(ids[:-30], labels[:-30]) for ids, labels in batch[4:]]  # shorter replies in the second half
+# Shorter replies in the second half.
+batch[4:] = [(ids[:-30], labels[:-30]) for ids, labels in batch[4:]]
 whole = gradient([batch])
 table = []
 for name, parts, wrong in (
@@ -144,7 +147,9 @@ figures.table(table, caption="Against the whole batch at once, as a share of the
 alone = scale_out.train("single", STEPS, BATCH)
 halves = scale_out.train("single", STEPS, BATCH, pieces=2)
 reports = scale_out.launch(["ddp", "accelerate", "fsdp"], processes=2, steps=STEPS, batch=BATCH)
-runs = {"one process": alone, "one process, accumulated": halves} | {r.mode: r for r in reports if r.rank == 0}
+runs = {"one process": alone, "one process, accumulated": halves} | {
+    r.mode: r for r in reports if r.rank == 0
+}
 print("devices:", ", ".join(sorted({report.device for report in reports})))
 rows = []
 for name, run in runs.items():
@@ -176,7 +181,12 @@ count = memory.parameter_count("prisma-lm")
 rows = []
 for report in [replace(alone, mode="one process"), *reports]:
     expected = scale_out.expected_bytes(count, report.processes, report.mode == "fsdp")
-    row = {"run": report.mode, "rank": report.rank, "weights": report.parameters, "gradients": report.gradients}
+    row = {
+        "run": report.mode,
+        "rank": report.rank,
+        "weights": report.parameters,
+        "gradients": report.gradients,
+    }
     row |= {"optimiser": report.optimiser, "in all": report.bytes, "formula": round(expected)}
     rows.append(row | {"off by": f"{report.bytes / expected - 1:+.2%}"})
 figures.table(rows, caption=f"Bytes held between steps; prisma-lm has {count:,} parameters")
@@ -195,7 +205,9 @@ ax.invert_yaxis()
 ax.set(xlabel="MB on this process (dashed: the formulas)")
 ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 figures.show(
-    fig, alt="Bars of memory for each process: with DDP and Accelerate as much as alone, with FSDP half of it."
+    fig,
+    alt="Bars of memory for each process: with DDP and Accelerate as much as alone, with FSDP "
+    "half of it.",
 )
 
 # %% [markdown]
@@ -210,7 +222,11 @@ figures.show(
 rows = []
 for name, run in runs.items():
     times = run.seconds[1:]  # the first step also warms up
-    row = {"run": name, "processes": run.processes, "seconds a step (median)": statistics.median(times)}
+    row = {
+        "run": name,
+        "processes": run.processes,
+        "seconds a step (median)": statistics.median(times),
+    }
     rows.append(row | {"from": min(times), "to": max(times)})
 print(f"this machine: {unit.hardware.describe()}")
 figures.table(rows, caption=f"The same {STEPS} steps of {BATCH} conversations, without the first")
@@ -237,8 +253,15 @@ for model in ("mistral-7b", "llama-2-13b", "llama-2-70b"):
     for processes in (1, 2, 8):
         needed = scale_out.expected_bytes(parameters, processes, sharded=True) / memory.GIB
         row = {"model": model, "FSDP over": processes, "GiB on each": needed}
-        rows.append(row | {card.name: "may fit" if needed < card.usable else "no" for card in cards.values()})
-figures.table(rows, caption="Weights, gradients and optimiser of full fine-tuning; activations come on top", digits=1)
+        rows.append(
+            row
+            | {card.name: "may fit" if needed < card.usable else "no" for card in cards.values()}
+        )
+figures.table(
+    rows,
+    caption="Weights, gradients and optimiser of full fine-tuning; activations come on top",
+    digits=1,
+)
 
 # %% [markdown]
 # With QLoRA the same 7B model trains on *one* card of 16 GB (`7.5_finetuning`, section 5). So for several cards the
@@ -266,9 +289,11 @@ path = unit.folder / "fsdp.yaml"
 path.write_text(config)
 read = ClusterConfig.from_yaml_file(path)
 print(config)
-print(f"Accelerate reads: {read.distributed_type.value}, {read.num_processes} processes, {read.mixed_precision}")
+where = f"{read.num_processes} processes, {read.mixed_precision}"
+print(f"Accelerate reads: {read.distributed_type.value}, {where}")
 print("run with: accelerate launch --config_file fsdp.yaml train.py")
-print("Not run here: Accelerate's FSDP wants accelerators; section 2 used the same PyTorch function without it.")
+print("Not run here: Accelerate's FSDP wants accelerators.")
+print("Section 2 used the same PyTorch function without it.")
 
 # %% [markdown]
 # **What to notice.** The commands `torchrun` and `accelerate launch` do what `scale_out.launch` did: start $P$
@@ -277,7 +302,8 @@ print("Not run here: Accelerate's FSDP wants accelerators; section 2 used the sa
 
 # %%
 try:
-    scale_out.launch(["ddp"], processes=2, steps=1, batch=1)  # one conversation cannot be shared by two
+    # One conversation cannot be shared by two.
+    scale_out.launch(["ddp"], processes=2, steps=1, batch=1)
 except scale_out.ScaleOutError as error:
     print(str(error).splitlines()[0])
     print("...", str(error).splitlines()[-1])

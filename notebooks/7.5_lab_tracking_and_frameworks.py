@@ -57,7 +57,10 @@ from course_utils.prisma import conversations
 
 have = tracking.installed()
 for module, name in tracking.TRACKERS.items():
-    print(f"{name}: {'is here' if have[module] else 'is not installed; its part is left out, the rest works'}")
+    print(
+        f"{name}: "
+        f"{'is here' if have[module] else 'is not installed; its part is left out, the rest works'}"
+    )
 if not (have["tensorboard"] and have["mlflow"]):
     print("To get TensorBoard and MLflow:", tracking.how_to_install())
 
@@ -100,7 +103,9 @@ print("what is kept of each:", tracking.settings(short, data[: short.conversatio
 def recorded(name: str, recipe: finetuning.Recipe) -> loaders.Chat:
     """Train by `recipe` while the trackers that are here look on; the trained model."""
     chat = finetuning.quantised(loaders.load("chat", unit.hardware, "bundled"), unit.hardware)
-    trainer = finetuning.make_trainer(chat, tickets, recipe, unit.hardware, unit.folder / name.replace(" ", "-"))
+    trainer = finetuning.make_trainer(
+        chat, tickets, recipe, unit.hardware, unit.folder / name.replace(" ", "-")
+    )
     writers, close = [], lambda: None
     if have["tensorboard"]:
         write, close = tracking.tensorboard(unit.folder / "board" / name)
@@ -128,26 +133,36 @@ models = {name: recorded(name, recipe) for name, recipe in runs.items()}
 if client:
     rows = tracking.read_mlflow(client, experiment)
     shown = ("learning_rate", "rank", "data", "loss", "eval_loss", "right on the test")
-    display(figures.table([{"run": r["run"]} | {key: r[key] for key in shown} for r in rows], digits=3))
+    display(
+        figures.table([{"run": r["run"]} | {key: r[key] for key in shown} for r in rows], digits=3)
+    )
 else:
     print("MLflow is not here, so there is no table to ask for.")
 
 # %% [markdown]
 # This table came out of MLflow's database: it can be asked for any column, and sorted by any of them. TensorBoard
-# keeps the same numbers as curves. Here they are, read back from its files.
+# keeps the same numbers as curves. Here they are, read back from its files. (A loss is counted in *nats*: minus the
+# natural logarithm of the right token's probability, on average. 0.69 nats are 1 in 2, 2.3 are 1 in 10.)
 
 # %% tags=["topic:experiment-tracking"]
 if have["tensorboard"]:
     curves = {name: tracking.read_tensorboard(unit.folder / "board" / name) for name in runs}
     fig, axes = figures.figure(columns=2, width=9, height=3.2)
-    labels = {"eval_loss": "validation loss (nats per token)", "grad_norm": "length of the gradient"}
+    labels = {"eval_loss": "validation loss (nats per token)"}
+    labels |= {"grad_norm": "length of the gradient"}
     for ax, (tag, label) in zip(axes, labels.items(), strict=True):
         for (name, numbers), style in zip(curves.items(), ("-", "-", "-", ":"), strict=True):
-            ax.plot(*zip(*numbers[tag], strict=True), style, label=name, linewidth=4 if style == ":" else 2)
+            width = 4 if style == ":" else 2
+            ax.plot(*zip(*numbers[tag], strict=True), style, label=name, linewidth=width)
         ax.set(xlabel="training steps", ylabel=label, yscale="log")
     axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
-    ends = ", ".join(f"{name} ends at {numbers['eval_loss'][-1][1]:.2f}" for name, numbers in curves.items())
-    figures.show(fig, alt=f"Validation loss and gradient length by step for four runs. Validation loss: {ends}.")
+    ends = ", ".join(
+        f"{name} ends at {numbers['eval_loss'][-1][1]:.2f}" for name, numbers in curves.items()
+    )
+    figures.show(fig, alt=f"Validation loss and gradient length of four runs by step; {ends}.")
+
+# %% tags=["topic:experiment-tracking"]
+if have["tensorboard"]:
     first, again = (curves[name]["loss"] for name in ("rate 0.005", "rate 0.005, again"))
     off = max(abs(a[1] - b[1]) for a, b in zip(first, again, strict=True))
     print(f"the repeated run differs from the first by at most {off:.1e} in its training loss")
@@ -179,10 +194,14 @@ if have["wandb"]:
     for step, value in curves["rate 0.005"]["loss"] if have["tensorboard"] else []:
         write("loss", value, step)
     finish()
-    print("offline run in:", ", ".join(path.name for path in (unit.folder / "wandb").glob("offline-run-*")))
+    print(
+        "offline run in:",
+        ", ".join(path.name for path in (unit.folder / "wandb").glob("offline-run-*")),
+    )
 else:
     print("Weights & Biases is not installed, so nothing was written for it.")
-    print(f"`{colab.how_to_add('wandb')}` brings it; this cell then writes an offline run, and sends nothing.")
+    print(f"`{colab.how_to_add('wandb')}` brings it;")
+    print("this cell then writes an offline run, and sends nothing.")
 
 # %% [markdown]
 # ## 2. Benchmarks: what did the fine-tuning do to everything else?
@@ -209,7 +228,10 @@ candidates |= {f"tickets, {name}": models[name] for name in ("rate 0.005", "rate
 rows = []
 try:
     for name, chat in candidates.items():
-        rows.append({"model": name} | {kind: str(mark) for kind, mark in benchmarks.evaluate(chat, 40).items()})
+        rows.append(
+            {"model": name}
+            | {kind: str(mark) for kind, mark in benchmarks.evaluate(chat, 40).items()}
+        )
     display(figures.table(rows, caption="40 questions of each kind, with 95 % intervals"))
 except ImportError:
     print(benchmarks.missing())
@@ -232,7 +254,11 @@ except ImportError:
 # each:
 
 # %% tags=["topic:frameworks"]
-recipe, model, file = finetuning.RECIPES["full"], "mistralai/Mistral-7B-Instruct-v0.3", "data/train.jsonl"
+recipe, model, file = (
+    finetuning.RECIPES["full"],
+    "mistralai/Mistral-7B-Instruct-v0.3",
+    "data/train.jsonl",
+)
 configs = {tool: make(recipe, model, file) for tool, make in elsewhere.TOOLS.items()}
 print(elsewhere.written("axolotl", configs["axolotl"], file))
 
@@ -277,11 +303,17 @@ figures.table(rows, caption="One recipe, in the words of five tools")
 rows = []
 for tool, config in configs.items():
     read = [entry for entry in elsewhere.sources() if entry["tool"] == tool]
-    row = {"tool": tool, "repository": read[0]["repository"], "files read": len({entry["path"] for entry in read})}
+    row = {
+        "tool": tool,
+        "repository": read[0]["repository"],
+        "files read": len({entry["path"] for entry in read}),
+    }
     row |= {"commits": ", ".join(sorted({entry["commit"][:8] for entry in read}))}
     row |= {"unknown keys": ", ".join(elsewhere.unknown(tool, config)) or "none"}
     took = elsewhere.accepted()[tool]
-    rows.append(row | {"file taken by": took["version"], "in it": took["by"], "on": str(took["date"])})
+    rows.append(
+        row | {"file taken by": took["version"], "in it": took["by"], "on": str(took["date"])}
+    )
 misspelt = configs["llama-factory"] | {"lora_rnak": 16}
 print("a planted mistake is found:", elsewhere.unknown("llama-factory", misspelt))
 figures.table(rows, caption="Where the keys were read; recipes_elsewhere.toml has the paths")

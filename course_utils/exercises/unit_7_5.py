@@ -16,26 +16,27 @@ if TYPE_CHECKING:
 def lora_forward(x: Tensor, weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
     """What a linear layer with a LoRA adapter gives (arXiv 2106.09685, equation 3): (..., d).
 
-    `x` is (..., k). The frozen `weight` is (d, k), as PyTorch stores it. `A` is (r, k), `B` is (d, r). The change
-    B A counts alpha / r times. There is no bias.
+    `x` is (..., k). The frozen `weight` is (d, k), as PyTorch stores it. `A` is (r, k) and `B` is
+    (d, r). The change B A counts alpha / r times. There is no bias.
     """
     # Your code here
     raise NotImplementedError
 
 
 def nf4_quantise(weights: Tensor, levels: Tensor, block: int = 64) -> Tensor:
-    """Each weight as one of 16 levels, two of them in a byte (arXiv 2305.14314): (n / 2,), torch.uint8.
+    """Each weight as one of 16 levels, two in a byte (arXiv 2305.14314): (n / 2,), torch.uint8.
 
-    Cut `weights` (n,) into blocks of `block` in a row and divide each block by its largest absolute value. The code
-    of a weight is the place (0 to 15) of the nearest of the `levels` (16,), which rise from -1 to 1. Of two weights
-    in a row the first goes into the upper four bits of a byte. A block of zeros gets the code of the level 0.
+    Cut `weights` (n,) into blocks of `block` in a row and divide each block by its largest absolute
+    value. The code of a weight is the place (0 to 15) of the nearest of the `levels` (16,), which
+    rise from -1 to 1. Of two weights in a row the first goes into the upper four bits of a byte. A
+    block of zeros gets the code of the level 0.
     """
     # Your code here
     raise NotImplementedError
 
 
 def nf4_dequantise(packed: Tensor, scales: Tensor, levels: Tensor, block: int = 64) -> Tensor:
-    """The weights (n,) that the bytes `packed` (n / 2,) stand for; the way back from `nf4_quantise`.
+    """The weights (n,) for which the bytes `packed` (n / 2,) stand: `nf4_quantise` undone.
 
     `scales` (n / block,) holds the largest absolute value of each block of `block` weights.
     """
@@ -46,30 +47,39 @@ def nf4_dequantise(packed: Tensor, scales: Tensor, levels: Tensor, block: int = 
 def without_copies(texts: Sequence[str], test: Sequence[str], limit: float) -> list[int]:
     """Which training `texts` may stay: their places, counted from 0, in rising order.
 
-    A text goes if it is too like a text of `test` (leakage), or too like an earlier text that stays (a
-    near-duplicate). Take the set of all runs of three words of each text, in lower case; a text of fewer words is
-    one run. Too like: of the runs that either of two texts has, the share that both have is at least `limit`.
+    A text goes if it is too like a text of `test` (leakage), or too like an earlier text that stays
+    (a near-duplicate). Take the set of all runs of three words of each text, in lower case; a text
+    of fewer words is one run. Too like: of the runs that either of two texts has, the share that
+    both have is at least `limit`.
     """
     # Your code here
     raise NotImplementedError
 
 
 def loss_labels(ids: Tensor, opens: int, ends: int) -> Tensor:
-    """The labels (t,) for the tokens `ids` (t,) of a conversation: a token where it is to be learned, else -100.
+    """The labels (t,) for the tokens `ids` (t,): the token where it is to be learned, else -100.
 
-    The model learns each reply: what follows the token `opens`, up to and with the next token `ends`. There can be
-    several replies. It does not learn the mark `opens`, the other turns (they end with `ends` too), or the padding
-    at the end. A reply that was cut off has no `ends`; what is there of it is learned.
+    The model learns each reply: what follows the token `opens`, up to and with the next token
+    `ends`. There can be several replies. It does not learn the mark `opens`, the other turns (they
+    end with `ends` too), or the padding at the end. A reply that was cut off has no `ends`; what is
+    there of it is learned.
     """
     # Your code here
     raise NotImplementedError
 
 
-def dpo_loss(chosen: Tensor, rejected: Tensor, chosen_before: Tensor, rejected_before: Tensor, beta: float) -> Tensor:
-    """The loss of direct preference optimisation (arXiv 2305.18290, equation 7), the mean of n pairs: a tensor ().
+def dpo_loss(
+    chosen: Tensor,
+    rejected: Tensor,
+    chosen_before: Tensor,
+    rejected_before: Tensor,
+    beta: float,
+) -> Tensor:
+    """The loss of DPO (arXiv 2305.18290, equation 7), the mean over n pairs: a tensor ().
 
-    Each input is (n, tokens): the log-probability of every token of n replies, and 0 behind the end of a shorter
-    one. Two come from the model in training, two (`_before`) from the frozen model that it started as.
+    Each input is (n, tokens): the log-probability of every token of n replies, and 0 behind the end
+    of a shorter one. Two come from the model in training, two (`_before`) from the frozen model
+    that it started as.
     """
     # Your code here
     raise NotImplementedError
@@ -78,8 +88,8 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, chosen_before: Tensor, rejected_b
 def merge(weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
     """One matrix (d, k) that does what `weight` and its adapter did: W + (alpha / r) B A.
 
-    `weight` (d, k) may be in 16 bits; `A` (r, k) and `B` (d, r) are in 32. Add in 32 bits, and round once, to the
-    number format of `weight`.
+    `weight` (d, k) may be in 16 bits; `A` (r, k) and `B` (d, r) are in 32. Add in 32 bits, and
+    round once, to the number format of `weight`.
     """
     # Your code here
     raise NotImplementedError
