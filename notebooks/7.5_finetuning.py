@@ -419,8 +419,8 @@ print(
 )
 
 # %% tags=["topic:dataset-formats"]
-example = trainer.train_dataset[0]
-pairs = list(zip(example["input_ids"], example["labels"], strict=True))
+batch = trainer.data_collator([trainer.train_dataset[0]])  # what a step is given, here of one row
+pairs = list(zip(batch["input_ids"][0].tolist(), batch["labels"][0].tolist(), strict=True))
 first = next(i for i, (_, label) in enumerate(pairs) if label != -100)
 shown = [*range(first - 6, first + 10), *range(len(pairs) - 3, len(pairs))]
 print(f"{first} tokens to read, {len(pairs) - first} to learn. Around the border, and the end:")
@@ -460,12 +460,12 @@ loss_labels = check("7.5.loss_labels", loss_labels)
 # %% tags=["topic:dataset-formats"]
 if chat.tier == "bundled":  # the templates of other models open a reply with several tokens
     opens, ends = chat.tokenizer.convert_tokens_to_ids(["<|assistant|>", "<|end|>"])
-    rows = [trainer.train_dataset[i] for i in range(100)]
-    same = [
-        loss_labels(torch.tensor(row["input_ids"]), opens, ends).tolist() == row["labels"]
-        for row in rows
-    ]
-    print(f"With {whose(loss_labels)}: {sum(same)} of {len(rows)} rows have exactly TRL's labels")
+    same = []
+    for i in range(100):
+        batch = trainer.data_collator([trainer.train_dataset[i]])
+        made = loss_labels(batch["input_ids"][0], opens, ends)
+        same.append(torch.equal(made, batch["labels"][0]))
+    print(f"With {whose(loss_labels)}: {sum(same)} of {len(same)} rows have exactly TRL's labels")
 
 # %%
 quiz("7.5.never_stops")
