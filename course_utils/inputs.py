@@ -18,17 +18,23 @@ MOST_SWING = 100.0  # sound in floats lies between -1 and 1; far beyond it are w
 
 
 def as_list(items: Any, what: str) -> list:
-    """`items` as a list. TypeError for one string, array, picture or message where a list of `what` is wanted.
+    """`items` as a list. TypeError for one string, sound, picture or message where a list of `what` is wanted.
 
-    A string is a sequence of letters and an array one of rows: without this, each letter would be a text.
+    A string is a sequence of letters and an array one of numbers: without this, each letter would be a text.
     """
-    alone = isinstance(items, str | bytes | dict) or hasattr(items, "dtype") or not isinstance(items, Iterable)
-    if alone:
+    alone = isinstance(items, str | bytes | dict) or not isinstance(items, Iterable)
+    if alone or _is_array(items):
         raise TypeError(
             f"A list of {what} is wanted here, and this is one {type(items).__name__}. "
             "Put it in square brackets, `[...]`, even if it is the only one."
         )
     return list(items)
+
+
+def _is_array(items: Any) -> bool:
+    """Whether this is a tensor or an array of numbers. A table's column of texts is a list like any other."""
+    kind = getattr(getattr(items, "dtype", None), "kind", "O")
+    return hasattr(items, "detach") or kind in "biufc"
 
 
 def as_texts(items: Any, what: str = "texts") -> list[str]:

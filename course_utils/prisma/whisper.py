@@ -306,6 +306,8 @@ def held_out_clips(seed: int, n: int, voices: tuple[str, ...]) -> list[speech.Cl
 
 def word_errors(texts: list[str], heard: list[str]) -> Measure:
     """Word error rate over all utterances, with the 95 % interval of a bootstrap over utterances."""
+    texts = inputs.as_texts(texts)
+    heard = inputs.as_texts(heard, "transcripts")
     errors = np.array([speech.word_errors(*pair) for pair in zip(texts, heard, strict=True)])
     words = np.array([len(text.split()) for text in texts])
     draws = np.random.default_rng(0).integers(len(texts), size=(2000, len(texts)))
