@@ -283,6 +283,10 @@ PYTHON = {
 }
 
 
+NAMED = re.compile(r'\{\s*"name"')
+OPENING = re.compile(r"\n\s*\{")
+
+
 class CallError(ValueError):
     """A function call that can't be run. The message is what the model gets to read."""
 
@@ -306,24 +310,29 @@ def written_calls(reply: str) -> list[str]:
     plain, found, at = unwrap(reply), [], 0
     while (start := plain.find("{", at)) >= 0:
         call, end = _object(plain, start)
-        piece = plain[start:end].strip()
-        named = "name" in call if call else re.match(r'\{\s*"name"', piece)
-        meant = bool(named) or start == 0
-        found += [piece] if meant else []
+        named = NAMED.match(plain, start) if call is None else "name" in call
+        if named or start == 0:
+            end = end or _next_line(plain, start)
+            found.append(plain[start:end].strip())
         # What is broken and no call may be a brace in a sentence: the next one may open a call.
-        at = end if meant or call else start + 1
+        at = end or start + 1
     return found
 
 
 def _object(plain: str, start: int) -> tuple[dict | None, int]:
-    """The JSON object that begins at `start` and where it ends; None if it is broken, which ends before the next."""
+    """The JSON object that begins at `start` and where it ends; None and 0 for a broken one."""
     try:
         return json.JSONDecoder().raw_decode(plain, start)
     except RecursionError:
-        return None, len(plain)
+        return {}, len(plain)  # nothing behind it is looked at: it would take hours
     except ValueError:
-        following = re.compile(r"\n\s*\{").search(plain, start + 1)
-        return None, following.start() if following else len(plain)
+        return None, 0
+
+
+def _next_line(plain: str, start: int) -> int:
+    """Where the next line begins that opens an object: a broken one ends there at the latest."""
+    following = OPENING.search(plain, start + 1)
+    return following.start() if following else len(plain)
 
 
 def parse_call(reply: str) -> tuple[str, dict]:

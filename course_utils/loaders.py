@@ -231,6 +231,7 @@ class Chat:
         import torch
 
         prompts = inputs.as_texts(prompts, "prompts")
+        self._check_words(prompts)
         # Alike in length, alike in a batch: less padding, less work.
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         written: dict[int, str] = {}
@@ -301,8 +302,6 @@ class Chat:
     def _read(self, prompts: list[str], new: int) -> "tuple[torch.Tensor, torch.Tensor]":
         """Token ids and attention mask on the model's device. ValueError if they leave no room to answer."""
         rows = [self._tokens(prompt) for prompt in prompts]
-        if not all(rows):
-            raise ValueError(f"Prompt {rows.index([])} is empty: {self.name} needs a word at least to go on from.")
         room, longest = self.model.config.max_position_embeddings, max(map(len, rows))
         if longest + new > room:
             raise ValueError(
@@ -311,6 +310,12 @@ class Chat:
             )
         ids, mask = _padded(rows, self._padding, "left")
         return ids.to(_device(self.model)), mask.to(_device(self.model))
+
+    def _check_words(self, prompts: list[str]) -> None:
+        for number, prompt in enumerate(prompts):
+            # Some tokenizers begin every text with a mark of their own, and have that to go on from.
+            if not prompt.strip() and not self._tokens(prompt):
+                raise ValueError(f"Prompt {number} is empty: {self.name} needs a word at least to go on from.")
 
     def _tokens(self, prompt: str) -> list[int]:
         # A chat template writes the beginning-of-text marker itself: it must not stand there twice.
