@@ -194,7 +194,7 @@ def _decoded(content: bytes, name: str) -> tuple["np.ndarray", int]:
 
 def _no_sound(name: str) -> MediaError:
     return MediaError(
-        f"{name} is no sound that can be read here. WAV, FLAC, OGG and MP3 can. "
+        f"{name} is no sound that can be read here, or it is damaged. WAV, FLAC, OGG and MP3 can. "
         "Choose an M4A or WebM file with the field above instead: the browser reads it."
     )
 
@@ -262,7 +262,7 @@ def pictures(source: Inbox | str | Path) -> "dict[str, Image]":
         print('To use your own, choose some above, then run this cell again; or write pictures("path/to/folder").')
         return {path.stem: picture(path) for path in sorted((DATA / "samples" / "pictures").glob("*.png"))}
     path = Path(source)
-    return _folder(path) if path.is_dir() else {path.stem: picture(path)}
+    return _folder(path) if os.path.isdir(path) else {path.stem: picture(path)}
 
 
 def _folder(path: Path) -> "dict[str, Image]":
@@ -307,7 +307,9 @@ def _drawn(content: io.BytesIO, name: str) -> "Image":
     except Image.DecompressionBombError as error:
         raise MediaError(f"{name} has too many pixels: shrink it first.") from error
     except Exception as error:  # damaged files make Pillow fail in ways that no list of errors holds
-        raise MediaError(f"{name} is no picture that can be read here (JPEG, PNG and WebP can).") from error
+        raise MediaError(
+            f"{name} is no picture that can be read here (JPEG, PNG and WebP can), or it is damaged."
+        ) from error
 
 
 def _prepared(opened: "Image", name: str) -> "Image":
