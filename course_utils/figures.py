@@ -119,7 +119,7 @@ def png(fig) -> bytes:
 
 def _read_powers(fig) -> None:
     """Let matplotlib read as formulas what it writes as formulas: the powers of ten along a logarithmic axis."""
-    scales = {axis.get_scale() for ax in fig.axes for axis in (ax.xaxis, ax.yaxis)}
+    scales = {ax.get_xscale() for ax in fig.axes} | {ax.get_yscale() for ax in fig.axes}
     changed = scales - {"linear"}
     while changed:  # each drawing may move the axes, and with them bring new numbers
         fig.draw_without_rendering()

@@ -24,8 +24,9 @@ def as_list(items: Any, what: str) -> list:
     """
     alone = isinstance(items, str | bytes | dict) or not isinstance(items, Iterable)
     if alone or _is_array(items):
+        kind = type(items).__name__
         raise TypeError(
-            f"A list of {what} is wanted here, and this is one {type(items).__name__}. "
+            f"A list of {what} is wanted here, and this is one {kind}. "
             "Put it in square brackets, `[...]`, even if it is the only one."
         )
     return list(items)
@@ -33,8 +34,10 @@ def as_list(items: Any, what: str) -> list:
 
 def _is_array(items: Any) -> bool:
     """Whether this is a tensor or an array of numbers. A table's column of texts is a list like any other."""
-    kind = getattr(getattr(items, "dtype", None), "kind", "O")
-    return hasattr(items, "detach") or kind in "biufc"
+    if hasattr(items, "detach"):
+        return True
+    dtype = getattr(items, "dtype", None)
+    return getattr(dtype, "kind", "O") in "biufc"
 
 
 def as_texts(items: Any, what: str = "texts") -> list[str]:
@@ -59,10 +62,12 @@ def as_sound(audio: Any) -> "np.ndarray":
     """
     import numpy as np
 
-    samples = np.atleast_1d(_mono(_scaled(_array(audio))))
-    if not np.isfinite(samples).all():
+    scaled = _scaled(_array(audio))
+    samples = _mono(scaled)
+    loudest = np.abs(samples).max()
+    if not np.isfinite(loudest):
         raise ValueError("The sound holds numbers that are not finite (NaN or infinity): it is damaged. Make it again.")
-    if (loudest := np.abs(samples).max()) > MOST_SWING:
+    if loudest > MOST_SWING:
         raise ValueError(
             f"The loudest sample is {loudest:.4g}, and sound of type float lies between -1 and 1. "
             "Divide it by what full volume is: by 32768 if it was int16."
@@ -74,15 +79,18 @@ def is_silent(samples: "np.ndarray") -> bool:
     """Whether there is nothing to hear in what `as_sound` returned. A constant is silence, too."""
     import numpy as np
 
-    return bool(np.ptp(samples) / 2 < SILENCE)
+    swing = np.ptp(samples) / 2
+    return bool(swing < SILENCE)
 
 
 def _array(audio: Any) -> "np.ndarray":
     import numpy as np
 
     if hasattr(audio, "detach"):  # a tensor, perhaps on a GPU, perhaps in bfloat16, which NumPy lacks
-        audio = audio.detach().cpu()
-        audio = audio.float() if audio.is_floating_point() else audio
+        audio = audio.detach()
+        if audio.is_floating_point():
+            audio = audio.float()
+        audio = audio.cpu()
     try:
         return np.asarray(audio)
     except ValueError as error:
@@ -99,9 +107,11 @@ def _scaled(samples: "np.ndarray") -> "np.ndarray":
         with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinity, which is refused
             return samples.astype(np.float32)
     if samples.dtype == np.uint8:  # the one type whose silence is not 0
-        return (samples.astype(np.float32) - 128) / 128
+        centred = samples.astype(np.float32) - 128
+        return centred / 128
     if samples.dtype in (np.int16, np.int32):
-        return samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
+        full = 2.0 ** (8 * samples.itemsize - 1)
+        return samples.astype(np.float32) / full
     raise ValueError(
         f"The sound is of type {samples.dtype}. Floats from -1 to 1 are read, and whole numbers as files store "
         "them: uint8, int16, int32. Convert it, say with `.astype(np.int16)` if it was recorded in 16 bits."
@@ -110,6 +120,8 @@ def _scaled(samples: "np.ndarray") -> "np.ndarray":
 
 def _mono(samples: "np.ndarray") -> "np.ndarray":
     """The mean of the channels, wherever they are. ValueError if no axis can be that of the channels."""
+    import numpy as np
+
     if samples.ndim == 1:
         return samples
     if samples.ndim != 2 or min(samples.shape) > MOST_CHANNELS:
@@ -117,8 +129,8 @@ def _mono(samples: "np.ndarray") -> "np.ndarray":
             f"A sound has the shape (n,), or (n, channels) with at most {MOST_CHANNELS} channels; "
             f"this one has {samples.shape}. Several sounds go into a list."
         )
-    rows, columns = samples.shape
-    return samples.mean(1 if columns <= rows else 0)
+    channels = int(np.argmin(samples.shape))
+    return samples.mean(channels)
 
 
 # ---------------------------------------------------------------- pictures
@@ -148,9 +160,9 @@ def as_rgb(image: "Image", side: int | None = None) -> "Image":
 
 def _eight_bits(image: "Image") -> "Image":
     """The picture in a mode that can be shrunk without loss of shades: L, RGB or RGBA, or one of their kin."""
-    grey = "I;16" if image.mode.startswith("I;16") else image.mode
-    if grey in WHITES:
-        return _grey(image, WHITES[grey])
+    mode = image.mode.rstrip("LBN")  # in which order the two bytes are
+    if mode in WHITES:
+        return _grey(image, WHITES[mode])
     if image.mode == "La":  # the one mode that Pillow turns into nothing but its sister
         image = image.convert("LA")
     if image.has_transparency_data:
@@ -165,13 +177,16 @@ def _grey(image: "Image", whites: tuple[int, ...]) -> "Image":
     from PIL import Image
 
     values = np.asarray(image).astype(np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError("The picture holds numbers that are not finite (NaN or infinity).")
     low, high = float(values.min()), float(values.max())
-    white = next((white for white in whites if low >= 0 and high <= white), None)
-    if white is None:
-        values, white = values - low, max(high - low, 1.0)
-    return Image.fromarray((values * (255 / white) + 0.5).astype(np.uint8))
+    if not np.isfinite([low, high]).all():
+        raise ValueError("The picture holds numbers that are not finite (NaN or infinity).")
+    fitting = [white for white in whites if low >= 0 and high <= white]
+    if not fitting:
+        values -= low
+        fitting = [max(high - low, 1.0)]
+    values *= 255 / fitting[0]
+    values += 0.5
+    return Image.fromarray(values.astype(np.uint8))
 
 
 def _on_white(image: "Image") -> "Image":

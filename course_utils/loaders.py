@@ -118,12 +118,11 @@ class Speech:
         options = DecodingOptions(task=task, language=language, without_timestamps=True, fp16=self._fp16)
         sounds = _heard(sounds)
         silent = _silent(sounds, "left out")
-        texts = dict.fromkeys(silent, "")
-        audible = [number for number in range(len(sounds)) if number not in texts]
-        spectra = self._spectra([sounds[number] for number in audible])
-        results = [result for batch in spectra for result in self.model.decode(batch, options)]
-        texts.update(zip(audible, (result.text.strip() for result in results), strict=True))
-        return [texts[number] for number in range(len(sounds))]
+        written = []
+        for spectra in self._spectra([sound for n, sound in enumerate(sounds) if n not in silent]):
+            written += [result.text.strip() for result in self.model.decode(spectra, options)]
+        texts = iter(written)
+        return ["" if n in silent else next(texts) for n in range(len(sounds))]
 
     def _spectra(self, sounds: "Sequence[np.ndarray]") -> Iterator["torch.Tensor"]:
         """The sounds as the encoder takes them, batch by batch."""
@@ -185,15 +184,16 @@ def _heard(sounds: "Sequence[np.ndarray]") -> "list[np.ndarray]":
     return heard
 
 
-def _silent(sounds: "list[np.ndarray]", so: str) -> list[int]:
+def _silent(sounds: "list[np.ndarray]", so: str) -> set[int]:
     """The numbers of the silent sounds, after telling the reader what follows from it."""
     silent = [number for number, sound in enumerate(sounds) if inputs.is_silent(sound)]
-    which = ", ".join(map(str, silent[:10])) + (", ..." if len(silent) > 10 else "")
+    which = ", ".join(map(str, silent[:10]))
+    more = ", ..." if len(silent) > 10 else ""
     if silent and len(sounds) == 1:
         print(f"The sound is silent: {so}.")
     elif silent:
-        print(f"{len(silent)} of {len(sounds)} sounds are silent ({which}, counted from 0): {so}.")
-    return silent
+        print(f"{len(silent)} of {len(sounds)} sounds are silent ({which}{more}, counted from 0): {so}.")
+    return set(silent)
 
 
 @dataclass

@@ -34,7 +34,7 @@ RATES = range(4_000, 384_001)  # samples a second, from telephones to studios
 # What is opened, by name: everything else a library could open is one more parser for a file from anywhere, and one
 # of them hands PostScript to another program that runs it.
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-SOUND_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "MPEG")
+SOUND_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
 SOUND_STARTS = (b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS", b"ID3")
 
 
