@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from course_utils.inputs import as_texts
 from course_utils.prisma import text
 from course_utils.prisma.shop import TOPICS
 from course_utils.prisma.tools import SIGNATURES, Result, failed, schemas
@@ -121,20 +122,44 @@ def count(chat: "Chat", words: str) -> int:
     return len(chat.tokenizer(words)["input_ids"])
 
 
-def think(chat: "Chat", traces: Sequence[Trace], stop: Sequence[str] = STOP) -> list[str]:
-    """What the model writes next in each trace, kept in the logs; all in one batch.
+def fits(chat: "Chat", prompt: str) -> bool:
+    """Whether a prompt leaves the model room for a turn in its window."""
+    return count(chat, prompt) + WRITE <= chat.model.config.max_position_embeddings
 
-    A trace whose prompt fills the model's window is stopped instead, and gets an empty reply.
+
+def think(chat: "Chat", traces: Sequence[Trace], stop: Sequence[str] = STOP) -> list[str]:
+    """What the model writes next in each trace, without its <think> blocks; all in one batch.
+
+    The logs keep it whole. A trace whose prompt fills the model's window is stopped, and gets an empty reply.
     """
-    room = chat.model.config.max_position_embeddings - WRITE
     for trace in traces:
-        trace.stopped = "window full" if count(chat, trace.prompt) > room else ""
+        trace.stopped = "" if fits(chat, trace.prompt) else "window full"
     prompts = [trace.prompt for trace in traces if not trace.stopped]
     written = iter(chat.complete_many(prompts, max_new_tokens=WRITE, stop=stop))
     replies = ["" if trace.stopped else next(written) for trace in traces]
     for trace, reply in zip(traces, replies, strict=True):
         trace.log += [] if trace.stopped else [(trace.prompt, reply)]
-    return replies
+    return [without_thoughts(reply) for reply in replies]
+
+
+def without_thoughts(reply: str) -> str:
+    """A reply without what a reasoning model writes for itself: <think> blocks, closed or cut off by the limit.
+
+    Some chat templates open the block in the prompt, so that the reply holds its end alone.
+    """
+    said = re.sub(r"<think(ing)?>.*?(</think(ing)?>|\Z)", "", reply, flags=re.S)
+    return re.sub(r"\A.*</think(ing)?>", "", said, flags=re.S)
+
+
+def use(toolbox: Tools, tool: str, argument: str) -> Result:
+    """What a tool says. One that raises says its error: the model reads it and may go on, the loop does not end."""
+    try:
+        result = toolbox(tool, argument)
+    except Exception as error:
+        return failed(f"{type(error).__name__}: {error}")
+    if not isinstance(result, Result):
+        return failed(f"the tool returned {type(result).__name__} where a tools.Result belongs")
+    return result
 
 
 def note(trace: Trace, step: Step, max_steps: int, max_repeats: int) -> None:
@@ -166,10 +191,10 @@ def act(trace: Trace, reply: str, toolbox: Tools, max_steps: int, max_repeats: i
     elif not reply.strip():
         trace.stopped = trace.stopped or "nothing written"
     else:
-        call = re.fullmatch(r"(\w+)\[(.*)\]", rest) if kind == "Action" else None
+        call = re.fullmatch(r"`?(\w+)\[(.*)\]`?\.?", rest) if kind == "Action" else None
         tool, argument = call.groups() if call else ("", rest)
-        seen = toolbox(tool, argument).text if call else "error: write Action: tool[argument]"
-        trace.prompt += f"{reply.rstrip()}\nObservation: {seen}\n"
+        seen = use(toolbox, tool, argument).text if call else "error: write Action: tool[argument]"
+        trace.prompt += f"{first_turn(reply)}\nObservation: {seen}\n"
         note(trace, Step(thought, tool, argument, seen), max_steps, max_repeats)
 
 
@@ -181,10 +206,17 @@ def read_reply(reply: str) -> tuple[str, str, str]:
     return thought.group(1).strip() if thought else "", kind, rest.strip()
 
 
+def first_turn(reply: str) -> str:
+    """A reply up to its first action: what a model writes after that it made up, as it had seen no result."""
+    action = re.search(r"^\s*Action:.*$", reply, re.M)
+    return reply[: action.end()].rstrip() if action else reply.rstrip()
+
+
 def run_many(
     chat: "Chat", toolbox: Tools, questions: Sequence[str], max_steps: int = 8, max_repeats: int = 3
 ) -> list[Trace]:
     """`run_react` for many questions: all agents take their turns together, so the model works in batches."""
+    questions = as_texts(questions, "questions")
     traces = [Trace(question, opening(chat, "react", question)) for question in questions]
     while going := [trace for trace in traces if not trace.stopped]:
         for trace, reply in zip(going, think(chat, going), strict=True):
@@ -194,6 +226,7 @@ def run_many(
 
 def run_direct(chat: "Chat", questions: Sequence[str]) -> list[Trace]:
     """The same model without tools: one prompt, one answer."""
+    questions = as_texts(questions, "questions")
     traces = [Trace(question, opening(chat, "direct", question)) for question in questions]
     return _answer(chat, traces)
 
@@ -211,6 +244,7 @@ def _answer(chat: "Chat", traces: list[Trace]) -> list[Trace]:
 
 def run_rewoo(chat: "Chat", toolbox: Tools, questions: Sequence[str], max_steps: int = 8) -> list[Trace]:
     """Plan every call at once, run the plan, answer from the evidence (ReWOO, arXiv 2305.18323)."""
+    questions = as_texts(questions, "questions")
     traces = [Trace(question, opening(chat, "plan", question)) for question in questions]
     for trace, plan in zip(traces, think(chat, traces, stop=()), strict=True):
         trace.steps = execute(plan, toolbox, max_steps)
@@ -226,7 +260,7 @@ def execute(plan: str, toolbox: Tools, max_steps: int) -> list[Step]:
     for name, tool, planned in re.findall(r"^\s*#(E\d+) *= *(\w+)\[(.*)\]\s*$", plan, re.M)[:max_steps]:
         argument = re.sub(r"#(E\d+)\.(\w+)", lambda m: _field(results, *m.groups()), planned)
         missing = re.search(r"#E\d+", argument)
-        results[name] = failed(f"no {missing.group()}") if missing else toolbox(tool, argument)
+        results[name] = failed(f"no {missing.group()}") if missing else use(toolbox, tool, argument)
         steps.append(Step("", "" if missing else tool, argument, results[name].text))
     return steps
 
@@ -238,7 +272,19 @@ def _field(results: dict[str, Result], name: str, key: str) -> str:
 
 # ---------------------------------------------------------------- function calling
 
-PYTHON = {"integer": int, "string": str, "number": float, "boolean": bool}  # types that JSON becomes
+# Types that JSON becomes. type() is asked and not isinstance(): in Python True is an int, in JSON it is not.
+PYTHON = {
+    "integer": (int,),
+    "number": (int, float),
+    "string": (str,),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+}
+
+
+NAMED = re.compile(r'\{\s*"name"')
+OPENING = re.compile(r"\n\s*\{")
 
 
 class CallError(ValueError):
@@ -246,25 +292,64 @@ class CallError(ValueError):
 
 
 def is_call(reply: str) -> bool:
-    """Whether a reply is meant as a function call: in JSON, perhaps behind a marker."""
-    return unwrap(reply).startswith("{")
+    """Whether a reply holds a function call in JSON, in whatever the model wrapped it."""
+    return bool(written_calls(reply))
 
 
 def unwrap(reply: str) -> str:
-    """A reply without the markers that models write around a call."""
-    return re.sub(r"<\|call\|>|</?tool_call>", "", reply).strip()
+    """A reply without what models write around a call: thoughts, markers, the fences of Markdown."""
+    return re.sub(r"<\|call\|>|</?tool_call>|```\w*", "\n", without_thoughts(reply)).strip()
+
+
+def written_calls(reply: str) -> list[str]:
+    """The function calls in a reply, each as the model wrote it, in that order; broken ones, too.
+
+    They may stand alone, after a sentence, behind a marker, in a fence or in a list, several in one reply. JSON
+    that names nothing is a call only if the reply begins with it: anywhere else it belongs to an answer.
+    """
+    plain, found, at = unwrap(reply), [], 0
+    while (start := plain.find("{", at)) >= 0:
+        call, end = _object(plain, start)
+        named = NAMED.match(plain, start) if call is None else "name" in call
+        if named or start == 0:
+            end = end or _next_line(plain, start)
+            found.append(plain[start:end].strip())
+        # What is broken and no call may be a brace in a sentence: the next one may open a call.
+        at = end or start + 1
+    return found
+
+
+def _object(plain: str, start: int) -> tuple[dict | None, int]:
+    """The JSON object that begins at `start` and where it ends; None and 0 for a broken one."""
+    try:
+        return json.JSONDecoder().raw_decode(plain, start)
+    except RecursionError:
+        return {}, len(plain)  # nothing behind it is looked at: it would take hours
+    except ValueError:
+        return None, 0
+
+
+def _next_line(plain: str, start: int) -> int:
+    """Where the next line begins that opens an object: a broken one ends there at the latest."""
+    following = OPENING.search(plain, start + 1)
+    return following.start() if following else len(plain)
 
 
 def parse_call(reply: str) -> tuple[str, dict]:
-    """The name and arguments of a function call. It is read as JSON, never run as code.
+    """The name and arguments of the first function call in a reply. It is read as JSON, never run as code.
 
     CallError if the JSON is broken or of another form.
     """
+    written = written_calls(reply)
     try:
-        call = json.loads(unwrap(reply))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise CallError(f"bad JSON: {getattr(error, 'msg', 'nested too deeply')}") from error
-    name, arguments = (call.get("name"), call.get("arguments")) if isinstance(call, dict) else (None, None)
+        call = json.loads(written[0] if written else unwrap(reply))
+    except RecursionError as error:
+        raise CallError("bad JSON: nested too deeply") from error
+    except ValueError as error:  # also a number of more than 4,300 digits, which Python does not read
+        raise CallError(f"bad JSON: {getattr(error, 'msg', 'a number is too long')}") from error
+    if not isinstance(call, dict):
+        raise CallError("write name and arguments")
+    name, arguments = call.get("name"), call.get("arguments", call.get("parameters"))  # Llama says parameters
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise CallError("write name and arguments")
     return name, arguments
@@ -272,18 +357,18 @@ def parse_call(reply: str) -> tuple[str, dict]:
 
 def check_call(name: str, arguments: dict, tools: Sequence[dict]) -> None:
     """Hold a call against the tools' JSON schemas. CallError if the tool or an argument does not fit."""
-    known = {tool["function"]["name"]: tool["function"]["parameters"] for tool in tools}
+    known = {tool["function"]["name"]: tool["function"].get("parameters", {}) for tool in tools}
     if name not in known:
         raise CallError(f"no tool {name}")
-    wanted = known[name]["properties"]
-    if missing := [key for key in known[name]["required"] if key not in arguments]:
+    wanted = known[name].get("properties", {})
+    if missing := [key for key in known[name].get("required", ()) if key not in arguments]:
         raise CallError(f"{missing[0]} is missing")
     if extra := [key for key in arguments if key not in wanted]:
         raise CallError(f"no argument {extra[0]}")
     for key, value in arguments.items():
-        # type() and not isinstance(): in Python True is an int, in JSON it is not.
-        if type(value) is not PYTHON[wanted[key]["type"]]:
-            raise CallError(f"{key} must be of type {wanted[key]['type']}")
+        kind = wanted[key].get("type")
+        if kind in PYTHON and type(value) not in PYTHON[kind]:
+            raise CallError(f"{key} must be of type {kind}")
 
 
 def run_calls(
@@ -291,6 +376,7 @@ def run_calls(
 ) -> list[Trace]:
     """Agents that call functions in JSON, through the model's own chat template; all take turns together."""
     tools, system = schemas(), {"role": "system", "content": INSTRUCTIONS["calls"]}
+    questions = as_texts(questions, "questions")
     traces = [Trace(q, messages=[system, {"role": "user", "content": q}]) for q in questions]
     while going := [trace for trace in traces if not trace.stopped]:
         for trace in going:
@@ -303,24 +389,35 @@ def run_calls(
 def act_on_call(
     trace: Trace, reply: str, toolbox: Tools, tools: Sequence[dict], max_steps: int, max_repeats: int
 ) -> None:
-    """Run the call in a reply, or end with its answer. A call that does not fit gets an error to read."""
-    if not is_call(reply):
-        trace.answer = text.final_answer(reply)
+    """Run the calls in a reply, in their order, or end with its answer. A call that does not fit gets an error to read.
+
+    Several calls of one reply are kept as turns of their own, so the model reads each result below its call.
+    """
+    calls = written_calls(reply)
+    if not calls:
+        trace.answer = text.final_answer(without_thoughts(reply))
         trace.stopped = trace.stopped or ("answered" if trace.answer else "nothing written")
-        return
-    said = {"role": "assistant", "content": reply}
-    name, argument = "", reply
+    # One call alone is kept as the model wrote it, with its marker.
+    for written in calls if len(calls) > 1 else [reply] * len(calls):
+        if not trace.stopped:
+            note(trace, _call(trace, written, toolbox, tools), max_steps, max_repeats)
+
+
+def _call(trace: Trace, written: str, toolbox: Tools, tools: Sequence[dict]) -> Step:
+    """Run one call, and put it and its result into the conversation."""
+    said = {"role": "assistant", "content": written}
+    name, argument = "", written
     try:
-        name, arguments = parse_call(reply)
+        name, arguments = parse_call(written)
         check_call(name, arguments, tools)
         call = {"type": "function", "function": {"name": name, "arguments": arguments}}
         said = {"role": "assistant", "content": "", "tool_calls": [call]}
-        argument = str(next(iter(arguments.values())))
-        seen = toolbox(name, argument).text
+        argument = str(next(iter(arguments.values()), ""))
+        seen = use(toolbox, name, argument).text
     except CallError as error:
         name, seen = "", f"error: {error}"
     trace.messages += [said, {"role": "tool", "content": seen}]
-    note(trace, Step("", name, argument, seen), max_steps, max_repeats)
+    return Step("", name, argument, seen)
 
 
 # ---------------------------------------------------------------- toolboxes around toolboxes

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from course_utils.inputs import as_list
 from course_utils.prisma import conversations, manners
 from course_utils.prisma.conversations import Conversation
 from course_utils.prisma.shop import COLOURS, NAMES, SHAPES, SIZES, STATUSES
@@ -226,6 +227,7 @@ def similar_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> list[tu
     """
     from datasketch import MinHash, MinHashLSH
 
+    texts = as_list(texts, "texts")
     if not 0 < threshold <= 1:
         raise ValueError(f"a similarity lies between 0 and 1, so {threshold} is no threshold")
     sets = [shingles(text) for text in texts]
@@ -376,6 +378,7 @@ class ToneClassifier:
 
     def rudeness(self, texts: Sequence[str]) -> np.ndarray:
         """How likely each text is rude, 0 to 1: the highest of its sentences."""
+        texts = as_list(texts, "texts")
         if not texts:
             return np.zeros(0)
         sentences = [re.findall(r"[^.!?]+", text) or [text] for text in texts]

@@ -54,6 +54,7 @@ def use_style() -> None:
             "savefig.facecolor": "white",
             "axes.facecolor": "white",
             "text.color": "black",
+            "text.parse_math": False,  # a price in dollars is no formula
             "axes.labelcolor": "black",
             "xtick.color": "black",
             "ytick.color": "black",
@@ -110,9 +111,27 @@ def heatmap(
 
 def png(fig) -> bytes:
     """The figure as a PNG file on opaque white paper, in its 256 best colours where that makes it smaller."""
+    _read_powers(fig)
     drawn = io.BytesIO()
     fig.savefig(drawn, format="png", facecolor="white", bbox_inches="tight")  # no label is cut off
     return smaller(drawn.getvalue())
+
+
+def _read_powers(fig) -> None:
+    """Let matplotlib read as formulas what it writes as formulas: the powers of ten along a logarithmic axis."""
+    scales = {ax.get_xscale() for ax in fig.axes} | {ax.get_yscale() for ax in fig.axes}
+    changed = scales - {"linear"}
+    while changed:  # each drawing may move the axes, and with them bring new numbers
+        fig.draw_without_rendering()
+        changed = [text for text in fig.findobj(_is_power) if not text.get_parse_math()]
+        for text in changed:
+            text.set_parse_math(True)
+
+
+def _is_power(artist) -> bool:
+    from matplotlib.text import Text
+
+    return isinstance(artist, Text) and artist.get_text().startswith(r"$\mathdefault{")
 
 
 def smaller(data: bytes) -> bytes:

@@ -20,6 +20,7 @@ from torch import nn
 
 from course_utils import checkpoints, compat, data_quality, memory, simulate
 from course_utils.figures import progress
+from course_utils.inputs import as_texts
 from course_utils.prisma import conversations
 from course_utils.prisma.conversations import Conversation
 from course_utils.prisma.training import Measure, share
@@ -533,6 +534,7 @@ def replies(chat: Chat, talks: Sequence[Conversation]) -> list[str]:
 
 def score(talks: Sequence[Conversation], written: Sequence[str]) -> dict[str, Measure]:
     """The share of replies with each part of the house style right, and of those fit to be sent ("all")."""
+    written = as_texts(written, "replies")
     checks = [conversations.parts_right(talk, text) for talk, text in zip(talks, written, strict=True)]
     parts = {name: share([check[name] for check in checks]) for name in checks[0]}
     whole = [conversations.graded(talk, text) for talk, text in zip(talks, written, strict=True)]

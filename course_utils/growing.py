@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from course_utils import peft_methods
 from course_utils.data_quality import jaccard, shingles
+from course_utils.inputs import as_texts
 from course_utils.prisma import lm
 from course_utils.prisma.conversations import INTENTS, wordings
 from course_utils.prisma.letters import LETTERS
@@ -162,6 +163,7 @@ def control(
     Form: see `malformed`. Consistency: the topic leads the second by at least `lead`. Diversity: less than `limit`
     alike (Jaccard, pairs of words) to every seed and to all that was accepted before.
     """
+    texts = as_texts(texts)
     guess, kept, refused = TopicGuess(seeds, texts), [], Counter()
     taken = [shingles(one.text, 2) for one in seeds]
     for text in texts:
@@ -179,6 +181,7 @@ def control(
 
 def distinct(texts: Sequence[str], n: int) -> float:
     """distinct-n: different runs of `n` words as a share of all (Li et al. 2016, arXiv 1510.03055)."""
+    texts = as_texts(texts)
     runs = [tuple(words[i : i + n]) for text in texts for words in [text.split()] for i in range(len(words) - n + 1)]
     return len(set(runs)) / len(runs) if runs else 0.0
 

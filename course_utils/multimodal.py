@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from whisper import DecodingOptions
 from whisper.tokenizer import get_tokenizer
 
+from course_utils.inputs import as_texts
 from course_utils.prisma import pictures, speech, wishes
 from course_utils.prisma.shop import COLOURS, SHAPES, SIZES
 from course_utils.prisma.training import Learner, Measure
@@ -160,6 +161,8 @@ def plain_words(text: str) -> str:
 
 def word_error(said: Sequence[str], heard: Sequence[str], seed: int = 0) -> Measure:
     """Word error rate over all sentences, with a bootstrap interval over sentences (1,000 draws)."""
+    said = as_texts(said, "sentences")
+    heard = as_texts(heard, "sentences")
     if len(said) != len(heard) or not said:
         raise ValueError(f"{len(said)} sentences said, {len(heard)} heard: one transcript each is needed")
     said, heard = ([plain_words(one) for one in texts] for texts in (said, heard))

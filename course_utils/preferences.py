@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from course_utils import compat
 from course_utils.figures import progress
+from course_utils.inputs import as_texts
 from course_utils.prisma import lm
 from course_utils.prisma.shop import COLOURS, STATUSES, Order, make_shop
 from course_utils.prisma.text import Example
@@ -133,6 +134,7 @@ def points(case: Case, reply: str) -> int:
 
 def encode(chat: Chat, asked: Sequence[Case], replies: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Token ids and masks (n, longest) of prompts with their replies, where the model is. ValueError without any."""
+    replies = as_texts(replies, "replies")
     if not asked:
         raise ValueError("there is no reply to encode: ask for more cases, or clean the pairs less strictly")
     tokenizer, device = chat.tokenizer, chat.model.device
@@ -389,6 +391,8 @@ def win_rate(asked: Sequence[Case], ours: Sequence[str], theirs: Sequence[str]) 
 
     Wilson's interval, as if there were no ties: a little too wide where there are.
     """
+    ours = as_texts(ours, "replies")
+    theirs = as_texts(theirs, "replies")
     pairs = [(points(case, a), points(case, b)) for case, a, b in zip(asked, ours, theirs, strict=True)]
     won = sum(0.5 * (a > b) + 0.5 * (a >= b) for a, b in pairs)
     return Measure(won / len(pairs), *wilson(won, len(pairs)), len(pairs), "%")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from course_utils import bundled, compat, offline
 from course_utils.finetuning import dequantised, linear_layers
+from course_utils.inputs import as_texts
 from course_utils.prisma.training import Measure, share
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def lost(before: Mapping[str, Tensor], wanted: Mapping[str, Tensor], stored: Map
 
 def proof_of_change(before: Sequence[str], after: Sequence[str]) -> Measure:
     """The share of answers that differ. UnchangedError if none does."""
+    before = as_texts(before, "replies")
+    after = as_texts(after, "replies")
     differ = [a != b for a, b in zip(before, after, strict=True)]
     if not any(differ):
         raise UnchangedError(

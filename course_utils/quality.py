@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from course_utils.inputs import as_texts
 from course_utils.prisma import conversations
 from course_utils.prisma.conversations import SIGN_OFF, Conversation
 from course_utils.prisma.shop import COLOURS, NAMES, SHAPES, SIZES, STATUSES
@@ -145,6 +146,8 @@ def token_f1(wanted: str, written: str) -> float:
 
 def bleu(wanted: Sequence[str], written: Sequence[str]) -> Measure:
     """Corpus BLEU in points (Papineni et al. 2002) by sacrebleu; the interval resamples its sentence statistics."""
+    wanted = as_texts(wanted, "replies")
+    written = as_texts(written, "replies")
     from sacrebleu.metrics import BLEU
 
     def one(hypothesis: str, reference: str) -> list[int]:
@@ -164,6 +167,8 @@ def _bleu(sums: Any) -> float:
 
 def rouge_l(wanted: Sequence[str], written: Sequence[str]) -> list[float]:
     """ROUGE-L F1 of each pair: the longest common run of words with gaps (Lin 2004), by rouge-score."""
+    wanted = as_texts(wanted, "replies")
+    written = as_texts(written, "replies")
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"])
@@ -187,6 +192,8 @@ def greedy_match(wanted: "Tensor", written: "Tensor") -> dict[str, float]:
 
 def bert_score(embedder: "Embedder", wanted: Sequence[str], written: Sequence[str]) -> list[float]:
     """BERTScore F1 of each pair, with the last hidden states of `embedder`; 0 for an empty text."""
+    wanted = as_texts(wanted, "replies")
+    written = as_texts(written, "replies")
     vectors = {text: token_vectors(embedder, text) for text in {*wanted, *written} if text.strip()}
     pairs = zip(wanted, written, strict=True)
     return [greedy_match(vectors[a], vectors[b])["F1"] if b.strip() else 0.0 for a, b in pairs]
@@ -209,12 +216,14 @@ def rescaled(scores: Sequence[float], baseline: float) -> list[float]:
 
 def strangers_score(embedder: "Embedder", wanted: Sequence[str]) -> float:
     """The mean BERTScore of replies to different customers: the baseline of `rescaled`."""
+    wanted = as_texts(wanted, "replies")
     return sum(bert_score(embedder, wanted, [*wanted[1:], wanted[0]])) / len(wanted)
 
 
 def _paired(talks: Sequence[Conversation], written: Sequence[str]) -> list[tuple[Conversation, str]]:
     if len(talks) != len(written):
         raise ValueError(f"{len(talks)} conversations and {len(written)} replies: one reply to each is needed")
+    written = as_texts(written, "replies")
     return list(zip(talks, written, strict=True))
 
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from course_utils import compat
+from course_utils.inputs import as_texts
 from course_utils.settings import ROOT
 
 if TYPE_CHECKING:
@@ -473,6 +474,7 @@ class Load:
 
 def burst(server: Server, prompts: Sequence[str], at_once: int, max_tokens: int = 24) -> Load:
     """Send the prompts, `at_once` at a time, and count the tokens that come back."""
+    prompts = as_texts(prompts, "prompts")
     ask = server.client(timeout=300)
 
     def one(prompt: str) -> tuple[int, float]:

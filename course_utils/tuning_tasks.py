@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from course_utils.inputs import as_texts
 from course_utils.prisma import lm, text
 from course_utils.prisma.shop import NAMES, Order, make_shop
 from course_utils.prisma.text import Example
@@ -106,6 +107,7 @@ def voucher_page(name: str, euros: int) -> str:
 
 def voucher_questions(names: Sequence[str], seed: int) -> list[str]:
     """A question on the voucher of each customer, in one of three wordings."""
+    names = as_texts(names, "names")
     rng = random.Random(seed)
     return [rng.choice(QUESTIONS).format(p=name) for name in names]
 
@@ -115,6 +117,8 @@ def search(asked: Sequence[str], pages: Sequence[str], k: int) -> list[list[int]
 
     The score is the sum of the inverse document frequencies of the shared words (Sparck Jones 1972).
     """
+    asked = as_texts(asked, "questions")
+    pages = as_texts(pages, "pages")
     bags = [set(re.findall(r"\w+", page.lower())) for page in pages]
     found_in = Counter(word for bag in bags for word in bag)
     rarity = {word: math.log(len(pages) / n) for word, n in found_in.items()}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.figures import progress
+from course_utils.inputs import as_texts
 from course_utils.prisma.lm import IGNORED
 from course_utils.prisma.pictures import Scene, Toy
 from course_utils.prisma.shop import SHAPES, SIZES, TRAINED_PAIRS
@@ -238,6 +239,7 @@ def _continued(model: nn.Module, tokenizer, shown: Tensor, ids: Tensor) -> list[
 
 def exact(asked: Sequence[Question], written: Sequence[str]) -> Measure:
     """The share of answers that are right word for word. ValueError if their numbers differ."""
+    written = as_texts(written, "replies")
     if len(asked) != len(written):
         raise ValueError(f"{len(asked)} questions, {len(written)} answers: one each is needed")
     return share([one.answer == text for one, text in zip(asked, written, strict=True)])
@@ -245,6 +247,7 @@ def exact(asked: Sequence[Question], written: Sequence[str]) -> Measure:
 
 def by_kind(asked: Sequence[Question], written: Sequence[str]) -> dict[str, Measure]:
     """`exact` for each kind of question, in the order of KINDS; the two kinds of POLLS count as one."""
+    written = as_texts(written, "replies")
     rights: dict[str, list[bool]] = defaultdict(list)
     for one, text in zip(asked, written, strict=True):
         rights["yes or no" if one.kind in POLLS else one.kind].append(one.answer == text)
@@ -253,11 +256,13 @@ def by_kind(asked: Sequence[Question], written: Sequence[str]) -> dict[str, Meas
 
 def said_yes(asked: Sequence[Question], written: Sequence[str], kind: str) -> Measure:
     """The share of "yes" among the answers to the questions of one kind."""
+    written = as_texts(written, "replies")
     return share([text == "yes" for one, text in zip(asked, written, strict=True) if one.kind == kind])
 
 
 def by_word(asked: Sequence[Question], written: Sequence[str]) -> dict[str, Measure]:
     """Captions word by word: the shares with the right size, colour and shape."""
+    written = as_texts(written, "replies")
     pairs = [(one.answer.split(), text.split()) for one, text in zip(asked, written, strict=True)]
     words = ("size", "colour", "shape")
     return {name: share([len(w) > i and w[i] == a[i] for a, w in pairs]) for i, name in enumerate(words)}

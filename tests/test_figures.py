@@ -62,6 +62,24 @@ def test_alt_text_survives_nbconvert():
     assert "No description has been provided" not in page
 
 
+def test_a_dollar_in_a_label_is_a_dollar_and_powers_are_powers():
+    from matplotlib.text import Text
+
+    fig, axes = figures.figure(columns=3)
+    axes[0].plot([1, 1000], [1e-3, 1e4], label="$5 or 10% of $_")
+    axes[0].set(xscale="log", yscale="log", xlabel=r"in $, or $%", title=r"$5 & $\foo$")
+    axes[0].legend()
+    figures.heatmap(axes[1], [[1, 2]], x=["$_", "_$_"], y=["$$"], label="$ per $_")
+    axes[2].bar(["$a_$", "$_b$"], [1, 2])
+    assert figures.png(fig).startswith(b"\x89PNG")
+    shown = [text for text in fig.findobj(Text) if text.get_text() and text.get_visible()]
+    formulas = {text.get_text() for text in shown if text.get_parse_math()}
+    assert formulas and all(one.startswith(r"$\mathdefault{10^{") for one in formulas)
+    plain = {text.get_text() for text in shown} - formulas
+    assert {"$5 or 10% of $_", r"$5 & $\foo$", "$_", "$$", "$ per $_", "$a_$"} <= plain
+    assert not any("mathdefault" in one for one in plain)
+
+
 def test_pictures_in_few_colours_keep_a_small_toys_colour():
     fig, axes = figures.figure(columns=6, width=9, height=1.8)
     for i, ax in enumerate(axes):

@@ -1,10 +1,12 @@
 """The reader's own sounds and pictures: what is taken, what is refused and in which words, what is used instead."""
 
 import io
+import os
 import shutil
 import subprocess
 import sys
 
+import broken_files
 import numpy as np
 import pytest
 import soundfile
@@ -77,9 +79,72 @@ def test_what_is_no_sound_is_refused(tmp_path):
 
 def test_a_long_file_is_measured_before_it_is_read(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "a.wav", np.tile(TONE, 31), 16_000)
-    monkeypatch.setattr(soundfile, "read", lambda *_, **__: pytest.fail("read a file that is too long"))
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_, **__: pytest.fail("read a file that is too long"))
     with pytest.raises(media.MediaError, match="31 s long"):
         media.sound(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("name", broken_files.sounds())
+def test_every_format_that_is_named_is_read(tmp_path, name):
+    (tmp_path / name).write_bytes(broken_files.sounds()[name])
+    made = media.sound(tmp_path / name)
+    assert abs(len(made.audio) - 8_000) <= 1_200 and abs(peak_frequency(made.audio) - 16_000 / 6 / 2 / np.pi) < 3
+
+
+def test_damaged_sounds_are_read_or_refused_in_words(tmp_path):
+    for name, content in broken_files.damaged(broken_files.sounds(), 120, seed=7):
+        (tmp_path / name).write_bytes(content)
+        try:
+            assert np.isfinite(media.sound(tmp_path / name).audio).all()
+        except media.MediaError as refused:
+            assert len(str(refused)) > 30
+
+
+def test_formats_that_are_not_named_are_not_opened(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "a.aiff", TONE, 16_000)
+    (tmp_path / "b.raw").write_bytes(bytes(64_000))
+    (tmp_path / "c.mp3").write_bytes((tmp_path / "a.aiff").read_bytes())
+    monkeypatch.setattr(soundfile, "SoundFile", lambda *_, **__: pytest.fail("handed to a decoder"))
+    for name in ("a.aiff", "b.raw", "c.mp3"):
+        with pytest.raises(media.MediaError, match=f"{name} is no sound"):
+            media.sound(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "rate, channels, told", [(16_000, 9, "9 channels, at most 8"), (1_000, 1, "claims 1000 samples a second")]
+)
+def test_a_header_that_claims_too_much_is_refused(tmp_path, rate, channels, told):
+    soundfile.write(tmp_path / "a.wav", np.stack([TONE] * channels, 1), rate)
+    with pytest.raises(media.MediaError, match=told):
+        media.sound(tmp_path / "a.wav")
+
+
+def test_a_sound_that_breaks_off_is_used_and_said(tmp_path, capsys):
+    soundfile.write(tmp_path / "a.mp3", np.tile(TONE, 10), 16_000)
+    whole = (tmp_path / "a.mp3").read_bytes()
+    (tmp_path / "a.mp3").write_bytes(whole[: len(whole) // 2])
+    made = media.sound(tmp_path / "a.mp3")
+    assert 16_000 < len(made.audio) < 120_000 and "a.mp3 breaks off:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("take", [media.sound, media.pictures])
+def test_a_file_that_is_too_large_or_never_ends_is_refused(tmp_path, monkeypatch, take):
+    monkeypatch.setattr(media, "MOST_BYTES", 1_000_000)
+    (tmp_path / "a.wav").write_bytes(bytes(1_000_001))
+    with pytest.raises(media.MediaError, match="a.wav is larger than 1 MB: cut or shrink it"):
+        take(tmp_path / "a.wav")
+    for endless in ("/dev/zero", "a\0b", "x" * 300):
+        with pytest.raises(media.MediaError, match="There is no file"):
+            take(endless)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(media.MediaError, match="There is no file"):
+            take(tmp_path / "pipe")
+
+
+def test_a_recording_that_arrives_in_pieces_is_refused():
+    with pytest.raises(media.MediaError, match="arrived in pieces"):
+        media.sound(media.Inbox("sound", [("recording", TONE.tobytes()[:-1])]))
 
 
 def test_a_clipped_sound_is_used_and_told(tmp_path, capsys):
@@ -139,6 +204,39 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path, mode):
 def test_transparent_parts_become_white(tmp_path):
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "a.png")
     assert media.picture(tmp_path / "a.png").getpixel((3, 3)) == (255, 255, 255)
+
+
+def test_damaged_pictures_are_read_or_refused_in_words(tmp_path):
+    for name, content in broken_files.damaged(broken_files.pictures(), 320, seed=7):
+        (tmp_path / name).write_bytes(content)
+        try:
+            assert media.picture(tmp_path / name).mode == "RGB"
+        except media.MediaError as refused:
+            assert len(str(refused)) > 30
+
+
+@pytest.mark.parametrize("name", broken_files.pictures())
+def test_the_same_pictures_undamaged_are_read(name):
+    image = media.picture(io.BytesIO(broken_files.pictures()[name]))
+    assert image.size == ((24, 20) if "exif" in name or name in ("one.webp", "lzw.tiff") else (20, 24))
+
+
+def test_postscript_is_not_run_whatever_it_is_called(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was called"))
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{} loop\n%%EOF\n"
+    for name in ("a.png", "b.eps", "c.jpg"):
+        (tmp_path / name).write_bytes(script)
+        with pytest.raises(media.MediaError, match=f"{name} is no picture"):
+            media.picture(tmp_path / name)
+
+
+def test_two_pictures_of_one_name_are_two(tmp_path):
+    for ending, colour in (("jpg", "red"), ("png", "blue")):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"cat.{ending}")
+    made = media.pictures(str(tmp_path))
+    assert list(made) == ["cat", "cat.png"] and made["cat.png"].getpixel((3, 3)) == (0, 0, 255)
 
 
 def test_a_folder_gives_its_pictures_and_names_what_it_leaves_out(tmp_path, capsys):

@@ -18,6 +18,7 @@ import open_clip
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from course_utils.inputs import as_texts
 from course_utils.prisma import pictures, speech
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES, TRAINED_PAIRS
 from course_utils.prisma.training import Deadline, Measure, MuonAdamW, checkpoint, learning_rate, run, share
@@ -297,9 +298,10 @@ def embed_images(loaded: Loaded, images: Sequence[Any]) -> torch.Tensor:
 @torch.no_grad()
 def embed_texts(loaded: Loaded, texts: Sequence[str]) -> torch.Tensor:
     """Unit vectors (n, 128) of captions."""
+    texts = as_texts(texts)
     model, _, tokenizer = loaded
     device = next(model.parameters()).device
-    parts = tokenizer(list(texts)).split(512)
+    parts = tokenizer(texts).split(512)
     return torch.cat([model.encode_text(part.to(device), normalize=True).cpu() for part in parts])
 
 

@@ -25,6 +25,7 @@ from whisper import DecodingOptions, log_mel_spectrogram, pad_or_trim
 from whisper.model import ModelDimensions, Whisper, disable_sdpa
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
+from course_utils import inputs
 from course_utils.prisma import speech
 from course_utils.prisma.training import Deadline, Measure, MuonAdamW, checkpoint, learning_rate, run
 from course_utils.settings import MODELS, SEED
@@ -105,12 +106,13 @@ def load(folder: Path = FOLDER) -> Whisper:
 
 def mel(audio: np.ndarray) -> torch.Tensor:
     """The library's log-mel spectrogram of one five-second window, (80, 500)."""
-    if len(audio) > SAMPLES:
+    sound = inputs.as_sound(audio)
+    if len(sound) > SAMPLES:
         raise ValueError(
             f"prisma-whisper hears {speech.LONGEST:.0f} s at a time, this sound is "
-            f"{len(audio) / speech.RATE:.1f} s long: cut it into shorter pieces."
+            f"{len(sound) / speech.RATE:.1f} s long: cut it into shorter pieces."
         )
-    return log_mel_spectrogram(pad_or_trim(np.asarray(audio, np.float32), SAMPLES))
+    return log_mel_spectrogram(pad_or_trim(sound, SAMPLES))
 
 
 def transcribe(model: Whisper, audio: np.ndarray | list[np.ndarray]) -> str | list[str]:
@@ -304,6 +306,8 @@ def held_out_clips(seed: int, n: int, voices: tuple[str, ...]) -> list[speech.Cl
 
 def word_errors(texts: list[str], heard: list[str]) -> Measure:
     """Word error rate over all utterances, with the 95 % interval of a bootstrap over utterances."""
+    texts = inputs.as_texts(texts)
+    heard = inputs.as_texts(heard, "transcripts")
     errors = np.array([speech.word_errors(*pair) for pair in zip(texts, heard, strict=True)])
     words = np.array([len(text.split()) for text in texts])
     draws = np.random.default_rng(0).integers(len(texts), size=(2000, len(texts)))
