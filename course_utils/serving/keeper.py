@@ -30,14 +30,18 @@ def keep(folder: Path, pid: int, born: float, line: list[str], told: Callable[[]
         shutil.rmtree(folder, ignore_errors=True)
         return 1
     server = subprocess.Popen(line, stdin=subprocess.DEVNULL, start_new_session=True)
-    engine = psutil.Process(server.pid)
-    write_owner(folder, notebook, engine)
-    family, ended = {engine}, False
-    while not ended and not told() and is_alive(notebook):
-        # What a child leaves behind is nobody's child any more: remember everyone who was seen.
+    family, ended = set(), False
+    try:
+        engine = psutil.Process(server.pid)
+        write_owner(folder, notebook, engine)
+        while not ended and not told() and is_alive(notebook):
+            # What a child leaves behind is nobody's child any more: remember everyone who was seen.
+            family |= family_of(engine)
+            ended = ends_within(server, LOOK)
         family |= family_of(engine)
-        ended = ends_within(server, LOOK)
-    end(family)
+    finally:
+        end(family)
+        server.kill()
     if not ended or not is_alive(notebook):
         shutil.rmtree(folder, ignore_errors=True)
     return server.wait()
