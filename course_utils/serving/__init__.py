@@ -7,41 +7,24 @@ The embedded server is the one of `transformers serve`, with a `Gate` in front o
 (`python -m course_utils.serving`) under a keeper, which ends it when the notebook is gone.
 """
 
-from course_utils.serving.engines import PORTS, Backend, ask_all, find_backends, knock
-from course_utils.serving.gate import Gate
-from course_utils.serving.lifecycle import (
-    Server,
-    ServerError,
-    choose_folder,
-    client,
-    end_tree,
-    free_port,
-    port_is_free,
-    running,
-    serve,
-    start,
-    stop_all,
-)
-from course_utils.serving.load import Load, burst
+import importlib
+from typing import Any
 
-__all__ = [
-    "PORTS",
-    "Backend",
-    "Gate",
-    "Load",
-    "Server",
-    "ServerError",
-    "ask_all",
-    "burst",
-    "choose_folder",
-    "client",
-    "end_tree",
-    "find_backends",
-    "free_port",
-    "knock",
-    "port_is_free",
-    "running",
-    "serve",
-    "start",
-    "stop_all",
-]
+PLACES = {
+    "engines": ("PORTS", "Backend", "ask_all", "find_backends", "knock"),
+    "gate": ("Gate",),
+    "lifecycle": (
+        *("Server", "ServerError", "client", "free_port", "port_is_free"),
+        *("start", "serve", "running", "stop_all", "end_tree", "choose_folder"),
+    ),
+    "load": ("Load", "burst"),
+}
+__all__ = sorted(name for names in PLACES.values() for name in names)
+
+
+def __getattr__(name: str) -> Any:
+    """Each name is imported on first use: a keeper lives as long as its server, and needs none of them."""
+    for module, names in PLACES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
