@@ -172,6 +172,9 @@ def test_a_port_in_use_and_a_missing_program_are_named(fake, tmp_path, monkeypat
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(serving.ServerError, match="`vllm` is not on this machine.*COURSE_VLLM"):
         serving.start(fake, backend="vllm")
+    monkeypatch.setenv("COURSE_VLLM", str(tmp_path / "nothing"))
+    with pytest.raises(serving.ServerError, match="COURSE_VLLM names .*nothing, and there is no Python"):
+        serving.start(fake, backend="vllm")
     with pytest.raises(serving.ServerError, match="`llama-server` is not on this machine"):
         serving.start(fake, backend="llama.cpp")
 

@@ -11,20 +11,32 @@ import importlib
 from typing import Any
 
 PLACES = {
-    "engines": ("PORTS", "Backend", "ask_all", "find_backends", "knock"),
-    "gate": ("Gate",),
-    "lifecycle": (
-        *("Server", "ServerError", "client", "free_port", "port_is_free"),
-        *("start", "serve", "running", "stop_all", "end_tree", "choose_folder"),
-    ),
-    "load": ("Load", "burst"),
+    "PORTS": "engines",
+    "Backend": "engines",
+    "ask_all": "engines",
+    "find_backends": "engines",
+    "knock": "engines",
+    "Gate": "gate",
+    "Server": "lifecycle",
+    "ServerError": "lifecycle",
+    "choose_folder": "lifecycle",
+    "client": "lifecycle",
+    "end_tree": "lifecycle",
+    "free_port": "lifecycle",
+    "port_is_free": "lifecycle",
+    "running": "lifecycle",
+    "serve": "lifecycle",
+    "start": "lifecycle",
+    "stop_all": "lifecycle",
+    "Load": "load",
+    "burst": "load",
 }
-__all__ = sorted(name for names in PLACES.values() for name in names)
+__all__ = list(PLACES)
 
 
 def __getattr__(name: str) -> Any:
     """Each name is imported on first use: a keeper lives as long as its server, and needs none of them."""
-    for module, names in PLACES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{PLACES[name]}")
+    return getattr(module, name)

@@ -146,7 +146,7 @@ def start(
     except programs.Unservable as error:
         raise ServerError(str(error)) from None
     if program is None:
-        raise ServerError(f"{programs.missing(backend)} transformers is always there.")
+        raise ServerError(f"{programs.missing(backend)} The backend transformers is always there.")
     port = port or free_port()
     if not port_is_free(port):
         raise ServerError(f"Port {port} is in use: stop what listens there, or leave the port out.")

@@ -21,9 +21,10 @@ def find(pid: int, born: float) -> psutil.Process | None:
     """The process `pid`, if it is still the one that started at `born`."""
     try:
         process = psutil.Process(pid)
-        return process if abs(process.create_time() - born) < SAME and is_alive(process) else None
+        apart = abs(process.create_time() - born)
     except psutil.Error:
         return None
+    return process if apart < SAME and is_alive(process) else None
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -92,17 +93,21 @@ def sweep(place: Path | None = None) -> int:
     They are left when this keeper is killed, too, or the machine stops. Other users' folders are not touched.
     """
     place = place or Path(tempfile.gettempdir())
-    left = [folder for folder in place.glob(FOLDERS + "*") if is_ours(folder) and is_left(folder)]
-    for folder in left:
-        shutil.rmtree(folder, ignore_errors=True)
-    return len(left)
+    swept = 0
+    for folder in place.glob(FOLDERS + "*"):
+        if is_ours(folder) and is_left(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            swept += 1
+    return swept
 
 
 def is_ours(folder: Path) -> bool:
     """Whether this is a real folder of this user: what another one wrote there is not believed."""
     if folder.is_symlink() or not folder.is_dir():
         return False
-    return not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
+    if not hasattr(os, "getuid"):  # Windows, where each user has a temporary folder
+        return True
+    return folder.lstat().st_uid == os.getuid()
 
 
 def is_left(folder: Path) -> bool:
@@ -110,7 +115,8 @@ def is_left(folder: Path) -> bool:
     try:
         notebook, _ = read_owner(folder)
     except FileNotFoundError:  # perhaps a server that is just being started
-        return time.time() - folder.stat().st_mtime > UNKNOWN
+        age = time.time() - folder.stat().st_mtime
+        return age > UNKNOWN
     except (OSError, ValueError):
         return True
     if notebook is not None:

@@ -33,23 +33,25 @@ def find(backend: str) -> list[str] | None:
 
 
 def find_vllm() -> list[str] | None:
-    """vLLM in the environment that COURSE_VLLM names, in `.venv-vllm` beside the course, in this one, or on the path.
+    """vLLM in the environment that COURSE_VLLM names, or else in `.venv-vllm` beside the course, here, or on the path.
 
     Its module, where there is a Python beside it: the script `vllm` fails with the package for CPUs.
     """
-    module = ["-m", "vllm.entrypoints.openai.api_server"]
+    module = ["-P", "-m", "vllm.entrypoints.openai.api_server"]
     named = os.environ.get(VLLM)
-    for folder in filter(None, [named, ROOT / ".venv-vllm"]):
-        if python := python_of(Path(folder)):
-            return [str(python), "-P", *module]
+    python = python_of(Path(named) if named else ROOT / ".venv-vllm")
+    if python:
+        return [str(python), *module]
+    if named:
+        return None
     if importlib.util.find_spec("vllm"):
-        return [sys.executable, "-P", *module]
+        return [sys.executable, *module]
     script = shutil.which("vllm")
     if script is None:
         return None
     # Not resolved: the Python of an environment is a link to one outside it.
     beside = Path(script).with_name("python.exe" if os.name == "nt" else "python")
-    return [str(beside), "-P", *module] if beside.exists() else [script, "serve"]
+    return [str(beside), *module] if beside.exists() else [script, "serve"]
 
 
 def python_of(environment: Path) -> Path | None:
@@ -62,9 +64,12 @@ def python_of(environment: Path) -> Path | None:
 
 def missing(backend: str) -> str:
     """What to say when `find` found nothing."""
+    named = os.environ.get(VLLM)
+    if backend == "vllm" and named:
+        return f"{VLLM} names {named}, and there is no Python in that folder: name a virtual environment with vLLM."
     if backend == "vllm":
-        return f"The program `vllm` is not on this machine. If it is in an environment, name its folder in {VLLM};"
-    return "The program `llama-server` is not on this machine;"
+        return f"The program `vllm` is not on this machine. If it is in an environment, name its folder in {VLLM}."
+    return "The program `llama-server` is not on this machine."
 
 
 def command(backend: str, program: list[str], model: Path, port: int, small: bool) -> tuple[list[str], str, str]:
