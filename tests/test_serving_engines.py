@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from course_utils import serving
+from course_utils.serving import lifecycle
+from course_utils.serving.lifecycle import Server
 
 HELLO = [{"role": "user", "content": "the question"}]
 
@@ -121,7 +123,7 @@ def test_a_server_that_does_not_say_what_it_is_is_not_asked():
 def test_a_model_is_asked_with_the_likeliest_answer():
     with answering({"/v1/models": models("vllm", "qwen"), "/v1/chat/completions": chat("an answer")}) as (port, asked):
         row = asked_at(port)
-    assert row == {"server": "vLLM", "model": "qwen", "answer": "an answer"}
+    assert row == {"server": "vLLM", "model": "qwen", "answer": "an answer", "note": ""}
     assert asked[0]["temperature"] == 0 and asked[0]["messages"] == HELLO and asked[0]["max_tokens"] == 48
 
 
@@ -144,7 +146,7 @@ def test_embedding_and_cloud_models_are_never_asked():
         row = asked_at(port, "Ollama")
     assert found.models == ("qwen3:4b",)
     assert "mxbai-embed-large:latest (turns text into numbers" in found.note and "and 3 more" in found.note
-    assert row["model"] == "qwen3:4b" and row["answer"] == "hi"
+    assert row["model"] == "qwen3:4b" and row["answer"] == "hi" and row["note"] == found.note
     assert [one["model"] for one in asked if one["path"] == "/v1/chat/completions"] == ["qwen3:4b"]
 
 
@@ -200,6 +202,8 @@ def test_installed_programs_are_found_when_nothing_runs(tmp_path):
         {"data": ["strings"]},
         {"data": [{"id": 5}]},
         {"data": {"id": "x"}},
+        {"data": [{"id": "\ud800", "owned_by": "vllm"}]},
+        {"data": [{"id": "x" * 500, "owned_by": "vllm"}]},
         b"[" * 100_000,
         b"x" * 1_100_000,
         (404, {}),
@@ -238,6 +242,22 @@ def test_an_answer_that_is_none_becomes_a_sentence(reply, part):
     with answering({"/v1/models": models("vllm", "qwen"), "/v1/chat/completions": reply}) as (port, _):
         row = asked_at(port)
     assert row["model"] == "qwen" and row["answer"].startswith("no answer: ") and part in row["answer"]
+
+
+def test_half_a_character_can_be_printed():
+    with answering({"/v1/models": models("vllm", "qwen"), "/v1/chat/completions": chat("\ud800!")}) as (port, _):
+        assert asked_at(port)["answer"] == "?!"
+
+
+def test_the_courses_own_server_is_asked_with_its_key(tmp_path, monkeypatch):
+    """Also on a port of its own choice, and never knocked at."""
+    with answering({"/v1/chat/completions": chat("from here")}) as (port, asked):
+        own = Server("vllm", f"http://127.0.0.1:{port}", "prisma-lm", "the key", tmp_path / "log", None)
+        monkeypatch.setattr(lifecycle, "running", lambda: [own])
+        rows = serving.ask_all(HELLO, ports={"vLLM": port})
+    assert rows == [{"server": "vLLM", "model": "prisma-lm", "answer": "from here", "note": "started here"}]
+    assert [one["key"] for one in asked] == ["Bearer the key"]
+    assert "the key" not in repr(rows)
 
 
 def test_a_long_answer_is_cut():

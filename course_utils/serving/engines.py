@@ -25,6 +25,7 @@ PROGRAMS = {"Ollama": "ollama", "llama.cpp": "llama-server"}
 OWN = {"transformers": "transformers serve", "vllm": "vLLM", "llama.cpp": "llama.cpp"}
 MOST_BYTES = 1_000_000  # of a reply
 MOST_ROWS = 50  # of a list of models
+LONGEST_NAME = 200  # of a model
 MOST_SHOWN = 500  # characters of an answer in a table
 # Models that turn a text into numbers, by the names that they are given.
 EMBEDDERS = ("embed", "bge-", "minilm", "e5-", "gte-", "rerank")
@@ -130,9 +131,14 @@ def _rows(reply: Reply) -> list[dict]:
     if not isinstance(rows, list):
         raise Unanswered("its list of models is none")
     rows = rows[:MOST_ROWS]
-    if not all(isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows):
+    if not all(_names_a_model(row) for row in rows):
         raise Unanswered("its list of models is none")
     return rows
+
+
+def _names_a_model(row: Any) -> bool:
+    name = row.get("id") if isinstance(row, dict) else None
+    return isinstance(name, str) and len(name) <= LONGEST_NAME and name.isprintable()
 
 
 async def _introduce(web: "httpx.AsyncClient", guess: str, url: str, rows: list[dict], timeout: float) -> Backend:
@@ -146,13 +152,13 @@ async def _introduce(web: "httpx.AsyncClient", guess: str, url: str, rows: list[
         raise Unanswered("it does not say what it is, and might pass a question on to others")
     models = [row["id"] for row in rows]
     if name == "Ollama":
-        reasons = await asyncio.gather(
-            *[_ollama_reason(web, url, one, (tags or {}).get(one), timeout) for one in models]
-        )
+        questions = [_ollama_reason(web, url, one, (tags or {}).get(one), timeout) for one in models]
+        reasons = await asyncio.gather(*questions)
     else:
         reasons = [reason_by_name(one) for one in models]
-    fit = tuple(one for one, reason in zip(models, reasons, strict=True) if not reason)
-    left = [f"{one} ({reason})" for one, reason in zip(models, reasons, strict=True) if reason]
+    reasoned = list(zip(models, reasons, strict=True))
+    fit = tuple(one for one, reason in reasoned if not reason)
+    left = [f"{one} ({reason})" for one, reason in reasoned if reason]
     return Backend(name, url, fit, _left_out(left))
 
 
@@ -213,20 +219,21 @@ def ask_all(
 ) -> list[dict]:
     """The same question to the first model of each server that `find_backends` finds, always the likeliest answer.
 
-    One row for each, with `server`, `model` and `answer`: why there is none, if so. `seconds` is for each of them.
+    One row for each, with `server`, `model`, `answer` (or why there is none) and a `note`, which names models that
+    were left out. `seconds` is for each of them.
     """
     found = find_backends(ports)
     running = [one for one in found if one.models]
     answers = _wait_for(_ask_each(running, list(messages), max_tokens, seconds))
-    rows = [_row(one.name, answer, one.models[0]) for one, answer in zip(running, answers, strict=True)]
+    rows = [_row(one.name, answer, one.models[0], one.note) for one, answer in zip(running, answers, strict=True)]
     rows += [_row(one.name, one.note) for one in found if not one.models]
     names, urls = {one.name for one in found}, {one.url for one in found}
     absent = [name for name, port in ports.items() if name not in names and f"http://{LOOPBACK}:{port}" not in urls]
     return rows + [_row(name, "not found") for name in absent]
 
 
-def _row(server: str, answer: str, model: str = "") -> dict:
-    return {"server": server, "model": model, "answer": answer}
+def _row(server: str, answer: str, model: str = "", note: str = "") -> dict:
+    return {"server": server, "model": model, "answer": answer, "note": note}
 
 
 async def _ask_each(servers: list[Backend], messages: list[dict], max_tokens: int, seconds: float) -> list[str]:
@@ -240,7 +247,8 @@ async def _ask(web: "httpx.AsyncClient", server: Backend, messages: list, max_to
     question = {"model": server.models[0], "messages": messages, "max_tokens": max_tokens, "temperature": 0}
     try:
         reply = await _send(web, "POST", f"{server.url}/v1/chat/completions", seconds, question, server.key)
-        return _said(reply)[:MOST_SHOWN]
+        text = _said(reply)[:MOST_SHOWN]
+        return text.encode("utf-8", "replace").decode()  # halves of characters cannot be printed
     except Unanswered as problem:
         return f"no answer: {problem}"
 

@@ -33,7 +33,7 @@ SMALL = 200_000_000
 TIMEOUTS = {"vllm": 900.0}  # seconds; on two busy cores vLLM took up to 283
 TIMEOUT = 300.0
 KEEPER = "course_utils.serving.keeper"
-NEWS = 30.0  # seconds between two lines about a start that takes long
+NEWS = 60.0  # seconds between two lines about a start that takes long
 
 
 class ServerError(RuntimeError):
