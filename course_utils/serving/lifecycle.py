@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,21 +172,30 @@ def _launch(program: list[str], backend: str, port: int, model: Path, options: l
     me = psutil.Process()
     # -P: the folder of models, which the server starts in, is no place to import from.
     keeping = [sys.executable, "-P", "-m", KEEPER, str(folder), str(me.pid), str(me.create_time())]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*keeping, *line],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            # The model's name is a path to these servers: from its own folder, the short name is enough.
-            cwd=model.parent,
-            **_apart(),
-        )
+    # The model's name is a path to these servers: from its own folder, the short name is enough.
+    try:
+        process = _in_background([*keeping, *line], log, environment, model.parent)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     server = Server(backend, f"http://{LOOPBACK}:{port}", name, key, log, process)
     _servers[id(server)] = server
     _watch_cells()
     return server
+
+
+def _in_background(line: list[str], log: Path, environment: dict[str, str], place: Path) -> subprocess.Popen:
+    """Start a program in the folder `place`; what it says goes to `log`."""
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            line,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=place,
+            **_apart(),
+        )
 
 
 def _apart() -> dict[str, Any]:
@@ -261,8 +270,9 @@ def serve(model: Path, **options: Any) -> Iterator[Server]:
 
 def end_tree(process: subprocess.Popen, patience: float = 5) -> None:
     """End a process and its descendants: ask first, and make them after `patience` seconds."""
-    if process.poll() is None:
-        processes.end(processes.family_of(psutil.Process(process.pid)), patience)
+    if process.poll() is None:  # once it was collected, its number may be another's
+        with suppress(psutil.NoSuchProcess):
+            processes.end(processes.family_of(psutil.Process(process.pid)), patience)
     if process.stdin:
         process.stdin.close()
     process.wait()
