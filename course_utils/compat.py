@@ -4,10 +4,13 @@ tests/test_compat.py holds each keyword used here against the installed librarie
 there, with the name of the keyword, and not in a notebook. Libraries are imported where they are used.
 """
 
+import asyncio
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -604,20 +607,102 @@ def grpo_trainer(model: Any, settings: Any, rows: list[dict], reward: Any, token
 # ---------------------------------------------------------------- serving (transformers)
 
 
-def serve(model: str, host: str, port: int, nf4: bool, batching: bool) -> None:
-    """`transformers serve` in this process, until it is stopped. Block and batch sizes count with `batching` only.
+# What continuous batching may keep of all conversations together. Left alone, it takes most of the free memory for its
+# cache (six tenths on a CPU), and a prompt that does not fit ends its worker for good.
+BLOCK, BLOCKS = 32, 256
+BATCHED_TOKENS = BLOCK * BLOCKS
 
-    Left alone, continuous batching takes most of the free memory for its cache (six tenths on a CPU).
+
+def serve(
+    model: str,
+    host: str,
+    port: int,
+    nf4: bool,
+    batching: bool,
+    add: Callable[[Any], None],
+    connection: type,
+) -> None:
+    """`transformers serve` in this process, until it is stopped.
+
+    `add` puts its middleware in front of the application, `connection` is the class of uvicorn's connections.
     """
+    import uvicorn
     from transformers.cli.serve import Serve
+    from transformers.cli.serving import server as factory
 
+    build = factory.build_server
+
+    def build_and_add(*parts: Any, **named: Any) -> Any:
+        app = build(*parts, **named)
+        add(app)
+        return app
+
+    factory.build_server = build_and_add
+    # A line for each request would grow without end, and hold the path that a client wrote.
+    uvicorn.Config = partial(uvicorn.Config, http=connection, ws="none", access_log=False)
+    sample_when_asked()
+    end_unwanted_answers()
     Serve(
         force_model=model,
         host=host,
         port=port,
         quantization="bnb-4bit" if nf4 else None,
         continuous_batching=batching,
-        cb_block_size=32,
-        cb_num_blocks=256,
+        cb_block_size=BLOCK,
+        cb_num_blocks=BLOCKS,
         cb_max_batch_tokens=256,
     )
+
+
+def sample_when_asked() -> None:
+    """Let `transformers serve` sample when a request names a temperature: it takes the number and stays greedy."""
+    from transformers.cli.serving.utils import BaseHandler
+
+    build = BaseHandler._build_generation_config
+
+    def build_and_sample(self: Any, body: dict, *parts: Any, **named: Any) -> Any:
+        config = build(self, body, *parts, **named)
+        if body.get("temperature"):
+            config.do_sample = True
+        return config
+
+    BaseHandler._build_generation_config = build_and_sample
+
+
+def end_unwanted_answers() -> None:
+    """Let `transformers serve` stop writing when the client of a whole answer has left, as it does for a stream.
+
+    Left alone, the model goes on for nobody, and the next client waits for that.
+    """
+    from transformers.cli.serving.utils import CBGenerateManager, GenerateManager
+
+    write, write_batched = GenerateManager.generate_non_streaming, CBGenerateManager.generate_non_streaming
+
+    async def until_unwanted(self: Any, model: Any, processor: Any, inputs: dict, *parts: Any, **named: Any) -> Any:
+        unwanted = threading.Event()
+        # These go to `model.generate`, which asks each of the criteria after every token.
+        inputs = {**inputs, "stopping_criteria": [lambda ids, scores, **_: _verdict(ids, unwanted.is_set())]}
+        work = asyncio.ensure_future(write(self, model, processor, inputs, *parts, **named))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            unwanted.set()
+            work.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise
+
+    async def until_cancelled(self: Any, *parts: Any, request_id: str, **named: Any) -> Any:
+        try:
+            return await write_batched(self, *parts, request_id=request_id, **named)
+        except asyncio.CancelledError:
+            self._cb.cancel_request(request_id)
+            raise
+
+    GenerateManager.generate_non_streaming = until_unwanted
+    CBGenerateManager.generate_non_streaming = until_cancelled
+
+
+def _verdict(ids: Any, stop: bool) -> Any:
+    """What a stopping criterion of transformers gives: one truth value for each row of `ids`."""
+    import torch
+
+    return torch.full((ids.shape[0],), stop, dtype=torch.bool, device=ids.device)

@@ -147,8 +147,9 @@ for model, card in (("llama-2-13b", "rtx4090"), ("mistral-7b", "rtx3060"), ("cod
 # announced 46.7B with 12.9B active; the paper, arXiv 2401.04088, rounds to 47B and 13B). And you pay memory
 # for the 46.7B, but time for the 12.9B.
 #
-# How far can a conversation grow? Llama 2 7B keeps the keys of all 32 heads; Mistral 7B shares eight of them
-# (grouped-query attention, arXiv 2305.13245).
+# How far can a conversation grow? Both models have 32 attention heads. Llama 2 7B keeps keys and values for each of
+# them. Mistral 7B keeps only eight sets, and four heads share each (grouped-query attention, arXiv 2305.13245): its
+# cache is a quarter as large.
 
 # %% tags=["topic:vram-estimate"]
 lengths = [2**n for n in range(9, 16)]
@@ -247,9 +248,11 @@ figures.show(fig, alt="Tokens arrived against time for seven answers: a pause be
 # ## 4. Who may ask?
 #
 # `transformers serve` itself knows no keys, and it offers a path `/load_model` that would download any model for
-# whoever asks. So our server has a **gate** in front (`serving.Gate`, about 60 lines): it lets known paths
-# through, checks the key, the size of the request, the length of the answer and the rate. What happens to those
-# who break a rule?
+# whoever asks. So our server has a **gate** in front (`serving.Gate`). It lets known paths through and checks the key,
+# the size of the request, each of its fields, the length of prompt and answer, and the rate. What it hands on is
+# never the client's text: it writes the request anew from the fields that it knows, always with a length. For
+# a request may carry more than a question. One that brings its own chat template brings a small program, which
+# `transformers serve` would run. What happens to those who break a rule?
 
 # %% tags=["topic:auth-rate-validation"]
 guarded = f"{server.url}/v1/chat/completions"
@@ -261,18 +264,19 @@ attempts = {
     "load any model": (f"{server.url}/load_model", right, {"model": "some/model"}),
     "a request of 100 kB": (guarded, right, ask | {"padding": "x" * 100_000}),
     "100,000 tokens, please": (guarded, right, ask | {"max_tokens": 100_000}),
+    "its own chat template": (guarded, right, ask | {"chat_template": "{{ 7 * 7 }}"}),
     "a good request": (guarded, right, ask),
 }
 rows = []
 for name, (url, headers, body) in attempts.items():
     got = httpx.post(url, headers=headers, json=body, timeout=60, trust_env=False)
-    reason = got.json()["error"]["message"] if got.is_error else "answered"
-    rows.append({"attempt": name, "status": got.status_code, "what the server says": reason})
+    said = got.json()["error"]["message"] if got.is_error else "answered"
+    rows.append({"attempt": name, "status": got.status_code, "what the server says": said})
 figures.table(rows)
 
 # %% [markdown]
-# The rate limit is a sixth rule. This gate allows three requests a minute, and the "server" behind it answers
-# at once, so that we see the gate alone:
+# The rate limit is one rule more. This gate allows three requests a minute from one address. A list of its models it
+# gives by itself, so that we see the gate alone:
 
 
 # %% tags=["topic:auth-rate-validation"]
@@ -288,20 +292,22 @@ async def knock(gate: serving.Gate) -> int:
     return statuses[0]
 
 
-strict = serving.Gate(app=None, key="k", model="m", per_minute=3, log=lambda line: None)
+strict = serving.Gate(app=None, key="k", model="m", per_minute=3)
 print([await knock(strict) for _ in range(5)])  # noqa: F704
 
 # %% [markdown]
 # An operator must know how much the service is used. Must the operator know *what* people ask? No: the gate
-# counts bytes and milliseconds and keeps no content. These are the last lines of its log, and a search for a
-# word of our question:
+# counts bytes and milliseconds and keeps no content. Refused requests of a kind share a row a second, so that a flood
+# of them does not fill the disk. These are the last rows, and a search for a word of our question in all that the
+# server has written:
 
 # %% tags=["topic:logging"]
 usage = server.usage()
-columns = ("path", "status", "bytes_in", "bytes_out")
+columns = ("path", "status", "count", "bytes_in", "bytes_out")
 word = problem.question.split()[0]
-print(f"{len(usage)} requests logged; {word!r} is in the log: {word in server.log.read_text()}")
-figures.table([{name: row[name] for name in columns} for row in usage[-6:]])
+written = server.log.read_text() + str(usage)
+print(f"{sum(row['count'] for row in usage)} requests counted; {word!r} is in the logs: {word in written}")
+figures.table([{name: row.get(name, "") for name in columns} for row in usage[-6:]])
 
 # %% [markdown]
 # **What to notice.** A refused request costs the model nothing: the gate answers before it. The key travels in a
@@ -340,13 +346,13 @@ together = against_concurrency(server)
 fig, axes = figures.figure(columns=2, width=9, height=3.2)
 for name, loads in (("one by one", one_by_one), ("continuous batching", together)):
     rates = [[load.rate for load in loads[n]] for n in LEVELS]
-    waits = [[statistics.median(load.seconds) for load in loads[n]] for n in LEVELS]
+    waits = [[1000 * statistics.median(load.seconds) for load in loads[n]] for n in LEVELS]
     for ax, values in zip(axes, (rates, waits), strict=True):
         middle = [statistics.median(v) for v in values]
         spread = [[statistics.median(v) - min(v) for v in values], [max(v) - statistics.median(v) for v in values]]
         ax.errorbar(LEVELS, middle, yerr=spread, marker="o", capsize=3, label=name)
 axes[0].set(xlabel="requests at once", ylabel="tokens per second in all", ylim=0, xticks=LEVELS)
-axes[1].set(xlabel="requests at once", ylabel="seconds per answer", ylim=0, xticks=LEVELS)
+axes[1].set(xlabel="requests at once", ylabel="ms per answer", ylim=0, xticks=LEVELS)
 axes[0].legend(loc="upper left")
 alt = "Left: tokens per second against concurrency, flat one by one and rising with continuous batching. "
 figures.show(fig, alt=alt + "Right: the wait of one user, rising steeply one by one and slowly with batching.")
@@ -356,9 +362,9 @@ rows = []
 for name, loads in (("one by one", one_by_one), ("continuous batching", together)):
     for n in LEVELS:
         rates = [load.rate for load in loads[n]]
-        wait = statistics.median(s for load in loads[n] for s in load.seconds)
+        wait = 1000 * statistics.median(s for load in loads[n] for s in load.seconds)
         row = {"server": name, "at once": n, "tokens/s": statistics.median(rates), "lowest": min(rates)}
-        rows.append(row | {"highest": max(rates), "seconds per answer": wait})
+        rows.append(row | {"highest": max(rates), "ms per answer": wait})
 figures.table(rows, digits=1)
 
 # %%
@@ -377,32 +383,28 @@ print(f"8 users: {crowd / queue:.1f} times the tokens per second of the server t
 # Ollama, vLLM and llama.cpp serve the same protocol. The next cell looks for them on their usual ports of *this*
 # machine, and for their programs, and asks each that has a model the same question. Most machines have none:
 # then the table says so, and nothing is pretended.
+#
+# It asks with `temperature=0`, the likeliest token each time: without it vLLM and Ollama draw lots, and four
+# questions get four answers. Two kinds of models it leaves alone: those that turn text into numbers instead of
+# chatting, and Ollama's cloud models, which look local and would send your question out.
 
 # %% tags=["topic:openai-compatible"]
-found = serving.find_backends()
-places = [("transformers serve", server.client(), server.model)]
-places += [(b.name, serving.client(b.url, "none"), b.models[0]) for b in found if b.models]
-rows = []
-for name, other, model in places:
-    try:
-        said = other.chat.completions.create(model=model, messages=messages, max_tokens=48)
-        rows.append({"server": name, "answer": said.choices[0].message.content})
-    except openai.OpenAIError as error:
-        rows.append({"server": name, "answer": f"no answer: {type(error).__name__}"})
-rows += [{"server": b.name, "answer": f"not asked: {b.note}"} for b in found if not b.models]
-rows += [{"server": n, "answer": "not found"} for n in serving.PORTS if n not in {b.name for b in found}]
-figures.table(rows)
+figures.table(serving.ask_all(messages, max_tokens=48))
 
 # %% [markdown]
+# The client is the one of section 2, whichever server answers: `serving.find_backends()` lists them, and each has a
+# `client()`.
+#
 # To try one: install Ollama from its site, run `ollama pull qwen2.5:0.5b`, and run the cell again. If you have
-# vLLM, `serving.start(folder, backend="vllm")` starts it; with llama.cpp and a GGUF file it is
+# vLLM, `serving.start(folder, backend="vllm")` starts it, which takes minutes; an environment of its own is found as
+# `.venv-vllm` in the course's folder, or where the variable COURSE_VLLM says. With llama.cpp and a GGUF file it is
 # `backend="llama.cpp"`.
 #
 # ## 7. Clean up
 #
 # A forgotten server holds memory and a port. `stop` ends the process and all its children. It also happens by
-# itself when a cell fails, when the kernel stops, and when the kernel is killed: the server watches a pipe to
-# this notebook and ends when the pipe closes.
+# itself when a cell fails, when the kernel stops, and when the kernel is killed: a small process, the keeper, stands
+# between this notebook and its server. It looks twice a second whether the notebook still runs.
 
 # %%
 server.stop()
@@ -417,5 +419,6 @@ print("the process has ended:", server.process.poll() is not None)
 # - Users feel time to first token and time per token; operators pay for throughput at a given number of users.
 # - Every number here came with a spread, because the same machine never takes the same time twice.
 #
-# **Try it.** Send prompts of very different length in section 5: does batching still help? Give the gate in
-# section 4 a limit for each key instead of one for all.
+# **Try it.** Send prompts of very different length in section 5: does batching still help? The gate in section 4 counts
+# requests by address. Everybody on this machine has the same one: let `serving.Gate` count by key instead, and give
+# two users a key each.
