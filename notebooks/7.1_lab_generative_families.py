@@ -74,7 +74,8 @@ SAMPLES = 384  # pictures that each family makes for the judge
 # %%
 first = [held.pixels[held.shape == i][:12] for i in range(len(SHAPES))]
 generative.show_rows(
-    dict(zip(SHAPES, first, strict=True)), alt="Twelve toys of each of the eight shapes, in 8 colours."
+    dict(zip(SHAPES, first, strict=True)),
+    alt="Twelve toys of each of the eight shapes, in 8 colours.",
 )
 
 # %% [markdown]
@@ -141,8 +142,11 @@ seen = report("real, freshly drawn", generative.toys(SAMPLES, seed=713).pixels, 
 LATENT = 32
 
 
-def elbo(pixels: Tensor, encoder: nn.Module, decoder: nn.Module, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
-    """log p(x|z), KL and the code z of each picture (n, 3, h, w), in nats; pixels have deviation `sigma`."""
+def elbo(
+    pixels: Tensor, encoder: nn.Module, decoder: nn.Module, sigma: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """log p(x|z), KL and the code z of each picture (n, 3, h, w), in nats; pixels have deviation
+    `sigma`."""
     mean, log_var = encoder(pixels).chunk(2, dim=1)
     z = mean + (log_var / 2).exp() * torch.randn_like(mean)  # reparameterised
     squares = (decoder(z) - pixels).square().sum((1, 2, 3))
@@ -189,11 +193,23 @@ for sigma, (encoder, decoder, seconds) in vaes.items():
         redrawn = decoder(encoder(held.pixels).chunk(2, dim=1)[0])
     report(f"VAE, sigma {sigma}", made, seconds, clock.seconds, "lower bound")
     error = (redrawn - held.pixels).square().mean().sqrt().item()
-    row = {"sigma": f"{sigma}", "ELBO (nats)": (again - kl).mean().item(), "of it KL": kl.mean().item()}
-    rows.append(row | {"pixel error": f"{error:.3f}", "distance of samples": results[-1]["distance"]})
+    row = {
+        "sigma": f"{sigma}",
+        "ELBO (nats)": (again - kl).mean().item(),
+        "of it KL": kl.mean().item(),
+    }
+    rows.append(
+        row | {"pixel error": f"{error:.3f}", "distance of samples": results[-1]["distance"]}
+    )
     shown |= {f"drawn again, {sigma}": redrawn[:16], f"new, {sigma}": made[:16]}
-told = "; ".join(f"new toys at sigma {row['sigma']}: distance {row['distance of samples']}" for row in rows)
-generative.show_rows(shown, alt=f"Toys, the same drawn again by two VAEs, and new toys of each. {told}.", height=0.6)
+
+# %% tags=["topic:vae"]
+told = "; ".join(
+    f"new toys at sigma {row['sigma']}: distance {row['distance of samples']}" for row in rows
+)
+generative.show_rows(
+    shown, alt=f"Toys, the same drawn again by two VAEs, and new toys of each. {told}.", height=0.6
+)
 figures.table(rows, caption="1,500 held-out toys drawn again, and 384 new ones")
 
 # %% [markdown]
@@ -208,7 +224,10 @@ with torch.inference_mode():
     ends = [encoder(part.pixels).chunk(2, dim=1)[0] for part in (left, right)]
     walk = decoder(torch.stack([torch.lerp(ends[0][3], ends[1][3], i / 11) for i in range(12)]))
     halves = {"half-way in the code": decoder((ends[0] + ends[1]) / 2)}
-    halves |= {"half-way in pixels": (left.pixels + right.pixels) / 2, "not moved, only drawn again": decoder(ends[0])}
+    halves |= {
+        "half-way in pixels": (left.pixels + right.pixels) / 2,
+        "not moved, only drawn again": decoder(ends[0]),
+    }
 fade = torch.stack([torch.lerp(left.pixels[3], right.pixels[3], i / 11) for i in range(12)])
 for name, pixels in halves.items():
     far = generative.distance(judge.features(pixels), reference)
@@ -216,7 +235,8 @@ for name, pixels in halves.items():
 names = [f"{COLOURS[part.colour[3]]} {SHAPES[part.shape[3]]}" for part in (left, right)]
 generative.show_rows(
     {"in the code": walk, "in pixels": fade},
-    alt=f"From a {names[0]} to a {names[1]} in 12 steps: through the VAE's code above, faded pixel by pixel below.",
+    alt=f"From a {names[0]} to a {names[1]} in 12 steps: through the VAE's code above, faded pixel "
+    "by pixel below.",
 )
 
 # %% [markdown]
@@ -244,7 +264,9 @@ generative.show_rows(
 
 
 # %% tags=["topic:gan"]
-def train_gan(steps: int, crowd: bool = True, ahead: int = 1, rate: float = 1e-3) -> tuple[nn.Module, float, list]:
+def train_gan(
+    steps: int, crowd: bool = True, ahead: int = 1, rate: float = 1e-3
+) -> tuple[nn.Module, float, list]:
     """A GAN on the training toys: generator, CPU seconds, and both losses of each step."""
     torch.manual_seed(0)
     generator, critic = generative.decoder(LATENT), generative.critic(crowd)
@@ -257,7 +279,9 @@ def train_gan(steps: int, crowd: bool = True, ahead: int = 1, rate: float = 1e-3
         losses.append([doubt.step(caught)])
         for _ in range(ahead):
             fake = generator(torch.randn(len(toys), LATENT))
-            losses[-1].append(paint.step(F.softplus(-critic(fake)).mean()))  # "non-saturating": be taken for real
+            losses[-1].append(
+                paint.step(F.softplus(-critic(fake)).mean())
+            )  # "non-saturating": be taken for real
     return generator, doubt.seconds, losses
 
 
@@ -285,17 +309,26 @@ real = judge.name(reference)
 spread.append({"model": "held-out toys", "bits of colour": generative.entropy(real[0])})
 spread[-1]["bits of shape"] = generative.entropy(real[1])
 told = "; ".join(f"{row['model']}: {row['bits of colour']:.1f} bits of colour" for row in spread)
-generative.show_rows(shown, alt=f"Held-out toys, toys of a GAN, and of a collapsed GAN. {told}.", height=0.6)
-figures.table(spread, caption="How evenly the 8 colours and 8 shapes come (3 bits: all alike; 0: only one)")
+generative.show_rows(
+    shown, alt=f"Held-out toys, toys of a GAN, and of a collapsed GAN. {told}.", height=0.6
+)
+figures.table(
+    spread, caption="How evenly the 8 colours and 8 shapes come (3 bits: all alike; 0: only one)"
+)
 
 # %% [markdown]
 # Can you see trouble coming in the losses? Elsewhere, a loss that falls tells you that learning works.
 
 # %%
 fig, axes = figures.figure(columns=2, width=9, height=3)
-for ax, (name, history) in zip(axes, {"GAN": losses, "GAN, collapsed": hasty_losses}.items(), strict=True):
+for ax, (name, history) in zip(
+    axes, {"GAN": losses, "GAN, collapsed": hasty_losses}.items(), strict=True
+):
     smooth = np.ones(15) / 15
-    for line, values in {"discriminator": [h[0] for h in history], "generator": [h[-1] for h in history]}.items():
+    for line, values in {
+        "discriminator": [h[0] for h in history],
+        "generator": [h[-1] for h in history],
+    }.items():
         ax.plot(np.arange(7, len(history) - 7), np.convolve(values, smooth, "valid"), label=line)
     ax.axhline(2 * np.log(2), color=figures.GREY, linestyle="--", linewidth=1)
     ax.set(xlabel="step", title=name, ylim=(0, None))
@@ -306,7 +339,11 @@ told = "; ".join(
     f"{np.mean([h[-1] for h in history[-15:]]):.2f}"
     for name, history in {"GAN": losses, "GAN, collapsed": hasty_losses}.items()
 )
-figures.show(fig, alt=f"Losses of both GANs; at the end, {told}; dashed: a discriminator that only guesses, 1.39.")
+figures.show(
+    fig,
+    alt=f"Losses of both GANs; at the end, {told}; dashed: a discriminator that only guesses, "
+    "1.39.",
+)
 
 # %% [markdown]
 # **What to notice.** The GAN's toys are grainy, not blurred: nothing rewards an average. But look at what is
@@ -337,7 +374,9 @@ figures.show(fig, alt=f"Losses of both GANs; at the end, {told}; dashed: a discr
 
 # %% tags=["topic:diffusion"]
 T = 400
-kept = torch.cos(torch.arange(1, T + 1) / T * torch.pi / 2).square().clamp(min=1e-4)  # alpha-bar, a cosine schedule
+kept = (
+    torch.cos(torch.arange(1, T + 1) / T * torch.pi / 2).square().clamp(min=1e-4)
+)  # alpha-bar, a cosine schedule
 
 
 def noised(pixels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -346,6 +385,7 @@ def noised(pixels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
     return left.sqrt() * pixels + (1 - left).sqrt() * noise
 
 
+# %% tags=["topic:diffusion"]
 torch.manual_seed(0)
 copies = held.pixels[:1].expand(4_000, -1, -1, -1)[:, :, 6:10, 6:10]  # its middle is enough
 half, walked = T // 2, copies
@@ -354,8 +394,14 @@ for step in range(half + 1):
     walked = alpha[step].sqrt() * walked + (1 - alpha[step]).sqrt() * torch.randn_like(walked)
 jumped = noised(copies, torch.full((4_000,), half), torch.randn_like(copies))
 for name, x in {"step by step": walked, "in one go": jumped}.items():
-    print(f"{name:>12}: mean of the first pixel {x[:, 0, 0, 0].mean():.3f}, deviation over all {x.std(0).mean():.3f}")
-print(f"  by formula: mean {kept[half].sqrt() * copies[0, 0, 0, 0]:.3f}, deviation {(1 - kept[half]).sqrt():.3f}")
+    print(
+        f"{name:>12}: mean of the first pixel {x[:, 0, 0, 0].mean():.3f}, deviation over all "
+        f"{x.std(0).mean():.3f}"
+    )
+print(
+    f"  by formula: mean {kept[half].sqrt() * copies[0, 0, 0, 0]:.3f}, deviation "
+    f"{(1 - kept[half]).sqrt():.3f}"
+)
 
 # %% [markdown]
 # It is the same, up to chance: a mean over 4,000 copies still wobbles by about 0.01.
@@ -386,7 +432,11 @@ denoiser, diffusion_seconds, losses = train_diffusion(750)
 fig, ax = figures.figure(height=2.6)
 ax.plot(np.arange(12, len(losses) - 12), np.convolve(losses, np.ones(25) / 25, "valid"))
 ax.set(xlabel="step", ylabel="error of the guessed noise", yscale="log", title="mean of 25 steps")
-figures.show(fig, alt=f"The error of the guessed noise falls from {losses[0]:.2f} to {np.mean(losses[-25:]):.3f}.")
+figures.show(
+    fig,
+    alt=f"The error of the guessed noise falls from {losses[0]:.2f} to "
+    f"{np.mean(losses[-25:]):.3f}.",
+)
 
 # %% [markdown]
 # To make a picture, start from pure noise and walk back. Each step guesses the noise, computes which clean
@@ -402,12 +452,21 @@ figures.show(fig, alt=f"The error of the guessed noise falls from {losses[0]:.2f
 def step_back(x: Tensor, noise: Tensor, t: int, to: int, limit: float = 1.0) -> Tensor:
     """From noise level t to the smaller level `to` (-1: clean), given the guessed `noise` in x."""
     now, then = kept[t], kept[to] if to >= 0 else torch.ones(())
-    clean = ((x - (1 - now).sqrt() * noise) / now.sqrt()).clamp(-limit, limit)  # the picture that it would mean
+    clean = ((x - (1 - now).sqrt() * noise) / now.sqrt()).clamp(
+        -limit, limit
+    )  # the picture that it would mean
     noise = (x - now.sqrt() * clean) / (1 - now).sqrt()
-    fresh = ((1 - then) / (1 - now) * (1 - now / then)).sqrt()  # as much new noise as DDPM would add
-    return then.sqrt() * clean + (1 - then - fresh**2).clamp(min=0).sqrt() * noise + fresh * torch.randn_like(x)
+    fresh = (
+        (1 - then) / (1 - now) * (1 - now / then)
+    ).sqrt()  # as much new noise as DDPM would add
+    return (
+        then.sqrt() * clean
+        + (1 - then - fresh**2).clamp(min=0).sqrt() * noise
+        + fresh * torch.randn_like(x)
+    )
 
 
+# %% tags=["topic:diffusion"]
 @torch.inference_mode()
 def denoise(net: nn.Module, colour: Tensor, shape: Tensor, w: float, strides: int = 24) -> Tensor:
     """Pictures of these colours and shapes (n,), by `strides` steps back from pure noise."""
@@ -424,7 +483,10 @@ def denoise(net: nn.Module, colour: Tensor, shape: Tensor, w: float, strides: in
 
 
 # %% tags=["topic:diffusion"]
-colours, shapes = torch.arange(SAMPLES) % 8, torch.arange(SAMPLES) // 8 % 8  # each of the 64 pairs 6 times
+colours, shapes = (
+    torch.arange(SAMPLES) % 8,
+    torch.arange(SAMPLES) // 8 % 8,
+)  # each of the 64 pairs 6 times
 scales, obeyed, far, shown = (0.0, 1.0, 2.0, 5.0), [], [], {}
 for w in figures.progress(scales, "sampling"):
     torch.manual_seed(1)
@@ -436,8 +498,12 @@ for w in figures.progress(scales, "sampling"):
     obeyed.append(share(((colour == colours) & (shape == shapes)).tolist()))
     far.append(generative.distance(seen, reference))
     shown[f"w = {w:.0f}"] = made[:16]
-told = ", ".join(f"{COLOURS[c]} {SHAPES[s]}" for c, s in zip(colours[:16], shapes[:16], strict=True))
-generative.show_rows(shown, alt=f"Toys made by diffusion at four guidance scales; asked for: {told}.")
+told = ", ".join(
+    f"{COLOURS[c]} {SHAPES[s]}" for c, s in zip(colours[:16], shapes[:16], strict=True)
+)
+generative.show_rows(
+    shown, alt=f"Toys made by diffusion at four guidance scales; asked for: {told}."
+)
 print("asked for, from left to right:", told)
 
 # %% tags=["topic:diffusion"]
@@ -477,7 +543,9 @@ figures.show(
 # %% tags=["topic:generative-families-table"]
 encoder, decoder, vae_seconds = vaes[0.1]
 with torch.inference_mode():
-    codes = torch.cat([encoder(part).chunk(2, dim=1)[0] for part in train.pixels.split(1000)]).clone()
+    codes = torch.cat(
+        [encoder(part).chunk(2, dim=1)[0] for part in train.pixels.split(1000)]
+    ).clone()
 centre, spread = codes.mean(0), codes.std(0)
 codes = (codes - centre) / spread
 torch.manual_seed(0)
@@ -489,7 +557,9 @@ for _ in figures.progress(range(steps), "latent diffusion"):
     noisy = kept[t][:, None].sqrt() * z + (1 - kept[t])[:, None].sqrt() * noise
     loss = descent.step(F.mse_loss(net(noisy, (t + 1) / T), noise))
 latent_seconds = descent.seconds
-print(f"diffusion over codes: {latent_seconds:.1f} CPU seconds; the VAE before it: {vae_seconds:.1f}")
+print(
+    f"diffusion over codes: {latent_seconds:.1f} CPU seconds; the VAE before it: {vae_seconds:.1f}"
+)
 
 
 # %% tags=["topic:generative-families-table"]
@@ -509,7 +579,8 @@ with torch.inference_mode(), generative.Seconds() as clock:
 report("hybrid: VAE + diffusion", made, vae_seconds + latent_seconds, clock.seconds, "lower bound")
 generative.show_rows(
     {"held out": held.pixels[:16], "codes thrown": thrown[:16], "codes by diffusion": made[:16]},
-    alt="Held-out toys; toys of the VAE from thrown codes, a mess; toys of the same VAE from codes by diffusion.",
+    alt="Held-out toys; toys of the VAE from thrown codes, a mess; toys of the same VAE from codes "
+    "by diffusion.",
 )
 
 # %% [markdown]
@@ -528,21 +599,36 @@ generative.show_rows(
 # are CPU seconds, all cores together, on the machine that ran this.
 
 # %% tags=["topic:generative-families-table"]
-figures.table(results, digits=2, caption="Six trained models, one judge: the features of prisma-clip")
+figures.table(
+    results, digits=2, caption="Six trained models, one judge: the features of prisma-clip"
+)
 
 # %% tags=["topic:generative-families-table"]
 points = [row for row in results[1:] if "collapsed" not in row["family"]]
 fig, ax = figures.figure(width=8, height=3.6)
 for i, row in enumerate(points):
     colour, marker = figures.CYCLE[i % len(figures.CYCLE)], "osD^vPX*"[i]
-    ax.scatter(row["sample (CPU s)"], distances[row["family"]], s=70, color=colour, marker=marker, label=row["family"])
+    ax.scatter(
+        row["sample (CPU s)"],
+        distances[row["family"]],
+        s=70,
+        color=colour,
+        marker=marker,
+        label=row["family"],
+    )
 ax.axhline(distances[results[0]["family"]], color=figures.GREY, linestyle="--", linewidth=1)
-ax.set(xscale="log", xlabel="CPU seconds for 384 pictures", ylabel="distance from real toys", ylim=(0, None))
+ax.set(
+    xscale="log",
+    xlabel="CPU seconds for 384 pictures",
+    ylabel="distance from real toys",
+    ylim=(0, None),
+)
 ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 best = min(points, key=lambda row: distances[row["family"]])
 figures.show(
     fig,
-    alt=f"Distance against sampling time: one pass is fastest, nearest to real is {best['family']}; "
+    alt="Distance against sampling time: one pass is fastest, nearest to real is "
+    f"{best['family']}; "
     "the dashed line is the floor of fresh real pictures.",
 )
 print(f"nearest to the real toys: {best['family']}, at {best['distance']}")

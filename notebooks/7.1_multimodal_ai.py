@@ -96,7 +96,9 @@ for ax, scene, drawn in zip(axes, scenes, pictures.draw_many(scenes, unit.seed, 
     ax.imshow(drawn)
     ax.set(xticks=[], yticks=[])
     ax.set_title(textwrap.fill(pictures.caption(scene, rng), 36), fontsize=9)
-figures.show(fig, alt=f"Three drawn scenes with one, two and three toys, the first {scenes[0].toys[0].name}.")
+figures.show(
+    fig, alt=f"Three drawn scenes with one, two and three toys, the first {scenes[0].toys[0].name}."
+)
 
 clips = speech.load_clips()
 print("A customer says:", clips[0].text)
@@ -117,8 +119,12 @@ def patch_tokens(pixels: Tensor, weight: Tensor) -> Tensor:
     `weight` is the (width, 3, size, size) kernel of the library's convolution.
     """
     size = weight.shape[-1]
-    patches = pixels.unfold(2, size, size).unfold(3, size, size)  # (n, 3, rows, columns, size, size)
-    flat = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)  # (n, patches, 3 * size * size)
+    patches = pixels.unfold(2, size, size).unfold(
+        3, size, size
+    )  # (n, 3, rows, columns, size, size)
+    flat = (
+        patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+    )  # (n, patches, 3 * size * size)
     return flat @ weight.flatten(1).T
 
 
@@ -127,7 +133,10 @@ pixels = clip.preprocess(image)[None]
 weight = clip.model.visual.conv1.weight.detach().cpu().float()
 ours = patch_tokens(pixels, weight)
 theirs = F.conv2d(pixels, weight, stride=weight.shape[-1]).flatten(2).transpose(1, 2)
-print(f"{side} x {side} pixels, patches of {weight.shape[-1]}: {ours.shape[1]} tokens of {ours.shape[2]} numbers")
+print(
+    f"{side} x {side} pixels, patches of {weight.shape[-1]}: {ours.shape[1]} tokens of "
+    f"{ours.shape[2]} numbers"
+)
 print(f"largest difference from the library's convolution: {(ours - theirs).abs().max():.1e}")
 
 # %% [markdown]
@@ -137,8 +146,12 @@ print(f"largest difference from the library's convolution: {(ours - theirs).abs(
 # %% tags=["topic:vit-patches"]
 maps = multimodal.attention_maps(clip.model, pixels.to(next(clip.model.parameters()).device))[:, 0]
 rows = round((maps.shape[-1] - 1) ** 0.5)
-received = maps[:, :, 1:, 1:].mean((1, 2)).unflatten(1, (rows, rows)) * rows**2  # (layers, rows, rows)
+received = (
+    maps[:, :, 1:, 1:].mean((1, 2)).unflatten(1, (rows, rows)) * rows**2
+)  # (layers, rows, rows)
 shown = [0, len(received) // 2, len(received) - 1]
+
+# %% tags=["topic:vit-patches"]
 fig, axes = figures.figure(columns=4, width=10, height=2.9)
 axes[0].imshow(image)
 axes[0].set_title(f"{rows} x {rows} patches")
@@ -146,7 +159,9 @@ for line in range(1, rows):
     axes[0].axhline(line * side / rows - 0.5, color="white", linewidth=0.5)
     axes[0].axvline(line * side / rows - 0.5, color="white", linewidth=0.5)
 for ax, layer in zip(axes[1:], shown, strict=True):
-    drawn = figures.heatmap(ax, received[layer], label="times the average" if layer == shown[-1] else "")
+    drawn = figures.heatmap(
+        ax, received[layer], label="times the average" if layer == shown[-1] else ""
+    )
     ax.set_title(f"layer {layer + 1}")
 for ax in axes:
     ax.set(xticks=[], yticks=[], aspect="equal")
@@ -154,7 +169,8 @@ for ax in axes:
 most = received[-1].flatten().argmax().item()
 figures.show(
     fig,
-    alt=f"A blue heart cut into {rows} by {rows} patches, and how much attention each patch receives in three "
+    alt=f"A blue heart cut into {rows} by {rows} patches, and how much attention each patch "
+    "receives in three "
     f"layers. In the last layer most goes to row {most // rows + 1}, column {most % rows + 1}.",
 )
 
@@ -186,13 +202,22 @@ print("never in training:", ", ".join(f"{colour} {shape}" for colour, shape in H
 
 
 def class_vectors(templates: tuple[str, ...]) -> Tensor:
-    """One unit vector for each of the 64 classes: the mean over the templates, brought back to length 1."""
-    names = [f"{'an' if colour == 'orange' else 'a'} {colour} {shape}" for colour, shape in multimodal.CLASSES]
-    vectors = torch.stack([clip.encode_texts([t.format(name) for name in names]) for t in templates])
+    """One unit vector for each of the 64 classes: the mean over the templates, brought back to
+    length 1."""
+    names = [
+        f"{'an' if colour == 'orange' else 'a'} {colour} {shape}"
+        for colour, shape in multimodal.CLASSES
+    ]
+    vectors = torch.stack(
+        [clip.encode_texts([t.format(name) for name in names]) for t in templates]
+    )
     return F.normalize(vectors.mean(0), dim=-1)
 
 
-tests = {"pairs in training": list(TRAINED_PAIRS) * 4, "pairs never in training": list(HELD_OUT) * 28}
+tests = {
+    "pairs in training": list(TRAINED_PAIRS) * 4,
+    "pairs never in training": list(HELD_OUT) * 28,
+}
 images, vectors = {}, {}
 for seed, (name, pairs) in enumerate(tests.items(), start=710):
     drawn = [pictures.scene_of(pair, size=SIZES[i % 3]) for i, pair in enumerate(pairs)]
@@ -207,7 +232,9 @@ rows, guesses = [], {}
 for wording, templates in wordings.items():
     classes, line = class_vectors(templates), {"wording": wording}
     for name, pairs in tests.items():
-        guesses[name] = [multimodal.CLASSES[i] for i in (vectors[name] @ classes.T).argmax(1).tolist()]
+        guesses[name] = [
+            multimodal.CLASSES[i] for i in (vectors[name] @ classes.T).argmax(1).tolist()
+        ]
         right = share([guess == pair for guess, pair in zip(guesses[name], pairs, strict=True)])
         line |= {
             f"{name} (%)": f"{100 * right.value:.1f}",
@@ -219,15 +246,23 @@ figures.table(rows, caption=f"Top-1 among 64 classes, 224 fresh pictures each, {
 # %%
 name = "pairs never in training"
 right = [guess == pair for guess, pair in zip(guesses[name], tests[name], strict=True)]
-order = sorted(range(len(right)), key=lambda i: (i >= 16, right[i]))[:8]  # mistakes first, out of 16
+order = sorted(range(len(right)), key=lambda i: (i >= 16, right[i]))[
+    :8
+]  # mistakes first, out of 16
 fig, axes = figures.figure(columns=8, width=11, height=1.9)
 for ax, i in zip(axes, order, strict=True):
     ax.imshow(images[name][i])
     ax.set(xticks=[], yticks=[])
-    ax.set_title("\n".join(guesses[name][i]), fontsize=9, color="black" if right[i] else figures.PALETTE["vermilion"])
+    ax.set_title(
+        "\n".join(guesses[name][i]),
+        fontsize=9,
+        color="black" if right[i] else figures.PALETTE["vermilion"],
+    )
 wrong = [" ".join(guesses[name][i]) for i in order if not right[i]]
 figures.show(
-    fig, alt=f"Eight toys of never-trained pairs with the guess above each; wrong: {', '.join(wrong) or 'none'}."
+    fig,
+    alt="Eight toys of never-trained pairs with the guess above each; wrong: "
+    f"{', '.join(wrong) or 'none'}.",
 )
 parts = [(g[0] == p[0], g[1] == p[1]) for g, p in zip(guesses[name], tests[name], strict=True)]
 print("colour right:", share([a for a, _ in parts]), "| shape right:", share([b for _, b in parts]))
@@ -256,13 +291,17 @@ quiz("7.1.new_classes")
 
 # %%
 def zero_shot(
-    images: Tensor, names: Sequence[str], templates: Sequence[str], encode_texts: Callable[[list[str]], Tensor]
+    images: Tensor,
+    names: Sequence[str],
+    templates: Sequence[str],
+    encode_texts: Callable[[list[str]], Tensor],
 ) -> Tensor:
     """The class of each picture, as numbers (n,) that count along `names`.
 
-    `images` are unit vectors (n, d). Each template, such as "a photo of {}", is filled with each class name.
-    `encode_texts` turns a list of k texts into unit vectors (k, d). A class is the mean of its texts'
-    vectors, brought back to length 1; a picture belongs to the class whose vector is nearest.
+    `images` are unit vectors (n, d). Each template, such as "a photo of {}", is filled with each
+    class name. `encode_texts` turns a list of k texts into unit vectors (k, d). A class is the mean
+    of its texts' vectors, brought back to length 1; a picture belongs to the class whose vector is
+    nearest.
     """
     # Your code here
     raise NotImplementedError
@@ -274,9 +313,14 @@ zero_shot = check("7.1.zero_shot", zero_shot)
 toys = tests["pairs never in training"]
 for part, names in (("colour", COLOURS), ("shape", SHAPES)):
     classes = zero_shot(
-        vectors["pairs never in training"], names, ("something {}", "a toy {}", "a {}"), clip.encode_texts
+        vectors["pairs never in training"],
+        names,
+        ("something {}", "a toy {}", "a {}"),
+        clip.encode_texts,
     )
-    right = [names[i] == pair[part == "shape"] for i, pair in zip(classes.tolist(), toys, strict=True)]
+    right = [
+        names[i] == pair[part == "shape"] for i, pair in zip(classes.tolist(), toys, strict=True)
+    ]
     print(f"{part} among {len(names)}: {share(right)}")
 
 # %% [markdown]
@@ -300,7 +344,8 @@ for part, names in (("colour", COLOURS), ("shape", SHAPES)):
 def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """CLIP's loss (arXiv 2103.00020, figure 3), one number as a tensor ().
 
-    `image` and `text` are unit vectors (n, d); row i of both belongs together. `scale` is a tensor ().
+    `image` and `text` are unit vectors (n, d); row i of both belongs together. `scale` is a tensor
+    ().
     """
     # Your code here
     raise NotImplementedError
@@ -313,7 +358,9 @@ pairs = pictures.distinct_scenes(random.Random(1), 64)
 image_vectors = clip.encode_images(pictures.draw_many(pairs, 1, side))
 text_vectors = clip.encode_texts([pictures.caption(scene, rng) for scene in pairs])
 scale = clip.model.logit_scale.exp().detach().cpu().float()
-by_hand, library = (loss(image_vectors, text_vectors, scale) for loss in (contrastive_loss, ClipLoss()))
+by_hand, library = (
+    loss(image_vectors, text_vectors, scale) for loss in (contrastive_loss, ClipLoss())
+)
 print(f"by hand {by_hand:.6f}, open_clip {library:.6f}, difference {(by_hand - library).abs():.1e}")
 print(f"guessing would cost log(64) = {torch.log(torch.tensor(64.0)):.3f}")
 unscaled = contrastive_loss(image_vectors, text_vectors, torch.tensor(1.0))
@@ -335,6 +382,7 @@ def ranks(similar: Tensor) -> Tensor:
     return (similar > similar.diagonal()[:, None]).sum(1)
 
 
+# %% tags=["topic:clip-retrieval"]
 fig, ax = figures.figure(height=3.2)
 depth = [1, 2, 3, 5, 10, 20, 50]
 for (name, matrix), marker in zip(
@@ -346,9 +394,18 @@ for (name, matrix), marker in zip(
     print(f"{name}: R@1 {found[0]}")
 ax.set_xscale("log")
 ax.set_xticks(depth, depth)
-ax.set(xlabel="k (best answers looked at)", ylabel="recall@k", ylim=(None, 1.005), title="500 distinct scenes")
+ax.set(
+    xlabel="k (best answers looked at)",
+    ylabel="recall@k",
+    ylim=(None, 1.005),
+    title="500 distinct scenes",
+)
 ax.legend(loc="lower right")
-figures.show(fig, alt=f"Recall at k for 500 scenes rises from {found[0].value:.0%} at 1 to {found[4].value:.0%} at 10.")
+figures.show(
+    fig,
+    alt=f"Recall at k for 500 scenes rises from {found[0].value:.0%} at 1 to {found[4].value:.0%} "
+    "at 10.",
+)
 
 # %% [markdown]
 # **What to notice.** The loss by hand and the library's agree to rounding. The learned scale matters: unit
@@ -383,9 +440,14 @@ def listed(scene: pictures.Scene, extra: tuple = ()) -> str:
 
 
 true = [pictures.caption(scene, random.Random(i)) for i, scene in enumerate(twos)]
-swapped = [pictures.caption(pictures.swap_colours(scene), random.Random(i)) for i, scene in enumerate(twos)]
+swapped = [
+    pictures.caption(pictures.swap_colours(scene), random.Random(i)) for i, scene in enumerate(twos)
+]
 other = [pictures.caption(scene, random.Random(i)) for i, scene in enumerate(twos[1:] + twos[:1])]
-others = [[pair for pair in TRAINED_PAIRS if pair not in [toy.pair for toy in scene.toys]] for scene in twos]
+others = [
+    [pair for pair in TRAINED_PAIRS if pair not in [toy.pair for toy in scene.toys]]
+    for scene in twos
+]
 absent = [pictures.Toy("medium", *rng.choice(pairs)) for pairs in others]
 
 # %% tags=["topic:crossmodal-hallucination"]
@@ -396,16 +458,25 @@ tests = {
         [listed(s) for s in twos], [listed(s, (a,)) for s, a in zip(twos, absent, strict=True)]
     ),
     "a list with one toy exchanged": preferred(
-        [listed(s) for s in twos], [f"a {s.toys[0].name} and a {a.name}" for s, a in zip(twos, absent, strict=True)]
+        [listed(s) for s in twos],
+        [f"a {s.toys[0].name} and a {a.name}" for s, a in zip(twos, absent, strict=True)],
     ),
 }
 results = {name: share(outcome) for name, outcome in tests.items()}
-figures.table([{"the true caption against": n, "true one preferred": str(m)} for n, m in results.items()])
+figures.table(
+    [{"the true caption against": n, "true one preferred": str(m)} for n, m in results.items()]
+)
 
 # %%
 fig, ax = figures.figure(height=2.6)
 for i, m in enumerate(results.values()):
-    ax.barh(i, m.value, xerr=np.abs([[m.value - m.low], [m.high - m.value]]), capsize=4, color=figures.CYCLE[0])
+    ax.barh(
+        i,
+        m.value,
+        xerr=np.abs([[m.value - m.low], [m.high - m.value]]),
+        capsize=4,
+        color=figures.CYCLE[0],
+    )
 ax.axvline(0.5, color=figures.GREY, linestyle="--")
 ax.set_yticks(range(len(results)), results)
 ax.invert_yaxis()
@@ -428,10 +499,17 @@ figures.show(fig, alt="; ".join(f"against {name}: {m.value:.0%}" for name, m in 
 
 # %% tags=["topic:clip-retrieval"]
 alone = clip.encode_images([image])
-with_caption = [(clip.encode_texts([text]), clip.encode_images([image]))[1] for text in ("a blue heart", "a red cube")]
+with_caption = [
+    (clip.encode_texts([text]), clip.encode_images([image]))[1]
+    for text in ("a blue heart", "a red cube")
+]
 changed = max((vector - alone).abs().max().item() for vector in with_caption)
 towers = {id(p) for p in clip.model.visual.parameters()}
-text_side = {id(p) for n, p in clip.model.named_parameters() if not n.startswith("visual") and "logit" not in n}
+text_side = {
+    id(p)
+    for n, p in clip.model.named_parameters()
+    if not n.startswith("visual") and "logit" not in n
+}
 print(f"the picture's vector changes with the caption by {changed:.0e}")
 print(f"weights that both towers share: {len(towers & text_side)}")
 print(f"where they meet: one dot product of {alone.shape[1]} numbers")
@@ -456,22 +534,31 @@ quiz("7.1.fusion")
 noise = np.random.default_rng(unit.seed)
 levels = [None, 20, 10, 5, 0]  # decibels that speech is above the noise; None is clean
 sounds = {
-    level: [c.audio if level is None else speech.add_noise(c.audio, level, noise) for c in clips] for level in levels
+    level: [c.audio if level is None else speech.add_noise(c.audio, level, noise) for c in clips]
+    for level in levels
 }
 seconds = max(len(c.audio) for c in clips) / speech.RATE
+
+# %% tags=["topic:whisper-transcribe"]
 fig, axes = figures.figure(2, 1, width=8, height=4.6)
 for ax, level in zip(axes, (None, 5), strict=True):
     mel = hearing.mel(sounds[level][0]).cpu()[:, : int(100 * len(clips[0].audio) / speech.RATE)]
     extent = [0, mel.shape[1] / 100, 0, mel.shape[0]]
     drawn = ax.imshow(mel, origin="lower", aspect="auto", extent=extent, vmin=-1, vmax=1.5)
     ax.grid(False)
-    ax.set(ylabel="mel band", title="clean" if level is None else f"noise {level} dB below the speech")
+    ax.set(
+        ylabel="mel band", title="clean" if level is None else f"noise {level} dB below the speech"
+    )
 axes[1].set_xlabel("time (seconds)")
 fig.colorbar(drawn, ax=axes, label="log loudness (scaled)")
 print("said: ", clips[0].text)
-print("heard:", hearing.transcribe(clips[0].audio), "| with noise:", hearing.transcribe(sounds[5][0]))
+print(
+    "heard:", hearing.transcribe(clips[0].audio), "| with noise:", hearing.transcribe(sounds[5][0])
+)
 figures.show(
-    fig, alt="Two log-mel spectrograms of one request: bands of speech, and the same bands half drowned in noise."
+    fig,
+    alt="Two log-mel spectrograms of one request: bands of speech, and the same bands half drowned "
+    "in noise.",
 )
 
 # %% [markdown]
@@ -493,20 +580,35 @@ print(f"largest difference from whisper's own: {(ours - theirs).abs().max():.0e}
 
 # %% tags=["topic:whisper-transcribe"]
 said = [c.text for c in clips]
-heard = {level: hearing.transcribe_many(sounds[level]) for level in figures.progress(levels, "Transcribing")}
+heard = {
+    level: hearing.transcribe_many(sounds[level])
+    for level in figures.progress(levels, "Transcribing")
+}
 errors = {level: multimodal.word_error(said, heard[level]) for level in levels}
+
+# %% tags=["topic:whisper-transcribe"]
 fig, ax = figures.figure(height=3)
 names = ["clean" if level is None else f"{level} dB" for level in levels]
 bars = [[m.value - m.low for m in errors.values()], [m.high - m.value for m in errors.values()]]
 ax.errorbar(range(len(levels)), [m.value for m in errors.values()], bars, marker="o", capsize=4)
 ax.set_xticks(range(len(levels)), names)
-ax.set(xlabel="speech above noise", ylabel="word error rate", ylim=(0, None), title=f"{len(clips)} held-out requests")
+ax.set(
+    xlabel="speech above noise",
+    ylabel="word error rate",
+    ylim=(0, None),
+    title=f"{len(clips)} held-out requests",
+)
 for name, m in zip(names, errors.values(), strict=True):
     print(f"{name:>6}: {m}")
-worst = max(zip(said, heard[None], strict=True), key=lambda two: speech.word_errors(*map(multimodal.plain_words, two)))
+worst = max(
+    zip(said, heard[None], strict=True),
+    key=lambda two: speech.word_errors(*map(multimodal.plain_words, two)),
+)
 print("worst clean one, said:", worst[0], "| heard:", worst[1])
 figures.show(
-    fig, alt="Word error rate: " + ", ".join(f"{n} {m.value:.0%}" for n, m in zip(names, errors.values(), strict=True))
+    fig,
+    alt="Word error rate: "
+    + ", ".join(f"{n} {m.value:.0%}" for n, m in zip(names, errors.values(), strict=True)),
 )
 
 # %% [markdown]
@@ -519,8 +621,8 @@ figures.show(
 def word_error_rate(reference: Sequence[str], hypothesis: Sequence[str]) -> float:
     """Word errors in all sentences together, divided by all words said.
 
-    `reference` holds what was said and `hypothesis` what was heard, in the same order. The errors of a
-    sentence are the fewest words to put in, take out or swap that make both equal.
+    `reference` holds what was said and `hypothesis` what was heard, in the same order. The errors
+    of a sentence are the fewest words to put in, take out or swap that make both equal.
     """
     # Your code here
     raise NotImplementedError
@@ -530,7 +632,9 @@ def word_error_rate(reference: Sequence[str], hypothesis: Sequence[str]) -> floa
 word_error_rate = check("7.1.word_error_rate", word_error_rate)
 
 for name, level in zip(names, levels, strict=True):
-    plain_said, plain_heard = ([multimodal.plain_words(text) for text in texts] for texts in (said, heard[level]))
+    plain_said, plain_heard = (
+        [multimodal.plain_words(text) for text in texts] for texts in (said, heard[level])
+    )
     rate = word_error_rate(plain_said, plain_heard)
     print(f"{name:>6}: {rate:.1%}, {abs(rate - errors[level].value):.0e} from the curve above")
 
@@ -550,16 +654,30 @@ asked = [(i, multimodal.wanted(c.text)) for i, c in enumerate(clips) if multimod
 
 
 def found(sentences: list[str]) -> list[bool]:
-    """For each request: is the picture nearest to the sentence one of the product that was asked for?"""
+    """For each request: is the picture nearest to the sentence one of the product that was asked
+    for?"""
     best = (clip.encode_texts(sentences) @ stock.T).argmax(1).tolist()
     return [multimodal.CLASSES[b] == pair for b, (_, pair) in zip(best, asked, strict=True)]
 
 
-rows = [{"CLIP reads": "the true words", "right product": str(share(found([said[i] for i, _ in asked])))}]
+# %% tags=["topic:clip-whisper-fusion"]
+rows = [
+    {
+        "CLIP reads": "the true words",
+        "right product": str(share(found([said[i] for i, _ in asked]))),
+    }
+]
 for level in levels:
     source = "what Whisper heard, " + ("clean" if level is None else f"{level} dB")
-    rows.append({"CLIP reads": source, "right product": str(share(found([heard[level][i] for i, _ in asked])))})
-figures.table(rows, caption=f"{len(asked)} spoken requests that name one product, 64 pictures on the shelf")
+    rows.append(
+        {
+            "CLIP reads": source,
+            "right product": str(share(found([heard[level][i] for i, _ in asked]))),
+        }
+    )
+figures.table(
+    rows, caption=f"{len(asked)} spoken requests that name one product, 64 pictures on the shelf"
+)
 
 # %%
 fig, axes = figures.figure(columns=4, width=11, height=3.9)
@@ -608,15 +726,20 @@ eye, ear = train.picture.shape[2], train.sound.shape[2]
 
 
 def reader(width: int, layers: int) -> nn.Module:
-    layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+    layer = nn.TransformerEncoderLayer(
+        width, 4, 2 * width, dropout=0.0, batch_first=True, norm_first=True
+    )
     return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
 
+# %% tags=["topic:early-fusion"]
 class Early(nn.Module):
     def __init__(self, width: int = 64) -> None:
         super().__init__()
         self.see, self.hear = nn.Linear(eye, width), nn.Linear(ear, width)
-        self.place = nn.Parameter(torch.randn(26, width) * 0.1)  # where a token stands, and which sense it is
+        self.place = nn.Parameter(
+            torch.randn(26, width) * 0.1
+        )  # where a token stands, and which sense it is
         self.read, self.answer = reader(width, 2), nn.Linear(width, ANSWERS)
 
     def forward(self, picture: Tensor, sound: Tensor) -> Tensor:
@@ -628,19 +751,22 @@ class Early(nn.Module):
 # - **Late fusion**: two networks that never meet. Each answers all the questions alone, as well as it can,
 #   and only the answers are merged: here, the two sets of logits are added.
 
+
 # %% tags=["topic:late-fusion"]
-
-
 class Alone(nn.Module):
     def __init__(self, features: int, tokens: int, width: int = 64) -> None:
         super().__init__()
-        self.take, self.place = nn.Linear(features, width), nn.Parameter(torch.randn(tokens, width) * 0.1)
+        self.take, self.place = (
+            nn.Linear(features, width),
+            nn.Parameter(torch.randn(tokens, width) * 0.1),
+        )
         self.read, self.answer = reader(width, 1), nn.Linear(width, ANSWERS)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.answer(self.read(self.take(tokens) + self.place).mean(1))
 
 
+# %% tags=["topic:late-fusion"]
 class Late(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -667,8 +793,9 @@ print(
 def late_fusion(predictions: Sequence[Tensor | None], weights: Sequence[float]) -> Tensor:
     """Merge what several encoders say: probabilities (n, classes), each row adding up to 1.
 
-    A prediction holds log-probabilities (n, classes), or is None if its modality is missing. Take the
-    weighted mean of the log-probabilities that are there, then softmax. ValueError if all are missing.
+    A prediction holds log-probabilities (n, classes), or is None if its modality is missing. Take
+    the weighted mean of the log-probabilities that are there, then softmax. ValueError if all are
+    missing.
     """
     # Your code here
     raise NotImplementedError
@@ -704,11 +831,16 @@ for name, senses in {
 
 
 # %%
-def cross_attention(queries: Tensor, keys: Tensor, values: Tensor, missing: Tensor | None = None) -> Tensor:
+def cross_attention(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    missing: Tensor | None = None,
+) -> Tensor:
     """Scaled dot-product attention (arXiv 1706.03762) from one modality to another: (b, n, d).
 
-    `queries` (b, n, d) come from one modality, `keys` and `values` (b, m, d) from the other. `missing` (b, m)
-    is True where the other modality has no token; nobody may look there.
+    `queries` (b, n, d) come from one modality, `keys` and `values` (b, m, d) from the other.
+    `missing` (b, m) is True where the other modality has no token; nobody may look there.
     """
     # Your code here
     raise NotImplementedError
@@ -718,7 +850,10 @@ def cross_attention(queries: Tensor, keys: Tensor, values: Tensor, missing: Tens
 cross_attention = check("7.1.cross_attention", cross_attention)
 
 torch.manual_seed(0)
-ask, tell = (nn.Linear(n, 32)(tokens[:4]).detach() for n, tokens in ((eye, train.picture), (ear, train.sound)))
+ask, tell = (
+    nn.Linear(n, 32)(tokens[:4]).detach()
+    for n, tokens in ((eye, train.picture), (ear, train.sound))
+)
 gone = torch.zeros(4, 10, dtype=torch.bool)
 gone[:, 7:] = True
 ours = cross_attention(ask, tell, tell, gone)
@@ -732,17 +867,22 @@ quiz("7.1.who_asks")
 # %% [markdown]
 # In the network, four such heads work side by side (`nn.MultiheadAttention`), in both directions:
 
+
 # %% tags=["topic:cross-attention"]
-
-
 class Cross(nn.Module):
     def __init__(self, width: int = 64) -> None:
         super().__init__()
         self.see, self.hear = nn.Linear(eye, width), nn.Linear(ear, width)
-        self.eye_place, self.ear_place = (nn.Parameter(torch.randn(n, width) * 0.1) for n in (16, 10))
+        self.eye_place, self.ear_place = (
+            nn.Parameter(torch.randn(n, width) * 0.1) for n in (16, 10)
+        )
         self.read_eye, self.read_ear = reader(width, 1), reader(width, 1)
-        self.eye_asks, self.ear_asks = (nn.MultiheadAttention(width, 4, batch_first=True) for _ in range(2))
-        self.answer = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, ANSWERS))
+        self.eye_asks, self.ear_asks = (
+            nn.MultiheadAttention(width, 4, batch_first=True) for _ in range(2)
+        )
+        self.answer = nn.Sequential(
+            nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, ANSWERS)
+        )
 
     def forward(self, picture: Tensor, sound: Tensor) -> Tensor:
         seen = self.read_eye(self.see(picture) + self.eye_place)
@@ -752,9 +892,13 @@ class Cross(nn.Module):
         return self.answer(torch.cat([seen.mean(1), heard.mean(1)], 1))
 
 
+# %% tags=["topic:cross-attention"]
 designs = {"early": Early, "late": Late, "cross-attention": Cross}
 print(
-    ", ".join(f"{name}: {sum(p.numel() for p in design().parameters()):,} weights" for name, design in designs.items())
+    ", ".join(
+        f"{name}: {sum(p.numel() for p in design().parameters()):,} weights"
+        for name, design in designs.items()
+    )
 )
 
 # %% [markdown]
@@ -772,16 +916,24 @@ jobs = [(name, seed) for name in designs for seed in range(3)]
 models = {job: trained(designs[job[0]], job[1]) for job in figures.progress(jobs, "Training")}
 
 
-def spread(cases: multimodal.Cases, name: str, some: dict, question: str) -> tuple[float, float, float]:
+# %% tags=["topic:early-fusion", "topic:late-fusion", "topic:cross-attention"]
+def spread(
+    cases: multimodal.Cases, name: str, some: dict, question: str
+) -> tuple[float, float, float]:
     """Mean, lowest and highest share of right answers over the seeds of one design."""
-    values = [multimodal.marks(model, cases)[question] for (design, _), model in some.items() if design == name]
+    values = [
+        multimodal.marks(model, cases)[question]
+        for (design, _), model in some.items()
+        if design == name
+    ]
     return sum(values) / len(values), min(values), max(values)
 
 
 questions = ("colour said", "shape seen", "wanted toy", "same colour?")
 figures.table(
     [
-        {"fusion": name} | {q: "{:.0%} ({:.0%} to {:.0%})".format(*spread(test, name, models, q)) for q in questions}
+        {"fusion": name}
+        | {q: "{:.0%} ({:.0%} to {:.0%})".format(*spread(test, name, models, q)) for q in questions}
         for name in designs
     ],
     caption="Right answers on 300 test cases: mean, lowest and highest of three seeds",
@@ -798,7 +950,12 @@ figures.table(
 
 # %% tags=["topic:fusion-robustness"]
 hard = {"clean": test, "grainy picture": grainy, "noisy voice": hissing}
-hard |= {"no picture": multimodal.without(test, "picture"), "no voice": multimodal.without(test, "sound")}
+hard |= {
+    "no picture": multimodal.without(test, "picture"),
+    "no voice": multimodal.without(test, "sound"),
+}
+
+# %% tags=["topic:fusion-robustness"]
 fig, axes = figures.figure(columns=3, width=11, height=3.6)
 for ax, question in zip(axes, ("colour said", "shape seen", "same colour?"), strict=True):
     for k, name in enumerate(designs):
@@ -817,8 +974,12 @@ for ax, question in zip(axes, ("colour said", "shape seen", "same colour?"), str
     ax.set(title=question, ylim=(0, 1.02))
 axes[0].set_ylabel("right answers (bars: three seeds)")
 axes[2].legend(loc="upper right", fontsize=9, frameon=True)
-lines = [f"{name} {spread(hard['no picture'], name, models, 'colour said')[0]:.0%}" for name in designs]
-figures.show(fig, alt="Right answers by fusion and condition. Colour without a picture: " + ", ".join(lines))
+lines = [
+    f"{name} {spread(hard['no picture'], name, models, 'colour said')[0]:.0%}" for name in designs
+]
+figures.show(
+    fig, alt="Right answers by fusion and condition. Colour without a picture: " + ", ".join(lines)
+)
 
 # %% [markdown]
 # Look at the colour when there is no voice: not far above chance. Could a network do better without hearing
@@ -828,7 +989,10 @@ figures.show(fig, alt="Right answers by fusion and condition. Colour without a p
 
 # %% tags=["topic:fusion-robustness"]
 again = [job for job in jobs if job[0] != "cross-attention"]
-cured = {(n, seed): trained(designs[n], seed, missing=0.4) for n, seed in figures.progress(again, "Training")}
+cured = {
+    (n, seed): trained(designs[n], seed, missing=0.4)
+    for n, seed in figures.progress(again, "Training")
+}
 rows = []
 for name in ("early", "late"):
     for label, some in (("always both", models), ("modality dropout", cured)):
@@ -837,7 +1001,12 @@ for name in ("early", "late"):
         row["colour, no picture"] = spread(hard["no picture"], name, some, "colour said")
         row["shape, no voice"] = spread(hard["no voice"], name, some, "shape seen")
         row["same colour?, both"] = spread(test, name, some, "same colour?")
-        rows.append({k: "{:.0%} ({:.0%} to {:.0%})".format(*v) if isinstance(v, tuple) else v for k, v in row.items()})
+        rows.append(
+            {
+                k: "{:.0%} ({:.0%} to {:.0%})".format(*v) if isinstance(v, tuple) else v
+                for k, v in row.items()
+            }
+        )
 figures.table(rows, caption="When a sense is missing: mean, lowest and highest of three seeds")
 
 # %% [markdown]
@@ -912,8 +1081,11 @@ quiz("7.1.missing_sense")
 
 # %% tags=["topic:alignment-data-cost-eval"]
 def training_operations(model: nn.Module, pairs: float) -> float:
-    """About 6 operations for each weight, token and pair: the rule of arXiv 2001.08361 for both towers."""
-    vision = sum(p.numel() for p in model.visual.transformer.parameters()) * (rows_of(model) ** 2 + 1)
+    """About 6 operations for each weight, token and pair: the rule of arXiv 2001.08361 for both
+    towers."""
+    vision = sum(p.numel() for p in model.visual.transformer.parameters()) * (
+        rows_of(model) ** 2 + 1
+    )
     text = sum(p.numel() for p in model.transformer.parameters()) * model.context_length
     return 6 * pairs * (vision + text)
 
@@ -922,13 +1094,25 @@ def rows_of(model: nn.Module) -> int:
     return multimodal.picture_side(model) // model.visual.conv1.weight.shape[-1]
 
 
+# %% tags=["topic:alignment-data-cost-eval"]
 # What the model cards say. LAION's models saw 2 billion pairs, each about 16 times.
-pair_count = {"prisma-clip": 1_230_720, "laion/CLIP-ViT-L-14-laion2B-s32B-b82K": 32e9}.get(clip.name, 34e9)
+pair_count = {"prisma-clip": 1_230_720, "laion/CLIP-ViT-L-14-laion2B-s32B-b82K": 32e9}.get(
+    clip.name, 34e9
+)
 weights = sum(p.numel() for p in clip.model.parameters())
 cost = training_operations(clip.model, pair_count)
-print(f"{clip.name}: {weights / 1e6:.1f} million weights, {pair_count:,.0f} pairs seen, about {cost:.1e} operations")
-print("CLIP ViT-L/14 (arXiv 2103.00020): 428 million weights, 400 million pairs, each seen 32 times: 12,800,000,000")
-print(f"the drawn pairs cost nothing to label; 12.8 billion are {12.8e9 / pair_count:,.0f} times as many")
+print(
+    f"{clip.name}: {weights / 1e6:.1f} million weights, {pair_count:,.0f} pairs seen, about "
+    f"{cost:.1e} operations"
+)
+print(
+    "CLIP ViT-L/14 (arXiv 2103.00020): 428 million weights, 400 million pairs, each seen 32 times: "
+    "12,800,000,000"
+)
+print(
+    f"the drawn pairs cost nothing to label; 12.8 billion are {12.8e9 / pair_count:,.0f} times as "
+    "many"
+)
 
 # %% [markdown]
 # **What to notice.** Drawing pairs made the data problem disappear here, because the world of this shop fits

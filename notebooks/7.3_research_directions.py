@@ -144,8 +144,10 @@ ax.set(xlabel="width of a head, d (numbers)", ylabel="largest weight in a row", 
 ax.legend()
 figures.show(
     fig,
-    alt=f"Largest of 200 weights against the width of the head. Divided by the root of d it stays near "
-    f"{peaks['divided by √d'][-1]:.2f}; not divided it is {peaks['not divided'][-1]:.2f} at width 1024.",
+    alt="Largest of 200 weights against the width of the head. Divided by the root of d it stays "
+    "near "
+    f"{peaks['divided by √d'][-1]:.2f}; not divided it is {peaks['not divided'][-1]:.2f} at width "
+    "1024.",
 )
 
 # %% [markdown]
@@ -164,19 +166,28 @@ figures.show(
 # behind it. Which of the two will it be?
 
 # %% tags=["topic:attention-visualisation"]
-facts = "Order 4821 of Ada: 3 small red cube, shipped.\nOrder 7305 of Ben: 2 large blue star, packed."
+facts = (
+    "Order 4821 of Ada: 3 small red cube, shipped.\nOrder 7305 of Ben: 2 large blue star, packed."
+)
 question = f"{facts}\nWhere is order 7305?"
-messages = [{"role": "system", "content": text.SYSTEM["read"]}, {"role": "user", "content": question}]
+messages = [
+    {"role": "system", "content": text.SYSTEM["read"]},
+    {"role": "user", "content": question},
+]
 prompt = chat.prompt(messages) + "Answer: "
 print("The model writes:", chat.complete(prompt, max_new_tokens=8, stop=["\n"]))
 
+# %% tags=["topic:attention-visualisation"]
 ids = chat.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
 tokens = [chat.tokenizer.decode(i) for i in ids[0]]
 maps = research.attention_maps(chat.model, ids)[:, 0]  # (layers, heads, tokens, tokens)
 last = maps[:, :, -1]  # where each head looks before the answer is written
 goal = max(i for i, token in enumerate(tokens) if "pack" in token)
 best = last[:, :, goal : goal + 2].sum(-1).argmax(dim=1)
-print(f"{maps.shape[0]} layers of {maps.shape[1]} heads, {maps.shape[2]} tokens; the answer is token {goal}.")
+print(
+    f"{maps.shape[0]} layers of {maps.shape[1]} heads, {maps.shape[2]} tokens; the answer is token "
+    f"{goal}."
+)
 
 
 def strongest(weights: torch.Tensor) -> str:
@@ -191,7 +202,9 @@ print(f"from {tokens[goal + 1]!r}, looks at the answer:    ", strongest(maps[:, 
 
 # %%
 start = next(i for i, token in enumerate(tokens) if "Order" in token)
-seen = [i for i in range(start, len(tokens)) if tokens[i].strip()]  # spaces are tokens too: leave them out
+seen = [
+    i for i in range(start, len(tokens)) if tokens[i].strip()
+]  # spaces are tokens too: leave them out
 picture = torch.stack([last[layer, head, seen] for layer, head in enumerate(best)])
 names = [f"layer {layer}, head {head}" for layer, head in enumerate(best.tolist())]
 
@@ -200,7 +213,8 @@ figures.heatmap(ax, picture, x=[tokens[i].strip() for i in seen], y=names, label
 ax.set(xlabel="token of the prompt", title="Where the model looks before it writes the answer")
 figures.show(
     fig,
-    alt="Heat map, a row for each layer, a column for each token. The strongest look at the answer is "
+    alt="Heat map, a row for each layer, a column for each token. The strongest look at the answer "
+    "is "
     f"{strongest(last[:, :, goal])}, at the token behind it {strongest(last[:, :, goal + 1])}.",
 )
 
@@ -214,10 +228,15 @@ fig, axes = figures.figure(columns=3, width=10, height=3.4)
 for ax, (place, values) in zip(axes, roles.items(), strict=True):
     figures.heatmap(ax, values, low=0, high=1, label="share of attention" if ax is axes[-1] else "")
     ax.set(title=place, xlabel="head", ylabel="layer")
-strongest = {p: (int(v.argmax()) // v.shape[1], int(v.argmax()) % v.shape[1], v.max().item()) for p, v in roles.items()}
+strongest = {
+    p: (int(v.argmax()) // v.shape[1], int(v.argmax()) % v.shape[1], v.max().item())
+    for p, v in roles.items()
+}
 said = "; ".join(f"{p}: layer {a}, head {b}, {s:.0%}" for p, (a, b, s) in strongest.items())
 print("Most devoted to", said)
-figures.show(fig, alt=f"Three heat maps, layers down and heads across: share of attention on {said}.")
+figures.show(
+    fig, alt=f"Three heat maps, layers down and heads across: share of attention on {said}."
+)
 
 # %% [markdown]
 # Now the picture model. open_clip asks its blocks for no weights either. So we catch what goes into every
@@ -231,10 +250,10 @@ figures.show(fig, alt=f"Three heat maps, layers down and heads across: share of 
 
 # %% tags=["topic:attention-visualisation"]
 def rollout(maps: Tensor) -> Tensor:
-    """Attention followed through all layers (arXiv 2005.00928): from (layers, heads, n, n) to (n, n).
+    """Attention followed through all layers (arXiv 2005.00928): (layers, heads, n, n) to (n, n).
 
-    Row i says how much of every input token is in token i at the top, if each layer mixes half of what it had
-    (the residual connection) with half of what its heads brought, on average.
+    Row i says how much of every input token is in token i at the top, if each layer mixes half of
+    what it had (the residual connection) with half of what its heads brought, on average.
     """
     mixed = torch.eye(maps.shape[-1])
     for layer in maps.mean(dim=1):
@@ -243,7 +262,9 @@ def rollout(maps: Tensor) -> Tensor:
 
 
 toys = [("red", "cube"), ("green", "ring"), ("blue", "star")]
-images = pictures.draw_many([pictures.scene_of(pair, size="large") for pair in toys], seed=unit.seed, size=256)
+images = pictures.draw_many(
+    [pictures.scene_of(pair, size="large") for pair in toys], seed=unit.seed, size=256
+)
 pixels = torch.stack([clip.preprocess(image) for image in images])
 vision, difference = research.vision_attention(clip.model, pixels)
 print(f"by hand against the model's own blocks: largest difference {difference:.1e}")
@@ -262,7 +283,8 @@ for ax in axes.flat:
 fig.colorbar(shown, ax=axes[1], label="times the average patch")
 figures.show(
     fig,
-    alt="Above: a red cube, a green ring and a blue star. Below: for each, how much every patch contributes "
+    alt="Above: a red cube, a green ring and a blue star. Below: for each, how much every patch "
+    "contributes "
     "to the picture's vector according to attention rollout.",
 )
 
@@ -292,9 +314,9 @@ figures.show(
 def induction_scores(maps: Tensor, asks: Tensor) -> Tensor:
     """The share of attention that goes to the word which came next the last time: (layers, heads).
 
-    `maps` is (layers, batch, heads, n, n) for rows that are written twice; `asks` are the places where copying is
-    due. A head may look right there or up to one word earlier: the better counts. 1 would be a head that does
-    nothing else (Olsson et al. 2022, arXiv 2209.11895).
+    `maps` is (layers, batch, heads, n, n) for rows that are written twice; `asks` are the places
+    where copying is due. A head may look right there or up to one word earlier: the better counts.
+    1 would be a head that does nothing else (Olsson et al. 2022, arXiv 2209.11895).
     """
     wanted = asks - maps.shape[-1] // 2 + 1
     word = int(asks[1] - asks[0])  # tokens a word, the space before it included
@@ -315,7 +337,8 @@ figures.heatmap(ax, induction, label="induction score", low=0, high=1)
 ax.set(xlabel="head", ylabel="layer", title="Attention to what came next last time")
 figures.show(
     fig,
-    alt=f"Heat map of the induction score, layers down and heads across. {int((induction > 0.3).sum())} of "
+    alt="Heat map of the induction score, layers down and heads across. "
+    f"{int((induction > 0.3).sum())} of "
     f"{induction.numel()} heads are above 0.3; the highest is {induction.max():.2f}.",
 )
 
@@ -325,7 +348,9 @@ figures.show(
 # expect from the first one?
 
 # %% tags=["topic:attention-visualisation"]
-scores = {(layer, head): induction[layer, head].item() for layer, head in np.ndindex(*induction.shape)}
+scores = {
+    (layer, head): induction[layer, head].item() for layer, head in np.ndindex(*induction.shape)
+}
 strongest = sorted(scores, key=scores.get, reverse=True)
 layers = {layer for layer, _ in strongest[:8]}
 others = [h for h in strongest if h[0] in layers and h not in strongest[:8] and scores[h] < 0.1]
@@ -343,7 +368,9 @@ for (name, measures), marker in zip(copied.items(), "os", strict=True):
     ax.errorbar(numbers, [m.value for m in measures], spread, marker=marker, capsize=3, label=name)
 ax.set(xlabel="heads switched off", ylabel="share of words copied", ylim=(-0.03, 1.03))
 ax.legend(loc="lower left")
-said = "; ".join(f"{name}: " + ", ".join(f"{m.value:.0%}" for m in ms) for name, ms in copied.items())
+said = "; ".join(
+    f"{name}: " + ", ".join(f"{m.value:.0%}" for m in ms) for name, ms in copied.items()
+)
 figures.show(fig, alt=f"Words copied with {', '.join(map(str, numbers))} heads off. {said}.")
 
 # %% [markdown]
@@ -365,12 +392,16 @@ figures.show(fig, alt=f"Words copied with {', '.join(map(str, numbers))} heads o
 def quantise(weights: Tensor, bits: int, group: int = 64) -> Tensor:
     """`weights` rounded to `bits` bits in groups that share a scale, and back to ordinary numbers.
 
-    Two bits and more: whole numbers from -m to m with m = 2^(bits - 1) - 1; the largest weight of a group
-    becomes m. One bit: the sign, times the mean size of the group (arXiv 1603.05279).
+    Two bits and more: whole numbers from -m to m with m = 2^(bits - 1) - 1; the largest weight of a
+    group becomes m. One bit: the sign, times the mean size of the group (arXiv 1603.05279).
     """
     groups = weights.float().reshape(-1, group)
     if bits == 1:
-        return (groups.sign() * groups.abs().mean(1, keepdim=True)).reshape(weights.shape).to(weights.dtype)
+        return (
+            (groups.sign() * groups.abs().mean(1, keepdim=True))
+            .reshape(weights.shape)
+            .to(weights.dtype)
+        )
     most = 2 ** (bits - 1) - 1
     scale = groups.abs().amax(1, keepdim=True).clamp(min=1e-12) / most
     return ((groups / scale).round() * scale).reshape(weights.shape).to(weights.dtype)
@@ -394,13 +425,18 @@ for bits in (8, 4, 3, 2, 1):
 prisma = load("chat", unit.hardware, tier="bundled")
 tool_tasks, sum_tasks = research.tool_tasks(100, seed=730), research.sum_tasks(100, seed=730)
 formats = {"16 bits": (16, None)}
-formats |= {f"{b} bit{'s' * (b > 1)}": (b + 16 / 64, lambda w, b=b: quantise(w, b)) for b in (8, 4, 3, 2, 1)}
+formats |= {
+    f"{b} bit{'s' * (b > 1)}": (b + 16 / 64, lambda w, b=b: quantise(w, b)) for b in (8, 4, 3, 2, 1)
+}
 formats["4 bits, NF4"] = (4 + 32 / 64, research.nf4)
 
+# %% tags=["topic:quantisation-bits"]
 results = []
 for name, (bits, change) in figures.progress(formats.items(), "Quantising", total=len(formats)):
     model = research.quantised_copy(prisma.model, change) if change else prisma.model
-    tools, sums = (research.score(model, prisma.tokenizer, tasks) for tasks in (tool_tasks, sum_tasks))
+    tools, sums = (
+        research.score(model, prisma.tokenizer, tasks) for tasks in (tool_tasks, sum_tasks)
+    )
     results.append((name, bits, research.megabytes(prisma.model, bits), tools, sums))
 figures.table(
     [
@@ -414,7 +450,8 @@ figures.table(
         }
         for name, bits, size, tools, sums in results
     ],
-    caption="prisma-lm, matrices quantised in groups of 64; shares with 95 % intervals, 100 tasks each",
+    caption="prisma-lm, matrices quantised in groups of 64; shares with 95 % intervals, 100 tasks "
+    "each",
 )
 
 # %%
@@ -432,7 +469,9 @@ figures.show(
     fig,
     alt="Share of tasks right against bits a weight. "
     + "; ".join(
-        f"{r[0]}: {share(r[3].exact).value:.0%} of tool tasks, {share(r[4].exact).value:.0%} of sums" for r in plain
+        f"{r[0]}: {share(r[3].exact).value:.0%} of tool tasks, {share(r[4].exact).value:.0%} of "
+        "sums"
+        for r in plain
     ),
 )
 
@@ -459,10 +498,11 @@ figures.show(
 
 # %% tags=["topic:flash-attention"]
 def tiled_attention(q: Tensor, k: Tensor, v: Tensor, block: int = 128) -> Tensor:
-    """Attention without the n x n matrix: one block of keys at a time (the idea of arXiv 2205.14135).
+    """Attention without the n x n matrix, one block of keys at a time (as in arXiv 2205.14135).
 
-    For every query it carries the largest score so far, the sum of exponentials, and the weighted sum of
-    values; a new largest score rescales what was summed before. Shapes as in `attention`, without a mask.
+    For every query it carries the largest score so far, the sum of exponentials, and the weighted
+    sum of values; a new largest score rescales what was summed before. Shapes as in `attention`,
+    without a mask.
     """
     top = q.new_full((*q.shape[:-1], 1), float("-inf"))
     total, result = torch.zeros_like(top), torch.zeros_like(q)
@@ -477,7 +517,10 @@ def tiled_attention(q: Tensor, k: Tensor, v: Tensor, block: int = 128) -> Tensor
 
 
 q, k, v = torch.randn(3, 1, 4, 1000, 64)
-for name, other in (("tiled", tiled_attention(q, k, v)), ("PyTorch", F.scaled_dot_product_attention(q, k, v))):
+for name, other in (
+    ("tiled", tiled_attention(q, k, v)),
+    ("PyTorch", F.scaled_dot_product_attention(q, k, v)),
+):
     print(f"{name:>8} against by hand: {(attention(q, k, v)[0] - other).abs().max():.1e}")
 
 # %% [markdown]
@@ -495,7 +538,9 @@ timed = {name: [] for name in ways}
 for n in figures.progress(lengths, "Timing"):
     q, k, v = torch.randn(3, 1, 4, n, 64, device=unit.device)
     for name, way in ways.items():
-        timed[name].append((research.milliseconds(way, q, k, v, rounds=2), research.peak_mib(way, q, k, v)))
+        timed[name].append(
+            (research.milliseconds(way, q, k, v, rounds=2), research.peak_mib(way, q, k, v))
+        )
 speedups = [a[0] / b[0] for a, b in zip(timed["by hand"], timed["PyTorch, fused"], strict=True)]
 saved = timed["by hand"][-1][1] / timed["PyTorch, fused"][-1][1]
 
@@ -539,12 +584,17 @@ slips = [research.wrong_start(p, random.Random(i)) for i, p in enumerate(problem
 
 
 def answers(mode: str, starts: list[str]) -> list[str]:
-    """The number that the model answers to each problem, after it was made to start with the given words."""
+    """The number that the model answers to each problem, after it was made to start with the given
+    words."""
     chats = [
-        [{"role": "system", "content": text.SYSTEM[mode]}, {"role": "user", "content": p.question}] for p in problems
+        [{"role": "system", "content": text.SYSTEM[mode]}, {"role": "user", "content": p.question}]
+        for p in problems
     ]
     prompts = [chat.prompt(c) + start for c, start in zip(chats, starts, strict=True)]
-    return [research.last_number(r) for r in chat.complete_many(prompts, max_new_tokens=64 if bundled else 256)]
+    return [
+        research.last_number(r)
+        for r in chat.complete_many(prompts, max_new_tokens=64 if bundled else 256)
+    ]
 
 
 nothing = [""] * len(problems)
@@ -555,12 +605,24 @@ given = {
 }
 
 # %% tags=["topic:cot"]
-right = {name: share([a == p.answer for a, p in zip(got, problems, strict=True)]) for name, got in given.items()}
-believed = share([a == wrong for a, (_, wrong) in zip(given["steps after a slip"], slips, strict=True)])
+right = {
+    name: share([a == p.answer for a, p in zip(got, problems, strict=True)])
+    for name, got in given.items()
+}
+believed = share(
+    [a == wrong for a, (_, wrong) in zip(given["steps after a slip"], slips, strict=True)]
+)
 if bundled:
-    for part, shares in {"9 to 33 %": text.SHARES, "33 to 60 %": text.HARDER, "60 to 100 %": text.SKILLS}.items():
+    for part, shares in {
+        "9 to 33 %": text.SHARES,
+        "33 to 60 %": text.HARDER,
+        "60 to 100 %": text.SKILLS,
+    }.items():
         worked, at_once = (shares[kind] / sum(shares.values()) for kind in ("worked", "unworked"))
-        print(f"{part} of its training: {worked:.0%} of the examples worked sums, {at_once:.0%} sums at once")
+        print(
+            f"{part} of its training: {worked:.0%} of the examples worked sums, {at_once:.0%} sums "
+            "at once"
+        )
 for name, measure in right.items():
     print(f"{name:>18}: {measure} right")
 print(f"after a slip, the answer that follows from the slip: {believed}")
@@ -568,7 +630,11 @@ print(f"after a slip, the answer that follows from the slip: {believed}")
 # %%
 print("An example:", problems[0].question)
 print("at once:     ", given["answer at once"][0], "  (right:", problems[0].answer + ")")
-print("worked steps:", problems[0].steps + "is what the steps should say; the answer given:", given["worked steps"][0])
+print(
+    "worked steps:",
+    problems[0].steps + "is what the steps should say; the answer given:",
+    given["worked steps"][0],
+)
 print("with a slip: ", slips[0][0] + "... the answer given:", given["steps after a slip"][0])
 
 fig, ax = figures.figure(height=2.6)
@@ -578,7 +644,9 @@ colours = [figures.PALETTE[c] for c in ("orange", "blue", "green", "sky")]
 ax.barh(list(bars), [m.value for m in bars.values()], xerr=spread, capsize=3, color=colours)
 ax.invert_yaxis()
 ax.set(xlabel=f"share of {len(problems)} sums", xlim=(0, 1.02))
-figures.show(fig, alt="Bars: " + "; ".join(f"{name} {m.value:.0%}" for name, m in bars.items()) + ".")
+figures.show(
+    fig, alt="Bars: " + "; ".join(f"{name} {m.value:.0%}" for name, m in bars.items()) + "."
+)
 
 # %% [markdown]
 # **Verdict: dramatic here, and we know why.** A model this small can't do two products and a sum in the one

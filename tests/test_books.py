@@ -187,3 +187,14 @@ def test_no_cell_is_longer_than_25_lines(source: Path) -> None:
     cells = enumerate(books.convert(source).cells, start=1)
     sizes = {number: len(cell.source.splitlines()) for number, cell in cells if cell.cell_type == "code"}
     assert {number: lines for number, lines in sizes.items() if lines > 25} == {}
+
+
+WIDTH = 100  # columns; JupyterLab shows about 104 in a window of 1280 pixels with its file list
+
+
+@pytest.mark.parametrize("source", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+def test_no_line_of_a_cell_is_cut_off_in_a_small_window(source: Path) -> None:
+    cells = [cell for cell in books.convert(source).cells if cell.cell_type == "code"]
+    own = [cell for cell in cells if "bootstrap" not in cell.metadata.get("tags", [])]
+    lines = [line for cell in own for line in cell.source.splitlines()]
+    assert [line for line in lines if len(line) > WIDTH] == []
