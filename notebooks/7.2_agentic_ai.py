@@ -50,7 +50,6 @@ from course_utils import open_unit
 unit = open_unit("7.2")
 
 # %%
-import inspect
 import json
 import sqlite3
 from collections import Counter
@@ -149,7 +148,7 @@ figures.table(answers, caption=f"Five attacks; afterwards the table still has {l
 # would run any Python at all, the attack above included. It turns the sum into a syntax tree and walks it:
 
 # %%
-print(inspect.getsource(tools.calculate), inspect.getsource(tools._value), sep="\n")
+figures.source(tools.calculate, tools._value)
 
 # %% [markdown]
 # **What to notice.** What is not expressly allowed is refused: no names, no calls, no long input, no powers
@@ -164,7 +163,7 @@ print(inspect.getsource(tools.calculate), inspect.getsource(tools._value), sep="
 # is the code that runs in the rest of this notebook:
 
 # %%
-print(inspect.getsource(agents.run_react), inspect.getsource(agents.act), sep="\n")
+figures.source(agents.run_react, agents.act)
 
 # %% [markdown]
 # Two helpers hide in there: `think` asks the model to continue the text and stop at the word "Observation:",
@@ -474,7 +473,7 @@ figures.table(rows, caption=f"The first call to each of {len(prompts)} questions
 
 # %% [markdown]
 # **What to notice.** The format survives more heat than we expected: training made the model very sure of
-# it. Then it breaks quickly. The second column is the one to worry about: a call can fit the schema and
+# it. Then it breaks quickly. The column of right calls is the one to worry about: a call can fit the schema and
 # still ask for the wrong order, and no schema will tell. A format that machines read wants a low temperature;
 # servers with *constrained decoding* go further and let only tokens through that the schema allows.
 
@@ -538,7 +537,7 @@ bars(runs, "One model, four ways to use it")
 # without the loop's own words? That is all that the wrapper `Guarded` does:
 
 # %%
-print(inspect.getsource(agents.Guarded))
+figures.source(agents.Guarded)
 
 # %% tags=["topic:tool-misuse"]
 known = "Thought: I know the answer.\nAnswer: returned<|end|>"
