@@ -79,11 +79,13 @@ waves = {name: unified.play_toys(pairs, seed) for seed, (name, pairs) in enumera
 sounds = {name: unified.to_frames(wave) for name, wave in waves.items()}
 
 fig, axes = figures.figure(rows=2, columns=4, width=10, height=4.6)
+low, high = (value.item() for value in sounds["test"][:4].aminmax())
 for i, (top, bottom) in enumerate(axes.T):
     top.imshow(pictures["test"][i].permute(1, 2, 0))
     top.set(xticks=[], yticks=[], title=" ".join(toys["test"][i]))
-    figures.heatmap(bottom, sounds["test"][i].T.flip(0), label="log energy" if i == 3 else "")
+    drawn = figures.heatmap(bottom, sounds["test"][i].T.flip(0), low=low, high=high)
     bottom.set(xlabel="frame (80 ms)", ylabel="mel band" if i == 0 else "", yticks=[])
+fig.colorbar(drawn, ax=axes[1], label="log energy")  # all four share one scale
 names = ", ".join(" ".join(pair) for pair in toys["test"][:4])
 figures.show(
     fig, alt=f"Four toys, each as a small picture and as the spectrogram of its jingle: {names}."
@@ -200,7 +202,9 @@ print(sentence(codes["train"], ("words", "sound", "picture"))[0].tolist())
 
 # %% [markdown]
 # The model is a Llama, like `prisma-lm`, only smaller, and it starts from random weights. Nothing in it knows
-# which tokens are pictures. It predicts the next token, whatever that is.
+# which tokens are pictures. It predicts the next token, whatever that is. Its loss is the negative logarithm of the
+# probability that it gave to the right token. With the natural logarithm the unit is the **nat**, with base 2 it is
+# the **bit**: 1 nat is 1.44 bits.
 
 # %% tags=["topic:unified-tokens"]
 model = unified.transformer(VOCABULARY, 64, unit.seed)

@@ -165,9 +165,8 @@ figures.table(
 WIDE = 256
 WAVES = deepfakes.cosines(WIDE)
 ring = torch.arange(WIDE)[:, None] + torch.arange(WIDE)[None]
-BAND = (ring > 20) & (
-    ring < 90
-)  # not the coarse ones, which are seen; not the fine ones, which JPEG drops
+# Not the coarse waves, which are seen, and not the fine ones, which JPEG drops.
+BAND = (ring > 20) & (ring < 90)
 
 
 def pattern(key: int) -> Tensor:
@@ -179,9 +178,7 @@ def pattern(key: int) -> Tensor:
 # %% tags=["topic:deepfakes"]
 def marked(pixels: Tensor, key: int, strength: float = 0.02) -> Tensor:
     """The pictures (n, 3, 256, 256) with the mark, rounded to 8 bits."""
-    added = (
-        WAVES.T @ (strength * pattern(key)) @ WAVES
-    )  # the same for all three channels: a grey pattern
+    added = WAVES.T @ (strength * pattern(key)) @ WAVES  # grey: the same in all three channels
     return ((pixels + added).clamp(0, 1) * 255).round() / 255
 
 

@@ -93,8 +93,8 @@ generative.show_rows(
 # **CycleGAN** (Zhu et al. 2017, arXiv 1703.10593) trains both directions, $A$ from red to blue and $B$ from blue
 # to red, and adds one demand: there and back again, you must be where you started.
 #
-# $$L = L_{\text{GAN}}(A) + L_{\text{GAN}}(B) + \lambda \big( \lVert B(A(x)) - x \rVert_1 +
-# \lVert A(B(y)) - y \rVert_1 \big), \qquad \lambda = 10$$
+# $$L = L_{\text{GAN}}(A) + L_{\text{GAN}}(B) + \lambda ( \| B(A(x)) - x \|_1 +
+# \| A(B(y)) - y \|_1 ), \qquad \lambda = 10$$
 #
 # Our translators squeeze a picture into a map of 4 x 4 places and paint a new picture from it. They *may*
 # repaint everything; that is what makes the question interesting.
@@ -102,45 +102,39 @@ generative.show_rows(
 
 # %% tags=["topic:cyclegan-style"]
 def cycle_loss(x: Tensor, y: Tensor, there: nn.Module, back: nn.Module) -> Tensor:
-    """How far the pictures x and y (n, 3, h, w) of the two piles are from themselves after both
+    """How far pictures of the two piles (n, 3, h, w) are from themselves after both
     translations."""
     return F.l1_loss(back(there(x)), x) + F.l1_loss(there(back(y)), y)
 
 
+same = nn.Identity()  # a translator that does nothing closes every cycle
+idle = cycle_loss(red.pixels[:48], blue.pixels[:48], same, same)
+print(f"cycle loss of doing nothing: {idle:.1f}")
+
+
+# %% tags=["topic:cyclegan-style"]
 def train(
     seed: int, weight: float, kind: Callable = generative.translator, steps: int = 250
 ) -> list[nn.Module]:
     """Translators red to blue and blue to red; `weight` is that of the cycle loss."""
     torch.manual_seed(seed)
-    there, back, is_blue, is_red = (
-        kind(),
-        kind(),
-        generative.critic(width=24),
-        generative.critic(width=24),
-    )
+    there, back = kind(), kind()
+    is_blue, is_red = generative.critic(width=24), generative.critic(width=24)
     paint = Descent([there, back], 1e-3, steps, (0.5, 0.99))
     doubt = Descent([is_blue, is_red], 1e-3, steps, (0.5, 0.99))
-    batches = (
-        generative.batches(pile, steps, seed + i, "training", 48)
-        for i, pile in enumerate((red, blue))
-    )
-    for x, y in ((reds.pixels, blues.pixels) for reds, blues in zip(*batches, strict=True)):
+    many_reds = generative.batches(red, steps, seed, "training", 48)
+    many_blues = generative.batches(blue, steps, seed + 1, "training", 48)
+    for reds, blues in zip(many_reds, many_blues, strict=True):
+        x, y = reds.pixels, blues.pixels
         judged = ((is_blue, y, there(x)), (is_red, x, back(y)))
-        doubt.step(
-            sum(
-                F.softplus(-c(real)).mean() + F.softplus(c(f.detach())).mean()
-                for c, real, f in judged
-            )
-        )
-        loss = sum(F.softplus(-c(fake)).mean() for c, _, fake in judged)
+        caught = 0.0
+        for critic, real, fake in judged:
+            caught += F.softplus(-critic(real)).mean() + F.softplus(critic(fake.detach())).mean()
+        doubt.step(caught)
+        loss = sum(F.softplus(-critic(fake)).mean() for critic, _, fake in judged)
         paint.step(loss + weight * cycle_loss(x, y, there, back) if weight else loss)
     return [there.eval(), back.eval()]
 
-
-same = nn.Identity()  # a translator that does nothing closes every cycle
-print(
-    f"cycle loss of doing nothing: {cycle_loss(red.pixels[:48], blue.pixels[:48], same, same):.1f}"
-)
 
 # %% [markdown]
 # Doing nothing costs nothing: without critics, the cycle loss would be worthless. What about critics without it?

@@ -111,6 +111,9 @@ Audio(heard[0], rate=speech.RATE)  # the first film
 # - a **transformer** whose tokens are the moments. Attention compares every moment with every other;
 # - the same transformer with **places**: a learned vector for "first", "second", and so on, added to each token.
 #
+# Each reader gives out 15 numbers, one for each answer to the four questions. Such numbers, before a softmax turns
+# them into probabilities, are called **logits**.
+#
 # TimeSformer (Bertasius et al. 2021, arXiv 2102.05095) and ViViT (Arnab et al. 2021, arXiv 2103.15691) attend over
 # time in this way, with many patches a frame.
 
@@ -191,16 +194,14 @@ for name, seed in figures.progress(
 
 
 def line(name: str, among: list[films.Films]) -> dict[str, list[float]]:
-    """Per question the share of right answers (%) of each of the three seeds, on films of its
-    own."""
+    """The right answers (%) to each question, one for each seed, on films of its own."""
     marks = [films.marks(watched[name, seed], some) for seed, some in enumerate(among)]
     return {question: [100 * mark[question] for mark in marks] for question in films.QUESTIONS}
 
 
 # %% tags=["topic:video"]
-mixed_up = [
-    films.shuffled(judge, seed) for seed in range(3)
-]  # the frames alone; the sound stays in order
+# The frames alone are shuffled; the sound stays in order.
+mixed_up = [films.shuffled(judge, seed) for seed in range(3)]
 results = {(name, "in order"): line(name, [judge] * 3) for name in readers}
 results |= {
     (name, "shuffled"): line(name, mixed_up) for name in readers if name != "transformer, sound"
@@ -225,32 +226,18 @@ for ax, (question, answers) in zip(axes, films.QUESTIONS.items(), strict=True):
     for (name, frames), marks in results.items():
         y, marker = -list(readers).index(name), "o" if frames == "in order" else "x"
         colour = figures.PALETTE["blue" if frames == "in order" else "vermilion"]
-        ax.plot(
-            marks[question],
-            [y - 0.25 * (frames == "shuffled")] * 3,
-            marker,
-            color=colour,
-            alpha=0.7,
-        )
+        heights = [y - 0.25 * (frames == "shuffled")] * 3
+        ax.plot(marks[question], heights, marker, color=colour, alpha=0.7)
     ax.axvline(100 / answers, color=figures.GREY, linestyle="--", linewidth=1)
     ax.set(xlim=(0, 104), yticks=[], xlabel="right (%)")
     ax.set_title(question, fontsize=10)
 axes[0].set_yticks([-i for i in range(len(readers))], list(readers))
-signs = {"frames in order": ("o", "blue"), "frames shuffled": ("x", "vermilion")}
-handles = [
-    axes[0].plot([], [], m, color=figures.PALETTE[c], label=label)[0]
-    for label, (m, c) in signs.items()
-]
-fig.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
-told = "; ".join(
-    f"{name}, {frames}: " + ", ".join(f"{q} {np.mean(v):.0f}" for q, v in marks.items())
-    for (name, frames), marks in results.items()
-)
-figures.show(
-    fig,
-    alt="Right answers in %, circles in order, crosses with frames shuffled, chance dashed. "
-    f"{told}.",
-)
+for label, marker, colour in (("in order", "o", "blue"), ("shuffled", "x", "vermilion")):
+    axes[0].plot([], [], marker, color=figures.PALETTE[colour], label=f"frames {label}")
+fig.legend(loc="outside lower center", ncols=2, fontsize=9)
+told = [f"{row['reader']}, {row['frames']}: {row['which way']}" for row in rows]
+words = "Right answers in %, circles in order, crosses shuffled, chance dashed. Which way: "
+figures.show(fig, alt=words + "; ".join(told))
 
 # %% [markdown]
 # **What to notice.** Read it question by question.

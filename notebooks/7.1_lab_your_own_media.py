@@ -311,9 +311,8 @@ figures.table(
 # the learning part falls below it. What share of the test falls below?
 
 # %%
-shop = torch.tensor(
-    [s.number < 4 or 12 <= s.number < 16 for s in sayings]
-)  # wishes: words that prisma-whisper knows
+# Wishes: words that prisma-whisper knows.
+shop = torch.tensor([s.number < 4 or 12 <= s.number < 16 for s in sayings])
 english = tongue == 0
 threshold = made.sureness[english & shop & ~test].quantile(0.1)
 groups = {"English, the shop's words": english & shop, "English, other words": english & ~shop}
@@ -364,7 +363,8 @@ else:
     )
 
 # %% [markdown]
-# A token's probability comes from one row of numbers, multiplied with the decoder's state. Rows can be learned. So
+# A token's probability comes from one row of numbers, multiplied with the decoder's state: that product is the token's
+# **logit**, and a softmax turns all logits into probabilities. Rows can be learned. So
 # take the same step on the model that is here: keep it frozen, and learn five rows, one a language, from the learning
 # part. As a rival, learn five rows on the *encoder's* mean state.
 #

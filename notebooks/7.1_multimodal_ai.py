@@ -763,9 +763,8 @@ class Early(nn.Module):
     def __init__(self, width: int = 64) -> None:
         super().__init__()
         self.see, self.hear = nn.Linear(eye, width), nn.Linear(ear, width)
-        self.place = nn.Parameter(
-            torch.randn(26, width) * 0.1
-        )  # where a token stands, and which sense it is
+        # Where a token stands, and which sense it is.
+        self.place = nn.Parameter(torch.randn(26, width) * 0.1)
         self.read, self.answer = reader(width, 2), nn.Linear(width, ANSWERS)
 
     def forward(self, picture: Tensor, sound: Tensor) -> Tensor:

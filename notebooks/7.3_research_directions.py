@@ -205,9 +205,8 @@ print(f"from {tokens[goal + 1]!r}, looks at the answer:    ", strongest(maps[:, 
 
 # %%
 start = next(i for i, token in enumerate(tokens) if "Order" in token)
-seen = [
-    i for i in range(start, len(tokens)) if tokens[i].strip()
-]  # spaces are tokens too: leave them out
+# Spaces are tokens too: leave them out.
+seen = [i for i in range(start, len(tokens)) if tokens[i].strip()]
 picture = torch.stack([last[layer, head, seen] for layer, head in enumerate(best)])
 names = [f"layer {layer}, head {head}" for layer, head in enumerate(best.tolist())]
 
