@@ -19,7 +19,7 @@ from course_utils.settings import NOTEBOOKS
 
 NOTES = sorted((NOTEBOOKS / "teaching").glob("*.md"))
 BLOCK = re.compile(r"<!-- numbers: (\S+) -->\n((?:\|.*\n?)+)")
-NUMBER = re.compile(r"(?<![\w.,])[-+]?\d[\d,]*(?:\.\d+)?")
+NUMBER = re.compile(r"(?<![\w.,@])[-+]?\d[\d,]*(?:\.\d+)?")
 SHARES = re.compile(r"((?:[\d.]+(?:, | and | or | to |; ))*[\d.]+) ?%")
 
 
@@ -66,8 +66,8 @@ def table_faults(text: str, folder: Path = NOTEBOOKS) -> list[str]:
 
 
 def _row_faults(row: str, lines: list[str]) -> list[str]:
-    label, *cells = [cell.strip() for cell in row.strip().strip("|").split("|")]
-    pieces = label.strip("`").split(" ... ")
+    label, *cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row.strip().strip("|"))]
+    pieces = label.strip("`").replace("\\|", "|").split(" ... ")
     about = [line for line in lines if all(piece in line for piece in pieces)]
     if not about:
         return [f"no line of the outputs holds {label!r}"]
