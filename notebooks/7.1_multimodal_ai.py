@@ -293,9 +293,9 @@ quiz("7.1.new_classes")
 # %% [markdown]
 # ### Exercise: A classifier made of sentences (easy, about 10 minutes)
 #
-# Write it yourself, for any classes: here the eight colours alone, and the eight shapes alone. Fill in the stub
-# and run both cells. `hint("7.1.zero_shot")` helps. Until your function passes, the notebook goes on with the
-# course's own.
+# Write it yourself, for any classes: here the eight colours alone, and the eight shapes alone. Fill in the stub, run
+# it and the cell with `check`, then the one that uses it. `hint("7.1.zero_shot")` helps. Until your function passes,
+# the notebook goes on with the course's own, and each cell says whose function ran.
 
 
 # %%

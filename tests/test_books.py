@@ -210,6 +210,14 @@ def test_a_cell_with_a_check_prints_nothing_else(source: Path) -> None:
     assert [text for text in checks if not re.fullmatch(r"(\w+ = )?check\([^()]*\)", text.strip())] == []
 
 
+@pytest.mark.parametrize("notebook", sorted(settings.NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_no_line_of_shown_source_is_cut_off_in_a_small_window(notebook: Path) -> None:
+    outputs = [output for cell in nbformat.read(notebook, as_version=4).cells for output in cell.get("outputs", [])]
+    shown = [output.get("data", {}).get("text/markdown", "") for output in outputs]
+    lines = [line for text in shown if text.startswith("```python") for line in text.splitlines()]
+    assert [line for line in lines if len(line) > WIDTH] == []
+
+
 MAKERS = ("random.Random", "np.random.default_rng", "torch.Generator")
 
 

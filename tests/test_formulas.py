@@ -3,7 +3,7 @@
 import pytest
 from nbformat import v4
 
-from course_utils import books, settings
+from course_utils import books
 from course_utils.formulas import draw_formulas
 from course_utils.runner import to_html
 
