@@ -254,3 +254,19 @@ def test_a_cell_that_runs_again_gives_the_same_numbers(source: Path) -> None:
             shared += [f"{name} in `{cell.source.splitlines()[0]}`" for name in sorted(generators & read - made)]
             generators |= made
     assert shared == []
+
+
+def _own_scale(call: ast.Call) -> bool:
+    """Whether a heat map takes its scale from its own numbers: no `low` and `high`, by name or as 6th and 7th."""
+    names = {keyword.arg for keyword in call.keywords}
+    return not {"low", "high"} <= names and len(call.args) < 7
+
+
+@pytest.mark.parametrize("source", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+def test_heat_maps_side_by_side_share_one_scale(source: Path) -> None:
+    """In a loop over panels one colour bar stands for all of them: it is wrong where each has a scale of its own."""
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    loops = [node for node in ast.walk(tree) if isinstance(node, ast.For)]
+    inside = [node for loop in loops for node in ast.walk(loop)]
+    calls = [node for node in inside if isinstance(node, ast.Call) and ast.unparse(node.func) == "figures.heatmap"]
+    assert [ast.unparse(call) for call in calls if _own_scale(call)] == []
