@@ -28,31 +28,35 @@ def printed(notebook: Any) -> list[str]:
     lines = []
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            lines += _lines(output)
+            lines += lines_of(output)
     return [" ".join(line.split()) for line in lines]
 
 
-def _lines(output: Any) -> list[str]:
+def lines_of(output: Any) -> list[str]:
     if output.output_type == "stream":
         return output.text.splitlines()
     shown = output.get("data", {})
-    page = str(shown.get("text/html", ""))
-    rows = re.findall(r"(?s)<tr>(.*?)</tr>|<caption>(.*?)</caption>", page)
-    cells = [re.sub(r"</t[dh]>", " | ", row or caption) for row, caption in rows]
-    texts = [html.unescape(re.sub(r"<[^>]+>", "", cell)) for cell in cells]
-    described = [html.unescape(alt) for alt in re.findall(r' alt="([^"]*)"', page)]
-    return texts + described + ([] if page else str(shown.get("text/plain", "")).splitlines())
+    page = shown.get("text/html", "")
+    if not page:
+        return shown.get("text/plain", "").splitlines()
+    lines = re.findall(r' alt="([^"]*)"', page)
+    for row in re.findall(r"(?s)<tr>(.*?)</tr>", page):
+        cells = re.sub(r"</t[dh]>", " | ", row)
+        lines.append(re.sub(r"<[^>]+>", "", cells))
+    lines += re.findall(r"(?s)<caption>(.*?)</caption>", page)
+    return [html.unescape(line) for line in lines]
 
 
 def value(text: str) -> float:
     return float(text.replace(",", ""))
 
 
-def holds(quoted: str, line: str) -> bool:
-    """Whether `line` holds the number `quoted`, or one that rounds to it."""
+def holds(quoted: str, lines: list[str]) -> bool:
+    """Whether one of `lines` holds the number `quoted`, or one that rounds to it."""
     digits = len(quoted.partition(".")[2])
     near = 0.5 * 10**-digits + 1e-9
-    return any(abs(value(number) - value(quoted)) <= near for number in NUMBER.findall(line))
+    numbers = NUMBER.findall(" ".join(lines))
+    return any(abs(value(number) - value(quoted)) <= near for number in numbers)
 
 
 def table_faults(text: str, folder: Path = NOTEBOOKS) -> list[str]:
@@ -60,28 +64,31 @@ def table_faults(text: str, folder: Path = NOTEBOOKS) -> list[str]:
     faults = []
     for stem, block in BLOCK.findall(text):
         lines = printed(nbformat.read(folder / f"{stem}.ipynb", as_version=4))
-        for row in block.strip().splitlines()[2:]:
-            faults += [f"{stem}: {fault}" for fault in _row_faults(row, lines)]
+        rows = block.strip().splitlines()[2:]
+        for row in rows:
+            faults += row_faults(row, lines, stem)
     return faults
 
 
-def _row_faults(row: str, lines: list[str]) -> list[str]:
-    label, *cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row.strip().strip("|"))]
-    pieces = label.strip("`").replace("\\|", "|").split(" ... ")
-    about = [line for line in lines if all(piece in line for piece in pieces)]
+def row_faults(row: str, lines: list[str], stem: str) -> list[str]:
+    cells = re.split(r"(?<!\\)\|", row.strip().strip("|"))
+    label = cells[0].strip().strip("`").replace("\\|", "|")
+    about = lines
+    for piece in label.split(" ... "):
+        about = [line for line in about if piece in line]
     if not about:
-        return [f"no line of the outputs holds {label!r}"]
-    numbers = [number for cell in cells for number in NUMBER.findall(cell)]
-    missing = [number for number in numbers if not any(holds(number, line) for line in about)]
-    return [f"{label!r} is not printed with {number}" for number in missing]
+        return [f"{stem}: no line of the outputs holds {label!r}"]
+    numbers = NUMBER.findall(" ".join(cells[1:]))
+    missing = [number for number in numbers if not holds(number, about)]
+    return [f"{stem}: {label!r} is not printed with {number}" for number in missing]
 
 
 def loose_shares(text: str) -> list[str]:
     """Shares in per cent outside the number tables that no number of these tables is."""
-    tables = " ".join(block for _, block in BLOCK.findall(text))
-    known = {value(number) for number in NUMBER.findall(tables)}
+    tables = [block for _, block in BLOCK.findall(text)]
+    known = {value(number) for number in NUMBER.findall(" ".join(tables))}
     prose = BLOCK.sub("", text)
-    quoted = [number for group in SHARES.findall(prose) for number in re.findall(r"\d+(?:\.\d+)?", group)]
+    quoted = re.findall(r"\d+(?:\.\d+)?", " ".join(SHARES.findall(prose)))
     return [number for number in quoted if value(number) not in known]
 
 
