@@ -489,7 +489,7 @@ print("measured on", name)
 # tasks before you believe it.) With 2 bits, rounding to the largest weight of a group leaves -1, 0 and 1, most
 # weights become 0, and everything is gone. One bit keeps the sign of every weight and the mean size of its group,
 # which lies nearer to the matrix than that. So in perplexity our 1 bit beats our 2 bits: this is a fault of our 2-bit
-# scale, not a merit of one bit, and a perplexity above 10 is useless either way. And the file never shrinks as much
+# scale, not a merit of one bit, and no task is right either way. Look at tasks. And the file never shrinks as much
 # as the bits do: scales, embeddings and norms stay.
 #
 # Is that a law? No. Larger models bear 4 bits well (Dettmers and Zettlemoyer 2022, arXiv 2212.09720),
