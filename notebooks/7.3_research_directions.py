@@ -535,7 +535,7 @@ for name, other in others.items():
 # %% [markdown]
 # The same result, never holding more than one block of the matrix. PyTorch's `scaled_dot_product_attention`
 # is this idea as one fused kernel. Now measure time and memory against the length, on your machine. The three ways take
-# turns, and the fastest of seven runs counts: whatever else the machine does can only slow a run down.
+# turns, and the fastest of four runs counts: whatever else the machine does can only slow a run down.
 
 # %% tags=["topic:flash-attention"]
 ways = {
@@ -550,7 +550,7 @@ torch.manual_seed(unit.seed)
 for n in figures.progress(lengths, "Timing"):
     q, k, v = torch.randn(3, 1, 4, n, 64, device=unit.device)
     runs = {name: [] for name in ways}
-    for _ in range(7):
+    for _ in range(4):
         for name, way in ways.items():
             runs[name].append(research.milliseconds(way, q, k, v, rounds=1))
     for name, way in ways.items():
