@@ -174,7 +174,13 @@ def note(trace: Trace, step: Step, max_steps: int, max_repeats: int) -> None:
 # ---------------------------------------------------------------- ReAct
 
 
-def run_react(chat: "Chat", toolbox: Tools, question: str, max_steps: int = 8, max_repeats: int = 3) -> Trace:
+def run_react(
+    chat: "Chat",
+    toolbox: Tools,
+    question: str,
+    max_steps: int = 8,
+    max_repeats: int = 3,
+) -> Trace:
     """One agent: reason, act, observe, until it answers or is stopped (ReAct, arXiv 2210.03629)."""
     trace = Trace(question, opening(chat, "react", question))
     while not trace.stopped:
@@ -434,7 +440,7 @@ class Flaky:
 
 
 class Guarded:
-    """A toolbox whose results can't pass for the model's own lines: one line, no markers, no keywords."""
+    """A toolbox whose results can't pass for the model's lines: one line, no markers, no keywords."""
 
     def __init__(self, toolbox: Tools) -> None:
         self.toolbox = toolbox

@@ -8,6 +8,7 @@ show(fig, alt="Loss falls from 4 to 1 in 300 steps.")
 
 import base64
 import html
+import inspect
 import io
 import os
 import sys
@@ -252,6 +253,24 @@ def _cell(value, digits: int) -> str:
     if isinstance(value, Real) and not isinstance(value, Integral):
         return f"{value:,.{digits}f}"
     return f"{value:,}" if isinstance(value, Integral) else str(value)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Python code that a notebook shows in colour and a terminal shows as it is. Make it with `source`."""
+
+    code: str
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n{self.code}\n```"
+
+    def __repr__(self) -> str:
+        return self.code
+
+
+def source(*things: object) -> Source:
+    """The code of functions and classes of the course, as it stands in the package, for the last line of a cell."""
+    return Source("\n\n".join(inspect.getsource(thing).rstrip() for thing in things))
 
 
 def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:

@@ -90,10 +90,10 @@ def attention_maps(model: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def log_mel(audio: Tensor, filters: Tensor) -> Tensor:
-    """Whisper's front end (arXiv 2212.04356, section 2.2): (mels, frames) of sound (samples,) at 16 kHz.
+    """Whisper's front end (arXiv 2212.04356, section 2.2): (mels, frames) of 16 kHz (samples,).
 
-    Windows of 25 ms start every 10 ms. `filters` (mels, 201) sums their power into bands; the logarithm keeps
-    80 dB below the loudest moment, scaled to about -1..1.
+    Windows of 25 ms start every 10 ms. `filters` (mels, 201) sums their power into bands; the
+    logarithm keeps 80 dB below the loudest moment, scaled to about -1..1.
     """
     padded = nn.functional.pad(audio[None], (200, 200), mode="reflect")[0]
     windows = padded.unfold(0, 400, 160)[:-1] * torch.hann_window(400)  # (frames, 400)

@@ -52,10 +52,11 @@ def multi_head_attention(x: Tensor, module: nn.MultiheadAttention) -> tuple[Tens
 
 
 def tiled_attention(q: Tensor, k: Tensor, v: Tensor, block: int = 128) -> Tensor:
-    """Attention without the n x n matrix: one block of keys at a time (the idea of arXiv 2205.14135).
+    """Attention without the n x n matrix, one block of keys at a time (as in arXiv 2205.14135).
 
-    For every query it carries the largest score so far, the sum of exponentials, and the weighted sum of
-    values; a new largest score rescales what was summed before. Shapes as in `attention`, without a mask.
+    For every query it carries the largest score so far, the sum of exponentials, and the weighted
+    sum of values; a new largest score rescales what was summed before. Shapes as in `attention`,
+    without a mask.
     """
     top = q.new_full((*q.shape[:-1], 1), float("-inf"))
     total, result = torch.zeros_like(top), torch.zeros_like(q)
@@ -118,10 +119,10 @@ def vision_attention(clip: nn.Module, pixels: Tensor) -> tuple[Tensor, float]:
 
 
 def rollout(maps: Tensor) -> Tensor:
-    """Attention followed through all layers (arXiv 2005.00928): from (layers, heads, n, n) to (n, n).
+    """Attention followed through all layers (arXiv 2005.00928): (layers, heads, n, n) to (n, n).
 
-    Row i says how much of every input token is in token i at the top, if each layer mixes half of what it had
-    (the residual connection) with half of what its heads brought, on average.
+    Row i says how much of every input token is in token i at the top, if each layer mixes half of
+    what it had (the residual connection) with half of what its heads brought, on average.
     """
     mixed = torch.eye(maps.shape[-1])
     for layer in maps.mean(dim=1):
@@ -161,9 +162,9 @@ def repeated_rows(tokenizer, words: Sequence[str], count: int, rows: int, seed: 
 def induction_scores(maps: Tensor, asks: Tensor) -> Tensor:
     """The share of attention that goes to the word which came next the last time: (layers, heads).
 
-    `maps` is (layers, batch, heads, n, n) for rows that are written twice; `asks` are the places where copying is
-    due. A head may look right there or up to one word earlier: the better counts. 1 would be a head that does
-    nothing else (Olsson et al. 2022, arXiv 2209.11895).
+    `maps` is (layers, batch, heads, n, n) for rows that are written twice; `asks` are the places
+    where copying is due. A head may look right there or up to one word earlier: the better counts.
+    1 would be a head that does nothing else (Olsson et al. 2022, arXiv 2209.11895).
     """
     wanted = asks - maps.shape[-1] // 2 + 1
     word = int(asks[1] - asks[0])  # tokens a word, the space before it included
@@ -204,15 +205,17 @@ def copying(model: nn.Module, ids: Tensor, asks: Tensor) -> list[bool]:
 def quantise(weights: Tensor, bits: int, group: int = 64) -> Tensor:
     """`weights` rounded to `bits` bits in groups that share a scale, and back to ordinary numbers.
 
-    Two bits and more: whole numbers from -m to m with m = 2^(bits - 1) - 1; the largest weight of a group
-    becomes m. One bit: the sign, times the mean size of the group (arXiv 1603.05279).
+    Two bits and more: whole numbers from -m to m with m = 2^(bits - 1) - 1; the largest weight of a
+    group becomes m. One bit: the sign, times the mean size of the group (arXiv 1603.05279).
     """
     groups = weights.float().reshape(-1, group)
     if bits == 1:
-        return (groups.sign() * groups.abs().mean(1, keepdim=True)).reshape(weights.shape).to(weights.dtype)
-    most = 2 ** (bits - 1) - 1
-    scale = groups.abs().amax(1, keepdim=True).clamp(min=1e-12) / most
-    return ((groups / scale).round() * scale).reshape(weights.shape).to(weights.dtype)
+        rounded = groups.sign() * groups.abs().mean(1, keepdim=True)
+    else:
+        most = 2 ** (bits - 1) - 1
+        scale = groups.abs().amax(1, keepdim=True).clamp(min=1e-12) / most
+        rounded = (groups / scale).round() * scale
+    return rounded.reshape(weights.shape).to(weights.dtype)
 
 
 def nf4(weights: Tensor) -> Tensor:

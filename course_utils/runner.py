@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils.catalogue import TIERS
+from course_utils.formulas import draw_formulas
 from course_utils.settings import BUILD, NOTEBOOKS, cache_dir, writable
 
 SECONDS_PER_NOTEBOOK = 900
@@ -331,11 +333,17 @@ def code_cells(notebook: Any) -> int:
 
 
 def to_html(notebook: Any, title: str) -> str:
-    """The executed notebook as one HTML page: pictures are inside, no script is loaded but for formulas."""
+    """The executed notebook as one HTML page: pictures and formulas are inside, no script and no network is needed."""
     from nbconvert import HTMLExporter
 
+    page = copy.deepcopy(notebook)
+    for cell in page.cells:
+        if cell.cell_type == "markdown":
+            cell.source = draw_formulas(cell.source)
     exporter = HTMLExporter(embed_images=True, require_js_url="", jquery_url="", widget_renderer_url="")
-    return exporter.from_notebook_node(notebook, {"metadata": {"name": title}})[0]
+    text = exporter.from_notebook_node(page, {"metadata": {"name": title}})[0]
+    # The template's scripts fetch what draws formulas and diagrams; no formula is left to draw.
+    return re.sub(r"(?s)<script\b.*?</script>", "", text)
 
 
 def check_tier(tier: str) -> None:

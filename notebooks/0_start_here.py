@@ -53,8 +53,12 @@ from course_utils import bundled, doctor, figures, hardware, settings, unit
 machine = hardware.detect()
 print(machine.describe())
 checks = doctor.examine()
-print("Every unit runs here." if doctor.healthy(checks) else 'Something is missing: see "fail" below.')
-figures.table([{"check": c.name, "status": c.status, "found": c.found, "cure": c.cure} for c in checks])
+print(
+    "Every unit runs here." if doctor.healthy(checks) else 'Something is missing: see "fail" below.'
+)
+figures.table(
+    [{"check": c.name, "status": c.status, "found": c.found, "cure": c.cure} for c in checks]
+)
 
 # %% [markdown]
 # **What to notice.** *ok* and *note* need nothing from you. *warn* says that something beyond the basics may not
@@ -84,15 +88,23 @@ from course_utils.prisma import pictures, shop
 
 prisma = shop.make_shop()
 order = next(iter(prisma.orders.values()))
-print(f"{len(prisma.products)} products, {len(prisma.orders)} orders. Order {order.number}, for example:")
+print(
+    f"{len(prisma.products)} products, {len(prisma.orders)} orders. Order {order.number}, for "
+    "example:"
+)
 print(f"  {order.quantity} x {order.product.name} for {order.customer}, {order.status}")
-scenes = [pictures.scene_of((colour, shape)) for colour, shape in zip(shop.COLOURS, shop.SHAPES, strict=True)]
+scenes = [
+    pictures.scene_of((colour, shape))
+    for colour, shape in zip(shop.COLOURS, shop.SHAPES, strict=True)
+]
 fig, axes = figures.figure(columns=len(scenes), width=9, height=1.6)
 for ax, scene, image in zip(axes, scenes, pictures.draw_many(scenes, settings.SEED), strict=True):
     ax.imshow(image)
     ax.set_title(scene.toys[0].name, fontsize=8)
     ax.axis("off")
-figures.show(fig, alt="Eight toys of Prisma: " + ", ".join(scene.toys[0].name for scene in scenes) + ".")
+figures.show(
+    fig, alt="Eight toys of Prisma: " + ", ".join(scene.toys[0].name for scene in scenes) + "."
+)
 
 # %% [markdown]
 # ## And then?
@@ -104,7 +116,9 @@ from IPython.display import Markdown
 
 labs = sorted(settings.NOTEBOOKS.glob("7.*_lab_*.py"))
 titles = [lab.read_text("utf-8").split("# # ", 1)[1].splitlines()[0] for lab in labs]
-Markdown("\n".join(f"- [{title}]({lab.stem}.ipynb)" for lab, title in zip(labs, titles, strict=True)))
+Markdown(
+    "\n".join(f"- [{title}]({lab.stem}.ipynb)" for lab, title in zip(labs, titles, strict=True))
+)
 
 # %% [markdown]
 # ## How do you work through a unit?
@@ -148,4 +162,7 @@ figures.table(rows)
 
 # %%
 for name in bundled.NAMES:
-    print(f"{name}: intact, {sum(f.stat().st_size for f in bundled.verify(name).iterdir()) / 1e6:.1f} MB")
+    print(
+        f"{name}: intact, "
+        f"{sum(f.stat().st_size for f in bundled.verify(name).iterdir()) / 1e6:.1f} MB"
+    )

@@ -72,19 +72,26 @@ from course_utils.prisma.training import percent
 # %%
 everything = [(colour, shape) for colour in COLOURS for shape in SHAPES]
 toys = {"train": unified.pairs_of(2400, 0), "test": unified.pairs_of(224, 1)}
-toys |= {"held out": unified.pairs_of(160, 2, HELD_OUT), "judges": unified.pairs_of(1200, 3, everything)}
+toys |= {
+    "held out": unified.pairs_of(160, 2, HELD_OUT),
+    "judges": unified.pairs_of(1200, 3, everything),
+}
 pictures = {name: unified.draw_toys(pairs, seed) for seed, (name, pairs) in enumerate(toys.items())}
 waves = {name: unified.play_toys(pairs, seed) for seed, (name, pairs) in enumerate(toys.items())}
 sounds = {name: unified.to_frames(wave) for name, wave in waves.items()}
 
 fig, axes = figures.figure(rows=2, columns=4, width=10, height=4.6)
+low, high = (value.item() for value in sounds["test"][:4].aminmax())
 for i, (top, bottom) in enumerate(axes.T):
     top.imshow(pictures["test"][i].permute(1, 2, 0))
     top.set(xticks=[], yticks=[], title=" ".join(toys["test"][i]))
-    figures.heatmap(bottom, sounds["test"][i].T.flip(0), label="log energy" if i == 3 else "")
+    drawn = figures.heatmap(bottom, sounds["test"][i].T.flip(0), low=low, high=high)
     bottom.set(xlabel="frame (80 ms)", ylabel="mel band" if i == 0 else "", yticks=[])
+fig.colorbar(drawn, ax=axes[1], label="log energy")  # all four share one scale
 names = ", ".join(" ".join(pair) for pair in toys["test"][:4])
-figures.show(fig, alt=f"Four toys, each as a small picture and as the spectrogram of its jingle: {names}.")
+figures.show(
+    fig, alt=f"Four toys, each as a small picture and as the spectrogram of its jingle: {names}."
+)
 print("The jingle of the", " ".join(toys["test"][0]))
 Audio(waves["test"][0], rate=unified.RATE)
 
@@ -110,19 +117,32 @@ for k in (8, 16, 32, 64, 128, 256):
     seen = unified.from_patches(looks[unified.nearest(patches["test"], looks)])
     heard = tones[unified.nearest(sounds["test"], tones)]
     row = {"codebook": k, "bits a token": k.bit_length() - 1}
-    for name, judge, made, real in (("pictures", eye, seen, pictures["test"]), ("jingles", ear, heard, sounds["test"])):
+    for name, judge, made, real in (
+        ("pictures", eye, seen, pictures["test"]),
+        ("jingles", ear, heard, sounds["test"]),
+    ):
         row[f"error ({name})"] = (made - real).square().mean().sqrt().item()
         row[f"judge right ({name})"] = percent(unified.agreement(judge(made), toys["test"])["both"])
     rows.append(row)
 real = [judge(x["test"]) for judge, x in ((eye, pictures), (ear, sounds))]
 best = [percent(unified.agreement(said, toys["test"])["both"]) for said in real]
 rows.append(dict(zip(row, ("none", "-", "0", best[0], "0", best[1]), strict=True)))
-figures.table(rows, digits=3, caption="The cost of tokens: root mean square error, and toys recognised, 224 test toys")
+figures.table(
+    rows,
+    digits=3,
+    caption="The cost of tokens: root mean square error, and toys recognised, 224 test toys",
+)
 
 # %%
 chosen = {"picture": 128, "sound": 128}
-books = {"picture": unified.learn_codebook(patches["train"][:800].flatten(0, 1), chosen["picture"], unit.seed)}
-books["sound"] = unified.learn_codebook(sounds["train"][:800].flatten(0, 1), chosen["sound"], unit.seed)
+books = {
+    "picture": unified.learn_codebook(
+        patches["train"][:800].flatten(0, 1), chosen["picture"], unit.seed
+    )
+}
+books["sound"] = unified.learn_codebook(
+    sounds["train"][:800].flatten(0, 1), chosen["sound"], unit.seed
+)
 fig, axes = figures.figure(rows=3, columns=8, width=10, height=4.2)
 codings = {"pixels": None, "16 entries": tried[16][0], "128 entries": books["picture"]}
 for line, (label, book) in zip(axes, codings.items(), strict=True):
@@ -166,18 +186,27 @@ def sentence(codes: dict[str, Tensor], order: tuple[str, ...]) -> Tensor:
     return torch.cat(pieces, 1)
 
 
+# %% tags=["topic:unified-tokens"]
 codes = {}
 for name in ("train", "test", "held out"):
     spelt = [[COLOURS.index(colour), 8 + SHAPES.index(shape)] for colour, shape in toys[name]]
-    look, tone = unified.nearest(patches[name], books["picture"]), unified.nearest(sounds[name], books["sound"])
+    look, tone = (
+        unified.nearest(patches[name], books["picture"]),
+        unified.nearest(sounds[name], books["sound"]),
+    )
     codes[name] = {"words": torch.tensor(spelt), "picture": look, "sound": tone}
 everything = torch.cat([sentence(codes["train"], order) for order in permutations(LENGTH)])
-print(f"{VOCABULARY} tokens; {len(everything):,} sentences of {everything.shape[1]} tokens each. One of them:")
+print(
+    f"{VOCABULARY} tokens; {len(everything):,} sentences of {everything.shape[1]} tokens each. One "
+    "of them:"
+)
 print(sentence(codes["train"], ("words", "sound", "picture"))[0].tolist())
 
 # %% [markdown]
 # The model is a Llama, like `prisma-lm`, only smaller, and it starts from random weights. Nothing in it knows
-# which tokens are pictures. It predicts the next token, whatever that is.
+# which tokens are pictures. It predicts the next token, whatever that is. Its loss is the negative logarithm of the
+# probability that it gave to the right token. With the natural logarithm the unit is the **nat**, with base 2 it is
+# the **bit**: 1 nat is 1.44 bits.
 
 # %% tags=["topic:unified-tokens"]
 model = unified.transformer(VOCABULARY, 64, unit.seed)
@@ -186,12 +215,25 @@ losses = unified.fit(model, everything, 400, unit.seed)
 
 fig, ax = figures.figure(height=3.0)
 ax.plot(range(10, len(losses) + 1), torch.tensor(losses).unfold(0, 10, 1).mean(1))
-ax.set(xlabel="step (48 sentences each)", ylabel="loss (nats a token)", title="Every token of every modality")
+ax.set(
+    xlabel="step (48 sentences each)",
+    ylabel="loss (nats a token)",
+    title="Every token of every modality",
+)
 ax.set_ylim(bottom=0)
-figures.show(fig, alt=f"The loss falls from {losses[0]:.1f} to {sum(losses[-10:]) / 10:.2f} nats a token.")
+figures.show(
+    fig, alt=f"The loss falls from {losses[0]:.1f} to {sum(losses[-10:]) / 10:.2f} nats a token."
+)
 fresh = unified.bits(model, test_sentences, 1) / (everything.shape[1] - 1)
-print(f"{sum(p.numel() for p in model.parameters()):,} weights; {fresh:.2f} bits a token on unseen toys, ", end="")
-print(f"{sum(losses[-10:]) / 10 / math.log(2):.2f} on training toys; guessing costs {math.log2(VOCABULARY):.2f}")
+print(
+    f"{sum(p.numel() for p in model.parameters()):,} weights; {fresh:.2f} bits a token on unseen "
+    "toys, ",
+    end="",
+)
+print(
+    f"{sum(losses[-10:]) / 10 / math.log(2):.2f} on training toys; guessing costs "
+    f"{math.log2(VOCABULARY):.2f}"
+)
 
 # %% [markdown]
 # ## 4. From anything to anything
@@ -202,11 +244,11 @@ print(f"{sum(losses[-10:]) / 10 / math.log(2):.2f} on training toys; guessing co
 #
 # Before you run it: which direction will be the hardest, and what will happen to held-out pairs?
 
+
 # %% tags=["topic:unified-tokens"]
-
-
 def decode(target: str, tokens: Tensor) -> list[tuple[str, str]] | Tensor:
-    """What the tokens of one modality stand for: names, pictures (n, 3, 24, 24) or frames (n, 12, 80)."""
+    """What the tokens of one modality stand for: names, pictures (n, 3, 24, 24) or frames (n, 12,
+    80)."""
     own = (tokens - FIRST[target]).clamp(0, SIZE[target] - 1)
     if target == "words":
         return [(COLOURS[min(a, 7)], SHAPES[max(b - 8, 0)]) for a, b in own.tolist()]
@@ -214,34 +256,49 @@ def decode(target: str, tokens: Tensor) -> list[tuple[str, str]] | Tensor:
     return unified.from_patches(made) if target == "picture" else made
 
 
+# %% tags=["topic:unified-tokens"]
 def make(name: str, given: tuple[str, ...], target: str, temperature: float = 0.5) -> Tensor:
-    """The tokens that the model writes for `target` after the modalities `given` of the toys of `name`."""
+    """The tokens that the model writes for `target` after the modalities `given` of the toys of
+    `name`."""
     tag = torch.full((len(toys[name]), 1), TAG[target])
     begun = torch.cat([sentence(codes[name], given), tag], 1)
-    return unified.go_on(model, begun, LENGTH[target], 0.0 if target == "words" else temperature, unit.seed)
+    return unified.go_on(
+        model, begun, LENGTH[target], 0.0 if target == "words" else temperature, unit.seed
+    )
 
 
 READ = {"words": lambda names: names, "picture": eye, "sound": ear}
 ways = [(g, t) for t in LENGTH for g in permutations(LENGTH, 1) if t not in g]
 ways += [(g, t) for t in LENGTH for g in (tuple(x for x in LENGTH if x != t),)]
 made = {(name, *way): make(name, *way) for name in ("test", "held out") for way in ways}
-marks = {key: unified.agreement(READ[key[2]](decode(key[2], tokens)), toys[key[0]]) for key, tokens in made.items()}
+marks = {
+    key: unified.agreement(READ[key[2]](decode(key[2], tokens)), toys[key[0]])
+    for key, tokens in made.items()
+}
 
 # %% tags=["topic:unified-tokens"]
 rows = []
 for given, target in ways:
     row = {"from": " + ".join(given), "to": target}
-    row |= {f"{part} right": percent(marks["test", given, target][part]) for part in ("colour", "shape", "both")}
-    rows.append(row | {"both right, held-out pairs": percent(marks["held out", given, target]["both"])})
+    row |= {
+        f"{part} right": percent(marks["test", given, target][part])
+        for part in ("colour", "shape", "both")
+    }
+    rows.append(
+        row | {"both right, held-out pairs": percent(marks["held out", given, target]["both"])}
+    )
 for name, judge in (("picture", eye), ("sound", ear)):
     top = {
-        x: unified.agreement(judge(decode(name, codes[x][name] + FIRST[name])), toys[x]) for x in ("test", "held out")
+        x: unified.agreement(judge(decode(name, codes[x][name] + FIRST[name])), toys[x])
+        for x in ("test", "held out")
     }
     row = {"from": "ceiling: the real one as tokens", "to": name}
     row |= {f"{part} right": percent(top["test"][part]) for part in ("colour", "shape", "both")}
     rows.append(row | {"both right, held-out pairs": percent(top["held out"]["both"])})
 figures.table(
-    rows, caption="One model, nine directions: 224 toys of trained pairs, 160 of held-out pairs, 95 % intervals"
+    rows,
+    caption="One model, nine directions: 224 toys of trained pairs, 160 of held-out pairs, 95 % "
+    "intervals",
 )
 
 # %%
@@ -251,6 +308,7 @@ for (_, _, target), written in made.items():
     tokens, strays = tokens + own.numel(), strays + int((~own).sum())
 print(f"{strays} of {tokens:,} tokens belong to another modality than the one that was asked for")
 
+# %%
 fig, axes = figures.figure(rows=3, columns=8, width=10, height=4.3)
 sources = {"from words": ("words",), "from a sound": ("sound",), "from words, held out": ("words",)}
 for line, (label, given) in zip(axes, sources.items(), strict=True):
@@ -259,7 +317,11 @@ for line, (label, given) in zip(axes, sources.items(), strict=True):
     for ax, image, pair, said in zip(line, drawn, toys[name], eye(drawn), strict=False):
         ax.imshow(image.permute(1, 2, 0).clamp(0, 1))
         ax.set(xticks=[], yticks=[])
-        ax.set_title(" ".join(pair), fontsize=8, color="black" if said == pair else figures.PALETTE["vermilion"])
+        ax.set_title(
+            " ".join(pair),
+            fontsize=8,
+            color="black" if said == pair else figures.PALETTE["vermilion"],
+        )
     line[0].set_ylabel(label, fontsize=8)
 share = {
     label: marks["held out" if "held" in label else "test", given, "picture"]["both"]
@@ -267,7 +329,8 @@ share = {
 }
 figures.show(
     fig,
-    alt="Pictures that the model drew; recognised: " + "; ".join(f"{k} {percent(v)}" for k, v in share.items()),
+    alt="Pictures that the model drew; recognised: "
+    + "; ".join(f"{k} {percent(v)}" for k, v in share.items()),
 )
 
 # %% [markdown]
@@ -316,7 +379,9 @@ for target in LENGTH:
         row[f"saved by {given}"] = f"{alone - after:.1f}"
     rows.append(row)
 figures.table(
-    rows, digits=1, caption=f"Bits for the tokens of 224 test toys, and bits saved; a name carries {told:.1f}"
+    rows,
+    digits=1,
+    caption=f"Bits for the tokens of 224 test toys, and bits saved; a name carries {told:.1f}",
 )
 
 # %% [markdown]

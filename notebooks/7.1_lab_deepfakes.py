@@ -85,7 +85,9 @@ for line, (name, pixels) in zip(axes, {"real": photos, **fakes}.items(), strict=
         ax.set(xticks=[], yticks=[])
     line[0].set_ylabel(name)
 figures.show(
-    fig, alt="Eight pictures of toys; the same with toys in other hues, with other toys put in, with toys moved."
+    fig,
+    alt="Eight pictures of toys; the same with toys in other hues, with other toys put in, with "
+    "toys moved.",
 )
 
 # %% [markdown]
@@ -112,10 +114,18 @@ def caught(detector: deepfakes.Detector, pictures: dict[str, Tensor]) -> dict[st
 rows = []
 for kinds in (*((kind,) for kind in deepfakes.EDITS), deepfakes.EDITS):
     part = len(source) // len(kinds)
-    fake = [deepfakes.manipulate(source[i * part : (i + 1) * part], kind, seed=i) for i, kind in enumerate(kinds)]
+    fake = [
+        deepfakes.manipulate(source[i * part : (i + 1) * part], kind, seed=i)
+        for i, kind in enumerate(kinds)
+    ]
     detector = deepfakes.Detector(real, torch.cat(fake))
-    rows.append({"trained on": "all three" if len(kinds) > 1 else kinds[0]} | caught(detector, test))
-figures.table(rows, caption='Called "manipulated", of 400 fresh pictures each (the column "real": false alarms)')
+    rows.append(
+        {"trained on": "all three" if len(kinds) > 1 else kinds[0]} | caught(detector, test)
+    )
+figures.table(
+    rows,
+    caption='Called "manipulated", of 400 fresh pictures each (the column "real": false alarms)',
+)
 
 # %% [markdown]
 # And if nobody adds a new manipulation, but the picture is only saved again, as every messenger does?
@@ -123,7 +133,10 @@ figures.table(rows, caption='Called "manipulated", of 400 fresh pictures each (t
 # %% tags=["topic:deepfakes"]
 sent = {name: deepfakes.jpeg(pixels, 75) for name, pixels in test.items()}
 figures.table(
-    [{"sent as JPEG, quality 75": name, "called manipulated": rate} for name, rate in caught(detector, sent).items()],
+    [
+        {"sent as JPEG, quality 75": name, "called manipulated": rate}
+        for name, rate in caught(detector, sent).items()
+    ],
     caption="The detector that was trained on all three",
 )
 
@@ -154,7 +167,8 @@ figures.table(
 WIDE = 256
 WAVES = deepfakes.cosines(WIDE)
 ring = torch.arange(WIDE)[:, None] + torch.arange(WIDE)[None]
-BAND = (ring > 20) & (ring < 90)  # not the coarse ones, which are seen; not the fine ones, which JPEG drops
+# Not the coarse waves, which are seen, and not the fine ones, which JPEG drops.
+BAND = (ring > 20) & (ring < 90)
 
 
 def pattern(key: int) -> Tensor:
@@ -163,9 +177,10 @@ def pattern(key: int) -> Tensor:
     return (2 * torch.randint(2, (WIDE, WIDE), generator=draw) - 1) * BAND
 
 
+# %% tags=["topic:deepfakes"]
 def marked(pixels: Tensor, key: int, strength: float = 0.02) -> Tensor:
     """The pictures (n, 3, 256, 256) with the mark, rounded to 8 bits."""
-    added = WAVES.T @ (strength * pattern(key)) @ WAVES  # the same for all three channels: a grey pattern
+    added = WAVES.T @ (strength * pattern(key)) @ WAVES  # grey: the same in all three channels
     return ((pixels + added).clamp(0, 1) * 255).round() / 255
 
 
@@ -184,30 +199,53 @@ print(f"the mark changes a pixel by {(ours - clean).abs().mean():.4f} (of 0 to 1
 print(f"marked and unmarked pictures are {deepfakes.psnr(ours, clean):.1f} dB apart")
 torch.manual_seed(0)
 ways = {"nothing": lambda x: x}
-ways |= {f"noise {s}": lambda x, s=s: (x + s * torch.randn_like(x)).clamp(0, 1) for s in (0.05, 0.2)}
+ways |= {
+    f"noise {s}": lambda x, s=s: (x + s * torch.randn_like(x)).clamp(0, 1) for s in (0.05, 0.2)
+}
 ways |= {f"JPEG {q}": lambda x, q=q: deepfakes.jpeg(x, q) for q in (90, 50, 10)}
-ways |= {f"{b} pixel{'s' * (b > 1)} cut off each side": lambda x, b=b: deepfakes.cropped(x, b) for b in (1, 4, 16)}
+ways |= {
+    f"{b} pixel{'s' * (b > 1)} cut off each side": lambda x, b=b: deepfakes.cropped(x, b)
+    for b in (1, 4, 16)
+}
 ways |= {"turned left to right": lambda x: x.flip(3)}
 rows = []
+
+# %% tags=["topic:deepfakes"]
 for name, way in ways.items():
     hit, wrong = evidence(way(ours), KEY), evidence(way(clean), KEY)
     rows.append({"what happened": name, "mark found": str(share((hit > LIMIT).tolist()))})
-    rows[-1] |= {"without a mark": str(share((wrong > LIMIT).tolist())), "evidence": hit.median().item()}
-rows.append({"what happened": "read with a wrong key", "mark found": str(share((evidence(ours, 1) > LIMIT).tolist()))})
+    rows[-1] |= {
+        "without a mark": str(share((wrong > LIMIT).tolist())),
+        "evidence": hit.median().item(),
+    }
+rows.append(
+    {
+        "what happened": "read with a wrong key",
+        "mark found": str(share((evidence(ours, 1) > LIMIT).tolist())),
+    }
+)
 rows[-1] |= {"without a mark": "", "evidence": evidence(ours, 1).median().item()}
-figures.table(rows, caption="120 pictures of 256 pixels; evidence: median, in standard deviations", digits=1)
+figures.table(
+    rows, caption="120 pictures of 256 pixels; evidence: median, in standard deviations", digits=1
+)
 
 # %%
 fig, axes = figures.figure(columns=3, width=9, height=3.2)
 for ax, (name, one) in zip(
     axes,
-    {"without": clean[0], "with the mark": ours[0], "difference x 20": (ours[0] - clean[0]) * 20 + 0.5}.items(),
+    {
+        "without": clean[0],
+        "with the mark": ours[0],
+        "difference x 20": (ours[0] - clean[0]) * 20 + 0.5,
+    }.items(),
     strict=True,
 ):
     ax.imshow(one.permute(1, 2, 0).clamp(0, 1))
     ax.set(xticks=[], yticks=[], title=name)
 figures.show(
-    fig, alt="A picture without and with the mark, which look alike, and their difference twenty times enlarged."
+    fig,
+    alt="A picture without and with the mark, which look alike, and their difference twenty times "
+    "enlarged.",
 )
 
 # %% [markdown]
@@ -253,7 +291,9 @@ def verify(pixels: Tensor, manifest: dict | None, secret: bytes) -> str:
     if not hmac.compare_digest(seal, manifest["seal"]):
         return "the manifest was changed"
     return (
-        "as signed: " + ", ".join(claim["actions"]) if digest(pixels) == claim["sha256"] else "the picture was changed"
+        "as signed: " + ", ".join(claim["actions"])
+        if digest(pixels) == claim["sha256"]
+        else "the picture was changed"
     )
 
 
@@ -274,7 +314,9 @@ cases = {
     "saved as JPEG on the way": (deepfakes.jpeg(picture[None], 90)[0], manifest),
     "manifest removed": (recoloured, None),
 }
-figures.table([{"case": name, "what can be said": verify(*case, secret)} for name, case in cases.items()])
+figures.table(
+    [{"case": name, "what can be said": verify(*case, secret)} for name, case in cases.items()]
+)
 
 # %% [markdown]
 # **What to notice.** A signature proves what somebody *said* about exactly these pixels, not that it is true: a

@@ -81,7 +81,8 @@ colour, shape = judge.name(judge.features(held.pixels))
 print("held-out red toys named red:", share((colour == held.colour).tolist()))
 print("their shape named rightly: ", share((shape == held.shape).tolist()))
 generative.show_rows(
-    {"red pile": red.pixels[:16], "blue pile": blue.pixels[:16]}, alt="Sixteen red toys, and sixteen other, blue toys."
+    {"red pile": red.pixels[:16], "blue pile": blue.pixels[:16]},
+    alt="Sixteen red toys, and sixteen other, blue toys.",
 )
 
 # %% [markdown]
@@ -94,8 +95,8 @@ generative.show_rows(
 # **CycleGAN** (Zhu et al. 2017, arXiv 1703.10593) trains both directions, $A$ from red to blue and $B$ from blue
 # to red, and adds one demand: there and back again, you must be where you started.
 #
-# $$L = L_{\text{GAN}}(A) + L_{\text{GAN}}(B) + \lambda \big( \lVert B(A(x)) - x \rVert_1 +
-# \lVert A(B(y)) - y \rVert_1 \big), \qquad \lambda = 10$$
+# $$L = L_{\text{GAN}}(A) + L_{\text{GAN}}(B) + \lambda ( \| B(A(x)) - x \|_1 +
+# \| A(B(y)) - y \|_1 ), \qquad \lambda = 10$$
 #
 # Our translators squeeze a picture into a map of 4 x 4 places and paint a new picture from it. They *may*
 # repaint everything; that is what makes the question interesting.
@@ -103,27 +104,39 @@ generative.show_rows(
 
 # %% tags=["topic:cyclegan-style"]
 def cycle_loss(x: Tensor, y: Tensor, there: nn.Module, back: nn.Module) -> Tensor:
-    """How far the pictures x and y (n, 3, h, w) of the two piles are from themselves after both translations."""
+    """How far pictures of the two piles (n, 3, h, w) are from themselves after both
+    translations."""
     return F.l1_loss(back(there(x)), x) + F.l1_loss(there(back(y)), y)
 
 
-def train(seed: int, weight: float, kind: Callable = generative.translator, steps: int = 250) -> list[nn.Module]:
+same = nn.Identity()  # a translator that does nothing closes every cycle
+idle = cycle_loss(red.pixels[:48], blue.pixels[:48], same, same)
+print(f"cycle loss of doing nothing: {idle:.1f}")
+
+
+# %% tags=["topic:cyclegan-style"]
+def train(
+    seed: int, weight: float, kind: Callable = generative.translator, steps: int = 250
+) -> list[nn.Module]:
     """Translators red to blue and blue to red; `weight` is that of the cycle loss."""
     torch.manual_seed(seed)
-    there, back, is_blue, is_red = kind(), kind(), generative.critic(width=24), generative.critic(width=24)
+    there, back = kind(), kind()
+    is_blue, is_red = generative.critic(width=24), generative.critic(width=24)
     paint = Descent([there, back], 1e-3, steps, (0.5, 0.99))
     doubt = Descent([is_blue, is_red], 1e-3, steps, (0.5, 0.99))
-    batches = (generative.batches(pile, steps, seed + i, "training", 48) for i, pile in enumerate((red, blue)))
-    for x, y in ((reds.pixels, blues.pixels) for reds, blues in zip(*batches, strict=True)):
+    many_reds = generative.batches(red, steps, seed, "training", 48)
+    many_blues = generative.batches(blue, steps, seed + 1, "training", 48)
+    for reds, blues in zip(many_reds, many_blues, strict=True):
+        x, y = reds.pixels, blues.pixels
         judged = ((is_blue, y, there(x)), (is_red, x, back(y)))
-        doubt.step(sum(F.softplus(-c(real)).mean() + F.softplus(c(f.detach())).mean() for c, real, f in judged))
-        loss = sum(F.softplus(-c(fake)).mean() for c, _, fake in judged)
+        caught = 0.0
+        for critic, real, fake in judged:
+            caught += F.softplus(-critic(real)).mean() + F.softplus(critic(fake.detach())).mean()
+        doubt.step(caught)
+        loss = sum(F.softplus(-critic(fake)).mean() for critic, _, fake in judged)
         paint.step(loss + weight * cycle_loss(x, y, there, back) if weight else loss)
     return [there.eval(), back.eval()]
 
-
-same = nn.Identity()  # a translator that does nothing closes every cycle
-print(f"cycle loss of doing nothing: {cycle_loss(red.pixels[:48], blue.pixels[:48], same, same):.1f}")
 
 # %% [markdown]
 # Doing nothing costs nothing: without critics, the cycle loss would be worthless. What about critics without it?
@@ -141,7 +154,12 @@ def measure(there: nn.Module, back: nn.Module) -> dict:
         made = there(held.pixels)
         error = F.l1_loss(back(made), held.pixels).item()
     colour, shape = judge.name(judge.features(made))
-    row = {"blue": colour == COLOURS.index("blue"), "kept": shape == held.shape, "named": shape, "made": made}
+    row = {
+        "blue": colour == COLOURS.index("blue"),
+        "kept": shape == held.shape,
+        "named": shape,
+        "made": made,
+    }
     return row | {"bits": generative.information(held.shape, shape), "error": error}
 
 
@@ -159,7 +177,8 @@ figures.table(rows, caption="512 held-out red toys, with 95 % intervals", digits
 generative.show_rows(
     {"red, held out": held.pixels[:16]}
     | {f"{name}, {s}": found[name, s]["made"][:16] for name in arms for s in (0, 1)},
-    alt="Sixteen red toys and their translations: with critics alone other blue toys, with the cycle loss the same "
+    alt="Sixteen red toys and their translations: with critics alone other blue toys, with the "
+    "cycle loss the same "
     "shapes in blue.",
     height=0.6,
 )
@@ -180,7 +199,8 @@ axes[0].set_ylabel("shape that goes in")
 kept = {name: f"{found[name, 0]['kept'].float().mean():.0%}" for name in arms}
 figures.show(
     fig,
-    alt=f"Shapes in against shapes out; the diagonal holds {kept['critics alone']} of the toys with "
+    alt=f"Shapes in against shapes out; the diagonal holds {kept['critics alone']} of the toys "
+    "with "
     f"critics alone and {kept['critics and cycle']} with the cycle loss.",
 )
 
@@ -206,7 +226,10 @@ local = {seed: train(seed, 0.0, generative.LocalTranslator, steps=100) for seed 
 near = {seed: measure(*pair) for seed, pair in local.items()}
 rows = [
     {"local network, seed": seed}
-    | {name: percent(share(m[key].tolist())) for name, key in (("blue", "blue"), ("shape kept", "kept"))}
+    | {
+        name: percent(share(m[key].tolist()))
+        for name, key in (("blue", "blue"), ("shape kept", "kept"))
+    }
     for seed, m in near.items()
 ]
 generative.show_rows(
@@ -231,19 +254,30 @@ figures.table(rows, caption="Critics alone, but a network that sees three pixels
 
 # %% tags=["topic:cyclegan-style"]
 there, back = pairs["critics and cycle", 0]
-levels, lines = (0.0, 0.02, 0.05, 0.1, 0.2), {"noise on the blue picture": [], "noise on the red picture": []}
+levels, lines = (
+    (0.0, 0.02, 0.05, 0.1, 0.2),
+    {"noise on the blue picture": [], "noise on the red picture": []},
+)
 with torch.inference_mode():
     blues = there(held.pixels)
     for level in levels:
         torch.manual_seed(0)
         noise = level * torch.randn_like(blues)
-        for name, result in zip(lines, (back(blues + noise), back(there(held.pixels + noise))), strict=True):
+        for name, result in zip(
+            lines, (back(blues + noise), back(there(held.pixels + noise))), strict=True
+        ):
             lines[name].append((result - held.pixels).abs().mean((1, 2, 3)))
+
+# %% tags=["topic:cyclegan-style"]
 fig, ax = figures.figure(height=3)
 for (name, values), marker in zip(lines.items(), "os", strict=True):
     middle, spread = [v.mean() for v in values], [1.96 * v.std() / len(v) ** 0.5 for v in values]
     ax.errorbar(levels, middle, spread, marker=marker, capsize=4, label=name)
-ax.set(xlabel="noise (standard deviation, pixels run from -1 to 1)", ylabel="error there and back (L1)", ylim=(0, None))
+ax.set(
+    xlabel="noise (standard deviation, pixels run from -1 to 1)",
+    ylabel="error there and back (L1)",
+    ylim=(0, None),
+)
 ax.legend()
 ends = {name: f"{v[0].mean():.3f} to {v[-1].mean():.3f}" for name, v in lines.items()}
 figures.show(fig, alt=f"Error of there and back against noise; it grows from and to: {ends}.")

@@ -95,7 +95,9 @@ for ax in axes:
     ax.grid(False)
 axes[3].set_xlabel("time (seconds); dashed: the toy touches the floor")
 figures.show(
-    fig, alt="Two films of a hopping toy over their sounds. In one, bursts fall on the contacts; in the other, between."
+    fig,
+    alt="Two films of a hopping toy over their sounds. In one, bursts fall on the contacts; in the "
+    "other, between.",
 )
 Audio(heard[0], rate=speech.RATE)  # the first film
 
@@ -111,6 +113,9 @@ Audio(heard[0], rate=speech.RATE)  # the first film
 # - a **transformer** whose tokens are the moments. Attention compares every moment with every other;
 # - the same transformer with **places**: a learned vector for "first", "second", and so on, added to each token.
 #
+# Each reader gives out 15 numbers, one for each answer to the four questions. Such numbers, before a softmax turns
+# them into probabilities, are called **logits**.
+#
 # TimeSformer (Bertasius et al. 2021, arXiv 2102.05095) and ViViT (Arnab et al. 2021, arXiv 2103.15691) attend over
 # time in this way, with many patches a frame.
 
@@ -119,12 +124,16 @@ Audio(heard[0], rate=speech.RATE)  # the first film
 class Reader(nn.Module):
     """Frames (n, 12, d) and sound (n, 12, s) to the logits of the four questions, (n, 15)."""
 
-    def __init__(self, senses: tuple[str, ...], mix: bool = False, places: bool = False, width: int = 64) -> None:
+    def __init__(
+        self, senses: tuple[str, ...], mix: bool = False, places: bool = False, width: int = 64
+    ) -> None:
         super().__init__()
         self.senses = senses
         self.take = nn.Linear(sum(sizes[sense] for sense in senses), width)
         self.place = nn.Parameter(0.5 * torch.randn(films.FRAMES, width)) if places else 0.0
-        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
         many = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.mix = many if mix else nn.GELU()
         self.answer = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 15))
@@ -136,6 +145,7 @@ class Reader(nn.Module):
         return self.answer(torch.cat([x.mean(1), x.amax(1)], 1))
 
 
+# %% tags=["topic:video"]
 raw_learn, raw_judge = (films.make_films(clip, n, seed) for n, seed in ((800, 31), (400, 32)))
 learn, judge = films.standardise(raw_learn, raw_judge)
 sizes = {"frames": learn.frames.shape[2], "sound": learn.sound.shape[2]}
@@ -160,7 +170,9 @@ for name, recipe in readers.items():
     torch.manual_seed(0)
     reader = Reader(*recipe).eval()
     with torch.inference_mode():
-        there, changed = (reader(judge.frames[:, o], judge.sound[:, o]) for o in (slice(None), order))
+        there, changed = (
+            reader(judge.frames[:, o], judge.sound[:, o]) for o in (slice(None), order)
+        )
     row = {"reader": name, "weights": finetuning.parameters(reader)["all"]}
     rows.append(row | {"largest change of a logit": f"{(there - changed).abs().max().item():.0e}"})
 figures.table(rows, caption="Untrained readers: all moments of the films in another order")
@@ -176,28 +188,39 @@ figures.table(rows, caption="Untrained readers: all moments of the films in anot
 
 # %% tags=["topic:video"]
 watched = {}
-for name, seed in figures.progress([(name, seed) for name in readers for seed in range(3)], "Training"):
+for name, seed in figures.progress(
+    [(name, seed) for name in readers for seed in range(3)], "Training"
+):
     torch.manual_seed(seed)
     watched[name, seed] = films.fit(Reader(*readers[name]), learn, seed, steps=200)
 
 
 def line(name: str, among: list[films.Films]) -> dict[str, list[float]]:
-    """Per question the share of right answers (%) of each of the three seeds, on films of its own."""
+    """The right answers (%) to each question, one for each seed, on films of its own."""
     marks = [films.marks(watched[name, seed], some) for seed, some in enumerate(among)]
     return {question: [100 * mark[question] for mark in marks] for question in films.QUESTIONS}
 
 
 # %% tags=["topic:video"]
-mixed_up = [films.shuffled(judge, seed) for seed in range(3)]  # the frames alone; the sound stays in order
+# The frames alone are shuffled; the sound stays in order.
+mixed_up = [films.shuffled(judge, seed) for seed in range(3)]
 results = {(name, "in order"): line(name, [judge] * 3) for name in readers}
-results |= {(name, "shuffled"): line(name, mixed_up) for name in readers if name != "transformer, sound"}
+results |= {
+    (name, "shuffled"): line(name, mixed_up) for name in readers if name != "transformer, sound"
+}
 rows = [
-    {"reader": name, "frames": frames} | {question: spread(values) for question, values in marks.items()}
+    {"reader": name, "frames": frames}
+    | {question: spread(values) for question, values in marks.items()}
     for (name, frames), marks in results.items()
 ]
 half = share([1, 0] * (len(judge) // 2))
-print(f"{len(judge)} tosses of a coin, right with 95 %: {100 * half.low:.0f} to {100 * half.high:.0f} %")
-figures.table(rows, caption=f"{len(judge)} fresh films, % right: mean, lowest, highest of three seeds")
+print(
+    f"{len(judge)} tosses of a coin, right with 95 %: {100 * half.low:.0f} to "
+    f"{100 * half.high:.0f} %"
+)
+figures.table(
+    rows, caption=f"{len(judge)} fresh films, % right: mean, lowest, highest of three seeds"
+)
 
 # %%
 fig, axes = figures.figure(columns=4, width=9, height=2.9)
@@ -205,19 +228,18 @@ for ax, (question, answers) in zip(axes, films.QUESTIONS.items(), strict=True):
     for (name, frames), marks in results.items():
         y, marker = -list(readers).index(name), "o" if frames == "in order" else "x"
         colour = figures.PALETTE["blue" if frames == "in order" else "vermilion"]
-        ax.plot(marks[question], [y - 0.25 * (frames == "shuffled")] * 3, marker, color=colour, alpha=0.7)
+        heights = [y - 0.25 * (frames == "shuffled")] * 3
+        ax.plot(marks[question], heights, marker, color=colour, alpha=0.7)
     ax.axvline(100 / answers, color=figures.GREY, linestyle="--", linewidth=1)
     ax.set(xlim=(0, 104), yticks=[], xlabel="right (%)")
     ax.set_title(question, fontsize=10)
 axes[0].set_yticks([-i for i in range(len(readers))], list(readers))
-signs = {"frames in order": ("o", "blue"), "frames shuffled": ("x", "vermilion")}
-handles = [axes[0].plot([], [], m, color=figures.PALETTE[c], label=label)[0] for label, (m, c) in signs.items()]
-fig.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
-told = "; ".join(
-    f"{name}, {frames}: " + ", ".join(f"{q} {np.mean(v):.0f}" for q, v in marks.items())
-    for (name, frames), marks in results.items()
-)
-figures.show(fig, alt=f"Right answers in %, circles in order, crosses with frames shuffled, chance dashed. {told}.")
+for label, marker, colour in (("in order", "o", "blue"), ("shuffled", "x", "vermilion")):
+    axes[0].plot([], [], marker, color=figures.PALETTE[colour], label=f"frames {label}")
+fig.legend(loc="outside lower center", ncols=2, fontsize=9)
+told = [f"{row['reader']}, {row['frames']}: {row['which way']}" for row in rows]
+words = "Right answers in %, circles in order, crosses shuffled, chance dashed. Which way: "
+figures.show(fig, alt=words + "; ".join(told))
 
 # %% [markdown]
 # **What to notice.** Read it question by question.
@@ -244,14 +266,25 @@ figures.show(fig, alt=f"Right answers in %, circles in order, crosses with frame
 # it should work for materials that ring long, and fail for those that do not ring.
 
 # %% tags=["topic:video"]
-name, ringing = "mean of the moments", {"long (brass, china)": (2, 6), "short (wood, rubber)": (5, 7)}
+name, ringing = (
+    "mean of the moments",
+    {"long (brass, china)": (2, 6), "short (wood, rubber)": (5, 7)},
+)
 rows = []
 for what, colours in ringing.items():
     some = judge[torch.isin(judge.answers[:, 0], torch.tensor(colours))]
     torn = [films.shuffled(some, seed) for seed in range(3)]
-    row = {"materials ring": what, "films": len(some), "in order": spread(line(name, [some] * 3)["which way"])}
+    row = {
+        "materials ring": what,
+        "films": len(some),
+        "in order": spread(line(name, [some] * 3)["which way"]),
+    }
     rows.append(row | {"frames shuffled": spread(line(name, torn)["which way"])})
-figures.table(rows, caption="Which way, % right by the mean of the moments: mean, lowest and highest of three seeds")
+figures.table(
+    rows,
+    caption="Which way, % right by the mean of the moments: mean, lowest and highest of three "
+    "seeds",
+)
 
 # %% [markdown]
 # **What to notice.** Where the tone rings long, the bag knows the way; where it is short, it is close to a coin toss.
@@ -272,9 +305,12 @@ stories = [films.draw_story(rng) for _ in range(2000)]
 stories = [s for s in stories if s.answers[3] and min(s.hits) > 0.32 and max(s.hits) < 0.88][:200]
 seen, truth = films.see(clip, stories, rng), films.answers(stories)
 late = [
-    films.Films(seen, films.listen([films.delayed(s, float(delay)) for s in stories], rng), truth) for delay in delays
+    films.Films(seen, films.listen([films.delayed(s, float(delay)) for s in stories], rng), truth)
+    for delay in delays
 ]
 late = films.standardise(raw_learn, *late)[1:]
+
+# %% tags=["topic:video"]
 fig, ax = figures.figure(width=6, height=3)
 told = {}
 for name, marker in (("mean of the moments", "s"), ("transformer, frames + sound", "o")):
@@ -286,10 +322,15 @@ ax.axvspan(-45, 125, color=figures.GREY, alpha=0.15, label="unnoticed by people 
 ax.set(xlabel="sound later than picture (milliseconds)", ylabel='said "in step" (%)', ylim=(0, 105))
 ax.legend(loc="lower center", fontsize=9)
 points = "; ".join(
-    f"{name}: " + ", ".join(f"{1000 * d:.0f} ms {v:.0f} %" for d, v in zip(delays[::2], values[::2], strict=True))
+    f"{name}: "
+    + ", ".join(
+        f"{1000 * d:.0f} ms {v:.0f} %" for d, v in zip(delays[::2], values[::2], strict=True)
+    )
     for name, values in told.items()
 )
-figures.show(fig, alt=f"How often films are called in step against the delay of the sound. {points}.")
+figures.show(
+    fig, alt=f"How often films are called in step against the delay of the sound. {points}."
+)
 print(f"{len(stories)} films with one or two bounces; a frame lasts {1000 // films.FPS} ms")
 
 # %% [markdown]
@@ -306,7 +347,9 @@ for what, colours in ringing.items():
         some = late[np.abs(1000 * delays - delay).argmin()][these]
         row[f"{delay:+} ms"] = spread(line(name, [some] * 3)["sound in step"])
     rows.append(row)
-figures.table(rows, caption='Said "in step" (%) with the sound so much later (+) or earlier (-): three seeds')
+figures.table(
+    rows, caption='Said "in step" (%) with the sound so much later (+) or earlier (-): three seeds'
+)
 
 # %% [markdown]
 # **What to notice.** Nobody taught the reader what a small delay is, and still its answer falls off smoothly: the hill

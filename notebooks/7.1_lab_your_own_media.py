@@ -82,10 +82,21 @@ for role in ("image-text", "speech", "translation"):
     choice = unit.choices.get(role) or tiers.choose(role, unit.hardware, unit.tier)
     for tier in catalogue.tiers_of(role):
         model = catalogue.find(role, tier)
-        here = "chosen" if tier == choice.tier else tiers.obstacle(model, unit.hardware) or "can run here"
-        row = {"role": role, "tier": tier, "model": model.id.split("/")[-1], "licence": model.licence}
+        here = (
+            "chosen"
+            if tier == choice.tier
+            else tiers.obstacle(model, unit.hardware) or "can run here"
+        )
+        row = {
+            "role": role,
+            "tier": tier,
+            "model": model.id.split("/")[-1],
+            "licence": model.licence,
+        }
         size = f"{model.download_gb:g}" if model.download_gb else "ships with the course"
-        rows.append(row | {"download (GB)": size, "memory (GiB)": f"{model.memory_gb:g}", "here": here})
+        rows.append(
+            row | {"download (GB)": size, "memory (GiB)": f"{model.memory_gb:g}", "here": here}
+        )
 figures.table(rows, caption="Every model for this lab")
 
 # %% [markdown]
@@ -131,17 +142,27 @@ harder = {"as recorded": mine.audio, "in a room": speech.add_room(mine.audio, dr
 harder["a telephone line"] = np.fft.irfft(spectrum, len(mine.audio)).astype(np.float32)
 harder["clipped at a tenth"] = speech.level(speech.clip_peaks(mine.audio, 0.1))
 harder["noise at 0 dB"] = speech.add_noise(mine.audio, 0, draw)
+
+# %%
 fig, axes = figures.figure(columns=5, width=8, height=1.7)
 for ax, (name, sound) in zip(axes, harder.items(), strict=True):
-    mel = hearing.mel(sound[: hearing.window]).cpu()[:, : 1 + min(len(sound), hearing.window) // 160]
+    mel = hearing.mel(sound[: hearing.window]).cpu()[
+        :, : 1 + min(len(sound), hearing.window) // 160
+    ]
     ax.imshow(mel, origin="lower", aspect="auto", vmin=-1, vmax=1.5)
     ax.set(xticks=[], yticks=[])
     ax.set_title(name, fontsize=9)
     ax.grid(False)
 axes[0].set(xlabel="time", ylabel="mel band")
-written = dict(zip(harder, hearing.transcribe_many([s[: hearing.window] for s in harder.values()]), strict=True))
+written = dict(
+    zip(
+        harder, hearing.transcribe_many([s[: hearing.window] for s in harder.values()]), strict=True
+    )
+)
 figures.show(
-    fig, alt="Log-mel spectrograms of one sound, five ways: " + "; ".join(f"{k}: {v}" for k, v in written.items())
+    fig,
+    alt="Log-mel spectrograms of one sound, five ways: "
+    + "; ".join(f"{k}: {v}" for k, v in written.items()),
 )
 figures.table([{"the sound": name, "heard": text} for name, text in written.items()])
 
@@ -171,13 +192,19 @@ labels = ["a ball", "a cone", "a cube", "a cylinder", "a heart", "a pyramid", "a
 templates = ("a photo of {}", "there is {}", "{}")
 if clip.tier == "bundled":
     unknown = {w for label in labels for w in label.split()} - set(prisma_clip.vocabulary())
-    print("prisma-clip knows only Prisma's eight shapes in eight colours. Of photographs it knows nothing.")
+    print(
+        "prisma-clip knows only Prisma's eight shapes in eight colours. Of photographs it knows "
+        "nothing."
+    )
     print("Words of your labels that it does not know:", ", ".join(sorted(unknown)) or "none")
 
 
 def zero_shot(seen: Tensor, names: list[str]) -> Tensor:
-    """The probability of each name for each picture vector, (pictures, names): each row adds up to 1."""
-    vectors = torch.stack([clip.encode_texts([t.format(name) for name in names]) for t in templates]).mean(0)
+    """The probability of each name for each picture vector, (pictures, names): each row adds up to
+    1."""
+    vectors = torch.stack(
+        [clip.encode_texts([t.format(name) for name in names]) for t in templates]
+    ).mean(0)
     alike = seen @ F.normalize(vectors, dim=-1).T
     return (clip.model.logit_scale.exp().cpu().float() * alike).softmax(-1).detach()
 
@@ -197,7 +224,10 @@ for (above, below), (name, image), row in zip(axes.T, shown.items(), chances, st
     for k, (value, i) in enumerate(zip(*best, strict=True)):
         below.text(0.04, k, f"{labels[i]} {value:.0%}", va="center", fontsize=8)
 axes[1, 0].set_xlabel("probability")
-answers = [f"{name}: {labels[row.argmax()]} {row.max():.0%}" for name, row in zip(shown, chances, strict=True)]
+answers = [
+    f"{name}: {labels[row.argmax()]} {row.max():.0%}"
+    for name, row in zip(shown, chances, strict=True)
+]
 figures.show(fig, alt="Pictures, and the three most probable labels of each. " + "; ".join(answers))
 
 # %% [markdown]
@@ -206,7 +236,16 @@ figures.show(fig, alt="Pictures, and the three most probable labels of each. " +
 # how high is the highest bar?
 
 # %%
-absent = ["a dog", "a bicycle", "a cup of tea", "a violin", "a passport", "a volcano", "a bus stop", "a mirror"]
+absent = [
+    "a dog",
+    "a bicycle",
+    "a cup of tea",
+    "a violin",
+    "a passport",
+    "a volcano",
+    "a bus stop",
+    "a mirror",
+]
 yours = zero_shot(seen, labels).sort(descending=True).values
 rest = yours[:, 1:] / yours[:, 1:].sum(1, keepdim=True)
 tops = {"your labels": yours[:, 0], "your labels without the winner": rest[:, 0]}
@@ -234,7 +273,10 @@ fig, ax = figures.figure(width=2.6, height=2.6)
 ax.imshow(gallery[best])
 ax.set(xticks=[], yticks=[], title=best[:24])
 print(f'asked: "{heard}"')
-print(f"nearest of {len(gallery)} pictures: {best}, {match.max():.2f}; the furthest is at {match.min():.2f}")
+print(
+    f"nearest of {len(gallery)} pictures: {best}, {match.max():.2f}; the furthest is at "
+    f"{match.min():.2f}"
+)
 figures.show(fig, alt=f"The picture {best}, which is nearest to the words: {heard}")
 
 # %% [markdown]
@@ -251,11 +293,19 @@ tongue = torch.tensor([list(languages.NAMES).index(saying.language) for saying i
 test = torch.tensor([saying.test for saying in sayings])
 new = torch.tensor([saying.number >= languages.KNOWN for saying in sayings])
 print(
-    f"{len(sayings)} sayings, {sum(len(s.audio) for s in sayings) / speech.RATE:.0f} s; {int(test.sum())} for testing"
+    f"{len(sayings)} sayings, {sum(len(s.audio) for s in sayings) / speech.RATE:.0f} s; "
+    f"{int(test.sum())} for testing"
 )
-examples = {(s.language, s.number): i for i, s in enumerate(sayings) if s.test and s.number in (12, 16)}
+examples = {
+    (s.language, s.number): i for i, s in enumerate(sayings) if s.test and s.number in (12, 16)
+}
 rows = [(sayings[i], made.texts[i], made.sureness[i].item()) for i in examples.values()]
-figures.table([{"said": s.text, "means": s.english, "written": text, "sureness": sure} for s, text, sure in rows])
+figures.table(
+    [
+        {"said": s.text, "means": s.english, "written": text, "sureness": sure}
+        for s, text, sure in rows
+    ]
+)
 
 # %% [markdown]
 # *Sureness* is the mean log-probability of a written token: 0 is certainty. `prisma-whisper` writes English words for
@@ -263,7 +313,8 @@ figures.table([{"said": s.text, "means": s.english, "written": text, "sureness":
 # the learning part falls below it. What share of the test falls below?
 
 # %%
-shop = torch.tensor([s.number < 4 or 12 <= s.number < 16 for s in sayings])  # wishes: words that prisma-whisper knows
+# Wishes: words that prisma-whisper knows.
+shop = torch.tensor([s.number < 4 or 12 <= s.number < 16 for s in sayings])
 english = tongue == 0
 threshold = made.sureness[english & shop & ~test].quantile(0.1)
 groups = {"English, the shop's words": english & shop, "English, other words": english & ~shop}
@@ -294,17 +345,28 @@ if hearing.multilingual:
     found = hearing.languages([sayings[i].audio for i in tested])
     codes = [next(iter(row)) for row in found]
     for code, name in languages.NAMES.items():
-        right = [guess == code for guess, i in zip(codes, tested, strict=True) if sayings[i].language == code]
+        right = [
+            guess == code
+            for guess, i in zip(codes, tested, strict=True)
+            if sayings[i].language == code
+        ]
         print(f"{name:8} {share(right)}")
     mine_is = list(hearing.languages([mine.audio[: hearing.window]])[0].items())[:3]
     print(f"{mine.origin}:", ", ".join(f"{code} {chance:.0%}" for code, chance in mine_is))
 else:
     model = catalogue.find("translation", "small")
-    print(f"{hearing.name} has no language tokens: its vocabulary is that of the English-only Whisper.")
-    print(f"{model.id} has 99 of them ({model.download_gb:g} GB): connect, then open_unit('7.1', tier='small').")
+    print(
+        f"{hearing.name} has no language tokens: its vocabulary is that of the English-only "
+        "Whisper."
+    )
+    print(
+        f"{model.id} has 99 of them ({model.download_gb:g} GB): connect, then open_unit('7.1', "
+        "tier='small')."
+    )
 
 # %% [markdown]
-# A token's probability comes from one row of numbers, multiplied with the decoder's state. Rows can be learned. So
+# A token's probability comes from one row of numbers, multiplied with the decoder's state: that product is the token's
+# **logit**, and a softmax turns all logits into probabilities. Rows can be learned. So
 # take the same step on the model that is here: keep it frozen, and learn five rows, one a language, from the learning
 # part. As a rival, learn five rows on the *encoder's* mean state.
 #
@@ -314,14 +376,17 @@ else:
 
 # %% tags=["topic:whisper-multilingual"]
 def language_rows(states: Tensor, learn: Tensor) -> Tensor:
-    """The logit of each language for each saying (n, 5), from rows learned on the sayings `learn` (n,) alone."""
+    """The logit of each language for each saying (n, 5), from rows learned on the sayings `learn`
+    (n,) alone."""
     scaled = (states - states[learn].mean(0)) / (states[learn].std(0) + 1e-4)
     weights = torch.zeros(states.shape[1], len(languages.NAMES), requires_grad=True)
     optimiser = torch.optim.LBFGS([weights], max_iter=200)
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        value = F.cross_entropy(scaled[learn] @ weights, tongue[learn]) + 0.01 * weights.square().sum()
+        value = (
+            F.cross_entropy(scaled[learn] @ weights, tongue[learn]) + 0.01 * weights.square().sum()
+        )
         value.backward()
         return value
 
@@ -329,11 +394,17 @@ def language_rows(states: Tensor, learn: Tensor) -> Tensor:
     return (scaled @ weights).detach()
 
 
+# %% tags=["topic:whisper-multilingual"]
 rows = []
-for name, states in {"the decoder's first state": made.first, "the encoder's mean": made.mean}.items():
+for name, states in {
+    "the decoder's first state": made.first,
+    "the encoder's mean": made.mean,
+}.items():
     right = language_rows(states, ~test).argmax(1) == tongue
     known, fresh = share(right[test & ~new].tolist()), share(right[test & new].tolist())
-    rows.append({"rows learned on": name, "known sentences": str(known), "new sentences": str(fresh)})
+    rows.append(
+        {"rows learned on": name, "known sentences": str(known), "new sentences": str(fresh)}
+    )
 figures.table(rows, caption=f"Language found, new voices, {hearing.name} frozen; guessing: 20 %")
 
 # %% [markdown]
@@ -346,21 +417,39 @@ number = torch.tensor([saying.number for saying in sayings])
 counts, curves = (1, 2, 4, 8, 12), {}
 for count in figures.progress(counts, "Learning"):
     for seed in range(5):
-        picked = torch.randperm(languages.KNOWN, generator=torch.Generator().manual_seed(seed))[:count]
+        picked = torch.randperm(languages.KNOWN, generator=torch.Generator().manual_seed(seed))[
+            :count
+        ]
         among = torch.isin(number, picked)
         right = language_rows(made.mean, ~test & among).argmax(1) == tongue
         for name, rows in {"known sentences": test & among, "new sentences": test & new}.items():
-            curves.setdefault(name, {}).setdefault(count, []).append(right[rows].float().mean().item())
+            curves.setdefault(name, {}).setdefault(count, []).append(
+                right[rows].float().mean().item()
+            )
+
+# %% tags=["topic:whisper-multilingual"]
 fig, ax = figures.figure(height=3)
 for (name, points), marker in zip(curves.items(), "os", strict=True):
     middle = [np.mean(values) for values in points.values()]
-    low, high = zip(*[(m - min(v), max(v) - m) for m, v in zip(middle, points.values(), strict=True)], strict=True)
+    low, high = zip(
+        *[(m - min(v), max(v) - m) for m, v in zip(middle, points.values(), strict=True)],
+        strict=True,
+    )
     ax.errorbar(counts, middle, [low, high], marker=marker, capsize=4, label=name)
 ax.axhline(0.2, color=figures.GREY, linestyle="--")
-ax.set(xlabel="sentences to learn from, in each language", ylabel="language found", ylim=(0, 1.03), xticks=counts)
+ax.set(
+    xlabel="sentences to learn from, in each language",
+    ylabel="language found",
+    ylim=(0, 1.03),
+    xticks=counts,
+)
 ax.legend(loc="center right", bbox_to_anchor=(1, 0.35))
 first, last = (np.mean(curves["new sentences"][count]) for count in (1, 12))
-figures.show(fig, alt=f"Languages found in new sentences: {first:.0%} after one sentence, {last:.0%} after twelve.")
+figures.show(
+    fig,
+    alt=f"Languages found in new sentences: {first:.0%} after one sentence, {last:.0%} after "
+    "twelve.",
+)
 
 # %% [markdown]
 # **What to notice.** Points are means, bars reach from the lowest to the highest of five draws of sentences (all
@@ -388,9 +477,18 @@ if translator.translates:
     english_texts = translator.translate_many([sayings[i].audio for i in wishes])
 else:
     model = catalogue.find("translation", "small")
-    print(f"{translator.name} cannot translate: it never heard another language than English, and has no task tokens.")
-    print(f"{model.id} can, for {model.download_gb:g} GB. What you see below is {hearing.name}'s *transcript*")
-    print("of section 4 against the English meaning: what a shop would get that forgot to check the language.")
+    print(
+        f"{translator.name} cannot translate: it never heard another language than English, and "
+        "has no task tokens."
+    )
+    print(
+        f"{model.id} can, for {model.download_gb:g} GB. What you see below is {hearing.name}'s "
+        "*transcript*"
+    )
+    print(
+        "of section 4 against the English meaning: what a shop would get that forgot to check the "
+        "language."
+    )
     translator, english_texts = hearing, [made.texts[i] for i in wishes]
 
 
@@ -403,9 +501,21 @@ rows = []
 for code, name in languages.NAMES.items():
     pairs = [(sayings[i], text) for i, text in zip(wishes, english_texts, strict=True)]
     some = [(saying.english, text) for saying, text in pairs if saying.language == code]
-    row = {"spoken": name, "word error against the meaning": str(multimodal.word_error(*zip(*some, strict=True)))}
-    rows.append(row | {"colour right": str(share([colour_of(meant) == colour_of(text) for meant, text in some]))})
-figures.table(rows, caption=f"{translator.name}: {len(wishes)} wishes, {len(some)} in each language")
+    row = {
+        "spoken": name,
+        "word error against the meaning": str(multimodal.word_error(*zip(*some, strict=True))),
+    }
+    rows.append(
+        row
+        | {
+            "colour right": str(
+                share([colour_of(meant) == colour_of(text) for meant, text in some])
+            )
+        }
+    )
+figures.table(
+    rows, caption=f"{translator.name}: {len(wishes)} wishes, {len(some)} in each language"
+)
 
 # %% [markdown]
 # **What to notice.** Look at two numbers. The word error is strict: a right translation in other words counts as

@@ -1,6 +1,8 @@
 """Notebooks are built the same way every time, and what doesn't belong into them is refused."""
 
+import ast
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -187,3 +189,84 @@ def test_no_cell_is_longer_than_25_lines(source: Path) -> None:
     cells = enumerate(books.convert(source).cells, start=1)
     sizes = {number: len(cell.source.splitlines()) for number, cell in cells if cell.cell_type == "code"}
     assert {number: lines for number, lines in sizes.items() if lines > 25} == {}
+
+
+WIDTH = 100  # columns; JupyterLab shows about 104 in a window of 1280 pixels with its file list
+
+
+@pytest.mark.parametrize("source", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+def test_no_line_of_a_cell_is_cut_off_in_a_small_window(source: Path) -> None:
+    cells = [cell for cell in books.convert(source).cells if cell.cell_type == "code"]
+    own = [cell for cell in cells if "bootstrap" not in cell.metadata.get("tags", [])]
+    lines = [line for cell in own for line in cell.source.splitlines()]
+    assert [line for line in lines if len(line) > WIDTH] == []
+
+
+@pytest.mark.parametrize("source", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_cell_with_a_check_prints_nothing_else(source: Path) -> None:
+    """Below "not yet" no result of the course's own function may look like the student's."""
+    cells = [cell.source for cell in books.convert(source).cells if cell.cell_type == "code"]
+    checks = [text for text in cells if re.search(r"\bcheck\(\"", text)]
+    assert [text for text in checks if not re.fullmatch(r"(\w+ = )?check\([^()]*\)", text.strip())] == []
+
+
+@pytest.mark.parametrize("notebook", sorted(settings.NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_no_line_of_shown_source_is_cut_off_in_a_small_window(notebook: Path) -> None:
+    outputs = [output for cell in nbformat.read(notebook, as_version=4).cells for output in cell.get("outputs", [])]
+    shown = [output.get("data", {}).get("text/markdown", "") for output in outputs]
+    lines = [line for text in shown if text.startswith("```python") for line in text.splitlines()]
+    assert [line for line in lines if len(line) > WIDTH] == []
+
+
+MAKERS = ("random.Random", "np.random.default_rng", "torch.Generator")
+
+
+def _made_and_read(cell: str) -> tuple[set[str], set[str]]:
+    """The names of generators that a cell makes, and all names that it reads; functions have names of their own."""
+    made, read = set(), set()
+    for part in ast.parse(cell).body:
+        if isinstance(part, ast.FunctionDef | ast.ClassDef):
+            continue
+        names = [node for node in ast.walk(part) if isinstance(node, ast.Name)]
+        read |= {name.id for name in names if isinstance(name.ctx, ast.Load)}
+        if isinstance(part, ast.Assign):
+            made |= _generators(part)
+    return made, read
+
+
+def _generators(part: ast.Assign) -> set[str]:
+    """The names to which `part` gives a new generator; "a, b = x, y" counts each name alone."""
+    name, value = part.targets[0], part.value
+    alone = not (isinstance(name, ast.Tuple) and isinstance(value, ast.Tuple))
+    pairs = [(name, value)] if alone else zip(name.elts, value.elts, strict=True)
+    calls = [(ast.unparse(n), v) for n, v in pairs if isinstance(v, ast.Call)]
+    return {name for name, call in calls if ast.unparse(call.func) in MAKERS}
+
+
+@pytest.mark.parametrize("source", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_cell_that_runs_again_gives_the_same_numbers(source: Path) -> None:
+    """A generator that another cell made goes on where it stood: it is made anew where it is used."""
+    generators: set[str] = set()
+    shared = []
+    for cell in books.convert(source).cells:
+        if cell.cell_type == "code":
+            made, read = _made_and_read(cell.source)
+            shared += [f"{name} in `{cell.source.splitlines()[0]}`" for name in sorted(generators & read - made)]
+            generators |= made
+    assert shared == []
+
+
+def _own_scale(call: ast.Call) -> bool:
+    """Whether a heat map takes its scale from its own numbers: no `low` and `high`, by name or as 6th and 7th."""
+    names = {keyword.arg for keyword in call.keywords}
+    return not {"low", "high"} <= names and len(call.args) < 7
+
+
+@pytest.mark.parametrize("source", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+def test_heat_maps_side_by_side_share_one_scale(source: Path) -> None:
+    """In a loop over panels one colour bar stands for all of them: it is wrong where each has a scale of its own."""
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    loops = [node for node in ast.walk(tree) if isinstance(node, ast.For)]
+    inside = [node for loop in loops for node in ast.walk(loop)]
+    calls = [node for node in inside if isinstance(node, ast.Call) and ast.unparse(node.func) == "figures.heatmap"]
+    assert [ast.unparse(call) for call in calls if _own_scale(call)] == []

@@ -140,3 +140,13 @@ def test_progress_is_quiet_under_test_and_in_a_pipe(monkeypatch, stream, quiet):
     monkeypatch.setattr(sys, "stderr", stream)
     assert list(figures.progress(iter("abc"), "Training")) == ["a", "b", "c"]
     assert stream.getvalue() == ""
+
+
+def test_source_is_coloured_in_a_notebook_and_plain_in_a_terminal():
+    from course_utils import multimodal
+
+    shown = figures.source(multimodal.plain_words, multimodal.without)
+    assert shown._repr_markdown_().startswith("```python\ndef plain_words(") and repr(shown).startswith(
+        "def plain_words("
+    )
+    assert "\n\ndef without(" in repr(shown)

@@ -9,4 +9,4 @@ def whose(function: Callable) -> str:
     """ "your zero_shot", or "the course's zero_shot" where `check` gave the course's own solution back."""
     own = [task.reference for task in registry.exercises().values()]
     owner = "the course's" if function in own else "your"
-    return f"{owner} {function.__name__}"
+    return f"{owner} {getattr(function, '__name__', 'function')}"

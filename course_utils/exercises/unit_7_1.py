@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 
 
 def zero_shot(
-    images: Tensor, names: Sequence[str], templates: Sequence[str], encode_texts: Callable[[list[str]], Tensor]
+    images: Tensor,
+    names: Sequence[str],
+    templates: Sequence[str],
+    encode_texts: Callable[[list[str]], Tensor],
 ) -> Tensor:
     """The class of each picture, as numbers (n,) that count along `names`.
 
-    `images` are unit vectors (n, d). Each template, such as "a photo of {}", is filled with each class name.
-    `encode_texts` turns a list of k texts into unit vectors (k, d). A class is the mean of its texts'
-    vectors, brought back to length 1; a picture belongs to the class whose vector is nearest.
+    `images` are unit vectors (n, d). Each template, such as "a photo of {}", is filled with each
+    class name. `encode_texts` turns a list of k texts into unit vectors (k, d). A class is the mean
+    of its texts' vectors, brought back to length 1; a picture belongs to the class whose vector is
+    nearest.
     """
     # Your code here
     raise NotImplementedError
@@ -29,7 +33,8 @@ def zero_shot(
 def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """CLIP's loss (arXiv 2103.00020, figure 3), one number as a tensor ().
 
-    `image` and `text` are unit vectors (n, d); row i of both belongs together. `scale` is a tensor ().
+    `image` and `text` are unit vectors (n, d); row i of both belongs together. `scale` is a tensor
+    ().
     """
     # Your code here
     raise NotImplementedError
@@ -38,8 +43,8 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
 def word_error_rate(reference: Sequence[str], hypothesis: Sequence[str]) -> float:
     """Word errors in all sentences together, divided by all words said.
 
-    `reference` holds what was said and `hypothesis` what was heard, in the same order. The errors of a
-    sentence are the fewest words to put in, take out or swap that make both equal.
+    `reference` holds what was said and `hypothesis` what was heard, in the same order. The errors
+    of a sentence are the fewest words to put in, take out or swap that make both equal.
     """
     # Your code here
     raise NotImplementedError
@@ -48,18 +53,24 @@ def word_error_rate(reference: Sequence[str], hypothesis: Sequence[str]) -> floa
 def late_fusion(predictions: Sequence[Tensor | None], weights: Sequence[float]) -> Tensor:
     """Merge what several encoders say: probabilities (n, classes), each row adding up to 1.
 
-    A prediction holds log-probabilities (n, classes), or is None if its modality is missing. Take the
-    weighted mean of the log-probabilities that are there, then softmax. ValueError if all are missing.
+    A prediction holds log-probabilities (n, classes), or is None if its modality is missing. Take
+    the weighted mean of the log-probabilities that are there, then softmax. ValueError if all are
+    missing.
     """
     # Your code here
     raise NotImplementedError
 
 
-def cross_attention(queries: Tensor, keys: Tensor, values: Tensor, missing: Tensor | None = None) -> Tensor:
+def cross_attention(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    missing: Tensor | None = None,
+) -> Tensor:
     """Scaled dot-product attention (arXiv 1706.03762) from one modality to another: (b, n, d).
 
-    `queries` (b, n, d) come from one modality, `keys` and `values` (b, m, d) from the other. `missing` (b, m)
-    is True where the other modality has no token; nobody may look there.
+    `queries` (b, n, d) come from one modality, `keys` and `values` (b, m, d) from the other.
+    `missing` (b, m) is True where the other modality has no token; nobody may look there.
     """
     # Your code here
     raise NotImplementedError
