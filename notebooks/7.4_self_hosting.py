@@ -84,7 +84,9 @@ for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
 
 # %% tags=["topic:vram-estimate"]
 seven = memory.estimate("mistral-7b", "inference-fp16", seq=4096)
-figures.table(seven.rows(), caption="Mistral 7B in 16 bits, one conversation of 4,096 tokens, in GiB")
+figures.table(
+    seven.rows(), caption="Mistral 7B in 16 bits, one conversation of 4,096 tokens, in GiB"
+)
 
 # %% [markdown]
 # Is that formula any good? We check it against memory that we can count to the byte: the weights of
@@ -101,7 +103,11 @@ held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
 weights = sum(p.nbytes for p in small.parameters())
 rows = [
     {"what": "weights", "formula": int(memory.weight_bytes(shape, "fp32")), "measured": weights},
-    {"what": "KV cache, 200 tokens", "formula": int(memory.kv_cache_bytes(shape, 200, 1, 4)), "measured": held},
+    {
+        "what": "KV cache, 200 tokens",
+        "formula": int(memory.kv_cache_bytes(shape, 200, 1, 4)),
+        "measured": held,
+    },
 ]
 figures.table(rows, caption="prisma-lm in 32 bits, bytes")
 
@@ -122,9 +128,18 @@ def cards(needed: float, names=("rtx3060", "rtx4090", "a100-40", "a100-80")) -> 
 
 
 rows = []
-for name in ("mistral-7b", "llama-2-13b", "yi-34b", "mixtral-8x7b", "llama-2-70b", "llama-3.1-405b"):
+for name in (
+    "mistral-7b",
+    "llama-2-13b",
+    "yi-34b",
+    "mixtral-8x7b",
+    "llama-2-70b",
+    "llama-3.1-405b",
+):
     billions = memory.parameter_count(name) / 1e9
-    needed = {m: memory.estimate(name, f"inference-{m}", seq=4096).total for m in ("fp16", "int8", "nf4")}
+    needed = {
+        m: memory.estimate(name, f"inference-{m}", seq=4096).total for m in ("fp16", "int8", "nf4")
+    }
     row = {"model": name, "billions": billions, "rule (x 2)": 2e9 * billions / memory.GIB}
     rows.append(row | {"16 bit": needed["fp16"], "8 bit": needed["int8"], "4 bit": needed["nf4"]})
     rows[-1] |= {"16 bit on": cards(needed["fp16"]), "4 bit on": cards(needed["nf4"])}
@@ -136,8 +151,14 @@ figures.table(rows, digits=1)
 
 # %%
 total, active = (memory.parameter_count("mixtral-8x7b", active=only) for only in (False, True))
-print(f"Mixtral 8x7B, counted from its shape: {total / 1e9:.1f}B in all, {active / 1e9:.1f}B used for a token")
-for model, card in (("llama-2-13b", "rtx4090"), ("mistral-7b", "rtx3060"), ("codellama-34b", "a100-40")):
+print(
+    f"Mixtral 8x7B, counted from its shape: {total / 1e9:.1f}B in all, {active / 1e9:.1f}B used for a token"
+)
+for model, card in (
+    ("llama-2-13b", "rtx4090"),
+    ("mistral-7b", "rtx3060"),
+    ("codellama-34b", "a100-40"),
+):
     for method in ("fp16", "nf4"):
         verdict = memory.fits(memory.estimate(model, f"inference-{method}", seq=4096), card)
         print(f"{model:14} {method}: {str(verdict).splitlines()[0]}")
@@ -156,7 +177,9 @@ lengths = [2**n for n in range(9, 16)]
 fig, ax = figures.figure(height=3.4)
 for model, style in (("llama-2-7b", "-"), ("mistral-7b", "--")):
     for users in (1, 8):
-        totals = [memory.estimate(model, "inference-fp16", seq=n, batch=users).total for n in lengths]
+        totals = [
+            memory.estimate(model, "inference-fp16", seq=n, batch=users).total for n in lengths
+        ]
         ax.plot(lengths, totals, style, label=f"{model}, {users} at once")
 for card in ("rtx4090", "a100-80"):
     ax.axhline(memory.gpu(card).usable, color=figures.GREY, linewidth=1)
@@ -167,7 +190,10 @@ sizes = (16, 32, 64, 128)
 ax.set_yticks(sizes, sizes)
 ax.minorticks_off()
 ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-figures.show(fig, alt="Memory against context length for two 7B models: flat at first, then rising with the KV cache.")
+figures.show(
+    fig,
+    alt="Memory against context length for two 7B models: flat at first, then rising with the KV cache.",
+)
 
 # %% [markdown]
 # **What to notice.** The rule of thumb is right about the weights and silent about the rest. For one short
@@ -190,9 +216,14 @@ server = serving.start(folder, nf4=nf4)
 print("model:", server.model, "| listens on loopback:", "127.0.0.1" in server.url)
 
 # %% tags=["topic:openai-compatible"]
-client = server.client()  # openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.key), without a proxy
+client = (
+    server.client()
+)  # openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.key), without a proxy
 problem = text.shopping_sum(random.Random(unit.seed))
-messages = [{"role": "system", "content": text.SYSTEM["steps"]}, {"role": "user", "content": problem.question}]
+messages = [
+    {"role": "system", "content": text.SYSTEM["steps"]},
+    {"role": "user", "content": problem.question},
+]
 
 reply = client.chat.completions.create(model=server.model, messages=messages, max_tokens=64)
 print("asked:   ", problem.question)
@@ -213,10 +244,14 @@ print("tokens:  ", reply.usage.prompt_tokens, "read,", reply.usage.completion_to
 
 
 # %% tags=["topic:streaming"]
-def stream(client: openai.OpenAI, model: str, messages: list[dict], max_tokens: int = 48) -> list[tuple[float, str]]:
+def stream(
+    client: openai.OpenAI, model: str, messages: list[dict], max_tokens: int = 48
+) -> list[tuple[float, str]]:
     """Each piece of the answer with the seconds that had passed when it came."""
     start, pieces = time.perf_counter(), []
-    for event in client.chat.completions.create(model=model, messages=messages, max_tokens=max_tokens, stream=True):
+    for event in client.chat.completions.create(
+        model=model, messages=messages, max_tokens=max_tokens, stream=True
+    ):
         if event.choices and event.choices[0].delta.content:
             pieces.append((time.perf_counter() - start, event.choices[0].delta.content))
     return pieces
@@ -235,11 +270,20 @@ figures.table(rows, caption=f"{len(runs)} streamed answers of {len(runs[0])} pie
 # %% tags=["topic:streaming"]
 fig, ax = figures.figure(height=2.6)
 for run in runs:
-    ax.step([1000 * t for t, _ in run], range(1, len(run) + 1), where="post", color=figures.PALETTE["blue"], alpha=0.5)
+    ax.step(
+        [1000 * t for t, _ in run],
+        range(1, len(run) + 1),
+        where="post",
+        color=figures.PALETTE["blue"],
+        alpha=0.5,
+    )
 ax.axvline(statistics.median(first), color=figures.PALETTE["orange"], label="first token (median)")
 ax.set(xlabel="time since the question (ms)", ylabel="tokens arrived", xlim=0)
 ax.legend()
-figures.show(fig, alt="Tokens arrived against time for seven answers: a pause before the first, then a steady climb.")
+figures.show(
+    fig,
+    alt="Tokens arrived against time for seven answers: a pause before the first, then a steady climb.",
+)
 
 # %% [markdown]
 # **What to notice.** Seven runs of the same greedy answer take different times: report a median and a spread,
@@ -283,7 +327,12 @@ figures.table(rows)
 async def knock(gate: serving.Gate) -> int:
     """One request straight into the gate; the status that comes back."""
     statuses = []
-    scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": [(b"authorization", b"Bearer k")]}
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/v1/models",
+        "headers": [(b"authorization", b"Bearer k")],
+    }
 
     async def send(message: dict) -> None:
         statuses.append(message.get("status"))
@@ -306,7 +355,9 @@ usage = server.usage()
 columns = ("path", "status", "count", "bytes_in", "bytes_out")
 word = problem.question.split()[0]
 written = server.log.read_text() + str(usage)
-print(f"{sum(row['count'] for row in usage)} requests counted; {word!r} is in the logs: {word in written}")
+print(
+    f"{sum(row['count'] for row in usage)} requests counted; {word!r} is in the logs: {word in written}"
+)
 figures.table([{name: row.get(name, "") for name in columns} for row in usage[-6:]])
 
 # %% [markdown]
@@ -322,13 +373,18 @@ figures.table([{name: row.get(name, "") for name in columns} for row in usage[-6
 
 # %% tags=["topic:batching"]
 LEVELS, REPEATS = (1, 2, 4, 8), 3
-prompts = [text.prompt("steps", text.shopping_sum(random.Random(seed)).question) for seed in range(8)]
+prompts = [
+    text.prompt("steps", text.shopping_sum(random.Random(seed)).question) for seed in range(8)
+]
 
 
 def against_concurrency(server: serving.Server) -> dict[int, list[serving.Load]]:
     """Bursts of eight requests at each level of concurrency, after one burst to warm up."""
     serving.burst(server, prompts, at_once=8, max_tokens=8)
-    return {n: [serving.burst(server, prompts, n, max_tokens=16) for _ in range(REPEATS)] for n in LEVELS}
+    return {
+        n: [serving.burst(server, prompts, n, max_tokens=16) for _ in range(REPEATS)]
+        for n in LEVELS
+    }
 
 
 one_by_one = against_concurrency(server)
@@ -349,13 +405,19 @@ for name, loads in (("one by one", one_by_one), ("continuous batching", together
     waits = [[1000 * statistics.median(load.seconds) for load in loads[n]] for n in LEVELS]
     for ax, values in zip(axes, (rates, waits), strict=True):
         middle = [statistics.median(v) for v in values]
-        spread = [[statistics.median(v) - min(v) for v in values], [max(v) - statistics.median(v) for v in values]]
+        spread = [
+            [statistics.median(v) - min(v) for v in values],
+            [max(v) - statistics.median(v) for v in values],
+        ]
         ax.errorbar(LEVELS, middle, yerr=spread, marker="o", capsize=3, label=name)
 axes[0].set(xlabel="requests at once", ylabel="tokens per second in all", ylim=0, xticks=LEVELS)
 axes[1].set(xlabel="requests at once", ylabel="ms per answer", ylim=0, xticks=LEVELS)
 axes[0].legend(loc="upper left")
 alt = "Left: tokens per second against concurrency, flat one by one and rising with continuous batching. "
-figures.show(fig, alt=alt + "Right: the wait of one user, rising steeply one by one and slowly with batching.")
+figures.show(
+    fig,
+    alt=alt + "Right: the wait of one user, rising steeply one by one and slowly with batching.",
+)
 
 # %% tags=["topic:batching"]
 rows = []
@@ -363,15 +425,24 @@ for name, loads in (("one by one", one_by_one), ("continuous batching", together
     for n in LEVELS:
         rates = [load.rate for load in loads[n]]
         wait = 1000 * statistics.median(s for load in loads[n] for s in load.seconds)
-        row = {"server": name, "at once": n, "tokens/s": statistics.median(rates), "lowest": min(rates)}
+        row = {
+            "server": name,
+            "at once": n,
+            "tokens/s": statistics.median(rates),
+            "lowest": min(rates),
+        }
         rows.append(row | {"highest": max(rates), "ms per answer": wait})
 figures.table(rows, digits=1)
 
 # %%
 alone, crowd = (statistics.median(load.rate for load in together[n]) for n in (1, 8))
 queue = statistics.median(load.rate for load in one_by_one[8])
-print(f"continuous batching: {crowd / alone:.1f} times the tokens per second with 8 users than with 1")
-print(f"8 users: {crowd / queue:.1f} times the tokens per second of the server that answers one by one")
+print(
+    f"continuous batching: {crowd / alone:.1f} times the tokens per second with 8 users than with 1"
+)
+print(
+    f"8 users: {crowd / queue:.1f} times the tokens per second of the server that answers one by one"
+)
 
 # %% [markdown]
 # **What to notice.** One by one, more users mean more waiting and not a token more per second. Together, the

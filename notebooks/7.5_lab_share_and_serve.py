@@ -294,7 +294,9 @@ try:
 except ImportError:
     llama_cpp = None
     print("llama-cpp-python is not installed, so the file is written and not run.")
-    print("To compare it with transformers (it compiles for minutes), and then run this cell again:")
+    print(
+        "To compare it with transformers (it compiles for minutes), and then run this cell again:"
+    )
     print(" ", colab.how_to_add_extra("llama-cpp"))
 
 # %% tags=["topic:merge-swap-serve"]

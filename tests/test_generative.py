@@ -209,7 +209,9 @@ def test_information_forgives_a_renaming_and_no_loss():
 
 @pytest.fixture(scope="module")
 def taught() -> dict:
-    return written_in("7.1_lab_generative_families", "T", "angle", "kept", torch=torch, Tensor=torch.Tensor, nn=nn, np=np)
+    return written_in(
+        "7.1_lab_generative_families", "T", "angle", "kept", torch=torch, Tensor=torch.Tensor, nn=nn, np=np
+    )
 
 
 def test_the_bound_is_that_of_torch_distributions(taught):
