@@ -51,7 +51,7 @@ def obstacle(model: Model, hardware: Hardware, asked: bool = False) -> str | Non
     """Why `model` cannot be used on this machine; None if it can. Asking for it skips matters of taste."""
     if model.tier == "bundled":
         return None
-    if not model.cached_folder and not hardware.network:
+    if not model.cached_folder and hardware.network is False:  # None: nobody asked, so a try is worth it
         return "no network, and it is not in the cache"
     if model.quantise and hardware.device == "mps":
         return "its 4-bit weights need an NVIDIA GPU or a CPU"
