@@ -412,7 +412,12 @@ def progress(as_json: Json = False) -> None:
     if as_json:
         return show_json({"file": place, "exercises": exercises, "quizzes": quizzes})
     _show_progress(exercises, quizzes)
-    typer.echo(f"Kept in {place}, and sent nowhere." if place else "Nothing is recorded: COURSE_PROGRESS is off.")
+    if place:
+        typer.echo(f"Kept in {place}, and sent nowhere.")
+    elif kept.recording_is_off():
+        typer.echo("Nothing is recorded: COURSE_PROGRESS is off.")
+    else:
+        typer.echo("Nothing is recorded: the file can't be used.")
 
 
 def _progress_row(kind: str, task: Any) -> dict[str, Any]:
