@@ -23,6 +23,7 @@ class Command(typer.Typer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         settings.print_anywhere()
+        settings.use_writable_caches()
         if sys.stdout is None:  # closed by the caller, who does not want to see anything
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, it stays open until the end
         try:
@@ -41,7 +42,7 @@ def _no_output(error: OSError) -> int:
     with contextlib.suppress(OSError, ValueError):
         os.dup2(nowhere, sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
-        return 128 + 13  # what the shell reports of a program that ended by SIGPIPE, such as `yes | head -1`
+        return 1  # the reader has seen enough, so there is nobody to talk to
     cure = "free some room, or send the output elsewhere" if error.errno == errno.ENOSPC else "check where it goes"
     with contextlib.suppress(OSError):
         typer.echo(f"course: the output could not be written ({error.strerror}); {cure}.", err=True)

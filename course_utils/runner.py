@@ -30,7 +30,7 @@ from typing import Any
 
 from course_utils import cell_outputs, hardware, processes
 from course_utils.catalogue import TIERS
-from course_utils.settings import BUILD, NOTEBOOKS, cache_dir, home, writable
+from course_utils.settings import BUILD, NOTEBOOKS, cache_dir, home, use_writable_caches, writable
 
 SECONDS_PER_NOTEBOOK = 900
 SAMPLE_EVERY = 0.1  # seconds between two looks at the memory
@@ -385,6 +385,7 @@ def run(
     from rich.text import Text
 
     check_tier(tier)
+    use_writable_caches()  # nbconvert looks for the home folder
     console = console or Console()
     out = output_folder(out)
     results: list[Result] = []
@@ -451,7 +452,7 @@ def _run_one(path: Path, tier: str, out: Path, limit: float, space: Path | OSErr
     except Exception as error:  # a full disk, an output that nbconvert can't show: the result stands without a page
         with contextlib.suppress(OSError):
             page.unlink()
-        cause = f"ran, but its page could not be written: {in_words(error)}"
+        cause = f"its page could not be written: {in_words(error)}"
         result.failure = result.failure or Failure(0, "", cause)
     return result
 
@@ -477,8 +478,10 @@ def describe(result: Result) -> str:
     failure = result.failure
     assert failure is not None
     if failure.cell:
-        return f"{result.notebook} failed in cell [{failure.cell}] `{failure.first_line}`: {failure.cause}"
-    return f"{result.notebook} failed before the first cell or after the last: {failure.cause}"
+        where = f"in cell [{failure.cell}] `{failure.first_line}`"
+    else:
+        where = "after the last cell" if result.cells else "before the first cell"
+    return f"{result.notebook} failed {where}: {failure.cause}"
 
 
 def table(results: list[Result]) -> Any:

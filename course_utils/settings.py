@@ -76,7 +76,11 @@ def user_data() -> Path:
 def cache_dir() -> Path:
     """The course's own cache: below the user's, or in a private temporary folder where that is read-only."""
     wanted = user_cache() / OURS
-    return wanted if writable(wanted) else private_folder()
+    if writable(wanted):
+        return wanted
+    instead = private_folder() / ".cache" / OURS
+    instead.mkdir(parents=True, exist_ok=True)
+    return instead
 
 
 _private: dict[Path, Path] = {}  # temporary folder -> our folder in it, once it was made or checked
@@ -131,10 +135,11 @@ def _fresh_folder(refused: Path) -> Path:
 
 # Where the libraries look, and the folder below our own that they get instead.
 _CACHES = {
-    "XDG_CACHE_HOME": "",
     "HF_HOME": "huggingface",
     "MPLCONFIGDIR": "matplotlib",
     "NUMBA_CACHE_DIR": "numba",
+    "TORCHINDUCTOR_CACHE_DIR": "torchinductor",
+    "TRITON_CACHE_DIR": "triton",
     "IPYTHONDIR": "ipython",
     "JUPYTER_CONFIG_DIR": "jupyter/config",
     "JUPYTER_DATA_DIR": "jupyter/data",
@@ -155,6 +160,7 @@ def use_writable_caches() -> None:
     if works:
         return
     ours = cache_dir()
+    os.environ.setdefault("XDG_CACHE_HOME", str(ours.parent))
     for variable, name in _CACHES.items():
         os.environ.setdefault(variable, str(ours / name))
 
