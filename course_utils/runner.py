@@ -33,6 +33,7 @@ from course_utils.catalogue import TIERS
 from course_utils.settings import BUILD, NOTEBOOKS, cache_dir, home, use_writable_caches, writable
 
 SECONDS_PER_NOTEBOOK = 900
+FILES_NEEDED = 100  # open at once: libzmq ends the whole program when it gets no file handle
 SAMPLE_EVERY = 0.1  # seconds between two looks at the memory
 RESULTS = "results.json"
 LAB = "_lab_"  # in the name of a notebook that is not part of the core
@@ -178,10 +179,10 @@ def _plain(text: str, limit: int = 400) -> str:
 def in_words(error: BaseException) -> str:
     """What is wrong, in a sentence that says what to do where that is known."""
     number = getattr(error, "errno", None)
-    if number == errno.ENOSPC:
+    if number in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; free some room, choose another folder with --out, or another TMPDIR"
     if number in (errno.EMFILE, errno.ENFILE):
-        return "too many open files; raise the limit (`ulimit -n 4096`) or close other programs"
+        return "too few files may be open at once; raise the limit (`ulimit -n 4096`) or close other programs"
     return _plain(f"{type(error).__name__}: {error}")
 
 
@@ -315,14 +316,14 @@ class _Work(threading.Thread):
 
     def end(self) -> None:
         """Waits for the thread, whose kernel is dead; takes its work away if it does not notice in time."""
-        self.join(10)
-        if not self.is_alive():
-            return
-        if self._loop and self._task:
+        if self.ident:
+            self.join(10)
+        if self.is_alive() and self._loop and self._task:
             with contextlib.suppress(RuntimeError):  # the loop has just ended
                 self._loop.call_soon_threadsafe(self._task.cancel)
-        self.join(5)
-        atexit.unregister(self._client._cleanup_kernel)  # it would wait for the kernel when Python ends
+            self.join(5)
+        # nbclient would look for the kernel once more when Python ends, and fail if it never started.
+        atexit.unregister(self._client._cleanup_kernel)
 
 
 @contextlib.contextmanager
@@ -336,6 +337,13 @@ def _deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _probe_files() -> None:
+    """Raises OSError where fewer than FILES_NEEDED more files can be opened."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(FILES_NEEDED):
+            stack.enter_context(open(os.devnull, "rb"))
 
 
 def code_cells(notebook: Any) -> int:
@@ -432,9 +440,10 @@ def _save(results: list[Result], out: Path) -> str:
 
 def _run_one(path: Path, tier: str, out: Path, limit: float, space: Path | OSError, progress: Any) -> Result:
     """Reads, executes and renders one notebook; a notebook that can't be read is a failure like others."""
-    if isinstance(space, OSError):
-        return Result(path.stem, tier, failure=Failure(0, "", in_words(space)))
     try:
+        if isinstance(space, OSError):
+            raise space
+        _probe_files()
         notebook = read(path)
     except Exception as error:  # broken JSON, an unknown format, no permission: all named in the result
         return Result(path.stem, tier, failure=Failure(0, "", in_words(error)))
