@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import runner
-from course_utils.settings import DATA, NOTEBOOKS, ROOT
+from course_utils.settings import DATA, NOTEBOOKS, ROOT, home
 
 TOPICS = DATA / "topics.toml"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -56,7 +56,7 @@ def build(source: Path, execute: bool = True) -> Path:
         with runner.scratch() as space:
             result = runner.execute(notebook, source.stem, source.resolve().parent, space)
         if result.failure:
-            raise BuildError(runner.describe(result).replace("\\[", "["))
+            raise BuildError(runner.describe(result))
         clean(notebook)
         if faults := output_faults(notebook):
             raise BuildError(f"{source.stem}: " + "; ".join(faults))
@@ -126,7 +126,8 @@ def _texts(output: Any) -> list[str]:
 
 def machine_paths() -> list[str]:
     """The folders of this machine whose names may not appear in an output."""
-    places = [ROOT, Path.home(), Path(tempfile.gettempdir()), Path(sys.prefix), Path(sys.base_prefix)]
+    places = [ROOT, Path(tempfile.gettempdir()), Path(sys.prefix), Path(sys.base_prefix)]
+    places += [place for place in [home()] if place]
     names = {str(form) for place in places for form in (place, place.resolve())}
     # A system-wide Python has the prefix /usr; "/" and "/usr" say nothing about a machine.
     return sorted(name for name in names if len(Path(name).parts) > 1 and name not in ("/usr", "/usr/local"))

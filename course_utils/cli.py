@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import math
 import os
 import signal
 import sys
@@ -13,7 +15,41 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(
+from course_utils import settings
+
+
+class Command(typer.Typer):
+    """The command as a whole. An output that takes no more (`| head -1`, a full disk) ends it without a traceback."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        settings.print_anywhere()
+        settings.use_writable_caches()
+        if sys.stdout is None:  # closed by the caller, who does not want to see anything
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, it stays open until the end
+        try:
+            try:
+                super().__call__(*args, **kwargs)
+            finally:
+                sys.stdout.flush()
+        except OSError as error:
+            sys.exit(_no_output(error))
+
+
+def _no_output(error: OSError) -> int:
+    """The exit code after an output that failed, and a sentence where somebody may still read it."""
+    # What Python has not yet written would fail again when it ends.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(nowhere, sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return 1  # the reader has seen enough, so there is nobody to talk to
+    cure = "free some room, or send the output elsewhere" if error.errno == errno.ENOSPC else "check where it goes"
+    with contextlib.suppress(OSError):
+        typer.echo(f"course: the output could not be written ({error.strerror}); {cure}.", err=True)
+    return 1
+
+
+app = Command(
     name="course",
     help="Check this machine, run the units, train and measure the models of the course.",
     no_args_is_help=True,
@@ -54,15 +90,33 @@ def interruptible() -> Iterator[None]:
 
 
 def show_json(content: Any) -> None:
-    """Machine-readable output, and nothing else, on stdout."""
-    typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+    """Machine-readable output, and nothing else, on stdout. A number that is none (NaN, infinity) is null."""
+    typer.echo(json.dumps(_finite(content), indent=1, ensure_ascii=_needs_escapes(), allow_nan=False))
+
+
+def _needs_escapes() -> bool:
+    """Whether stdout's encoding lacks letters: JSON has a way to write them all in ASCII."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return not encoding.lower().replace("-", "").startswith("utf")
+
+
+def _finite(content: Any) -> Any:
+    """`content` with None for every number that JSON has no word for."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
 
 
 def console() -> Any:
-    """rich's console; wide enough for a table where the output goes to a file."""
+    """rich's console; wide enough for a table where the output goes to a file. Brackets in a text are no markup."""
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=120)
+    width = None if sys.stdout.isatty() else 120
+    return Console(width=width, markup=False, emoji=False)
 
 
 def view(title: str, *headings: str) -> Any:
@@ -134,7 +188,7 @@ def run(
     screen.print(f"Executed pages: {_near(out)}", soft_wrap=True)
     failed = [result for result in results if result.failure]
     for result in failed:
-        screen.print(f"[bold red]{runner.describe(result)}[/]", highlight=False, soft_wrap=True)
+        screen.print(runner.describe(result), style="bold red", highlight=False, soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 
@@ -195,7 +249,7 @@ def vram(
 
     with plain_errors():
         needed = memory.estimate(model, method, seq=seq, batch=batch)
-        place = gpu or hardware.detect()
+        place = gpu or hardware.detect("bundled")  # memory is all that counts, so the hub is not asked
         verdict = memory.fits(needed, place)
         simulated = None if quick else _simulated(needed)
     if simulated:
@@ -269,7 +323,8 @@ def dryrun_7b(
 
     with plain_errors(), interruptible():
         try:
-            report = dryrun.run(hardware.detect(), model, layers, steps, tokens, plain)
+            machine = hardware.detect("bundled")  # nothing is downloaded, so the hub is not asked
+            report = dryrun.run(machine, model, layers, steps, tokens, plain)
         except finetuning.NotEnoughMemoryError as error:
             typer.echo(f"course: {error}", err=True)
             raise typer.Exit(1) from error
@@ -358,7 +413,12 @@ def progress(as_json: Json = False) -> None:
     if as_json:
         return show_json({"file": place, "exercises": exercises, "quizzes": quizzes})
     _show_progress(exercises, quizzes)
-    typer.echo(f"Kept in {place}, and sent nowhere." if place else "Nothing is recorded: COURSE_PROGRESS is off.")
+    if place:
+        typer.echo(f"Kept in {place}, and sent nowhere.")
+    elif kept.recording_is_off():
+        typer.echo("Nothing is recorded: COURSE_PROGRESS is off.")
+    else:
+        typer.echo("Nothing is recorded: the file can't be used.")
 
 
 def _progress_row(kind: str, task: Any) -> dict[str, Any]:
@@ -467,6 +527,8 @@ def train(
     from course_utils import evaluate as evaluation
 
     with plain_errors(), interruptible():
+        if minutes is not None and not 0 < minutes < math.inf:
+            raise ValueError(f"--minutes is {minutes:g}; give the minutes to train as a number above 0, such as 30")
         recipe = _recipe(model)
         chosen = {} if minutes is None else {"minutes": minutes}
         folder = recipe.train(device=device, resume=resume, **chosen)

@@ -7,6 +7,7 @@ doctor answers in a second or two, also where `import torch` itself is what fail
 from __future__ import annotations
 
 import importlib.metadata as metadata
+import os
 import platform
 import re
 import shutil
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from course_utils import bundled, catalogue, colab, hardware, offline
-from course_utils.settings import BUILD, cache_dir, writable
+from course_utils.settings import BUILD, cache_dir, home_works, writable
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -275,8 +276,9 @@ def memory() -> Iterable[Check]:
 
 def disk() -> Iterable[Check]:
     """Room for what the course writes, and for the models that the bigger tiers download."""
-    hub = next(p for p in (hardware.hub_cache(), *hardware.hub_cache().parents) if p.exists())
-    free = shutil.disk_usage(hub).free / 1e9
+    hub = hardware.hub_cache().absolute()
+    nearest = next(folder for folder in (hub, *hub.parents) if folder.is_dir())
+    free = shutil.disk_usage(nearest).free / 1e9
     temporary = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
     found = f"{free:.0f} GB free for models, {temporary:.0f} GB for temporary files"
     if temporary < 0.5:
@@ -295,13 +297,25 @@ def _download_gb(tier: str) -> float:
 
 def folders() -> Iterable[Check]:
     """Where the course writes: temporary files are needed, everything else has a substitute."""
-    if not writable(Path(tempfile.gettempdir())):
+    if not _temporary_folder():
         yield Check("folders", "fail", "no temporary folder can be written", "point TMPDIR to a folder of yours")
-    elif not writable(BUILD):
+        return
+    if not home_works():
+        found = f"no home folder that can be written; what would be there goes to {cache_dir()}, and may not last"
+        yield Check("home", "note", found, "to keep it: point HOME to a folder of yours")
+    if not writable(BUILD):
         found = f"the checkout is read-only; results go to {cache_dir()}"
         yield Check("folders", "note", found, "to keep them elsewhere: course run --out DIR")
     else:
         yield Check("folders", "ok", "the checkout can be written")
+
+
+def _temporary_folder() -> bool:
+    """Whether there is a temporary folder; Python finds none where all disks are full or read-only."""
+    try:
+        return writable(Path(tempfile.gettempdir()))
+    except FileNotFoundError:
+        return False
 
 
 def ffmpeg() -> Iterable[Check]:
@@ -314,11 +328,13 @@ def ffmpeg() -> Iterable[Check]:
 
 
 def network() -> Iterable[Check]:
-    """Whether the hub answers; the bundled tier works without."""
-    if offline.is_offline():
+    """Whether the hub answers; the bundled tier works without, and where it was asked for the hub is left alone."""
+    if os.environ.get("COURSE_TIER", "").strip().lower() == "bundled":
+        yield Check("network", "note", "not asked: COURSE_TIER asks for the bundled tier, which needs none")
+    elif offline.is_offline():
         yield Check("network", "note", "switched off by COURSE_OFFLINE or HF_HUB_OFFLINE; bundled tier only")
     elif offline.network_reachable():
-        yield Check("network", "ok", f"{offline.hub_address()} answers")
+        yield Check("network", "ok", f"asked {offline.hub_address()}: it answers")
     else:
         cure = "for bigger models: check the connection, the proxy (HTTPS_PROXY) or the mirror (HF_ENDPOINT)"
         yield Check("network", "note", f"{offline.hub_address()} doesn't answer; bundled tier only", cure)

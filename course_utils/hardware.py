@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from course_utils import offline
+from course_utils import offline, settings
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ class Hardware:
     gpu_free_gb: float = 0.0
     capability: tuple[int, int] | None = None  # NVIDIA compute capability
     host: str = "local"  # "colab", "kaggle" or "local"
-    network: bool = False
+    network: bool | None = False  # whether the hub answers; None if it was not asked
     cached: tuple[str, ...] = ()  # ids of the models in the hub cache, complete or not
 
     @property
@@ -56,8 +56,13 @@ class Hardware:
         return f"{where}{self.gpu or 'no GPU'}; {ram}"
 
 
-def detect() -> Hardware:
-    """Look at this machine. Imports torch (seconds); waits at most 1.5 s for the network."""
+def detect(tier: str | None = None) -> Hardware:
+    """Look at this machine. Imports torch (seconds); waits at most 1.5 s for the network.
+
+    Where `tier` or COURSE_TIER asks for the bundled tier, nothing leaves this machine: the hub is not asked.
+    """
+    wanted = tier or os.environ.get("COURSE_TIER", "")
+    asks = wanted.strip().lower() != "bundled"
     device, gpu = _device()
     dtype, reason = usable_dtype(device, gpu.get("capability"))
     total, free = _ram()
@@ -69,7 +74,7 @@ def detect() -> Hardware:
         ram_free_gb=free,
         cores=_cores(),
         host=_host(),
-        network=offline.network_reachable(),
+        network=offline.network_reachable() if asks else None,
         cached=cached_models(),
         **gpu,
     )
@@ -187,9 +192,16 @@ def _host() -> str:
 
 def hub_cache() -> Path:
     """The folder of downloaded models, by the same rules as huggingface_hub (which stays unimported)."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    hub = Path(os.environ.get("HF_HOME") or Path(home) / "huggingface") / "hub"
-    return Path(os.environ.get("HF_HUB_CACHE") or hub).expanduser()
+    if chosen := os.environ.get("HF_HUB_CACHE"):
+        return settings.user_path(chosen)
+    return hub_home() / "hub"
+
+
+def hub_home() -> Path:
+    """The folder of everything that huggingface_hub keeps: HF_HOME, or below the user's cache."""
+    if chosen := os.environ.get("HF_HOME"):
+        return settings.user_path(chosen)
+    return settings.user_cache() / "huggingface"
 
 
 def cached_models() -> tuple[str, ...]:

@@ -411,7 +411,7 @@ def load(
     `role` is a role's name or what `tiers.choose` returned. Every step down is said through `say`.
     BundledModelError if not even the model that comes with the course is there.
     """
-    hardware = hardware or detect()
+    hardware = hardware or detect(tiers.wanted_tier(tier))
     choice = role if isinstance(role, Choice) else tiers.choose(role, hardware, tier)
     quiet_libraries()
     while True:

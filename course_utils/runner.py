@@ -9,13 +9,16 @@ happens the kernel and all of its descendants are stopped here.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import copy
+import errno
 import json
 import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -26,13 +29,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from course_utils import cell_outputs, hardware, processes
 from course_utils.catalogue import TIERS
 from course_utils.formulas import draw_formulas
-from course_utils.settings import BUILD, NOTEBOOKS, cache_dir, writable
+from course_utils.settings import BUILD, NOTEBOOKS, cache_dir, home, use_writable_caches, writable
 
 SECONDS_PER_NOTEBOOK = 900
+FILES_NEEDED = 100  # open at once: libzmq ends the whole program when it gets no file handle
 SAMPLE_EVERY = 0.1  # seconds between two looks at the memory
-MARK = "COURSE_RUN_MARK"  # in the environment of a kernel, so that its descendants can be recognised
+RESULTS = "results.json"
 LAB = "_lab_"  # in the name of a notebook that is not part of the core
 
 _log = logging.getLogger("course_utils.runner")
@@ -128,14 +133,15 @@ def kernel_environment(folder: Path, tier: str, mark: str) -> dict[str, str]:
         "JUPYTER_CONFIG_DIR": "jupyter/config",
         "JUPYTER_DATA_DIR": "jupyter/data",
     }
-    hub = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    if tier == "bundled" or not writable(hub):
+    if tier == "bundled" or not writable(hardware.hub_home()):
         places["HF_HOME"] = "huggingface"
+    if home() is None:
+        places["HOME"] = "home"
     environment = dict(os.environ)
     for name, place in places.items():
         (folder / place).mkdir(parents=True, exist_ok=True)
         environment[name] = str(folder / place)
-    environment |= {"TEMP": environment["TMPDIR"], "TMP": environment["TMPDIR"], MARK: mark}
+    environment |= {"TEMP": environment["TMPDIR"], "TMP": environment["TMPDIR"], processes.MARK: mark}
     environment |= {"COURSE_TIER": tier, "COURSE_QUIET": "1", "COURSE_PROGRESS": "off", "TQDM_DISABLE": "1"}
     for name in ("COURSE_OFFLINE", "MPLBACKEND"):  # a backend that is set keeps figures out of notebooks
         environment.pop(name, None)
@@ -160,77 +166,26 @@ def _kernel_manager(folder: Path) -> Any:
     return AsyncKernelManager(kernel_spec_manager=specs, connection_file=connection, log=_log)
 
 
-class _Watch:
-    """Follows a kernel's family of processes: peak memory while it runs, and the end of all of them."""
-
-    def __init__(self, mark: str) -> None:
-        self.mark = mark
-        self.peak = 0
-        self.family: dict[int, Any] = {}
-
-    def sample(self, pid: int | None) -> None:
-        """Adds up the resident memory of the kernel `pid` and of every descendant that was ever seen."""
-        import psutil
-
-        with contextlib.suppress(psutil.Error):
-            kernel = self.family.get(pid) if pid else None
-            kernel = kernel or (psutil.Process(pid) if pid else None)
-            for process in [kernel, *kernel.children(recursive=True)] if kernel else []:
-                self.family.setdefault(process.pid, process)
-        total = 0
-        for process in self.family.values():
-            with contextlib.suppress(psutil.Error):
-                total += process.memory_info().rss if process.is_running() else 0
-        self.peak = max(self.peak, total)
-
-    def alive(self) -> list[Any]:
-        """Every living process of the family, also those that changed parent or started a session."""
-        import psutil
-
-        for process in psutil.process_iter():
-            # Not ours to read, gone by now, or (macOS) protected by the system: then it is none of ours.
-            with contextlib.suppress(psutil.Error, OSError):
-                if process.environ().get(MARK) == self.mark:
-                    self.family.setdefault(process.pid, process)
-        return [p for p in self.family.values() if _lives(p)]
-
-    def stop(self, grace: float = 2.0) -> list[str]:
-        """Waits `grace` seconds, then kills what is left; returns the command lines of what it killed."""
-        import psutil
-
-        psutil.wait_procs(self.alive(), timeout=grace)
-        killed = []
-        for _ in range(5):  # a process may start another one while we look
-            living = self.alive()
-            if not living:
-                break
-            for process in living:
-                with contextlib.suppress(psutil.Error):
-                    killed.append(" ".join(process.cmdline())[:100])
-                    process.kill()
-            psutil.wait_procs(living, timeout=3)
-        return killed
-
-
-def _lives(process: Any) -> bool:
-    """Whether a process is still running; a zombie, which only waits to be read, is not."""
-    import psutil
-
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
 def first_line(source: str) -> str:
     """The first line of a cell that isn't blank, to recognise the cell by."""
-    return next((line.strip() for line in source.splitlines() if line.strip()), "")
+    return next((_plain(line, 120) for line in source.splitlines() if line.strip()), "")
 
 
 def _plain(text: str, limit: int = 400) -> str:
     """`text` without terminal colours, cut after `limit` characters."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", text).strip()
+    text = text.strip()[: 10 * limit]  # colours take room, too
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     return text if len(text) <= limit else text[:limit] + " ..."
+
+
+def in_words(error: BaseException) -> str:
+    """What is wrong, in a sentence that says what to do where that is known."""
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free some room, choose another folder with --out, or another TMPDIR"
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "too few files may be open at once; raise the limit (`ulimit -n 4096`) or close other programs"
+    return _plain(f"{type(error).__name__}: {error}")
 
 
 def _cause(error: BaseException, kernel_log: Path) -> str:
@@ -244,7 +199,7 @@ def _cause(error: BaseException, kernel_log: Path) -> str:
         said = [line.strip() for line in lines if line.strip() and "IPKernelApp" not in line][-3:]
         why = "the kernel died, usually for want of memory (`course doctor` shows how much is free)"
         return _plain("; ".join([why, *said]))
-    return _plain(f"{type(error).__name__}: {error}")
+    return in_words(error)
 
 
 def execute(
@@ -262,69 +217,135 @@ def execute(
     told the number of each code cell as it starts. Failures are in the result and never raised; Ctrl-C is
     passed on after the kernel and its children have been stopped.
     """
-    from nbclient import NotebookClient
-
     mark = uuid.uuid4().hex
     own = space / mark[:8]
-    environment = kernel_environment(own, tier, mark)
-    # The font cache takes Matplotlib seconds to build, so the kernels of one run share it.
-    environment["MPLCONFIGDIR"] = str(space / "matplotlib")
-    manager, kernel_log = _kernel_manager(own), own / "kernel.log"
-    at = {"cell": 0, "source": ""}
-
-    def started(cell: Any, cell_index: int) -> None:
-        if cell.cell_type == "code" and cell.source.strip():
-            at.update(cell=at["cell"] + 1, source=cell.source)
-            if on_cell:
-                on_cell(at["cell"])
-
-    client = NotebookClient(
-        notebook,
-        km=manager,
-        timeout=None,
-        startup_timeout=120,
-        iopub_timeout=30,
-        record_timing=False,
-        coalesce_streams=True,
-        store_widget_state=False,
-        on_cell_start=started,
-        resources={"metadata": {"path": str(folder)}},
-        log=_log,
-    )
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            with kernel_log.open("wb") as log:
-                run = client.async_execute(cleanup_kc=True, env=environment, stdout=log, stderr=log)
-                asyncio.run(run)
-        except BaseException as error:  # handed to the main thread, which turns it into a Failure
-            errors.append(error)
-
-    watch, start, timed_out = _Watch(mark), time.monotonic(), False
-    worker = threading.Thread(target=work, name=f"run {name}", daemon=True)
+    result = Result(name, tier)
     try:
-        worker.start()
-        while worker.is_alive():
-            watch.sample(getattr(manager.provisioner, "pid", None))
-            if not timed_out and time.monotonic() - start > limit:
-                timed_out = True
-                watch.stop(grace=0)  # nbclient then notices that its kernel is dead
-            worker.join(SAMPLE_EVERY)
-    except BaseException:
-        watch.stop(grace=0)
-        worker.join(10)
-        raise
-    seconds = time.monotonic() - start
-    left = watch.stop()
-    failure = None
+        environment = kernel_environment(own, tier, mark)
+        # The font cache takes Matplotlib seconds to build, so the kernels of one run share it.
+        environment["MPLCONFIGDIR"] = str(space / "matplotlib")
+        with processes.adopting():
+            _execute(_Work(notebook, folder, own, environment, on_cell), processes.Family(mark), limit, result)
+    except Exception as error:  # no room for its folders, no file handle or thread left
+        result.failure = Failure(0, "", in_words(error))
+    finally:
+        for cell in notebook.cells:
+            cell_outputs.join(cell)
+        shutil.rmtree(own, ignore_errors=True)
+    return result
+
+
+def _execute(work: _Work, family: processes.Family, limit: float, result: Result) -> None:
+    """Starts `work`, watches it until it ends or `limit` seconds are over, and fills `result`."""
+    start = time.monotonic()
+    timed_out = False
+    try:
+        work.start()
+        while work.is_alive() and not timed_out:
+            family.sample(work.kernel_pid())
+            work.join(SAMPLE_EVERY)
+            timed_out = time.monotonic() - start > limit
+    finally:
+        # Also after Ctrl-C; a second one may not come between the kernel and its end.
+        with _deaf_to_interrupts():
+            left = family.stop(grace=0 if work.is_alive() else 2)
+            work.end()
+            left += family.stop(grace=0)  # a kernel that was just being started
+    result.cells = work.cell
+    result.seconds = time.monotonic() - start
+    result.peak_bytes = family.peak
     if timed_out:
         cause = f"took longer than the limit of {limit:g} s for a notebook"
-        failure = Failure(at["cell"], first_line(at["source"]), cause)
-    elif errors:
-        failure = Failure(at["cell"], first_line(at["source"]), _cause(errors[0], kernel_log))
-    shutil.rmtree(own, ignore_errors=True)
-    return Result(name, tier, at["cell"], seconds, watch.peak, failure, None, [] if timed_out else left)
+        result.failure = Failure(work.cell, first_line(work.source), cause)
+        return
+    result.left_running = left
+    if work.error:
+        result.failure = Failure(work.cell, first_line(work.source), _cause(work.error, work.kernel_log))
+
+
+class _Work(threading.Thread):
+    """nbclient at work in a thread of its own, so that the main thread can watch the clock and hear Ctrl-C."""
+
+    def __init__(
+        self, notebook: Any, folder: Path, own: Path, environment: dict[str, str], on_cell: Callable | None
+    ) -> None:
+        super().__init__(name="notebook", daemon=True)
+        self.kernel_log = own / "kernel.log"
+        self.cell, self.source = 0, ""  # the cell that runs: its number, from 1
+        self.error: BaseException | None = None
+        self._environment = environment
+        self._on_cell = on_cell
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task | None = None
+        self._manager = _kernel_manager(own)
+        self._client = cell_outputs.Client(
+            notebook,
+            km=self._manager,
+            timeout=None,
+            startup_timeout=120,
+            iopub_timeout=30,
+            record_timing=False,
+            coalesce_streams=False,
+            store_widget_state=False,
+            on_cell_start=self._cell_begins,
+            resources={"metadata": {"path": str(folder)}},
+            log=_log,
+        )
+
+    def kernel_pid(self) -> int | None:
+        """The number of the kernel's process; None before it has started."""
+        return getattr(self._manager.provisioner, "pid", None)
+
+    def run(self) -> None:
+        """What the thread does; the main thread turns `error` into a Failure."""
+        try:
+            asyncio.run(self._execute())
+        except BaseException as error:
+            self.error = error
+
+    async def _execute(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        with self.kernel_log.open("wb") as log:
+            await self._client.async_execute(cleanup_kc=True, env=self._environment, stdout=log, stderr=log)
+
+    def _cell_begins(self, cell: Any, cell_index: int) -> None:
+        if cell.cell_type == "code" and cell.source.strip():
+            self.cell += 1
+            self.source = cell.source
+            if self._on_cell:
+                self._on_cell(self.cell)
+
+    def end(self) -> None:
+        """Waits for the thread, whose kernel is dead; takes its work away if it does not notice in time."""
+        if self.ident:
+            self.join(10)
+        if self.is_alive() and self._loop and self._task:
+            with contextlib.suppress(RuntimeError):  # the loop has just ended
+                self._loop.call_soon_threadsafe(self._task.cancel)
+            self.join(5)
+        # nbclient would look for the kernel once more when Python ends, and fail if it never started.
+        atexit.unregister(self._client._cleanup_kernel)
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ctrl-C does nothing for the few seconds that cleaning up takes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _probe_files() -> None:
+    """Raises OSError where fewer than FILES_NEEDED more files can be opened."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(FILES_NEEDED):
+            stack.enter_context(open(os.devnull, "rb"))
 
 
 def code_cells(notebook: Any) -> int:
@@ -373,29 +394,67 @@ def run(
 ) -> list[Result]:
     """Runs the notebooks `paths` one after the other, with a progress bar, HTML pages and results.json.
 
-    A notebook that fails doesn't keep the others from running; look at `Result.failure`.
+    A notebook that fails doesn't keep the others from running; look at `Result.failure`. results.json is
+    written after each of them, so that a run that is interrupted leaves the results it had.
     """
     from rich.console import Console
+    from rich.text import Text
 
     check_tier(tier)
+    use_writable_caches()  # nbconvert looks for the home folder
     console = console or Console()
     out = output_folder(out)
     results: list[Result] = []
-    with scratch() as space, _progress(console) as progress:
-        for path in paths:
-            result = _run_one(path, tier, out, limit, space, progress)
-            results.append(result)
-            progress.console.print(_line(result), highlight=False, soft_wrap=True)
-    (out / "results.json").write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n")
+    unsaved = _save(results, out)  # those of an earlier run go first
+    try:
+        with _room() as space, _progress(console) as progress:
+            for path in paths:
+                result = _run_one(path, tier, out, limit, space, progress)
+                results.append(result)
+                unsaved = _save(results, out)
+                progress.console.print(Text(_line(result)), soft_wrap=True)
+    except KeyboardInterrupt:
+        console.print(Text(f"Stopped. The results until then are in {out / RESULTS}."), soft_wrap=True)
+        raise
+    if unsaved:
+        console.print(Text(f"{out / RESULTS} could not be written: {unsaved}"), soft_wrap=True)
     return results
 
 
-def _run_one(path: Path, tier: str, out: Path, limit: float, space: Path, progress: Any) -> Result:
+@contextlib.contextmanager
+def _room() -> Iterator[Path | OSError]:
+    """The scratch folder of a run, or why there is none: then each notebook's result says so."""
+    with contextlib.ExitStack() as stack:
+        try:
+            space: Path | OSError = stack.enter_context(scratch())
+        except OSError as error:
+            space = error
+        yield space
+
+
+def _save(results: list[Result], out: Path) -> str:
+    """Writes results.json in one step; returns why that failed, "" if it did not."""
+    content = json.dumps([asdict(result) for result in results], indent=1, allow_nan=False)
+    draft = out / f".{RESULTS}.new"
+    try:
+        draft.write_text(content + "\n", encoding="utf-8")
+        draft.replace(out / RESULTS)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        return in_words(error)
+    return ""
+
+
+def _run_one(path: Path, tier: str, out: Path, limit: float, space: Path | OSError, progress: Any) -> Result:
     """Reads, executes and renders one notebook; a notebook that can't be read is a failure like others."""
     try:
+        if isinstance(space, OSError):
+            raise space
+        _probe_files()
         notebook = read(path)
     except Exception as error:  # broken JSON, an unknown format, no permission: all named in the result
-        return Result(path.stem, tier, failure=Failure(0, "", _plain(f"{type(error).__name__}: {error}")))
+        return Result(path.stem, tier, failure=Failure(0, "", in_words(error)))
     task = progress.add_task(path.stem, total=code_cells(notebook))
 
     def moved(cell: int) -> None:
@@ -404,8 +463,14 @@ def _run_one(path: Path, tier: str, out: Path, limit: float, space: Path, progre
     result = execute(notebook, path.stem, path.resolve().parent, space, tier, limit, moved)
     progress.update(task, completed=result.cells)
     page = out / f"{path.stem}.html"
-    page.write_text(to_html(notebook, path.stem), encoding="utf-8")
-    result.html = str(page)
+    try:
+        page.write_text(to_html(notebook, path.stem), encoding="utf-8")
+        result.html = str(page)
+    except Exception as error:  # a full disk, an output that nbconvert can't show: the result stands without a page
+        with contextlib.suppress(OSError):
+            page.unlink()
+        cause = f"its page could not be written: {in_words(error)}"
+        result.failure = result.failure or Failure(0, "", cause)
     return result
 
 
@@ -414,7 +479,7 @@ def _progress(console: Any) -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     quiet = bool(os.environ.get("COURSE_QUIET")) or not console.is_terminal
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, disable=quiet)
 
 
@@ -426,16 +491,20 @@ def _line(result: Result) -> str:
 
 
 def describe(result: Result) -> str:
-    """A failure in words: notebook, cell, its first line, cause."""
+    """A failure in words: notebook, cell, its first line, cause. Plain text, no markup."""
     failure = result.failure
     assert failure is not None
-    where = f"cell [{failure.cell}] `{failure.first_line}`" if failure.cell else "before the first cell"
-    return f"{result.notebook} failed in {where}: {failure.cause}".replace("[", r"\[")
+    if failure.cell:
+        where = f"in cell [{failure.cell}] `{failure.first_line}`"
+    else:
+        where = "after the last cell" if result.cells else "before the first cell"
+    return f"{result.notebook} failed {where}: {failure.cause}"
 
 
 def table(results: list[Result]) -> Any:
     """The results as a rich table: notebook, cells, wall time, peak memory, tier, and how it ended."""
     from rich.table import Table
+    from rich.text import Text
 
     view = Table(title="Notebooks")
     view.add_column("notebook", no_wrap=True)
@@ -443,9 +512,18 @@ def table(results: list[Result]) -> Any:
         view.add_column(heading, justify="right", no_wrap=True)
     view.add_column("tier")
     view.add_column("result")
-    for r in results:
-        end = "passed" if r.failure is None else f"failed in cell \\[{r.failure.cell}]"
-        end += f", left {len(r.left_running)} process(es), now stopped" if r.left_running else ""
-        size = f"{r.peak_bytes / 2**30:.2f} GiB"
-        view.add_row(r.notebook, str(r.cells), f"{r.seconds:.1f} s", size, r.tier, end)
+    for result in results:
+        size = f"{result.peak_bytes / 2**30:.2f} GiB"
+        row = (result.notebook, str(result.cells), f"{result.seconds:.1f} s", size, result.tier, _end(result))
+        view.add_row(*map(Text, row))  # a name with brackets is no markup
     return view
+
+
+def _end(result: Result) -> str:
+    """How a notebook ended, in a few words."""
+    end = "passed"
+    if result.failure:
+        end = f"failed in cell [{result.failure.cell}]" if result.failure.cell else "failed"
+    if result.left_running:
+        end += f", left {len(result.left_running)} process(es), now stopped"
+    return end

@@ -41,7 +41,7 @@ UNITS = {
 
 def overview() -> list[dict]:
     """One row a unit: the models that it would use on this machine, what they download, how long it runs."""
-    hardware, rows = detect(), []
+    hardware, rows = detect(tiers.wanted_tier()), []
     for name, plan in UNITS.items():
         choices = _choose_all(plan.roles, hardware, None)
         models = ", ".join(f"{choice.model.id.split('/')[-1]} ({choice.tier})" for choice in choices.values())
@@ -93,8 +93,8 @@ def open_unit(name: str, tier: str | None = None) -> Unit:
         raise ValueError(f"There is no unit {name!r}. Units are {known}.")
     tiers.wanted_tier(tier)  # complain about a misspelt tier before anything slow
     prepare()
-    hardware = detect()
-    if not hardware.network:
+    hardware = detect(tiers.wanted_tier(tier))
+    if hardware.network is False:
         _hub_offline(True)
     seed_everything()
     loaders.quiet_libraries()
@@ -104,30 +104,14 @@ def open_unit(name: str, tier: str | None = None) -> Unit:
 
 
 def prepare() -> None:
-    """Settings that must stand before the libraries are imported: writable caches, offline mode."""
+    """What must stand before the libraries are imported: writable caches, offline mode; output in any encoding."""
+    settings.print_anywhere()
+    settings.use_writable_caches()
     compat.hide_unfit_torchao()
-    _writable_caches()
     _hub_offline(False)  # an earlier call may have found no network
     _hub_offline(offline.is_offline())
     if offline.is_on("COURSE_OFFLINE"):
         offline.close_sockets()
-
-
-def _writable_caches() -> None:
-    """Where HOME cannot be written, send the libraries' caches to a folder that can."""
-    home = Path.home()
-    if settings.writable(home / ".cache") and os.access(home, os.W_OK):
-        return
-    place = settings.cache_dir()
-    for variable, name in {
-        "XDG_CACHE_HOME": "",
-        "HF_HOME": "huggingface",
-        "MPLCONFIGDIR": "matplotlib",
-        "NUMBA_CACHE_DIR": "numba",
-        "IPYTHONDIR": "ipython",
-    }.items():
-        if variable not in os.environ:
-            os.environ[variable] = str(place / name)
 
 
 _set_by_us = False
@@ -189,9 +173,16 @@ def card(unit: Unit) -> str:
 
 
 def _network(hardware: Hardware) -> str:
+    """What is known of the network, and whether the hub was asked to learn it."""
+    if offline.is_on("COURSE_OFFLINE"):
+        return "switched off (COURSE_OFFLINE)"
+    if hardware.network is None:
+        return "not asked: the bundled tier needs none"
     if hardware.network:
-        return f"{offline.hub_address()} answers"
-    return "switched off (COURSE_OFFLINE)" if offline.is_on("COURSE_OFFLINE") else "none; everything here works without"
+        return f"asked {offline.hub_address()}: it answers"
+    asked = _set_by_us  # else HF_HUB_OFFLINE was set by the user, and nobody was asked
+    silent = f" ({offline.hub_address()} was asked and doesn't answer)" if asked else ""
+    return f"none; everything here works without{silent}"
 
 
 def _download_gb(choices: dict[str, Choice]) -> float:

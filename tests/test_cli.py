@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -156,6 +157,10 @@ def test_models_as_table_and_json() -> None:
         (("run", "--out", "/dev/null/x"), "another folder"),
         (("notebooks", "8.8"), "no notebook"),
         (("train", "prisma-opera"), "prisma-clip, prisma-whisper, prisma-lm"),
+        (("train", "prisma-lm", "--minutes", "nan"), "--minutes is nan; give the minutes to train"),
+        (("train", "prisma-lm", "--minutes", "inf"), "a number above 0"),
+        (("train", "prisma-lm", "--minutes=-1"), "a number above 0"),
+        (("train", "prisma-lm", "--minutes", "0"), "a number above 0"),
         (("frobnicate",), "No such command"),
         (("doctor", "--frob"), "No such option"),
     ],
@@ -254,6 +259,48 @@ def test_evaluate_as_table_and_json(monkeypatch) -> None:
     assert report["extra"]["reached"] is None and report["extra"]["bar"] == ""
     output = course("evaluate", "--seed", "11").output
     assert "at least 0.9" in output and "no" in output.split("at least 0.9")[1]
+
+
+def test_json_has_no_word_for_what_is_no_number(monkeypatch, capsys) -> None:
+    cli.show_json({"loss": float("nan"), "speeds": [float("inf"), 2.5], "deep": ({"x": -float("inf")},)})
+    written = json.loads(capsys.readouterr().out, parse_constant=lambda word: pytest.fail(word))
+    assert written == {"loss": None, "speeds": [None, 2.5], "deep": [{"x": None}]}
+
+
+def progress_in(place: str, encoding: str = "utf-8", *options: str) -> subprocess.CompletedProcess:
+    """`course progress` (which needs no torch) with its output sent to `place`, in a shell."""
+    words = [sys.executable, "-m", "course_utils.cli", "progress", *options]
+    line = f"{shlex.join(words)} {place}"
+    env = os.environ | {"PYTHONIOENCODING": encoding}
+    return subprocess.run(["bash", "-c", line], env=env, capture_output=True, timeout=60)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX")
+@pytest.mark.parametrize(
+    ("place", "code", "said"),
+    [
+        ("| head -1", 0, ""),
+        ("| true; exit ${PIPESTATUS[0]}", 1, ""),
+        ("> /dev/full", 1, "the output could not be written (No space left on device); free some room"),
+        (">&-", 0, ""),
+    ],
+)
+def test_an_output_that_takes_no_more_ends_in_order(place: str, code: int, said: str) -> None:
+    if "/dev/full" in place and not os.path.exists("/dev/full"):
+        pytest.skip("no such device here")
+    done = progress_in(place)
+    errors = done.stderr.decode()
+    assert done.returncode == code and said in errors
+    assert "Traceback" not in errors and "Exception ignored" not in errors and bool(errors) == bool(said)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX")
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_every_encoding_can_be_printed_in(encoding: str) -> None:
+    done = progress_in("", encoding)
+    assert done.returncode == 0 and done.stderr == b"" and b"7.1.zero_shot" in done.stdout
+    report = progress_in("", encoding, "--json")
+    assert json.loads(report.stdout.decode(encoding))["exercises"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent the POSIX way")

@@ -1,5 +1,6 @@
 """The runner says what failed and why, measures, and leaves no process, port or file behind."""
 
+import errno
 import io
 import json
 import os
@@ -15,7 +16,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from course_utils import runner
+from course_utils import cell_outputs, runner
 
 MIB = 2**20
 
@@ -72,6 +73,29 @@ def test_memory_counts_the_kernel_and_its_children(tmp_path: Path) -> None:
     assert 350 * MIB < result.peak_bytes < 900 * MIB
 
 
+# A process that has cut all ties: parent, session and environment.
+HERMIT = """
+import os, time
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+print(os.getpid(), file=open(PIDS, "a"), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere such a process is nobody's")
+def test_a_process_that_has_cut_all_ties_is_stopped(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    code = HERMIT.replace("PIDS", repr(str(pids)))
+    start = "import subprocess as s, sys, time\n"
+    start += f"s.run([sys.executable, '-S', '-E', '-c', {code!r}], env={{}}, stdout=s.DEVNULL); time.sleep(0.5)"
+    result = run(write(tmp_path, "9.4_hermit", start), tmp_path / "out")
+    assert result.failure is None and len(result.left_running) == 1
+    assert gone(int(pids.read_text()))
+    assert not any(child.status() == psutil.STATUS_ZOMBIE for child in psutil.Process().children())
+
+
 def test_children_left_behind_are_stopped_and_reported(tmp_path: Path) -> None:
     """One child in a session of its own, and one whose parent is gone."""
     pids = tmp_path / "pids"
@@ -89,6 +113,64 @@ def test_a_notebook_over_its_time_limit_is_stopped(tmp_path: Path) -> None:
     result = run(write(tmp_path, "9.5_slow", "1", "import time\ntime.sleep(300)"), tmp_path / "out", limit=4)
     assert time.monotonic() - start < 60
     assert result.failure.cell == 2 and "limit of 4 s" in result.failure.cause
+
+
+def test_a_line_without_end_is_cut_and_brackets_are_no_markup(tmp_path: Path) -> None:
+    """nbclient's own way of joining streams takes an hour for such a line, and holds the interpreter meanwhile."""
+    path = write(tmp_path, "9.6_[b]line", "print('x' * 3_000_000)", "raise ValueError('[/x] [red] :smile:')")
+    screen = Console(file=io.StringIO(), width=200)
+    start = time.monotonic()
+    (result,) = runner.run([path], out=tmp_path / "out", console=screen)
+    screen.print(runner.table([result]))
+    assert time.monotonic() - start < 60
+    assert "9.6_[b]line failed in cell [2]" in screen.file.getvalue()
+    assert "ValueError: [/x] [red] :smile:" in screen.file.getvalue()
+    page = Path(result.html).read_text()
+    assert "x" * 100_000 in page and "The rest of this cell" in page and len(page) < 2_500_000
+
+
+def test_streams_are_joined_as_a_terminal_shows_them() -> None:
+    def stream(name: str, text: str):
+        return nbformat.v4.new_output("stream", name=name, text=text)
+
+    picture = nbformat.v4.new_output("display_data", data={"text/plain": "picture"})
+    cell = nbformat.v4.new_code_cell("1")
+    cell.outputs = [stream("stderr", "oh"), stream("stdout", "1 %\r"), picture, stream("stdout", "99 %\rdone\nend\r\n")]
+    cell_outputs.join(cell)
+    assert [output.get("text") for output in cell.outputs] == ["done\nend\r\n", "oh", None]
+    million = "y" * 10**6
+    assert cell_outputs.overwritten(f"{million}\r{million}\r\n") == f"{million}\r\n"
+
+
+def test_a_page_and_results_that_cannot_be_written_are_said(tmp_path: Path) -> None:
+    (tmp_path / "out" / "9.6_page.html").mkdir(parents=True)
+    (tmp_path / "out" / "results.json").mkdir()
+    screen = Console(file=io.StringIO(), width=200)
+    (result,) = runner.run([write(tmp_path, "9.6_page", "1")], out=tmp_path / "out", console=screen)
+    assert result.cells == 1 and "its page could not be written" in result.failure.cause
+    assert "failed after the last cell" in runner.describe(result)
+    assert f"{tmp_path / 'out' / 'results.json'} could not be written" in screen.file.getvalue()
+
+
+def test_without_room_every_notebook_has_a_result(tmp_path: Path, monkeypatch) -> None:
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    paths = [write(tmp_path, name, "1") for name in ("9.6_one", "9.6_two")]
+    results = runner.run(paths, out=tmp_path / "out", console=Console(quiet=True))
+    assert all("the disk is full; free some room" in result.failure.cause for result in results)
+    assert len(json.loads((tmp_path / "out" / "results.json").read_text())) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
+def test_too_few_files_are_said_before_the_kernel_starts(tmp_path: Path) -> None:
+    code = "import resource, sys; from pathlib import Path; from course_utils import runner\n"
+    code += "resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))\n"
+    code += "(result,) = runner.run([Path(sys.argv[1])], out=Path(sys.argv[2])); print(result.failure.cause)"
+    command = [sys.executable, "-c", code, str(write(tmp_path, "9.6_few", "1")), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "too few files may be open at once; raise the limit" in done.stdout and done.stderr == ""
 
 
 def test_a_kernel_that_dies_is_a_failure_with_a_cure(tmp_path: Path) -> None:
@@ -128,15 +210,16 @@ def test_it_runs_without_a_writable_home(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent the POSIX way")
 def test_ctrl_c_stops_the_kernel_and_removes_the_scratch_folder(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
+    quick = write(tmp_path, "9.8_quick", "print('done')")
     cell = f"import os, time\nopen({str(pid_file)!r}, 'w').write(str(os.getpid()))\ntime.sleep(300)"
     path = write(tmp_path, "9.9_long", cell)
     code = "import signal, sys; from pathlib import Path; from course_utils import runner\n"
     # A shell that starts the tests in the background makes its children deaf to Ctrl-C.
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += "runner.run([Path(sys.argv[1])], out=Path(sys.argv[2]))"
+    code += "runner.run([Path(sys.argv[1]), Path(sys.argv[2])], out=Path(sys.argv[3]))"
     (tmp_path / "temporary").mkdir()
     env = os.environ | {"TMPDIR": str(tmp_path / "temporary")}
-    command = [sys.executable, "-c", code, str(path), str(tmp_path / "out")]
+    command = [sys.executable, "-c", code, str(quick), str(path), str(tmp_path / "out")]
     process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + 60
@@ -149,6 +232,8 @@ def test_ctrl_c_stops_the_kernel_and_removes_the_scratch_folder(tmp_path: Path) 
     assert process.returncode != 0 and b"KeyboardInterrupt" in said
     assert gone(int(pid_file.read_text()))
     assert list((tmp_path / "temporary").iterdir()) == []
+    (kept,) = json.loads((tmp_path / "out" / "results.json").read_text())  # what was done before is not lost
+    assert (kept["notebook"], kept["cells"], kept["failure"]) == ("9.8_quick", 1, None)
 
 
 def test_units_are_found_by_number_name_and_path(tmp_path: Path) -> None:

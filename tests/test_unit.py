@@ -3,6 +3,7 @@ import random
 import re
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import tiny
 import torch
 
-from course_utils import bundled, catalogue, loaders, tiers, unit
+from course_utils import bundled, catalogue, doctor, loaders, offline, settings, tiers, unit
 from course_utils.hardware import Hardware
 from course_utils.settings import SEED
 from course_utils.unit import UNITS, open_unit
@@ -33,7 +34,7 @@ def machine(monkeypatch):
     """A function that puts the course on another machine."""
 
     def put(hardware: Hardware) -> None:
-        monkeypatch.setattr(unit, "detect", lambda: hardware)
+        monkeypatch.setattr(unit, "detect", lambda tier=None: hardware)
 
     put(LAPTOP)
     return put
@@ -85,6 +86,31 @@ def test_without_a_network_the_card_promises_no_download(machine, capsys):
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "download nothing" in text and "network none; everything here works without" in text
     assert "bundled models know only the shop Prisma" in text
+
+
+@pytest.fixture
+def hub(monkeypatch) -> list:
+    """Every look-up of the hub that is made, with nobody asking for no network."""
+    asked = []
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(offline, "network_reachable", lambda: bool(asked.append("hub") or True))
+    return asked
+
+
+def test_at_the_bundled_tier_the_hub_is_not_asked(hub, monkeypatch, capsys):
+    open_unit("7.4", "bundled")
+    monkeypatch.setenv("COURSE_TIER", "bundled")
+    open_unit("7.4")
+    unit.overview()
+    doctor.examine()
+    assert hub == []
+    assert capsys.readouterr().out.count("not asked: the bundled tier needs none") == 2
+
+
+def test_a_look_up_of_the_hub_is_on_the_card(hub, monkeypatch, capsys):
+    monkeypatch.setenv("COURSE_TIER", "bundled")
+    open_unit("7.4", "small")  # the argument goes before the setting
+    assert hub == ["hub"] and "asked https://huggingface.co: it answers" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- what it returns
@@ -232,3 +258,89 @@ for path in (matplotlib.get_cachedir(), os.environ["HF_HOME"], os.environ["NUMBA
         HOME="/proc/nowhere",
     )
     assert out.count("writable") == 3 and "/proc/nowhere" not in out
+
+
+# What a container without an entry for its user looks like: no HOME, and nobody knows the name.
+NOBODY = """
+import os, pwd
+def unknown(uid): raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = unknown
+for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"):
+    os.environ.pop(name, None)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="users of POSIX")
+def test_a_user_without_name_and_home_is_no_trouble(tmp_path):
+    out = python(
+        NOBODY
+        + """
+from course_utils import cli, doctor, hardware, open_unit, runner, settings
+from course_utils.exercises import progress
+assert doctor.healthy(doctor.examine())
+open_unit("7.4", "bundled")
+import getpass, IPython, matplotlib
+from pathlib import Path
+print("named", getpass.getuser())
+places = [matplotlib.get_cachedir(), IPython.paths.get_ipython_dir(), hardware.hub_cache(), progress.file()]
+for place in [*places, settings.cache_dir(), Path.home()]:
+    assert Path(place).is_relative_to(settings.private_folder()), place
+assert runner.kernel_environment(settings.private_folder() / "run", "bundled", "mark")["HOME"]
+""",
+        COURSE_OFFLINE="1",
+        TMPDIR=str(tmp_path),
+    )
+    assert f"named user{os.geteuid()}" in out
+    (folder,) = tmp_path.glob("genai-course-*")
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def prepared(kind: str, folder: Path) -> None:
+    """What somebody else may have left where our private folder would be."""
+    if kind == "link":
+        folder.symlink_to(folder.parent / "theirs", target_is_directory=True)
+    elif kind == "file":
+        folder.touch()
+    else:
+        folder.mkdir()
+        folder.chmod(0o777 if kind == "open" else 0o700)
+    if kind == "theirs":
+        os.chown(folder, 12345, 12345)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="owners and modes of POSIX")
+@pytest.mark.parametrize("kind", ["link", "file", "open", "theirs"])
+def test_a_folder_that_somebody_else_prepared_is_refused(tmp_path, monkeypatch, capsys, kind):
+    if kind == "theirs" and os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "temporary").mkdir()
+    planted = tmp_path / "temporary" / f"genai-course-{os.geteuid()}"
+    prepared(kind, planted)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nowhere")
+    cache = settings.cache_dir()
+    assert not cache.is_relative_to(planted) and cache.is_relative_to(tmp_path / "temporary")
+    assert settings.private_folder().stat().st_mode & 0o777 == 0o700
+    assert settings.cache_dir() == cache  # the same one for the rest of the session
+    assert capsys.readouterr().err.count(f"{planted} is not a private folder of yours") == 1
+    assert list((tmp_path / "theirs").iterdir()) == []
+
+
+def test_our_own_private_folder_is_used_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first = settings.private_folder()
+    (first / "kept").touch()
+    again = tmp_path / "again"
+    again.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(again))
+    assert settings.private_folder().parent == again
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert settings.private_folder() == first and (first / "kept").exists()
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_the_card_can_be_printed_in_any_encoding(encoding):
+    code = 'from course_utils import open_unit; open_unit("7.4", "bundled"); print("→ 7 ✓")'
+    out = python(code, COURSE_OFFLINE="1", PYTHONIOENCODING=f"{encoding}:strict")
+    assert out.startswith("+ Unit 7.4  Self-hosting -") and out.splitlines()[-1] == "> 7 ?"

@@ -3,20 +3,38 @@
 The file is ~/.local/share/genai-course/progress.json (below XDG_DATA_HOME, where that is set), so it survives
 a `git pull`, a `git clean` and a new copy of the course. COURSE_PROGRESS_FILE names another file.
 COURSE_PROGRESS=off keeps everything in memory until Python ends; tests and builds of notebooks run like that.
+
+Several notebooks may write at once: a lock file beside the file lets one after the other read, change and
+write it. A file that is not ours is never written, nor moved.
 """
 
+import codecs
+import contextlib
 import datetime
 import json
 import os
+import random
+import re
+import stat
 import tempfile
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from course_utils.settings import writable
+from course_utils import settings
 
 KINDS = ("exercises", "quizzes")
+STATUSES = ("open", "tried", "done")  # in the order in which they are reached
+MOST = 1_000_000  # tries or hints; more than that nobody has made
+BIGGEST = 5_000_000  # bytes of a progress file; ours have thousands
+
+PATIENCE = 6.0  # seconds to wait for the file while others write it
+LEFT_OVER = 3.0  # seconds after which a lock that nobody touches is one of a process that was killed
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,6 +51,17 @@ class Record:
     done_on: str = ""
 
 
+_EMPTY = asdict(Record())
+
+
+class _Damaged(ValueError):
+    """A file of ours that can't be read as one."""
+
+
+class _Refused(OSError):
+    """A path that is no file of ours: a device, a pipe, or something that another program has written."""
+
+
 _memory: dict[str, Any] = {}  # what is known where no file is read or written
 _in_memory = False  # set when the file can't be used
 _said: set[str] = set()
@@ -40,44 +69,74 @@ _said: set[str] = set()
 
 def recording() -> bool:
     """Whether progress goes to the file."""
-    off = os.environ.get("COURSE_PROGRESS", "").strip().lower() in {"off", "0", "no", "false"}
-    return not off and not _in_memory
+    return not recording_is_off() and not _in_memory
+
+
+def recording_is_off() -> bool:
+    """Whether COURSE_PROGRESS says that nothing is to be written."""
+    return os.environ.get("COURSE_PROGRESS", "").strip().lower() in {"off", "0", "no", "false"}
 
 
 def file() -> Path:
-    """Where progress is kept; in a temporary folder, said aloud, where the user's own can't be written."""
-    if chosen := os.environ.get("COURSE_PROGRESS_FILE"):
-        return Path(chosen).expanduser()
-    folder = _data_home() / "genai-course"
-    if not writable(folder):
-        folder = Path(tempfile.gettempdir()) / "genai-course"
+    """Where progress is kept; in a private temporary folder, said aloud, where the user's own can't be written."""
+    if chosen := _chosen():
+        return chosen
+    folder = settings.user_data() / settings.OURS
+    if settings.home() is None or not settings.writable(folder):
+        folder = settings.private_folder()
         _say_once(f"Your home folder can't be written to. Progress is kept in {folder}; it may not last.")
     return folder / "progress.json"
 
 
-def _data_home() -> Path:
-    try:
-        return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    except RuntimeError:  # a user without a home
-        return Path(os.devnull)
+def _chosen() -> Path | None:
+    """The file that COURSE_PROGRESS_FILE names; None where it names none."""
+    text = os.environ.get("COURSE_PROGRESS_FILE")
+    return settings.user_path(text) if text else None
 
 
 def get(kind: str, name: str) -> Record:
     """What is known of `name`, which is one of the "exercises" or "quizzes"."""
-    entry = _read().get(kind, {}).get(name, {})
-    return Record(**{field.name: entry[field.name] for field in fields(Record) if field.name in entry})
+    return _record(_read(), kind, name)
 
 
 def put(kind: str, name: str, record: Record) -> None:
-    """Keep `record`. A file that can't be written is reported once and never an error."""
-    content = _read()  # again, because another notebook may have written in between
-    content.setdefault(kind, {}).setdefault(name, {}).update(asdict(record))
+    """Keep `record`. What another notebook has written since stays: nothing that was done gets undone.
+
+    A file that can't be written is reported once and never an error.
+    """
+    content = None
     if recording():
         try:
-            return _write(file(), json.dumps({"version": 1} | content, indent=1))
+            path = file()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(path):
+                content = _load_or_put_aside(path)
+                _merge(content, kind, name, record)
+                return _write(path, content)
         except OSError as error:
             _forget_file(error)
-    _memory.update(content)
+    if content is not None:
+        _memory.update(content)
+    _merge(_memory, kind, name, record)
+
+
+def _record(content: dict[str, Any], kind: str, name: str) -> Record:
+    """The record of `name` in what a file holds; an empty one if there is none."""
+    entry = content.get(kind, {}).get(name, {})
+    return Record(**{field: entry[field] for field in _EMPTY if field in entry})
+
+
+def _merge(content: dict[str, Any], kind: str, name: str, record: Record) -> None:
+    """Put `record` into `content`; of both records, each field keeps what is further on."""
+    known = _record(content, kind, name)
+    merged = Record(
+        status=max(known.status, record.status, key=STATUSES.index),
+        attempts=max(known.attempts, record.attempts),
+        hints=max(known.hints, record.hints),
+        solution_shown=known.solution_shown or record.solution_shown,
+        done_on=known.done_on or record.done_on,
+    )
+    content.setdefault(kind, {}).setdefault(name, {}).update(asdict(merged))
 
 
 def tried(record: Record) -> Record:
@@ -91,63 +150,207 @@ def done(record: Record) -> Record:
     return record if record.status == "done" else replace(tried(record), status="done", done_on=today)
 
 
+# ---------------------------------------------------------------- reading
+
+
 def _read() -> dict[str, Any]:
     """The file's content, or what is in memory. A damaged file is put aside and reported."""
     if not recording():
         return _memory
-    path = file()
     try:
-        return _sound(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
+        path = file()
+        try:
+            return _load(path)
+        except _Damaged:
+            with _locked(path):
+                return _load_or_put_aside(path)
     except OSError as error:
         _forget_file(error)
-    except ValueError:
+    return _memory
+
+
+def _load_or_put_aside(path: Path) -> dict[str, Any]:
+    """The file's content; that of a new file where it is damaged. To be called with the lock held."""
+    try:
+        return _load(path)
+    except _Damaged:
         _put_aside(path)
-    return _memory if _in_memory else {}
+        return {}
 
 
-def _sound(content: Any) -> dict[str, Any]:
-    """`content`, if records of the right types are in it; ValueError if not. What is unknown is left alone."""
+def _load(path: Path) -> dict[str, Any]:
+    """The content of a progress file, {} if there is none. _Damaged or OSError if it can't be had."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return {}
+    if not stat.S_ISREG(found.st_mode):
+        raise _Refused(f"{path} is no ordinary file")
+    if found.st_size > BIGGEST:
+        raise _Refused(f"{path} is no progress file of this course: it has {found.st_size:,} bytes")
+    raw = _insist(path.read_bytes)
+    if not _is_ours(raw):
+        raise _Refused(f"{path} is no progress file of this course")
+    return _sound(raw)
+
+
+def _is_ours(raw: bytes) -> bool:
+    """Whether a file, damaged or not, is one that the course has written, so that it may be replaced."""
+    if _chosen() is None:
+        return True  # nobody else writes into our own folder
+    text = raw.strip().removeprefix(codecs.BOM_UTF8)
+    names_ours = any(f'"{kind}"'.encode() in text for kind in KINDS)
+    return text in (b"", b"{}") or (text.startswith(b"{") and names_ours)
+
+
+def _sound(raw: bytes) -> dict[str, Any]:
+    """The records in a file, if all are of the right types and sizes; _Damaged if not. What is unknown is kept."""
+    try:
+        content = json.loads(raw.decode("utf-8-sig"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise _Damaged(str(error)) from error
     kinds = [content.get(kind, {}) for kind in KINDS] if isinstance(content, dict) else [None]
     if not all(isinstance(kind, dict) for kind in kinds):
-        raise ValueError("no tables of exercises and quizzes")
-    for entry in (entry for kind in kinds for entry in kind.values()):
-        for field in fields(Record):
-            if not isinstance(entry, dict) or type(entry.get(field.name, field.default)) is not field.type:
-                raise ValueError(f"no record: {entry!r}")
+        raise _Damaged("no tables of exercises and quizzes")
+    if _nests_deeper(content, 20):
+        raise _Damaged("nested so deeply that it might not be written again")
+    for kind in kinds:
+        for entry in kind.values():
+            _check_entry(entry)
     return content
+
+
+def _no_number(word: str) -> None:
+    """NaN and Infinity are not JSON, though Python's reader lets them pass."""
+    raise ValueError(f"{word} is not a number")
+
+
+def _nests_deeper(content: Any, limit: int) -> bool:
+    """Whether there are lists or tables in each other more than `limit` times."""
+    level = [content]
+    for _ in range(limit):
+        level = [child for node in level for child in _inside(node)]
+    return bool(level)
+
+
+def _inside(node: Any) -> list[Any]:
+    """What a table or a list holds; nothing for a text or a number."""
+    if isinstance(node, dict):
+        return list(node.values())
+    return node if isinstance(node, list) else []
+
+
+def _check_entry(entry: Any) -> None:
+    """_Damaged unless `entry` is what `asdict` makes of a Record, perhaps with more fields."""
+    if not isinstance(entry, dict):
+        raise _Damaged("no record")
+    record = _EMPTY | entry
+    for name, nothing in _EMPTY.items():
+        if type(record[name]) is not type(nothing):
+            raise _Damaged(f"{name} is of the wrong type")
+    if record["status"] not in STATUSES:
+        raise _Damaged("there is no such status")
+    if not (0 <= record["attempts"] <= MOST and 0 <= record["hints"] <= MOST):
+        raise _Damaged("a number that can't be")
+    if not re.fullmatch(r"(\d{4}-\d\d-\d\d)?", record["done_on"]):
+        raise _Damaged("no date")
 
 
 def _put_aside(path: Path) -> None:
     """Rename a damaged file to .broken, .broken2 and so on: someone may still repair it."""
     names = (path.with_name(f"{path.name}.broken{i or ''}") for i in (0, *range(2, 1000)))
     aside = next(name for name in names if not name.exists())
-    try:
-        os.replace(path, aside)
-    except OSError as error:
-        return _forget_file(error)
+    _insist(lambda: os.replace(path, aside))
     _say_once(f"The file with your progress was damaged. It is kept as {aside}, and a new one is begun.")
 
 
-def _write(path: Path, text: str) -> None:
+# ---------------------------------------------------------------- writing
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
     """Write in one step, so that a kill leaves the old file or the new one, never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    text = json.dumps({"version": 1} | content, indent=1, allow_nan=False)
+    target = path.resolve()  # a link stays a link
+    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with open(handle, "w", encoding="utf-8") as stream:
             stream.write(text + "\n")
-        os.replace(draft, path)
+        _insist(lambda: os.replace(draft, target))
     except BaseException:
         with suppress(OSError):
             os.unlink(draft)
         raise
 
 
+def _insist(action: Callable[[], T]) -> T:
+    """What `action` returns. On Windows a file can't be replaced while another process reads it: tried again."""
+    for _ in range(10):
+        try:
+            return action()
+        except PermissionError:
+            if os.name != "nt":
+                raise
+            time.sleep(0.02)
+    return action()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock file beside `path`, which works on network folders, too. TimeoutError after PATIENCE seconds."""
+    lock = path.with_name(f".{path.name}.lock")
+    ours = _take(lock)
+    try:
+        yield
+    finally:
+        if _identity(lock) == ours:  # else we were so slow that another process took it for left over
+            with suppress(OSError):
+                lock.unlink()
+
+
+def _take(lock: Path) -> tuple[int, int] | None:
+    """Make the file `lock`, once nobody else has it; returns how to recognise it."""
+    start = since = time.monotonic()
+    seen = None
+    while True:
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            return _identity(lock)
+        except FileExistsError:
+            pass
+        except PermissionError:
+            if os.name != "nt" or not lock.exists():  # Windows says this of a file that is just being removed
+                raise
+        now, held = time.monotonic(), _identity(lock)
+        if held != seen:
+            seen, since = held, now
+        elif held and now - since > LEFT_OVER:
+            with suppress(OSError):
+                lock.unlink()
+        if now - start > PATIENCE:
+            raise TimeoutError(None, "another program holds it")
+        time.sleep(random.uniform(0.002, 0.02))
+
+
+def _identity(lock: Path) -> tuple[int, int] | None:
+    """What tells a lock file from the next one of that name; None if there is none."""
+    try:
+        found = lock.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+# ---------------------------------------------------------------- saying
+
+
 def _forget_file(error: OSError) -> None:
     global _in_memory
     _in_memory = True
-    _say_once(f"Progress can't be kept in a file ({error.strerror}); it is forgotten when Python ends.")
+    why = error.strerror or str(error)
+    said = f"Progress can't be kept in a file ({why}); it is forgotten when Python ends."
+    if isinstance(error, _Refused):
+        said += " The file is left as it is; COURSE_PROGRESS_FILE can name another one."
+    _say_once(said)
 
 
 def _say_once(text: str) -> None:
