@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from whisper import log_mel_spectrogram
 
+from course_utils import hardware
 from course_utils.prisma import pictures, speech
 from course_utils.prisma.pictures import Scene, Toy
 from course_utils.prisma.shop import COLOURS, SHAPES, SIZES
@@ -168,9 +169,12 @@ def hear_falls(toys: Sequence[Toy], seed: int, varied: bool = True) -> Tensor:
 
 
 def encode(clip, images: Sequence) -> Tensor:
-    """Unit vectors (n, d) of PIL pictures by `clip.encode_images`, counted in bfloat16: off by half a per cent."""
+    """Unit vectors (n, d) of PIL pictures by `clip.encode_images`.
+
+    In bfloat16 where that is fast: off by half a per cent.
+    """
     device = next(clip.model.parameters()).device.type
-    with torch.autocast(device, torch.bfloat16):
+    with hardware.autocast(device):
         return clip.encode_images(images).clone()  # a clone: what inference mode made cannot be trained on
 
 

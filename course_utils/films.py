@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from course_utils import multimodal
+from course_utils import hardware, multimodal
 from course_utils.binding import log_mels, play, strikes
 from course_utils.prisma import pictures, speech
 from course_utils.prisma.pictures import Toy
@@ -107,7 +107,7 @@ def see(clip, stories: Sequence[Story], rng: np.random.Generator) -> Tensor:
     parts = []
     for i in range(0, len(stories), 64):  # all frames at once would fill the memory
         images = [Image.fromarray(frame) for story in stories[i : i + 64] for frame in draw_film(story, rng)]
-        with torch.autocast(next(clip.model.parameters()).device.type, torch.bfloat16):
+        with hardware.autocast(next(clip.model.parameters()).device):
             parts.append(multimodal.picture_tokens(clip, images, grid=2).flatten(1))
     return torch.cat(parts).unflatten(0, (len(stories), FRAMES))
 

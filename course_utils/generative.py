@@ -4,7 +4,6 @@ The lesson itself (the losses, the noise, the sampling) is in the notebooks, in 
 """
 
 import contextlib
-import functools
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -242,16 +241,10 @@ class LatentDenoiser(nn.Module):
 # --- training -------------------------------------------------------------------------------------------
 
 
-@functools.cache
-def _bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware."""
-    return hardware.usable_dtype("cpu")[0] == "bfloat16"
-
-
 @contextlib.contextmanager
 def fast() -> Iterator[None]:
     """bfloat16 products where this machine has them in hardware, and plain attention: fast for short rows."""
-    with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=_bfloat16()):
+    with sdpa_kernel(SDPBackend.MATH), hardware.autocast("cpu"):
         yield
 
 

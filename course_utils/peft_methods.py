@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from course_utils import hardware
 from course_utils.figures import progress
 from course_utils.prisma import lm, text
 from course_utils.prisma.conversations import Conversation
@@ -129,9 +130,9 @@ def fit(
     batch: int = 8,
     label: str = "Training",
 ) -> Fitted:
-    """Train what is not frozen, in bf16 autocast; the rate rises to `peak` and falls to zero. ValueError without rows.
+    """Train what is not frozen; the rate rises to `peak` and falls to zero. ValueError without rows.
 
-    Each batch is drawn anew; of fewer rows than `batch`, all are taken.
+    Products are in bf16 where that is fast. Each batch is drawn anew; of fewer rows than `batch`, all are taken.
     """
     if not rows:
         raise ValueError("there is no row to learn from: `encode` leaves out long examples, so raise its limit")
@@ -140,7 +141,7 @@ def fit(
     model.train()
     for _ in progress(range(steps), label):
         parts = lm.collate(draw.sample(rows, min(batch, len(rows))), pad=0)
-        with torch.autocast(device.type, torch.bfloat16):
+        with hardware.autocast(device):
             loss = model(**{name: part.to(device) for name, part in parts.items()}).loss
         losses.append(learner.step(loss))
     model.eval()
@@ -149,5 +150,5 @@ def fit(
 
 def right(model: nn.Module, rows: Sequence[lm.Row], **more: Any) -> list[bool]:
     """For each row whether the greedy reply is the wanted one, its end included. `more` goes to the model."""
-    with torch.autocast(next(model.parameters()).device.type, torch.bfloat16):
+    with hardware.autocast(next(model.parameters()).device):
         return [one.right for one in lm.read(model, rows, pad=0, **more)]

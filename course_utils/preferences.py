@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from course_utils import compat
+from course_utils import compat, hardware
 from course_utils.figures import progress
 from course_utils.inputs import as_texts
 from course_utils.prisma import lm
@@ -150,7 +150,7 @@ def encode(chat: Chat, asked: Sequence[Case], replies: Sequence[str]) -> tuple[T
 
 def token_log_probs(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     """The log-probability of each reply token given those before it, (n, t - 1); zero outside the reply."""
-    with torch.autocast(ids.device.type, torch.bfloat16):
+    with hardware.autocast(ids.device):
         logits = model(ids).logits
     return lm.token_log_probs(logits, ids) * mask[:, 1:]
 
@@ -205,7 +205,7 @@ class Drawn:
 @torch.no_grad()
 def draw(chat: Chat, asked: Sequence[Case], seed: int, temperature: float = 1.0, room: int = 64) -> Drawn:
     """One reply to each case, at most `room` tokens, drawn at `temperature`; 0 is greedy."""
-    model, tokenizer = as_bf16(chat.model), chat.tokenizer
+    model, tokenizer = quick_copy(chat.model), chat.tokenizer
     prompts = [chat.prompt(case.messages) for case in asked]
     inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
     how = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
@@ -229,11 +229,14 @@ def sample(chat: Chat, asked: Sequence[Case], seed: int, temperature: float = 1.
     return [text for i, part in enumerate(parts) for text in draw(chat, part, seed + i, temperature).texts]
 
 
-def as_bf16(model: nn.Module) -> nn.Module:
-    """A copy with adapters merged and weights in bfloat16: it samples in half the time."""
-    model = copy.deepcopy(model)
-    merge = getattr(model, "merge_and_unload", None)
-    return (merge() if merge else model).to(torch.bfloat16).eval()
+def quick_copy(model: nn.Module) -> nn.Module:
+    """A copy to sample from: adapters merged, weights in bfloat16 where that is fast (half the time)."""
+    copied = copy.deepcopy(model)
+    merge = getattr(copied, "merge_and_unload", None)
+    merged = merge() if merge else copied
+    if hardware.multiplies_bfloat16(next(merged.parameters()).device.type):
+        merged = merged.to(torch.bfloat16)
+    return merged.eval()
 
 
 # ---------------------------------------------------------------- pairs and raters
@@ -430,7 +433,7 @@ def last_states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     """Hidden states (n, width) at the last token of each reply."""
     found = []
     for some, on in _parts(ids, mask):
-        with torch.autocast(ids.device.type, torch.bfloat16):
+        with hardware.autocast(ids.device):
             states = model.base_model(some).last_hidden_state.float()
         last = (on * torch.arange(some.shape[1], device=ids.device)).argmax(1)
         found.append(states[torch.arange(len(some), device=ids.device), last])

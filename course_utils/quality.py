@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from course_utils import hardware
 from course_utils.inputs import as_texts
 from course_utils.prisma import conversations
 from course_utils.prisma.conversations import SIGN_OFF, Conversation
@@ -107,7 +108,7 @@ def memorise(
 
     def drawn() -> "Tensor":
         some = rng.sample(talks, min(5, len(talks)))
-        with torch.autocast(chat.model.device.type, torch.bfloat16):
+        with hardware.autocast(chat.model.device):
             return -torch.cat(_log_probs(chat, _cases(chat, some))).mean()
 
     rng, weights = random.Random(seed), {n: p for n, p in chat.model.named_parameters() if p.requires_grad}

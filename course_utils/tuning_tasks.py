@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
+from course_utils import hardware
 from course_utils.inputs import as_texts
 from course_utils.prisma import lm, text
 from course_utils.prisma.shop import NAMES, Order, make_shop
@@ -80,7 +80,7 @@ def with_replay(new: Sequence[Any], old: Sequence[Any], part: float, seed: int) 
 
 def perplexity(model: nn.Module, rows: Sequence[lm.Row]) -> float:
     """exp of the mean loss over all learned tokens of `rows`."""
-    with torch.autocast(next(model.parameters()).device.type, torch.bfloat16):
+    with hardware.autocast(next(model.parameters()).device):
         return lm.perplexity(lm.read(model, rows, pad=0))
 
 

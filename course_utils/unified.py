@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from course_utils import hardware
 from course_utils.figures import progress
 from course_utils.prisma import speech
 from course_utils.prisma.pictures import draw_plain
@@ -233,7 +234,7 @@ def transformer(vocabulary: int, longest: int, seed: int, width: int = 128, laye
 def fit(model: nn.Module, sentences: Tensor, steps: int, seed: int, peak: float = 6e-3, batch: int = 48) -> list[float]:
     """Predict every token of `sentences` (n, length) from those before it; returns the loss of each step.
 
-    Muon for the matrices, AdamW for the rest, bf16 autocast, as in the recipe of prisma-lm.
+    Muon for the matrices, AdamW for the rest, bf16 where that is fast, as in the recipe of prisma-lm.
     """
     device, draw = next(model.parameters()).device, torch.Generator().manual_seed(seed)
     optimiser = MuonAdamW(model, peak, lambda name, weight: weight.ndim == 2 and "embed" not in name)
@@ -241,7 +242,7 @@ def fit(model: nn.Module, sentences: Tensor, steps: int, seed: int, peak: float 
     model.train()
     for step in progress(range(steps), "Training"):
         rows = sentences[torch.randint(len(sentences), (batch,), generator=draw)].to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with hardware.autocast(device):
             logits = model(rows).logits[:, :-1].float()
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
         loss.backward()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from course_utils import hardware
 from course_utils.figures import progress
 from course_utils.inputs import as_texts
 from course_utils.prisma.lm import IGNORED
@@ -184,7 +185,7 @@ def fit(
     batch: int = 64,
     label: str = "Training",
 ) -> list[float]:
-    """Train the weights that are not frozen, with bf16 autocast and AdamW; returns the loss of each step.
+    """Train the weights that are not frozen, with bf16 where that is fast, and AdamW; returns the loss of each step.
 
     `vectors` (pictures, p, width) holds what the vision tower sees, `taught` comes from `lesson`.
     """
@@ -194,7 +195,7 @@ def fit(
     for _ in progress(range(steps), label):
         at = torch.randint(len(ids), (batch,), generator=draw)
         parts = (vectors[rows[at]], ids[at], labels[at])  # one length: a CPU compiles its kernels only once
-        with torch.autocast(device.type, torch.bfloat16):
+        with hardware.autocast(device):
             loss = answer_loss(model, *(part.to(device) for part in parts))
         losses.append(learner.step(loss))
     return losses

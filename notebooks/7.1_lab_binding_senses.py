@@ -59,7 +59,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from whisper.model import disable_sdpa
 
-from course_utils import binding, figures, finetuning, multimodal
+from course_utils import binding, figures, finetuning, hardware, multimodal
 from course_utils.prisma import pictures, speech, wishes
 from course_utils.prisma.pictures import Scene, Toy
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, TRAINED_PAIRS
@@ -390,7 +390,7 @@ class Listener(nn.Module):
         self.out = nn.Linear(2 * encoder.ln_post.weight.numel(), 128)
 
     def forward(self, mels: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16), disable_sdpa():
+        with hardware.autocast("cpu"), disable_sdpa():
             x = binding.hear(self.encoder, mels[..., :48]).float()
         return F.normalize(self.out(torch.cat([x.mean(1), x.amax(1)], 1)), dim=-1)
 

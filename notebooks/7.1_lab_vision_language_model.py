@@ -53,7 +53,7 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
-from course_utils import figures, finetuning, multimodal
+from course_utils import figures, finetuning, hardware, multimodal
 from course_utils import vision_language as vl
 from course_utils.prisma import pictures
 from course_utils.prisma.shop import HELD_OUT
@@ -88,7 +88,7 @@ scenes |= tests
 
 def see(images: list) -> Tensor:
     """What the vision tower holds of each picture: 4 x 4 patch vectors, (n, 16, width)."""
-    with torch.autocast(unit.device, torch.bfloat16):
+    with hardware.autocast(unit.device):
         return multimodal.picture_tokens(clip, images, grid=4)
 
 

@@ -1,3 +1,4 @@
+import re
 import sys
 import types
 
@@ -7,6 +8,7 @@ import torch
 
 from course_utils import hardware
 from course_utils.hardware import GIB
+from course_utils.settings import NOTEBOOKS, ROOT
 
 
 @pytest.fixture
@@ -173,3 +175,23 @@ def test_detect_on_this_machine():
     assert found.network is False  # the tests run offline
     assert found.cores >= 1 and 0 < found.ram_free_gb <= found.ram_total_gb
     assert found.dtype in {"float32", "float16", "bfloat16"} and found.dtype_reason
+
+
+@pytest.mark.parametrize("units", [None, "amx_bf16"])
+def test_products_are_in_bfloat16_only_where_there_are_units_for_it(monkeypatch, units):
+    """Emulated, a product in bfloat16 took 70 times as long as in fp32."""
+    monkeypatch.setattr(hardware, "_cpu_bf16_units", lambda: units)
+    hardware.multiplies_bfloat16.cache_clear()
+    try:
+        with hardware.autocast("cpu"):
+            product = torch.ones(2, 2) @ torch.ones(2, 2)
+    finally:
+        hardware.multiplies_bfloat16.cache_clear()
+    assert product.dtype == (torch.bfloat16 if units else torch.float32)
+
+
+def test_nobody_asks_for_bfloat16_but_through_autocast():
+    files = [*(ROOT / "course_utils").rglob("*.py"), *NOTEBOOKS.glob("*.py")]
+    asks = re.compile(r"torch\.autocast\([^)]*bfloat16")
+    asking = {path.stem for path in files if asks.search(path.read_text("utf-8"))}
+    assert asking == {"hardware"}

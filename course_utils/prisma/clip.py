@@ -18,6 +18,7 @@ import open_clip
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from course_utils import hardware
 from course_utils.inputs import as_texts
 from course_utils.prisma import pictures, speech
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES, TRAINED_PAIRS
@@ -226,7 +227,7 @@ def step_loss(model: open_clip.CLIP, tokenizer: Any, batch: tuple, busy: bool = 
     side = model.visual.patch_size[0]
     model.visual.patch_dropout = BusyPatches(pixels, side) if busy else torch.nn.Identity()
     # The fused attention kernel is slower than plain products for 65 tokens on a CPU.
-    with sdpa_kernel(SDPBackend.MATH), torch.autocast(device, torch.bfloat16):
+    with sdpa_kernel(SDPBackend.MATH), hardware.autocast(device):
         image = model.encode_image(pixels, normalize=True)
         for text, mask in zip(texts, masks, strict=True):
             tokens = _tokens(tokenizer, text).to(device)

@@ -17,6 +17,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from course_utils import hardware
 from course_utils.prisma import text
 from course_utils.prisma.training import Deadline, MuonAdamW, checkpoint, run
 from course_utils.settings import SEED
@@ -228,9 +229,9 @@ def rate(done: float, step: int) -> float:
 
 
 def step(model: LlamaForCausalLM, optimiser: MuonAdamW, batch: dict, number: int, part: float) -> float:
-    """Step `number` in bfloat16 autocast, `part` of the way through the training. Returns the loss."""
+    """Step `number` in bfloat16 where that is fast, `part` of the way through the training. Returns the loss."""
     device = next(model.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16):
+    with hardware.autocast(device):
         loss = model(**{k: v.to(device) for k, v in batch.items()}).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -25,7 +25,7 @@ from whisper import DecodingOptions, log_mel_spectrogram, pad_or_trim
 from whisper.model import ModelDimensions, Whisper, disable_sdpa
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from course_utils import inputs
+from course_utils import hardware, inputs
 from course_utils.prisma import speech
 from course_utils.prisma.training import Deadline, Measure, MuonAdamW, checkpoint, learning_rate, run
 from course_utils.settings import MODELS, SEED
@@ -238,7 +238,7 @@ def step(student: Student, optimiser: MuonAdamW, clips: list[speech.Clip], numbe
     rng = np.random.default_rng([SEED, number])
     batch = collate(clips, rng, hard=min(1.0, number / QUIET), whole=number % 5 == 0)
     # The fused attention kernel is slower than plain products for 250 positions on a CPU.
-    with disable_sdpa(), torch.autocast(device.type, torch.bfloat16):
+    with disable_sdpa(), hardware.autocast(device):
         loss = student.loss(*(part.to(device) for part in batch))
     loss.backward()
     torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
