@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from course_utils import memory, simulate
+from course_utils import hardware, memory, simulate
 from course_utils.memory import GIB
 from course_utils.simulate import Ledger, Step
 
@@ -72,18 +72,24 @@ def small_steps() -> list[Step]:
     """Steps for a CPU: Mistral's layers at a quarter of the width, four deep, and Qwen's smallest."""
     shape = reduced("mistral-7b")
     qwen = dataclasses.replace(memory.architecture("qwen2.5-0.5b"), layers=3)
+    dtype = quick_dtype()
     return [
-        Step(shape, "qlora", 512, 1),
-        Step(shape, "qlora", 512, 1, checkpointing=False),
-        Step(shape, "qlora", 256, 4),
-        Step(shape, "lora", 512, 1),
-        Step(shape, "lora", 1024, 1, checkpointing=False),
+        Step(shape, "qlora", 512, 1, dtype=dtype),
+        Step(shape, "qlora", 512, 1, checkpointing=False, dtype=dtype),
+        Step(shape, "qlora", 256, 4, dtype=dtype),
+        Step(shape, "lora", 512, 1, dtype=dtype),
+        Step(shape, "lora", 1024, 1, checkpointing=False, dtype=dtype),
         Step(shape, "full", 512, 1, dtype="float32"),
-        Step(qwen, "qlora", 256, 1),
-        Step(qwen, "lora", 256, 2, checkpointing=False),
+        Step(qwen, "qlora", 256, 1, dtype=dtype),
+        Step(qwen, "lora", 256, 2, checkpointing=False, dtype=dtype),
         Step(shape, "inference-fp16", 1024, 1),
         Step(shape, "inference-nf4", 1024, 1),
     ]
+
+
+def quick_dtype() -> str:
+    """The number format in which this CPU measures in seconds: bfloat16 if it has units for it."""
+    return "bfloat16" if hardware.multiplies_bfloat16("cpu") else "float32"
 
 
 def large_steps() -> list[Step]:

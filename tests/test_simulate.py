@@ -48,8 +48,8 @@ def test_simulated_peak_is_what_the_process_grows_by():
     """Models that are large beside what libraries keep for themselves (some MiB)."""
     shape = vram_bench.reduced("mistral-7b", layers=3, divisor=4)
     steps = [
-        Step(shape, "qlora", 768, 1, checkpointing=False),
-        Step(shape, "lora", 640, 1, checkpointing=False),
+        Step(shape, "qlora", 768, 1, checkpointing=False, dtype=vram_bench.quick_dtype()),
+        Step(shape, "lora", 640, 1, checkpointing=False, dtype=vram_bench.quick_dtype()),
         Step(shape, "full", 256, 1, dtype="float32"),
     ]
     for step, grown in zip(steps, vram_bench.resident(steps), strict=True):
