@@ -13,9 +13,10 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from typing import Any
 
 # Okabe and Ito's colours: told apart with every common form of colour blindness, also on grey.
 # Yellow is left out of the cycle, because it can't be read as a thin line on white.
@@ -273,10 +274,13 @@ def source(*things: object) -> Source:
     return Source("\n\n".join(inspect.getsource(thing).rstrip() for thing in things))
 
 
-def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:
+def progress(
+    items: Iterable, label: str, total: int | None = None, weigh: Callable[[Any], float] = lambda item: 1
+) -> Iterator:
     """Yield `items` and show how far it is: a line in a terminal, a bar in a notebook that goes when done.
 
-    Shows nothing where nobody watches: with COURSE_QUIET=1, and where the output is a file or a pipe.
+    Each item counts as much as `weigh` says; `total` is the sum of all. Shows nothing where nobody watches: with
+    COURSE_QUIET=1, and where the output is a file or a pipe.
     """
     show_step = _watcher(label)
     if show_step is None:
@@ -284,12 +288,13 @@ def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:
         return
     if total is None and hasattr(items, "__len__"):
         total = len(items)
-    last = 0.0
+    done, last = 0.0, 0.0
     show_step(0, total)
-    for done, item in enumerate(items, start=1):
+    for item in items:
         yield item
+        done += weigh(item)
         if time.monotonic() - last > 0.2:  # five times a second is enough
-            show_step(done, total)
+            show_step(round(done), total)
             last = time.monotonic()
     show_step(None, total)
 

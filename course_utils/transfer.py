@@ -16,9 +16,9 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from course_utils import offline
+from course_utils import colab, offline
 from course_utils.hardware import hub_cache
 from course_utils.model_files import first_line
 
@@ -75,7 +75,7 @@ def connected() -> Iterator[httpx.Client]:
     try:
         client = httpx.Client(headers=_headers(), verify=_certificates(), **options)
     except ImportError as error:  # httpx names its extra; the package in it is socksio
-        cure = "Run `pip install socksio` and restart the kernel, or unset ALL_PROXY."
+        cure = f"Install it (`{colab.how_to_add('socksio')}`) and restart the kernel, or unset ALL_PROXY."
         raise DownloadError("the proxy is a SOCKS proxy, which needs the package socksio", cure, False) from error
     except ValueError as error:
         cure = "It looks like http://host:port. Set HTTPS_PROXY so, or unset it, and restart the kernel."
@@ -174,13 +174,18 @@ def _append(client: httpx.Client, url: str, part: Path, size: int) -> None:
         _check_length(answer, size - start)
         with part.open("r+b" if start else "wb") as file:
             file.seek(start)
-            _copy(answer, file, size - start)
+            _copy(answer, file, size - start, url)
     if length(part) < size:
         raise CutOff
 
 
-def _copy(answer: httpx.Response, file, room: int) -> None:
-    for chunk in _steadily(answer.iter_raw()):
+def _copy(answer: httpx.Response, file: BinaryIO, room: int, url: str) -> None:
+    """Write what comes, at most `room` bytes, and show how far it is in megabytes."""
+    from course_utils import figures
+
+    label = f"{url.rpartition('/')[2]} (MB)"
+    chunks = figures.progress(_steadily(answer.iter_raw()), label, round(room / 1e6), lambda chunk: len(chunk) / 1e6)
+    for chunk in chunks:
         room -= len(chunk)
         if room < 0:
             cure = "Run the cell again; if HF_ENDPOINT names a mirror, try another or unset it."

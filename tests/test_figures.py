@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 
 import numpy as np
@@ -132,6 +133,15 @@ def test_progress_speaks_in_a_terminal_and_cleans_up(monkeypatch):
     assert list(figures.progress(range(3), "Training")) == [0, 1, 2]
     assert "Training: 0 of 3" in sys.stderr.getvalue()
     assert sys.stderr.getvalue().endswith("\r\033[K")
+
+
+def test_progress_counts_what_an_item_weighs(monkeypatch):
+    monkeypatch.delenv("COURSE_QUIET", raising=False)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(figures.time, "monotonic", iter(range(1, 100)).__next__)
+    chunks = [b"x" * 2_000_000, b"x" * 500_000, b"x" * 1_500_000]
+    assert list(figures.progress(chunks, "model.safetensors (MB)", 4, lambda chunk: len(chunk) / 1e6)) == chunks
+    assert re.findall(r"\d of 4", sys.stderr.getvalue()) == ["0 of 4", "2 of 4", "2 of 4", "4 of 4"]
 
 
 @pytest.mark.parametrize("stream, quiet", [(Terminal(), "1"), (io.StringIO(), "0")])
