@@ -127,15 +127,10 @@ def cards(needed: float, names=("rtx3060", "rtx4090", "a100-40", "a100-80")) -> 
     return "more than eight"
 
 
+smaller = ("mistral-7b", "llama-2-13b", "yi-34b")
+larger = ("mixtral-8x7b", "llama-2-70b", "llama-3.1-405b")
 rows = []
-for name in (
-    "mistral-7b",
-    "llama-2-13b",
-    "yi-34b",
-    "mixtral-8x7b",
-    "llama-2-70b",
-    "llama-3.1-405b",
-):
+for name in smaller + larger:
     billions = memory.parameter_count(name) / 1e9
     needed = {
         m: memory.estimate(name, f"inference-{m}", seq=4096).total for m in ("fp16", "int8", "nf4")
@@ -151,9 +146,8 @@ figures.table(rows, digits=1)
 
 # %%
 total, active = (memory.parameter_count("mixtral-8x7b", active=only) for only in (False, True))
-print(
-    f"Mixtral 8x7B, counted from its shape: {total / 1e9:.1f}B in all, {active / 1e9:.1f}B used for a token"
-)
+print("Mixtral 8x7B, counted from its shape:")
+print(f"{total / 1e9:.1f}B in all, {active / 1e9:.1f}B used for a token")
 for model, card in (
     ("llama-2-13b", "rtx4090"),
     ("mistral-7b", "rtx3060"),
@@ -192,7 +186,7 @@ ax.minorticks_off()
 ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 figures.show(
     fig,
-    alt="Memory against context length for two 7B models: flat at first, then rising with the KV cache.",
+    alt="Memory against context length for two 7B models: flat at first, then rising.",
 )
 
 # %% [markdown]
@@ -282,7 +276,7 @@ ax.set(xlabel="time since the question (ms)", ylabel="tokens arrived", xlim=0)
 ax.legend()
 figures.show(
     fig,
-    alt="Tokens arrived against time for seven answers: a pause before the first, then a steady climb.",
+    alt="Tokens arrived against time for seven answers: a pause, then a steady climb.",
 )
 
 # %% [markdown]
@@ -355,9 +349,8 @@ usage = server.usage()
 columns = ("path", "status", "count", "bytes_in", "bytes_out")
 word = problem.question.split()[0]
 written = server.log.read_text() + str(usage)
-print(
-    f"{sum(row['count'] for row in usage)} requests counted; {word!r} is in the logs: {word in written}"
-)
+print(f"{sum(row['count'] for row in usage)} requests counted")
+print(f"{word!r} is in the logs: {word in written}")
 figures.table([{name: row.get(name, "") for name in columns} for row in usage[-6:]])
 
 # %% [markdown]
@@ -413,11 +406,9 @@ for name, loads in (("one by one", one_by_one), ("continuous batching", together
 axes[0].set(xlabel="requests at once", ylabel="tokens per second in all", ylim=0, xticks=LEVELS)
 axes[1].set(xlabel="requests at once", ylabel="ms per answer", ylim=0, xticks=LEVELS)
 axes[0].legend(loc="upper left")
-alt = "Left: tokens per second against concurrency, flat one by one and rising with continuous batching. "
-figures.show(
-    fig,
-    alt=alt + "Right: the wait of one user, rising steeply one by one and slowly with batching.",
-)
+left = "Left: tokens per second against concurrency, flat one by one, rising with batching. "
+right = "Right: the wait of one user, rising steeply one by one and slowly with batching."
+figures.show(fig, alt=left + right)
 
 # %% tags=["topic:batching"]
 rows = []
@@ -440,9 +431,7 @@ queue = statistics.median(load.rate for load in one_by_one[8])
 print(
     f"continuous batching: {crowd / alone:.1f} times the tokens per second with 8 users than with 1"
 )
-print(
-    f"8 users: {crowd / queue:.1f} times the tokens per second of the server that answers one by one"
-)
+print(f"8 users: {crowd / queue:.1f} times the tokens per second of answering one by one")
 
 # %% [markdown]
 # **What to notice.** One by one, more users mean more waiting and not a token more per second. Together, the
