@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 
 class LoRALinear(nn.Module):
-    """A frozen layer W and a trainable change of low rank: W' = W + (alpha / r) B A (arXiv 2106.09685)."""
+    """A frozen W with a trained change of low rank: W + (alpha / r) B A (arXiv 2106.09685)."""
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float):
         super().__init__()
         self.base = base.requires_grad_(False)
         self.A = nn.Parameter(torch.randn(rank, base.in_features) / rank)
-        self.B = nn.Parameter(torch.zeros(base.out_features, rank))  # B A = 0: training starts from W
+        self.B = nn.Parameter(torch.zeros(base.out_features, rank))  # so training starts from W
         self.scale = alpha / rank
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

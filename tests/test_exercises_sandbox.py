@@ -388,13 +388,14 @@ ENDS = [
 ]
 
 
-def test_ctrl_c_ends_the_check_and_not_the_notebook(checked) -> None:
+def test_ctrl_c_ends_the_check_and_not_the_notebook(checked, monkeypatch) -> None:
     checked(LOSS, lambda *_: None)  # the process has started
     before = worker()
-    threading.Timer(0.5, _thread.interrupt_main).start()
+    monkeypatch.setattr(sandbox, "SECONDS", 60)
+    threading.Timer(3, _thread.interrupt_main).start()  # the function runs by then, on a busy machine, too
     started = time.monotonic()
     text = checked(LOSS, endless)
-    assert "interrupted: CLIP's loss" in text and time.monotonic() - started < 4
+    assert "interrupted: CLIP's loss" in text and time.monotonic() - started < 20
     assert not before.is_running() or before.status() == psutil.STATUS_ZOMBIE
     assert progress.get("exercises", LOSS).attempts == 1  # the first one
 
