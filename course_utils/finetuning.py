@@ -104,7 +104,7 @@ def stored_bits(layer: nn.Module) -> float:
 
 
 def evenly_quantised(weights: torch.Tensor, block: int = 64) -> torch.Tensor:
-    """The same weights through 15 evenly spaced levels, scaled to the largest in each block of `block`."""
+    """The same weights through 15 even levels, scaled to the largest in each block of `block`."""
     blocks = weights.float().reshape(-1, block)
     scale = blocks.abs().amax(1, keepdim=True).clamp(min=1e-12)
     return (torch.round(blocks / scale * 7) / 7 * scale).reshape(weights.shape)

@@ -34,7 +34,7 @@ from course_utils.catalogue import TIERS
 from course_utils.formulas import draw_formulas
 from course_utils.settings import BUILD, NOTEBOOKS, cache_dir, home, use_writable_caches, writable
 
-SECONDS_PER_NOTEBOOK = 900
+SECONDS_PER_NOTEBOOK = 1800
 FILES_NEEDED = 100  # open at once: libzmq ends the whole program when it gets no file handle
 SAMPLE_EVERY = 0.1  # seconds between two looks at the memory
 RESULTS = "results.json"
