@@ -289,7 +289,7 @@ figures.table(
 # learns to predict them. Bradley and Terry (1952): the chance that reply $a$ beats reply $b$ is the logistic
 # function of $r_a - r_b$. So the loss on a pair is
 #
-# $$-\log \sigma\big(r(x, y_{chosen}) - r(x, y_{rejected})\big).$$
+# $$-\log \sigma(r(x, y_{chosen}) - r(x, y_{rejected})).$$
 #
 # Our raters are simulated (`prefs.Rater`): they value the right fact, thanks, no rudeness, and every further
 # sentence a little. The model is the frozen language model with a linear head on its last hidden state: 256
