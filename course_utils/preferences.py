@@ -334,11 +334,16 @@ def with_flips(pairs: Sequence[Pair], part: float, seed: int) -> list[Pair]:
 
 
 def dpo_loss(
-    policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float
+    policy_chosen: Tensor,
+    policy_rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
 ) -> Tensor:
     """Direct preference optimisation (arXiv 2305.18290, equation 7), the mean over the pairs.
 
-    Each argument (n,) holds log-probabilities of whole replies under the policy or under the reference.
+    Each argument (n,) holds log-probabilities of whole replies under the policy or under the
+    reference.
     """
     chosen = policy_chosen - reference_chosen
     rejected = policy_rejected - reference_rejected
@@ -476,16 +481,22 @@ def told_apart(model: RewardModel, chat: Chat, pairs: Sequence[Pair]) -> Measure
 
 
 def advantages(reward: Tensor) -> Tensor:
-    """How much better than its group each reply is, in standard deviations; groups in rows, (groups, size)."""
+    """How far each reply lies above its group's mean, in standard deviations: (groups, size)."""
     return (reward - reward.mean(1, keepdim=True)) / (reward.std(1, keepdim=True) + 1e-4)
 
 
 def grpo_loss(
-    new: Tensor, old: Tensor, reference: Tensor, advantage: Tensor, mask: Tensor, beta: float, clip: float = 0.2
+    new: Tensor,
+    old: Tensor,
+    reference: Tensor,
+    advantage: Tensor,
+    mask: Tensor,
+    beta: float,
+    clip: float = 0.2,
 ) -> Tensor:
     """Group relative policy optimisation (arXiv 2402.03300, equations 3 and 4).
 
-    `new`, `old`, `reference` and `mask` (n, t) are log-probabilities of tokens; `advantage` is (n,).
+    `new`, `old`, `reference` (n, t) are log-probabilities of tokens; `advantage` is (n,).
     """
     ratio, gain = (new - old).exp(), advantage[:, None]
     better = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)

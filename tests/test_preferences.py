@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils import compat, loaders
+from course_utils import compat, hardware, loaders
 from course_utils import preferences as prefs
 from course_utils.preferences import RUDE, THANKS, Drawn, Pair, Rater
 from course_utils.settings import NOTEBOOKS
@@ -138,7 +138,7 @@ def test_log_probs_are_those_of_the_model(chat, some):
     ids, mask = prefs.encode(chat, some[0][:1], [some[1][0][0]])
     with torch.no_grad():
         ours = prefs.token_log_probs(chat.model, ids, mask)
-        with torch.autocast("cpu", torch.bfloat16):  # in float32 single tokens differ by up to half a nat
+        with hardware.autocast("cpu"):  # between bfloat16 and float32 single tokens differ by up to half a nat
             logits = chat.model(ids).logits[0, :-1].float().log_softmax(-1)
     theirs = [logits[i, ids[0, i + 1]].item() * mask[0, i + 1].item() for i in range(ids.shape[1] - 1)]
     assert torch.allclose(ours[0], torch.tensor(theirs), atol=1e-5)
@@ -307,8 +307,10 @@ def test_grpo_raises_its_reward(chat):
     def short(asked, drawn: Drawn):
         return -drawn.mask.sum(1)
 
-    policy, log = prefs.grpo(chat, short, steps=5, seed=0, groups=2, size=6, room=12, beta=0.0, rate=4e-3)
-    assert log[-1]["reward"] > log[0]["reward"] and len(log) == 5
+    policy, log = prefs.grpo(chat, short, steps=12, seed=0, groups=2, size=6, room=12, beta=0.0, rate=4e-3)
+    rewards = [row["reward"] for row in log]
+    assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 1  # 4.6, 7.0 and 3.4 for three seeds
+    assert len(log) == 12
     assert abs(log[0]["kl"]) < 1e-6 < log[-1]["kl"]
     assert any(weight.abs().sum() > 0 for name, weight in policy.model.named_parameters() if "lora_B" in name)
 
