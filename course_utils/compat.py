@@ -269,6 +269,46 @@ def adapter_first() -> Iterator[None]:
         yield
 
 
+def newton_schulz(
+    grad: Any, ns_coefficients: tuple[float, float, float], ns_steps: int, eps: float
+) -> Any:  # fmt: skip
+    """The nearest matrix to `grad` (d, k) with singular values near 1, as `torch.optim.Muon` has it, in its own format.
+
+    Each step of the iteration is a polynomial a X + b X X'X + c (X X')^2 X (arXiv 2502.16982, section 2.1).
+    """
+    import torch
+
+    a, b, c = ns_coefficients
+    tall = grad.size(0) > grad.size(1)
+    x = grad.T if tall else grad
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(ns_steps):
+        gram = x @ x.T
+        change = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.addmm(x, change, x, beta=a)
+    return x.T if tall else x
+
+
+@contextmanager
+def muon_without_bfloat16(kind: str) -> Iterator[None]:
+    """Inside, `torch.optim.Muon` works in fp32 on devices of this `kind` that have no units for bfloat16.
+
+    It asks for bfloat16 whatever the device: on an older CPU a step of prisma-lm then takes a minute.
+    """
+    from unittest.mock import patch
+
+    from torch.optim import _muon
+
+    from course_utils import hardware
+
+    name = "_zeropower_via_newtonschulz"
+    if hardware.multiplies_bfloat16(kind) or not hasattr(_muon, name):
+        yield
+        return
+    with patch.object(_muon, name, newton_schulz):
+        yield
+
+
 def adamw(parameters: list, eight_bit: bool) -> Any:
     """AdamW with fp32 state in one kernel, or bitsandbytes' with 8-bit state; both work on fake tensors."""
     import torch

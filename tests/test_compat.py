@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.optim import _muon
 
-from course_utils import compat
+from course_utils import compat, hardware
 from course_utils.settings import ROOT
 
 
@@ -148,3 +150,23 @@ def test_the_minimum_of_torchao_is_pefts_own():
 
     text = inspect.getsource(import_utils.is_torchao_available)
     assert f'parse("{compat.TORCHAO}.0")' in text
+
+
+@pytest.mark.parametrize("shape", [(24, 64), (64, 24)])
+def test_muon_in_fp32_gives_what_torchs_own_gives(shape):
+    grad = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    settings = ((3.4445, -4.7750, 2.0315), 5, 1e-7)
+    ours = compat.newton_schulz(grad, *settings)
+    theirs = _muon._zeropower_via_newtonschulz(grad, *settings).float()
+    assert ours.shape == grad.shape and ours.dtype == torch.float32
+    assert (ours - theirs).norm() < 0.02 * theirs.norm()  # theirs is rounded to bfloat16
+
+
+@pytest.mark.parametrize("units", [None, "amx_bf16"])
+def test_muon_takes_bfloat16_only_where_it_is_fast(monkeypatch, units):
+    monkeypatch.setattr(hardware, "_cpu_bf16_units", lambda: units)
+    hardware.multiplies_bfloat16.cache_clear()
+    with compat.muon_without_bfloat16("cpu"):
+        made = _muon._zeropower_via_newtonschulz(torch.eye(3), (3.4445, -4.7750, 2.0315), 5, 1e-7)
+    hardware.multiplies_bfloat16.cache_clear()
+    assert made.dtype == (torch.bfloat16 if units else torch.float32)

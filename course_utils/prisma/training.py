@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from course_utils import compat
 from course_utils.settings import BUILD
 
 
@@ -192,6 +193,7 @@ class MuonAdamW:
         # Of tied weights the model names only one, so nothing is updated twice.
         matrices = [p for name, p in model.named_parameters() if inner(name, p)]
         others = [p for name, p in model.named_parameters() if not inner(name, p)]
+        self.kind = matrices[0].device.type
         self.parts = (
             torch.optim.Muon(matrices, lr=peak, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, lr=peak, betas=(0.9, 0.95), weight_decay=decay),
@@ -202,7 +204,8 @@ class MuonAdamW:
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = rate
-            part.step()
+            with compat.muon_without_bfloat16(self.kind):
+                part.step()
             part.zero_grad()
 
     def state_dict(self) -> list[dict]:
