@@ -101,8 +101,8 @@ def loss_sum(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 def backward(model: nn.Module, parts: Sequence[dict[str, Tensor]], tokens: int, processes: int = 1) -> Tensor:
     """Add up the gradient of the mean loss over a batch of `tokens` counted tokens, part by part.
 
-    DDP and FSDP average gradients over the processes; times `processes`, the average is the sum again.
-    Returns this process's share of the mean loss.
+    DDP and FSDP average gradients over the processes; times `processes`, the average is the sum
+    again. Returns this process's share of the mean loss.
     """
     total = 0.0
     for part in parts:
