@@ -98,7 +98,12 @@ def loss_sum(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch["labels"][:, 1:].flatten(), reduction="sum")
 
 
-def backward(model: nn.Module, parts: Sequence[dict[str, Tensor]], tokens: int, processes: int = 1) -> Tensor:
+def backward(
+    model: nn.Module,
+    parts: Sequence[dict[str, Tensor]],
+    tokens: int,
+    processes: int = 1,
+) -> Tensor:
     """Add up the gradient of the mean loss over a batch of `tokens` counted tokens, part by part.
 
     DDP and FSDP average gradients over the processes; times `processes`, the average is the sum

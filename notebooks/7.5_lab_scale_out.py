@@ -77,7 +77,10 @@ STEPS, BATCH = 8, 8
 
 # %% tags=["topic:multi-gpu"]
 def backward(
-    model: nn.Module, parts: Sequence[dict[str, Tensor]], tokens: int, processes: int = 1
+    model: nn.Module,
+    parts: Sequence[dict[str, Tensor]],
+    tokens: int,
+    processes: int = 1,
 ) -> Tensor:
     """Add up the gradient of the mean loss over a batch of `tokens` counted tokens, part by part.
 
