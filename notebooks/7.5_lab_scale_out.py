@@ -95,6 +95,7 @@ def backward(
     return total
 
 
+# %%
 def gradient(parts: list[list[lm.Row]], wrong: bool = False) -> Tensor:
     """All gradients of one step as one vector, for a batch cut into `parts`."""
     model, tokenizer = lm.load(bundled.folder("prisma-lm"))
