@@ -290,10 +290,10 @@ from course_utils import serving
 server = serving.start(Path(sys.argv[1]), backend="llama.cpp")
 worker = os.fork()
 if not worker:
-    time.sleep(60)
+    time.sleep(600)
     os._exit(0)
 print(worker, server.port, server.log.parent, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 

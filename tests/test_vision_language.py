@@ -125,7 +125,7 @@ def test_a_projector_alone_can_learn_and_its_answers_follow_the_picture(tokenize
     asked = [Question("colour", "What?", colour, i) for i, colour in enumerate(("red", "blue", "green", "black"))]
     vectors, taught = torch.eye(8)[:4, None] * 3, vl.lesson(tokenizer, asked)
     before = copy.deepcopy(model.lm.state_dict())
-    vl.fit(model, vectors, taught, 60, 0, peak=3e-2, batch=16)  # a first taste of the answers for the random LM
+    vl.fit(model, vectors, taught, 120, 0, peak=1e-2, batch=16)  # a first taste of the answers for the random LM
     assert any(not torch.equal(a, before[k]) for k, a in model.lm.state_dict().items())
     model.lm.requires_grad_(False)
     kept = copy.deepcopy(model.lm.state_dict())
