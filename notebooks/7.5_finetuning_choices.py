@@ -255,7 +255,7 @@ figures.table(rows, caption=f"{short.steps} steps of {short.batch}; {len(test)} 
 # **What to notice.** Compare the ladder with the three methods: training takes most of the surprise away. Then read the
 # three differences. Where an interval holds 0, the two methods cannot be told apart. Where it does not, the one with
 # less loss has learned more, in this run. Full fine-tuning may change every number, and it gets furthest in the same
-# steps. The four bits of QLoRA cost nothing that shows beside LoRA.
+# steps. The four bits cost QLoRA a little of what LoRA learns here, next to what both have gained.
 #
 # Go along the rows of the parts. Topic, name and goodbye are there first: one word of the message decides them, or
 # they never change. The fact and the next step come last, because they depend on the record. (*all* counts the replies
