@@ -1,11 +1,13 @@
 """What the repository promises around its code: requirements in step, plain targets, clean files."""
 
 import ast
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 import tomllib
+import types
 
 import nbformat
 import pytest
@@ -254,6 +256,26 @@ def test_make_refuses_a_python_that_is_too_old(tmp_path):
     done = subprocess.run(["make", "run"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode and "needs Python 3.11" in done.stdout and "3.8.1" in done.stdout
     assert not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_longest_labs_are_left_out_where_they_take_too_long(monkeypatch, dtype):
+    """Only there, only they, and with the reason and the command that runs them."""
+    spec = importlib.util.spec_from_file_location("root_conftest", ROOT / "conftest.py")
+    root = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(root)
+    monkeypatch.setattr(root.hardware, "usable_dtype", lambda device: (dtype, "this CPU is old"))
+    marks = {}
+
+    def item(path):
+        return types.SimpleNamespace(path=path, add_marker=lambda mark: marks.update({path.stem: mark}))
+
+    paths = [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "tests" / "test_cli.py"]
+    root.pytest_collection_modifyitems([item(path) for path in paths])
+    assert sorted(marks) == (sorted(root.LONG) if dtype == "float32" else [])
+    assert all("_lab_" in name and (ROOT / "notebooks" / f"{name}.ipynb").exists() for name in root.LONG)
+    for name, mark in marks.items():
+        assert f"course run {name}" in mark.kwargs["reason"] and "this CPU is old" in mark.kwargs["reason"]
 
 
 def test_nbval_runs_notebooks_offline_on_the_bundled_tier(tmp_path):
