@@ -284,16 +284,17 @@ def test_a_failing_cell_stops_the_servers_and_says_so(fake, monkeypatch, capsys)
 
 # A notebook with a server, and with a worker that it forked and that lives on.
 NOTEBOOK = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from course_utils import serving
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored
 server = serving.start(Path(sys.argv[1]), backend="llama.cpp")
 worker = os.fork()
 if not worker:
-    time.sleep(600)
+    time.sleep(200)
     os._exit(0)
 print(worker, server.port, server.log.parent, flush=True)
-time.sleep(600)
+time.sleep(200)
 """
 
 
