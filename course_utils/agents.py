@@ -440,7 +440,7 @@ class Flaky:
 
 
 class Guarded:
-    """A toolbox whose results can't pass for the model's lines: no line breaks, markers, keywords."""
+    """A toolbox whose results can't pass for the model's lines: no breaks, markers, keywords."""
 
     def __init__(self, toolbox: Tools) -> None:
         self.toolbox = toolbox
