@@ -414,10 +414,11 @@ figures.table(table, caption="The same recipe on other labels; wins against the 
 
 # %% [markdown]
 # **What to notice.** Two labels in five flipped leave next to nothing: the policy hardly moves (see KL). One rater
-# out of five upside down seems to cost wins, but the other four outvote the fifth; compare the intervals. The row
+# out of five upside down seems to cost points, but the other four outvote the fifth; compare the intervals. The row
 # *not balanced* surprised us. We expected longer replies, the **length exploitation** of Park et al. (2024, arXiv
-# 2403.19159). Look at *words*, then at *fact* and KL: here the policy went further from the start, and what it lost
-# were facts. With one run for each row we cannot say that the lean was the cause and not the seed. It is a reason
+# 2403.19159). Look at *words*, *fact* and *KL*, and compare its interval with that of the clean pairs. On a processor
+# with bfloat16 units this row lost facts and stood far below the clean pairs; in fp32, with the same cells, it did not.
+# With one run for each row we cannot say what is the lean and what is luck. It is a reason
 # to repeat the run, not a law.
 
 # %% [markdown]
