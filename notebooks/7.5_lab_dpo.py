@@ -416,9 +416,9 @@ figures.table(table, caption="The same recipe on other labels; wins against the 
 # **What to notice.** Two labels in five flipped leave next to nothing: the policy hardly moves (see KL). One rater
 # out of five upside down seems to cost points, but the other four outvote the fifth; compare the intervals. The row
 # *not balanced* surprised us. We expected longer replies, the **length exploitation** of Park et al. (2024, arXiv
-# 2403.19159). Look at *words*, *fact* and *KL*, and compare its interval with that of the clean pairs. On a processor
-# with bfloat16 units this row lost facts and stood far below the clean pairs; in fp32, with the same cells, it did not.
-# With one run for each row we cannot say what is the lean and what is luck. It is a reason
+# 2403.19159). Look at *words*, *fact* and *KL*, and compare its interval with that of the clean pairs. In an earlier
+# build of this lab, on another processor, this row lost facts and stood far below the clean pairs; here it does not.
+# With one run for each row we cannot say what is the lean, what is the machine and what is luck. It is a reason
 # to repeat the run, not a law.
 
 # %% [markdown]
