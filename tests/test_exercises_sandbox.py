@@ -395,7 +395,7 @@ def test_ctrl_c_ends_the_check_and_not_the_notebook(checked, monkeypatch) -> Non
     threading.Timer(3, _thread.interrupt_main).start()  # the function runs by then, on a busy machine, too
     started = time.monotonic()
     text = checked(LOSS, endless)
-    assert "interrupted: CLIP's loss" in text and time.monotonic() - started < 20
+    assert "interrupted: CLIP's loss" in text and time.monotonic() - started < 3 + 4  # 4 s after the interrupt
     assert not before.is_running() or before.status() == psutil.STATUS_ZOMBIE
     assert progress.get("exercises", LOSS).attempts == 1  # the first one
 
