@@ -334,10 +334,10 @@ def network() -> Iterable[Check]:
     elif offline.is_offline():
         yield Check("network", "note", "switched off by COURSE_OFFLINE or HF_HUB_OFFLINE; bundled tier only")
     elif offline.network_reachable():
-        yield Check("network", "ok", f"asked {offline.hub_address()}: it answers")
+        yield Check("network", "ok", f"asked {offline.hub_name()}: it answers")
     else:
         cure = "for bigger models: check the connection, the proxy (HTTPS_PROXY) or the mirror (HF_ENDPOINT)"
-        yield Check("network", "note", f"{offline.hub_address()} doesn't answer; bundled tier only", cure)
+        yield Check("network", "note", f"{offline.hub_name()} doesn't answer; bundled tier only", cure)
 
 
 def models() -> Iterable[Check]:

@@ -67,7 +67,7 @@ def _download(model: Model, files: list[File], say: Callable[[str], None]) -> No
     total = sum(file.size for file in files)
     say(
         f"Downloading {model.id} ({total / 1e9:.2f} GB, licence {model.licence}) "
-        f"from {offline.hub_address()} to {hub_cache()}"
+        f"from {offline.hub_name()} to {hub_cache()}"
     )
     try:
         places = {file: _part(model, file) for file in files}

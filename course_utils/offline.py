@@ -37,6 +37,13 @@ def hub_address() -> str:
     return (os.environ.get("HF_ENDPOINT", "").strip() or HUB).rstrip("/")
 
 
+def hub_name() -> str:
+    """The hub's address as it is printed: a mirror's user name and password are left out."""
+    before, _, rest = hub_address().rpartition("@")
+    scheme, mark, _ = before.partition("://")
+    return f"{scheme}://{rest}" if mark else rest
+
+
 def endpoint_problem() -> str | None:
     """What is wrong with the address in HF_ENDPOINT; None if it is one."""
     text = hub_address()
@@ -46,7 +53,7 @@ def endpoint_problem() -> str | None:
     except ValueError:
         complete = False
     plain = text.isprintable() and not set(text) & set(" ?#")
-    return None if complete and plain else f"HF_ENDPOINT is {text!r}, which is no address of the form https://host"
+    return None if complete and plain else f"HF_ENDPOINT is {hub_name()!r}, which is no address of the form https://host"
 
 
 def is_local_hub() -> bool:

@@ -310,8 +310,8 @@ def push(folder: Path, repository: str, token: str, say: Callable[[str], None] =
         raise UnfitError("Not uploaded. Repair first:\n" + "\n".join(problems))
     from huggingface_hub import HfApi
 
-    place = offline.hub_address()
-    hub = HfApi(endpoint=place, token=token)
+    place = offline.hub_name()
+    hub = HfApi(endpoint=offline.hub_address(), token=token)
     hub.create_repo(repository, private=True, exist_ok=True)
     if hub.repo_info(repository).private is not True:
         raise UnfitError(

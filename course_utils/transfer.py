@@ -240,7 +240,7 @@ def explain(error: BaseException, part: Path | None = None, size: int = 0) -> Do
     """Turn whatever went wrong into what happened and what to do; `part` is what has arrived of `size` bytes."""
     if isinstance(error, DownloadError):
         return error
-    name, place = type(error).__name__, offline.hub_address()
+    name, place = type(error).__name__, offline.hub_name()
     if isinstance(error, CutOff) or name in CUT:
         return _cut_off("the connection was cut off during the download", part, size)
     if isinstance(error, Stalled) or name in SILENT:

@@ -179,9 +179,9 @@ def _network(hardware: Hardware) -> str:
     if hardware.network is None:
         return "not asked: the bundled tier needs none"
     if hardware.network:
-        return f"asked {offline.hub_address()}: it answers"
+        return f"asked {offline.hub_name()}: it answers"
     asked = _set_by_us  # else HF_HUB_OFFLINE was set by the user, and nobody was asked
-    silent = f" ({offline.hub_address()} was asked and doesn't answer)" if asked else ""
+    silent = f" ({offline.hub_name()} was asked and doesn't answer)" if asked else ""
     return f"none; everything here works without{silent}"
 
 

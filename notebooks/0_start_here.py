@@ -44,8 +44,9 @@ colab.prepare(install=hosted)
 # %% [markdown]
 # ## Is this machine ready?
 #
-# The next cell looks at what is here. It changes nothing and sends nothing. Each line is one check; where
-# something is missing, the cure stands beside it.
+# The next cell looks at what is here. It changes nothing. The one thing that it asks the network is whether the
+# model hub answers (`COURSE_OFFLINE=1` forbids even that). Each line is one check; where something is missing, the
+# cure stands beside it.
 
 # %%
 from course_utils import bundled, doctor, figures, hardware, settings, unit

@@ -570,7 +570,7 @@ for ax in axes:
 axes[0].set(xlabel="tokens", ylabel="time (ms)", title="Time")
 axes[1].set(xlabel="tokens", ylabel="memory beyond the inputs (MiB)", title="Memory")
 axes[0].legend()
-last = {name: f"{times[-1]:.0f} ms" for name, times in timed.items()}
+last = ", ".join(f"{name} {times[-1]:.0f} ms" for name, times in timed.items())
 figures.show(fig, alt=f"Time and memory against length, both logarithmic. At the longest: {last}.")
 
 # %% tags=["topic:flash-attention"]

@@ -328,7 +328,7 @@ if problem:
 else:
     ollama = serving.client(f"http://127.0.0.1:{serving.PORTS['Ollama']}", "none")
     reply = ollama.chat.completions.create(
-        model="prisma-support", messages=test[0].prompt, max_tokens=120
+        model="prisma-support", messages=test[0].prompt, max_tokens=120, temperature=0
     )
     print(
         "Ollama answers as transformers:",

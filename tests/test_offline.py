@@ -190,6 +190,20 @@ def test_an_address_is_one(online, monkeypatch, text):
     assert offline.endpoint_problem() is None
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://mirror.example/x/", "https://mirror.example/x"),
+        ("https://ann:s3@cret@mirror.example/x", "https://mirror.example/x"),
+        ("ann:s3cret@mirror.example", "mirror.example"),
+    ],
+)
+def test_a_mirrors_password_is_never_printed(monkeypatch, text, shown):
+    monkeypatch.setenv("HF_ENDPOINT", text)
+    assert offline.hub_name() == shown
+    assert "s3" not in str(offline.endpoint_problem())
+
+
 def test_network_probe_goes_through_a_socks_proxy(online, monkeypatch, listener):
     monkeypatch.setenv("all_proxy", f"socks5://127.0.0.1:{listener}")
     assert offline.network_reachable() is True
