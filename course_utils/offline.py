@@ -53,7 +53,9 @@ def endpoint_problem() -> str | None:
     except ValueError:
         complete = False
     plain = text.isprintable() and not set(text) & set(" ?#")
-    return None if complete and plain else f"HF_ENDPOINT is {hub_name()!r}, which is no address of the form https://host"
+    return (
+        None if complete and plain else f"HF_ENDPOINT is {hub_name()!r}, which is no address of the form https://host"
+    )
 
 
 def is_local_hub() -> bool:
