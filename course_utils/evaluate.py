@@ -131,7 +131,7 @@ def lm(folder: Path, seed: int, n: int) -> dict[str, Measure]:
     chat = loaders.from_folder(model, folder, machine)
     return {
         **tool_use(chat, seed, n),
-        "function calls right": function_calls(chat, seed, n),
+        "function calls right": calls_right(chat, seed, n),
         **arithmetic(chat, seed, n),
         **exact_turns(chat, seed, n // 3),
         "majority of 15 over one": majority(chat, seed, n // 5),
@@ -156,7 +156,7 @@ def tool_use(chat: "Chat", seed: int, n: int) -> dict[str, Measure]:
     }
 
 
-def function_calls(chat: "Chat", seed: int, n: int) -> Measure:
+def calls_right(chat: "Chat", seed: int, n: int) -> Measure:
     """How often the first reply is valid JSON that names the right function and the right argument."""
     tasks = text.episodes(n, seed, make_shop(seed))
     system = text.turn("system", text.tool_system(list(text.SIGNATURES)))

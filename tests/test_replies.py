@@ -94,8 +94,8 @@ def test_a_number_of_5000_digits_is_told_and_not_raised(toolbox):
     assert ours.steps[0].observation == "error: bad JSON: a number is too long" and ours.answer == "done"
     theirs = in_langchain(toolbox, reply)
     assert (theirs.answer, theirs.stopped) == ("", "a call that can't be read")
-    react = agents.run_react(Lines(f"Action: orders[{'1' * 5_000}]", "Answer: 7"), toolbox, "?")
-    assert react.answer == "7"
+    trace = agents.run_react(Lines(f"Action: orders[{'1' * 5_000}]", "Answer: 7"), toolbox, "?")
+    assert trace.answer == "7"
 
 
 def test_schemas_of_others_are_held_against_calls():
