@@ -52,6 +52,7 @@ from course_utils import open_unit
 unit = open_unit("7.5")
 
 # %%
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
@@ -672,7 +673,7 @@ quiz("7.5.two_curves")
 # be sent.
 
 # %% tags=["topic:qlora"]
-trained = finetuning.dataclasses.replace(chat, model=trainer.model.eval())
+trained = dataclasses.replace(chat, model=trainer.model.eval())
 after = finetuning.replies(trained, test)
 score_after = finetuning.score(test, after)
 for part, measure in score_after.items():

@@ -48,6 +48,7 @@ from course_utils import open_unit
 unit = open_unit("7.5", tier="bundled")
 
 # %%
+import dataclasses
 import math
 import random
 
@@ -376,7 +377,7 @@ figures.show(
 
 # %% tags=["topic:dpo"]
 trainer.model.eval()
-trained = finetuning.dataclasses.replace(start, model=trainer.model)
+trained = dataclasses.replace(start, model=trainer.model)
 result, trained_texts = exam(trained, "DPO on clean pairs")
 print("wins against the model before DPO:", prefs.win_rate(test, trained_texts, start_texts))
 for case, before, after in list(zip(test, start_texts, trained_texts, strict=True))[:4]:
