@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from course_utils import hardware, runner
+from course_utils.models import hardware
+from course_utils.workshop import runner
 
 # Labs whose trainings take six minutes and more for one thread without bfloat16 units. `make test` has to end.
 LONG = (

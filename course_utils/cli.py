@@ -173,7 +173,7 @@ def run(
     Executes them from top to bottom, each in a fresh kernel, and keeps the pages as HTML. Exit code 1 if one
     failed.
     """
-    from course_utils import runner
+    from course_utils.workshop import runner
 
     screen = console()
     with plain_errors():
@@ -245,15 +245,16 @@ def vram(
     """
     from dataclasses import asdict
 
-    from course_utils import hardware, memory
+    from course_utils.memory import fit, formulas
+    from course_utils.models import hardware
 
     with plain_errors():
-        needed = memory.estimate(model, method, seq=seq, batch=batch)
+        needed = formulas.estimate(model, method, seq=seq, batch=batch)
         place = gpu or hardware.detect("bundled")  # memory is all that counts, so the hub is not asked
-        verdict = memory.fits(needed, place)
+        verdict = fit.fits(needed, place)
         simulated = None if quick else _simulated(needed)
     if simulated:
-        from course_utils import simulate
+        from course_utils.memory import simulate
 
         verdict = simulate.fits(simulated, place)
     if as_json:
@@ -267,7 +268,8 @@ def vram(
 
 def _simulated(needed: Any) -> Any:
     """The simulation of the same step; None, and why, if it can't be simulated."""
-    from course_utils import loaders, simulate
+    from course_utils.memory import simulate
+    from course_utils.models import loaders
 
     loaders.quiet_libraries()  # bitsandbytes tells everyone to install another package
     try:
@@ -285,7 +287,7 @@ def _show_parts(needed: Any, simulated: Any) -> None:
     console().print(table)
     if not simulated:
         return
-    from course_utils import simulate
+    from course_utils.memory import simulate
 
     columns = ("formula", "at rest", "at the peak")
     table = view("Formula and simulation (GiB)", "part", *(f">{column}" for column in columns))
@@ -296,7 +298,7 @@ def _show_parts(needed: Any, simulated: Any) -> None:
 
 
 def _show_largest(model: str, method: str, place: Any, seq: int) -> None:
-    from course_utils import simulate
+    from course_utils.memory import simulate
 
     for row in simulate.largest(model, method, [place], seq):
         room = f"{row[f'batch of {seq}, simulated']} sequences of {seq} tokens, or one of"
@@ -319,13 +321,14 @@ def dryrun_7b(
     """
     from dataclasses import asdict
 
-    from course_utils import dryrun, finetuning, hardware
+    from course_utils.finetuning import dryrun, qlora
+    from course_utils.models import hardware
 
     with plain_errors(), interruptible():
         try:
             machine = hardware.detect("bundled")  # nothing is downloaded, so the hub is not asked
             report = dryrun.run(machine, model, layers, steps, tokens, plain)
-        except finetuning.NotEnoughMemoryError as error:
+        except qlora.NotEnoughMemoryError as error:
             typer.echo(f"course: {error}", err=True)
             raise typer.Exit(1) from error
     return show_json(asdict(report)) if as_json else typer.echo(str(report))
@@ -343,7 +346,8 @@ def bench_vram(as_json: Json = False) -> None:
     """
     import torch
 
-    from course_utils import loaders, vram_bench
+    from course_utils.memory import measurement
+    from course_utils.models import loaders
 
     loaders.quiet_libraries()
     cuda = torch.cuda.is_available()
@@ -353,7 +357,7 @@ def bench_vram(as_json: Json = False) -> None:
         place = "CPU tensors, by PyTorch's allocator, and resident memory"
         typer.echo("No NVIDIA card: measuring CPU tensors instead, at a reduced size. That takes minutes.", err=True)
     with interruptible():
-        found = vram_bench.compare(vram_bench.large_steps() if cuda else vram_bench.small_steps(), cuda)
+        found = measurement.compare(measurement.large_steps() if cuda else measurement.small_steps(), cuda)
     rows = [one.row() for one in found]
     if as_json:
         return show_json({"place": place, "peaks (GiB)": rows})
@@ -369,7 +373,7 @@ def bench_vram(as_json: Json = False) -> None:
 @app.command()
 def models(as_json: Json = False) -> None:
     """List the models and those chosen here."""
-    from course_utils import catalogue, hardware, tiers
+    from course_utils.models import catalogue, hardware, tiers
 
     with plain_errors():
         machine = hardware.detect()
@@ -460,14 +464,14 @@ def notebooks(
 
     They are executed on the bundled tier without network. --check compares text and .ipynb instead.
     """
-    from course_utils import books, runner
+    from course_utils.workshop import notebooks, runner
 
     with plain_errors(), interruptible():
-        chosen = [path.with_suffix(".py") for path in runner.resolve(units)] if units else books.sources()
+        chosen = [path.with_suffix(".py") for path in runner.resolve(units)] if units else notebooks.sources()
         if missing := [path.name for path in chosen if not path.exists()]:
             raise ValueError(f"no text source {', '.join(missing)}")
         if check:
-            faults = books.check() if not units else [line for path in chosen for line in books.agree(path)]
+            faults = notebooks.check() if not units else [line for path in chosen for line in notebooks.agree(path)]
         else:
             faults = _build_all(chosen)
     for fault in faults:
@@ -479,13 +483,13 @@ def notebooks(
 
 def _build_all(chosen: list[Path]) -> list[str]:
     """Builds one after the other, and keeps going when one fails; returns what went wrong."""
-    from course_utils import books
+    from course_utils.workshop import notebooks
 
     faults = []
     for source in chosen:
         try:
-            typer.echo(f"built {books.build(source).name}")
-        except books.BuildError as error:
+            typer.echo(f"built {notebooks.build(source).name}")
+        except notebooks.BuildError as error:
             faults.append(str(error))
     return faults
 
@@ -498,10 +502,10 @@ def links(
 
     The repository's address is taken from course_utils/settings.py.
     """
-    from course_utils import colab
+    from course_utils.workshop import links
 
     with plain_errors():
-        changed = colab.rewrite_links(check=check)
+        changed = links.rewrite_links(check=check)
     for path in changed:
         typer.echo(f"{'out of date' if check else 'rewritten'}: {path}")
     if changed and not check:
@@ -524,7 +528,7 @@ def train(
     The result goes to build/train/<model>; --resume goes on from the last checkpoint there. At the end the
     new model is compared with the one that comes with the course.
     """
-    from course_utils import evaluate as evaluation
+    from course_utils.workshop import evaluate as evaluation
 
     with plain_errors(), interruptible():
         if minutes is not None and not 0 < minutes < math.inf:
@@ -540,7 +544,7 @@ def _recipe(model: str) -> Any:
     """The module that knows how to train `model`; ValueError for another name."""
     import importlib
 
-    from course_utils import bundled
+    from course_utils.models import bundled
 
     if model not in bundled.NAMES:
         raise ValueError(f"no model {model!r} to train; there are {', '.join(bundled.NAMES)}")
@@ -557,8 +561,8 @@ def evaluate(
 
     On cases that they never saw in training, drawn from --seed, with 95 % intervals.
     """
-    from course_utils import bundled
-    from course_utils import evaluate as evaluation
+    from course_utils.models import bundled
+    from course_utils.workshop import evaluate as evaluation
 
     try:
         report = evaluation.evaluate_all(seed)
@@ -580,7 +584,7 @@ def _against(measures: dict[str, Any], bars: dict[str, float]) -> dict[str, dict
     """Each measure as plain values, with its bar in words and whether it is reached."""
     from dataclasses import asdict
 
-    from course_utils import evaluate as evaluation
+    from course_utils.workshop import evaluate as evaluation
 
     reached = evaluation.reached(measures, bars)
     words = {name: f"{'at most' if bar < 0 else 'at least'} {abs(bar):g}" for name, bar in bars.items()}

@@ -1,15 +1,13 @@
-"""The course in Colab: the badge, the first code cell, and an installation that changes nothing.
+"""The course on a hosted machine (Colab, Kaggle): an installation that changes nothing that is there.
 
 Colab brings its own torch, numpy and the rest. When pip replaces one of them, the runtime has to restart and
 the student is lost (dandi/example-notebooks#159). So only what is missing is installed, under the constraint
-that everything which is there stays as it is. `resolve` proves the same against Colab's published list.
+that everything which is there stays as it is. `workshop/colab_list.py` proves the same against Colab's list.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -19,121 +17,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from course_utils.settings import BRANCH, DATA, NOTEBOOKS, REPOSITORY, ROOT
+from course_utils.settings import ROOT
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-FREEZE = DATA / "colab-freeze.gpu.txt"
-MISSING = DATA / "colab-missing.json"  # what pip adds on Colab, with the requirements of each
-# Colab's Python. Markers such as `python_version < "3.12"` are judged with it.
-ENVIRONMENT = {
-    "python_version": "3.13",
-    "python_full_version": "3.13.0",
-    "sys_platform": "linux",
-    "platform_system": "Linux",
-    "platform_machine": "x86_64",
-    "os_name": "posix",
-    "extra": "",
-}
-CELL = re.compile(r"(?m)^(?=# %%)")
-BADGE = re.compile(r"(?m)^# \[!\[Open In Colab\].*$")
-COLAB_ADDRESS = re.compile(r"https://colab\.research\.google\.com/github/[^/\s]+/[^/\s]+/blob/[^/\s]+/")
-CLONE = re.compile(r"git clone https://github\.com/\S+")
+
 # What to do where a hosted machine reaches nobody.
 SWITCH = "On Kaggle: Settings, Internet, On. Then run this cell again."
 FOR_DEVELOPERS = ("lab", "test", "dev")  # extras that make no sense on a hosted machine
 
 
-# The badge and the first code cell
-
-
-def address() -> str:
-    """The address of the repository, from the one setting that names it."""
-    return f"https://github.com/{REPOSITORY}"
-
-
-def badge(notebook_name: str) -> str:
-    """The Markdown of the button that opens `notebook_name` ("7.1_multimodal_ai") in Colab."""
-    name = notebook_name.removesuffix(".py").removesuffix(".ipynb")
-    image = "https://colab.research.google.com/assets/colab-badge.svg"
-    page = f"https://colab.research.google.com/github/{REPOSITORY}/blob/{BRANCH}/notebooks/{name}.ipynb"
-    return f"[![Open In Colab]({image})]({page})"
-
-
-def bootstrap_source() -> str:
-    """The text of the first code cell: finds the course's files, in Colab fetches and completes them."""
-    folder = REPOSITORY.split("/")[1]
-    return f"""# Finds the course's files. Colab and Kaggle fetch them and install what is missing (network).
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-SOURCE, FOLDER = "{address()}", "{folder}"
-hosted = "google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
-if importlib.util.find_spec("course_utils") is None:
-    places = [*(Path.cwd(), *Path.cwd().parents), Path.cwd() / FOLDER]
-    root = next((p for p in places if (p / "course_utils").is_dir()), None)
-    if root is None and hosted:
-        print("Fetching the course from", SOURCE)
-        clone = ["git", "clone", "-q", "--depth", "1", "-b", "{BRANCH}", SOURCE, FOLDER]
-        if subprocess.run(clone).returncode:
-            raise ConnectionError("{SWITCH}")
-        root = Path.cwd() / FOLDER
-    if root is None:
-        raise FileNotFoundError(f"Open this notebook inside the course: git clone {{SOURCE}}")
-    sys.path.insert(0, str(root))
-from course_utils import colab
-
-colab.prepare(install=hosted)"""
-
-
-def rewrite_links(folder: Path = NOTEBOOKS, check: bool = False) -> list[Path]:
-    """Puts the badge and the first cell of today's settings into `folder`'s text sources and the README.
-
-    Returns the files that changed. With `check` nothing is written and the list says what would change.
-    """
-    changed = []
-    for path in [*sorted(folder.glob("*.py")), folder.parent / "README.md"]:
-        if not path.is_file():
-            continue
-        old = path.read_text(encoding="utf-8")
-        new = _relink(old, path.stem) if path.suffix == ".py" else _readdress(old)
-        if new != old:
-            changed.append(path)
-            if not check:
-                path.write_text(new, encoding="utf-8", newline="\n")
-    return changed
-
-
-def _readdress(text: str) -> str:
-    """A Markdown page with the addresses of Colab and of the repository from the settings."""
-    text = COLAB_ADDRESS.sub(f"https://colab.research.google.com/github/{REPOSITORY}/blob/{BRANCH}/", text)
-    return CLONE.sub(f"git clone {address()}", text)
-
-
-def _relink(text: str, name: str) -> str:
-    """The text source of the notebook `name` with its badge and bootstrap cells renewed."""
-    return "".join(_relink_cell(cell, name) for cell in CELL.split(text))
-
-
-def _relink_cell(cell: str, name: str) -> str:
-    """One py:percent cell, renewed if it is tagged "badge" or "bootstrap"."""
-    head, _, body = cell.partition("\n")
-    if '"badge"' in head:
-        line = f"# {badge(name)}"
-        renewed = BADGE.sub(lambda _: line, body) if BADGE.search(body) else f"{body.rstrip()}\n#\n{line}\n\n"
-        return f"{head}\n{renewed}"
-    if '"bootstrap"' in head:
-        return f"{head}\n{bootstrap_source()}\n\n"
-    return cell
-
-
 # What is missing, and how it is installed
-
-
 def host() -> str:
     """ "Colab" or "Kaggle" on their machines, "" on the reader's own."""
     if "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ:
@@ -287,122 +182,3 @@ def frozen(present: Mapping[str, str] | None = None) -> list[str]:
         except InvalidVersion:  # an old package with a free-form version; pip can't be told to keep it
             continue
     return lines
-
-
-# The proof against Colab's published list
-
-
-def colab_packages(path: Path = FREEZE) -> dict[str, str]:
-    """Name (normalised) -> version from Colab's published list."""
-    from packaging.utils import canonicalize_name
-
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    pairs = (line.split("==", 1) for line in lines if line and not line.startswith("#"))
-    return {canonicalize_name(name): version for name, version in pairs}
-
-
-def resolve(
-    wanted: list[Requirement] | None = None,
-    colab: Mapping[str, str] | None = None,
-    added: Mapping[str, dict] | None = None,
-) -> list[str]:
-    """What would go wrong on Colab, one line each; an empty list means that nothing there has to change.
-
-    Follows every requirement (`wanted`, default the course's): it must be met by Colab's own version, or by
-    one of the packages that pip adds (`added`, default data/colab-missing.json), whose own requirements are
-    followed in turn. A package of Colab's is never asked for its requirements: it is there and works.
-    """
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    colab = colab_packages() if colab is None else colab
-    added = json.loads(MISSING.read_text(encoding="utf-8"))["packages"] if added is None else added
-    todo = [("the course", r) for r in (requirements() if wanted is None else wanted)]
-    faults, seen = [], set()
-    while todo:
-        source, need = todo.pop()
-        name = canonicalize_name(need.name)
-        version = colab.get(name) or added.get(name, {}).get("version")
-        if need.marker is not None and not need.marker.evaluate(ENVIRONMENT):
-            continue
-        if version is None:
-            faults.append(f"{source} needs {need}: not on Colab and not in {MISSING.name}")
-        elif not fits(need, version):
-            faults.append(f"{source} needs {need}: {version} on Colab would have to change")
-        elif name not in colab and name not in seen:
-            seen.add(name)
-            todo += [(name, Requirement(line)) for line in added[name]["requires"]]
-    return faults
-
-
-def record() -> dict[str, dict]:
-    """Asks pip (network) what it would add on Colab, and writes it to data/colab-missing.json.
-
-    Run it after the requirements or Colab's list have changed: python -m course_utils.colab record
-    """
-    from packaging.utils import canonicalize_name
-
-    packages = {}
-    for item in _ask_pip()["install"]:
-        about = item["metadata"]
-        name = canonicalize_name(about["name"])
-        needs = [line for line in about.get("requires_dist", []) if "extra ==" not in line]
-        packages[name] = {"version": about["version"], "requires": sorted(needs)}
-    reached = _reached(packages, colab_packages())
-    content = {"python": ENVIRONMENT["python_version"], "packages": {n: packages[n] for n in reached}}
-    MISSING.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return content["packages"]
-
-
-def _ask_pip() -> dict:
-    """pip's report of a dry run for Colab's Python, with Colab's versions as constraints."""
-    with tempfile.TemporaryDirectory() as folder:
-        here = Path(folder)
-        (here / "keep.txt").write_text("\n".join(constraints()) + "\n", encoding="utf-8")
-        # A dry run for another Python takes wheels only, and these come as source.
-        sources = [str(r) for r in requirements() if r.name in ("openai-whisper", "rouge-score")]
-        pip = [sys.executable, "-m", "pip"]
-        subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", folder, *sources], check=True)
-        target = ["--target", str(here / "nowhere"), "--report", str(here / "report.json")]
-        python = ["--python-version", ENVIRONMENT["python_version"], "--only-binary=:all:"]
-        options = ["-q", "--dry-run", *python, *target, "--find-links", folder, "-c", str(here / "keep.txt")]
-        subprocess.run([*pip, "install", *options, *(str(r) for r in requirements())], check=True)
-        return json.loads((here / "report.json").read_text(encoding="utf-8"))
-
-
-def _reached(packages: Mapping[str, dict], colab: Mapping[str, str]) -> list[str]:
-    """The names that pip really adds: not on Colab, and needed by the course or by another added one."""
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    todo, found = requirements(), set()
-    while todo:
-        need = todo.pop()
-        name = canonicalize_name(need.name)
-        if name in colab or name in found or (need.marker and not need.marker.evaluate(ENVIRONMENT)):
-            continue
-        found.add(name)
-        todo += [Requirement(line) for line in packages[name]["requires"]]
-    return sorted(found)
-
-
-def test_requirements() -> list[str]:
-    """What `make colab` installs: the course, its tests, and what its libraries look for, in Colab's versions."""
-    there = colab_packages()
-    needed = [str(r) for r in requirements()]
-    needed += [str(r) for r in wanted("test") if r.name != "genai-course"]
-    # PEFT looks for torchao without declaring it, transformers for TensorFlow: both are on Colab.
-    needed += [name for name in ("torchao", "tensorflow") if name in there]
-    return needed
-
-
-def constraints() -> list[str]:
-    """Colab's versions as pip takes them; its builds for CUDA 12 ("+cu128") exist on Colab only."""
-    builds = ("nvidia-", "cuda-")
-    plain = {name: version.split("+")[0] for name, version in colab_packages().items()}
-    return frozen({name: version for name, version in plain.items() if not name.startswith(builds)})
-
-
-if __name__ == "__main__":
-    commands = {"constraints": constraints, "requirements": test_requirements, "record": record}
-    print("\n".join(commands[sys.argv[1]]()))

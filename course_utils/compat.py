@@ -299,7 +299,7 @@ def muon_without_bfloat16(kind: str) -> Iterator[None]:
 
     from torch.optim import _muon
 
-    from course_utils import hardware
+    from course_utils.models import hardware
 
     name = "_zeropower_via_newtonschulz"
     if hardware.multiplies_bfloat16(kind) or not hasattr(_muon, name):

@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from course_utils import bundled, catalogue, colab, hardware, offline
+from course_utils import colab
+from course_utils.models import bundled, catalogue, hardware, offline
 from course_utils.settings import BUILD, cache_dir, home_works, writable
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ import textwrap
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from course_utils import catalogue, compat, loaders, offline, settings, tiers
-from course_utils.hardware import Hardware, detect
-from course_utils.tiers import Choice
+from course_utils import compat, settings
+from course_utils.models import catalogue, loaders, offline, tiers
+from course_utils.models.hardware import Hardware, detect
+from course_utils.models.tiers import Choice
 
 WIDTH = 88  # columns of the preflight card
 MEGABYTES_PER_SECOND = 10  # an ordinary connection, to estimate downloads

@@ -49,7 +49,8 @@ colab.prepare(install=hosted)
 # cure stands beside it.
 
 # %%
-from course_utils import bundled, doctor, figures, hardware, settings, unit
+from course_utils import doctor, figures, settings, unit
+from course_utils.models import bundled, hardware
 
 machine = hardware.detect()
 print(machine.describe())

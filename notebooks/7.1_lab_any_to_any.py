@@ -53,9 +53,10 @@ import torch
 from IPython.display import Audio
 from torch import Tensor
 
-from course_utils import figures, unified
+from course_utils import figures
+from course_utils.measures import percent
+from course_utils.multimodal import unified
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES
-from course_utils.prisma.training import percent
 
 # %% [markdown] tags=["topic:single-vs-multi-vs-any"]
 # ## 1. Can one network read, draw and play?

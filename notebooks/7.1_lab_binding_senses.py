@@ -59,11 +59,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from whisper.model import disable_sdpa
 
-from course_utils import binding, figures, finetuning, hardware, multimodal
+from course_utils import figures
+from course_utils.finetuning import lora_by_hand
+from course_utils.measures import percent, share, spread
+from course_utils.models import hardware
+from course_utils.multimodal import binding, transcripts
 from course_utils.prisma import pictures, speech, wishes
 from course_utils.prisma.pictures import Scene, Toy
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, TRAINED_PAIRS
-from course_utils.prisma.training import Learner, percent, share, spread
+from course_utils.training import Learner
 
 clip = unit.load("image-text")
 hearing = unit.load("speech")
@@ -80,7 +84,7 @@ hearing = unit.load("speech")
 
 # %%
 clips, spoken = speech.load_clips(), wishes.load()
-named = sum(multimodal.wanted(c.text) is not None for c in clips)
+named = sum(transcripts.wanted(c.text) is not None for c in clips)
 print(
     f"{len(clips)} spoken requests, {named} of them for one product; {len(spoken)} wishes that "
     "name a colour only"
@@ -176,7 +180,7 @@ def contrastive_loss(sound: Tensor, picture: Tensor, scale: Tensor) -> Tensor:
 torch.manual_seed(0)
 a, b, scale = F.normalize(torch.randn(64, 128), dim=-1), test.pictures[:64], torch.tensor(20.0)
 difference = (contrastive_loss(a, b, scale) - ClipLoss()(a, b, scale)).abs()
-weights = finetuning.parameters(Ear())["all"]
+weights = lora_by_hand.parameters(Ear())["all"]
 print(f"difference from open_clip's loss: {difference:.0e}; weights of the ear: {weights:,}")
 
 
@@ -375,7 +379,7 @@ def equip(encoder: nn.Module, way: str) -> nn.Module:
             Adapter(block, encoder.ln_post.weight.numel()) for block in encoder.blocks
         )
     if way == "LoRA":
-        finetuning.add_lora(encoder, rank=4, alpha=4)
+        lora_by_hand.add_lora(encoder, rank=4, alpha=4)
     return encoder
 
 
@@ -427,7 +431,7 @@ per_cent = {
 }
 rows = []
 for way in rates:
-    count = finetuning.parameters(adapted[way, 0])
+    count = lora_by_hand.parameters(adapted[way, 0])
     row = {
         "trained": way,
         "weights trained": count["trained"],
@@ -488,7 +492,7 @@ for name, encoder in encoders.items():
     rows.append(
         {
             "encoder": name,
-            "word error rate": str(multimodal.word_error(said, hearing.transcribe_many(sounds))),
+            "word error rate": str(transcripts.word_error(said, hearing.transcribe_many(sounds))),
         }
     )
 hearing.model.encoder = own

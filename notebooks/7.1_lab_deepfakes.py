@@ -57,8 +57,9 @@ import json
 import torch
 from torch import Tensor
 
-from course_utils import deepfakes, figures
-from course_utils.prisma.training import share
+from course_utils import figures
+from course_utils.measures import share
+from course_utils.multimodal import deepfakes
 
 # %% [markdown] tags=["topic:deepfakes"]
 # ## 1. Three things one can do to a picture

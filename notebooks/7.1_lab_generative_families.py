@@ -57,10 +57,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_utils import figures, generative
-from course_utils.generative import NONE, SIDE, Descent
+from course_utils import figures
+from course_utils.measures import percent, share
+from course_utils.multimodal import generative
+from course_utils.multimodal.generative import NONE, SIDE, Descent
 from course_utils.prisma.shop import COLOURS, SHAPES
-from course_utils.prisma.training import percent, share
 
 train = generative.toys(10_000, seed=710)
 held = generative.toys(1_500, seed=711)  # no generator and no probe ever sees these

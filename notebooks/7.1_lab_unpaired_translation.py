@@ -56,10 +56,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_utils import figures, generative
-from course_utils.generative import Descent
+from course_utils import figures
+from course_utils.measures import percent, share
+from course_utils.multimodal import generative
+from course_utils.multimodal.generative import Descent
 from course_utils.prisma.shop import COLOURS, SHAPES
-from course_utils.prisma.training import percent, share
 
 red = generative.toys(4_000, seed=720, colours=("red",))
 blue = generative.toys(4_000, seed=721, colours=("blue",))

@@ -52,9 +52,11 @@ import torch
 from IPython.display import Audio
 from torch import Tensor, nn
 
-from course_utils import figures, films, finetuning
+from course_utils import figures
+from course_utils.finetuning import lora_by_hand
+from course_utils.measures import share, spread
+from course_utils.multimodal import films
 from course_utils.prisma import speech
-from course_utils.prisma.training import share, spread
 
 clip = unit.load("image-text")
 
@@ -173,7 +175,7 @@ for name, recipe in readers.items():
         there, changed = (
             reader(judge.frames[:, o], judge.sound[:, o]) for o in (slice(None), order)
         )
-    row = {"reader": name, "weights": finetuning.parameters(reader)["all"]}
+    row = {"reader": name, "weights": lora_by_hand.parameters(reader)["all"]}
     rows.append(row | {"largest change of a logit": f"{(there - changed).abs().max().item():.0e}"})
 figures.table(rows, caption="Untrained readers: all moments of the films in another order")
 

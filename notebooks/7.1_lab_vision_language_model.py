@@ -53,11 +53,14 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
-from course_utils import figures, finetuning, hardware, multimodal
-from course_utils import vision_language as vl
+from course_utils import figures
+from course_utils.finetuning import lora_by_hand
+from course_utils.measures import percent, share
+from course_utils.models import hardware
+from course_utils.multimodal import representations
+from course_utils.multimodal import vision_language as vl
 from course_utils.prisma import pictures
 from course_utils.prisma.shop import HELD_OUT
-from course_utils.prisma.training import percent, share
 
 clip = unit.load("image-text")
 chat = unit.load("chat")
@@ -89,7 +92,7 @@ scenes |= tests
 def see(images: list) -> Tensor:
     """What the vision tower holds of each picture: 4 x 4 patch vectors, (n, 16, width)."""
     with hardware.autocast(unit.device):
-        return multimodal.picture_tokens(clip, images, grid=4)
+        return representations.picture_tokens(clip, images, grid=4)
 
 
 images = {name: pictures.draw_many(some, seed) for seed, (name, some) in enumerate(scenes.items())}
@@ -215,7 +218,7 @@ for kind in ("one matrix", "two layers"):
         said[kind, name] = vl.answers(talkers[kind], tokenizer, vectors[name], captions[name])
         row = {
             "projector": kind,
-            "weights": finetuning.parameters(talkers[kind])["trained"],
+            "weights": lora_by_hand.parameters(talkers[kind])["trained"],
             "pictures": name,
         }
         row["whole caption"] = percent(vl.exact(captions[name], said[kind, name]))
@@ -300,7 +303,7 @@ for one in {one.kind: one for one in lessons[:60]}.values():
 
 # %% tags=["topic:vlm-captioning-vqa"]
 answerer = copy.deepcopy(talkers["two layers"])
-added = finetuning.add_lora(answerer.lm, rank=16, alpha=32)
+added = lora_by_hand.add_lora(answerer.lm, rank=16, alpha=32)
 answerer.to(words.device).projector.requires_grad_(True)
 taught = vl.lesson(tokenizer, lessons)
 seen = vectors["several toys"]
@@ -308,7 +311,7 @@ loss = vl.fit(
     answerer, seen, taught, 320, unit.seed, peak=4e-3, batch=32, label="LoRA and projector"
 )
 print(f"\n{len(lessons):,} questions on {len(seen):,} pictures; adapters in {len(added)} matrices")
-learned = finetuning.parameters(answerer)["trained"]
+learned = lora_by_hand.parameters(answerer)["trained"]
 print(
     f"{learned:,} weights learned, the loss fell from {loss[0]:.2f} to {sum(loss[-10:]) / 10:.2f}"
 )

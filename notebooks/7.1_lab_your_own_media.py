@@ -61,11 +61,13 @@ from IPython.display import Audio
 from torch import Tensor
 from torch.nn import functional as F
 
-from course_utils import catalogue, figures, media, multimodal, tiers
+from course_utils import figures
+from course_utils.measures import share
+from course_utils.models import catalogue, tiers
+from course_utils.multimodal import listening, media, transcripts
 from course_utils.prisma import clip as prisma_clip
 from course_utils.prisma import languages, speech
 from course_utils.prisma.shop import COLOURS
-from course_utils.prisma.training import share
 
 clip = unit.load("image-text")
 hearing = unit.load("speech")
@@ -126,7 +128,7 @@ heard = " ".join(hearing.transcribe_many(pieces))
 print(f"{mine.origin}: {len(mine.audio) / speech.RATE:.1f} s")
 print("heard:", heard)
 if said:
-    wrong = speech.word_errors(multimodal.plain_words(said), multimodal.plain_words(heard))
+    wrong = speech.word_errors(transcripts.plain_words(said), transcripts.plain_words(heard))
     print(f"said:  {said} ({wrong} of {len(said.split())} words wrong)")
 Audio(mine.audio, rate=speech.RATE)
 
@@ -288,7 +290,7 @@ figures.show(fig, alt=f"The picture {best}, which is nearest to the words: {hear
 
 # %%
 sayings = languages.load()
-made = multimodal.listen(hearing, [saying.audio for saying in sayings])
+made = listening.listen(hearing, [saying.audio for saying in sayings])
 tongue = torch.tensor([list(languages.NAMES).index(saying.language) for saying in sayings])
 test = torch.tensor([saying.test for saying in sayings])
 new = torch.tensor([saying.number >= languages.KNOWN for saying in sayings])
@@ -494,7 +496,7 @@ else:
 
 # %% tags=["topic:whisper-multilingual"]
 def colour_of(text: str) -> set[str]:
-    return set(multimodal.plain_words(text).split()) & set(COLOURS)
+    return set(transcripts.plain_words(text).split()) & set(COLOURS)
 
 
 rows = []
@@ -503,7 +505,7 @@ for code, name in languages.NAMES.items():
     some = [(saying.english, text) for saying, text in pairs if saying.language == code]
     row = {
         "spoken": name,
-        "word error against the meaning": str(multimodal.word_error(*zip(*some, strict=True))),
+        "word error against the meaning": str(transcripts.word_error(*zip(*some, strict=True))),
     }
     rows.append(
         row

@@ -65,16 +65,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from whisper import log_mel_spectrogram
 
-from course_utils import figures, multimodal
+from course_utils import figures
 from course_utils.exercises import check, hint, quiz, solution
 from course_utils.exercises.authors import whose
+from course_utils.measures import share
+from course_utils.multimodal import fusion, listening, representations, transcripts
 from course_utils.prisma import pictures, speech
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES, TRAINED_PAIRS
-from course_utils.prisma.training import share
 
 clip = unit.load("image-text")
 hearing = unit.load("speech")
-side = multimodal.picture_side(clip.model)
+side = representations.picture_side(clip.model)
 
 # %% [markdown] tags=["topic:single-vs-multi-vs-any"]
 # ## 1. One modality, several, any
@@ -144,7 +145,7 @@ print(f"largest difference from the library's convolution: {(ours - theirs).abs(
 
 # %% tags=["topic:vit-patches"]
 device = next(clip.model.parameters()).device
-maps = multimodal.attention_maps(clip.model, pixels.to(device))[:, 0]  # (layers, heads, t, t)
+maps = representations.attention_maps(clip.model, pixels.to(device))[:, 0]  # (layers, heads, t, t)
 rows = round((maps.shape[-1] - 1) ** 0.5)
 between = maps[:, :, 1:, 1:].mean((1, 2))  # (layers, patches): without the class token
 received = between.unflatten(1, (rows, rows)) * rows**2  # (layers, rows, rows); 1 is the average
@@ -219,7 +220,7 @@ def class_vectors(templates: tuple[str, ...]) -> Tensor:
     length 1."""
     names = [
         f"{'an' if colour == 'orange' else 'a'} {colour} {shape}"
-        for colour, shape in multimodal.CLASSES
+        for colour, shape in fusion.CLASSES
     ]
     vectors = torch.stack(
         [clip.encode_texts([t.format(name) for name in names]) for t in templates]
@@ -245,9 +246,7 @@ rows, guesses = [], {}
 for wording, templates in wordings.items():
     classes, line = class_vectors(templates), {"wording": wording}
     for name, pairs in tests.items():
-        guesses[name] = [
-            multimodal.CLASSES[i] for i in (vectors[name] @ classes.T).argmax(1).tolist()
-        ]
+        guesses[name] = [fusion.CLASSES[i] for i in (vectors[name] @ classes.T).argmax(1).tolist()]
         right = share([guess == pair for guess, pair in zip(guesses[name], pairs, strict=True)])
         line |= {
             f"{name} (%)": f"{100 * right.value:.1f}",
@@ -595,11 +594,11 @@ figures.show(fig, alt=f"Two log-mel spectrograms of one request: {told}.")
 # logarithm, a floor, a scale. Here they are by hand, beside the library's.
 
 # %% tags=["topic:whisper-transcribe"]
-figures.source(multimodal.log_mel)
+figures.source(listening.log_mel)
 
 # %% tags=["topic:whisper-transcribe"]
 sound, bands = torch.from_numpy(clips[0].audio), hearing.model.dims.n_mels
-ours = multimodal.log_mel(sound, multimodal.mel_filters(bands))
+ours = listening.log_mel(sound, listening.mel_filters(bands))
 theirs = log_mel_spectrogram(sound, bands)
 print(f"{len(sound):,} samples become {ours.shape[0]} bands in {ours.shape[1]} frames")
 print(f"largest difference from whisper's own: {(ours - theirs).abs().max():.0e}")
@@ -615,7 +614,7 @@ heard = {
     level: hearing.transcribe_many(sounds[level])
     for level in figures.progress(levels, "Transcribing")
 }
-errors = {level: multimodal.word_error(said, heard[level]) for level in levels}
+errors = {level: transcripts.word_error(said, heard[level]) for level in levels}
 
 # %% tags=["topic:whisper-transcribe"]
 fig, ax = figures.figure(height=3)
@@ -639,7 +638,7 @@ figures.show(fig, alt=f"Word error rate: {told}")
 # where the model does not?
 
 # %% tags=["topic:whisper-transcribe"]
-plain = multimodal.plain_words
+plain = transcripts.plain_words
 wrong = [i for i in range(len(clips)) if plain(heard[0][i]) != plain(said[i])]
 example = wrong[0] if wrong else 0
 print("said:", said[example])
@@ -670,8 +669,8 @@ word_error_rate = check("7.1.word_error_rate", word_error_rate)
 # %%
 print(f"With {whose(word_error_rate)}:")
 for name, level in zip(names, levels, strict=True):
-    plain_said = [multimodal.plain_words(text) for text in said]
-    plain_heard = [multimodal.plain_words(text) for text in heard[level]]
+    plain_said = [transcripts.plain_words(text) for text in said]
+    plain_heard = [transcripts.plain_words(text) for text in heard[level]]
     rate = word_error_rate(plain_said, plain_heard)
     print(f"{name:>6}: {rate:.1%}, {abs(rate - errors[level].value):.0e} from the curve above")
 
@@ -685,15 +684,15 @@ quiz("7.1.above_100")
 # as well, and compare.
 
 # %% tags=["topic:clip-whisper-fusion"]
-shelf = multimodal.shelf(side, seed=75)
+shelf = transcripts.shelf(side, seed=75)
 stock = clip.encode_images(shelf)
-asked = [(i, multimodal.wanted(c.text)) for i, c in enumerate(clips) if multimodal.wanted(c.text)]
+asked = [(i, transcripts.wanted(c.text)) for i, c in enumerate(clips) if transcripts.wanted(c.text)]
 
 
 def found(sentences: list[str]) -> list[bool]:
     """For each request: is the nearest picture one of the product that was asked for?"""
     best = (clip.encode_texts(sentences) @ stock.T).argmax(1).tolist()
-    return [multimodal.CLASSES[b] == pair for b, (_, pair) in zip(best, asked, strict=True)]
+    return [fusion.CLASSES[b] == pair for b, (_, pair) in zip(best, asked, strict=True)]
 
 
 # %% tags=["topic:clip-whisper-fusion"]
@@ -745,11 +744,11 @@ figures.show(
 
 # %% tags=["topic:early-fusion"]
 ANSWERS = len(COLOURS) + len(SHAPES) + 2
-train = multimodal.fusion_cases(clip, hearing, 900, seed=0, test=False)
-test = multimodal.fusion_cases(clip, hearing, 300, seed=1, test=True)
-grainy = multimodal.fusion_cases(clip, hearing, 300, seed=1, test=True, picture_noise=0.15)
-hissing = multimodal.fusion_cases(clip, hearing, 300, seed=1, test=True, snr_db=5)
-train, test, grainy, hissing = multimodal.standardise(train, test, grainy, hissing)
+train = fusion.fusion_cases(clip, hearing, 900, seed=0, test=False)
+test = fusion.fusion_cases(clip, hearing, 300, seed=1, test=True)
+grainy = fusion.fusion_cases(clip, hearing, 300, seed=1, test=True, picture_noise=0.15)
+hissing = fusion.fusion_cases(clip, hearing, 300, seed=1, test=True, snr_db=5)
+train, test, grainy, hissing = fusion.standardise(train, test, grainy, hissing)
 eye, ear = train.picture.shape[2], train.sound.shape[2]
 
 
@@ -844,7 +843,7 @@ senses["both"] = [votes[10], votes[0]]
 right = {}
 for name, predictions in senses.items():
     best = late_fusion(predictions, [1.0, 1.0]).argmax(1).tolist()
-    right[name] = [multimodal.CLASSES[b] == pair for b, (_, pair) in zip(best, asked, strict=True)]
+    right[name] = [fusion.CLASSES[b] == pair for b, (_, pair) in zip(best, asked, strict=True)]
     print(f"{name:>11}: {share(right[name])}")
 pairs = list(zip(right["both"], right["10 dB alone"], strict=True))
 print(f"right only with both: {pairs.count((True, False))} of {len(pairs)}, ", end="")
@@ -940,7 +939,7 @@ print(", ".join(f"{name}: {size(design()):,} weights" for name, design in design
 # %% tags=["topic:early-fusion", "topic:late-fusion", "topic:cross-attention"]
 def trained(design: type, seed: int, missing: float = 0.0) -> nn.Module:
     torch.manual_seed(seed)
-    return multimodal.fit(design(), train, seed, missing=missing)
+    return fusion.fit(design(), train, seed, missing=missing)
 
 
 jobs = [(name, seed) for name in designs for seed in range(3)]
@@ -948,10 +947,10 @@ models = {job: trained(designs[job[0]], job[1]) for job in figures.progress(jobs
 
 
 # %% tags=["topic:early-fusion", "topic:late-fusion", "topic:cross-attention"]
-def spread(cases: multimodal.Cases, name: str, some: dict, question: str) -> tuple[float, ...]:
+def spread(cases: fusion.Cases, name: str, some: dict, question: str) -> tuple[float, ...]:
     """Mean, lowest and highest share of right answers over the seeds of one design."""
     seeds = [model for (design, _), model in some.items() if design == name]
-    values = [multimodal.marks(model, cases)[question] for model in seeds]
+    values = [fusion.marks(model, cases)[question] for model in seeds]
     return sum(values) / len(values), min(values), max(values)
 
 
@@ -980,8 +979,8 @@ figures.table(rows, caption=caption)
 # %% tags=["topic:fusion-robustness"]
 hard = {"clean": test, "grainy picture": grainy, "noisy voice": hissing}
 hard |= {
-    "no picture": multimodal.without(test, "picture"),
-    "no voice": multimodal.without(test, "sound"),
+    "no picture": fusion.without(test, "picture"),
+    "no voice": fusion.without(test, "sound"),
 }
 
 # %% tags=["topic:fusion-robustness"]

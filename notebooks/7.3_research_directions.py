@@ -60,10 +60,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_utils import figures, research
-from course_utils.loaders import load
+from course_utils import figures
+from course_utils.measures import percent, share
+from course_utils.models.loaders import load
 from course_utils.prisma import pictures, text
-from course_utils.prisma.training import percent, share
+from course_utils.research import cost, inside, quantisation, reasoning
 
 chat = unit.load("chat")
 clip = unit.load("image-text")
@@ -185,7 +186,7 @@ print("The model writes:", chat.complete(prompt, max_new_tokens=8, stop=["\n"]))
 # %% tags=["topic:attention-visualisation"]
 ids = chat.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
 tokens = [chat.tokenizer.decode(i) for i in ids[0]]
-maps = research.attention_maps(chat.model, ids)[:, 0]  # (layers, heads, tokens, tokens)
+maps = inside.attention_maps(chat.model, ids)[:, 0]  # (layers, heads, tokens, tokens)
 last = maps[:, :, -1]  # where each head looks before the answer is written
 goal = max(i for i, token in enumerate(tokens) if "pack" in token)
 best = last[:, :, goal : goal + 2].sum(-1).argmax(dim=1)
@@ -227,7 +228,7 @@ figures.show(
 # before, and at the very first token, where a head can rest that has nothing to fetch.
 
 # %% tags=["topic:attention-visualisation"]
-roles = research.head_roles(maps)
+roles = inside.head_roles(maps)
 fig, axes = figures.figure(columns=3, width=10, height=3.4)
 for ax, (place, values) in zip(axes, roles.items(), strict=True):
     figures.heatmap(ax, values, low=0, high=1, label="share of attention" if ax is axes[-1] else "")
@@ -270,7 +271,7 @@ images = pictures.draw_many(
     [pictures.scene_of(pair, size="large") for pair in toys], seed=unit.seed, size=256
 )
 pixels = torch.stack([clip.preprocess(image) for image in images])
-vision, difference = research.vision_attention(clip.model, pixels)
+vision, difference = inside.vision_attention(clip.model, pixels)
 print(f"by hand against the model's own blocks: largest difference {difference:.1e}")
 side = math.isqrt(vision.shape[-1] - 1)  # token 0 is the class token, the rest are patches
 
@@ -328,9 +329,9 @@ def induction_scores(maps: Tensor, asks: Tensor) -> Tensor:
     return torch.stack(looks).amax(dim=0)
 
 
-rows, asks = research.repeated_rows(chat.tokenizer, text.LEXICON, count=16, rows=12, seed=unit.seed)
+rows, asks = inside.repeated_rows(chat.tokenizer, text.LEXICON, count=16, rows=12, seed=unit.seed)
 print("A row:", chat.tokenizer.decode(rows[0]))
-induction = induction_scores(research.attention_maps(chat.model, rows), asks)
+induction = induction_scores(inside.attention_maps(chat.model, rows), asks)
 ranked = induction.flatten().argsort(descending=True).tolist()
 top = [(i // induction.shape[1], i % induction.shape[1]) for i in ranked[:8]]
 print("strongest:", ", ".join(f"layer {a}, head {b}: {induction[a, b]:.2f}" for a, b in top))
@@ -363,8 +364,8 @@ numbers = [n for n in (0, 1, 2, 4, 6, 8) if n <= len(others)]
 copied = {"strongest induction heads": [], "other heads of these layers": []}
 for n in numbers:
     for name, order in zip(copied, (strongest, others), strict=True):
-        with research.without_heads(chat.model, order[:n]):
-            copied[name].append(share(research.copying(chat.model, rows, asks)))
+        with inside.without_heads(chat.model, order[:n]):
+            copied[name].append(share(inside.copying(chat.model, rows, asks)))
 
 fig, ax = figures.figure(height=3.4)
 for (name, measures), marker in zip(copied.items(), "os", strict=True):
@@ -430,22 +431,22 @@ for bits in (8, 4, 3, 2, 1):
 
 # %% tags=["topic:quantisation-bits"]
 prisma = load("chat", unit.hardware, tier="bundled")
-tool_tasks, sum_tasks = research.tool_tasks(100, seed=730), research.sum_tasks(100, seed=730)
+tool_tasks, sum_tasks = reasoning.tool_tasks(100, seed=730), reasoning.sum_tasks(100, seed=730)
 formats = {"16 bits": (16, None)}
 for bits in (8, 4, 3, 2, 1):
     name = "1 bit" if bits == 1 else f"{bits} bits"
     formats[name] = (bits + 16 / 64, lambda w, bits=bits: quantise(w, bits))
-formats["4 bits, NF4"] = (4 + 32 / 64, research.nf4)
+formats["4 bits, NF4"] = (4 + 32 / 64, quantisation.nf4)
 
 # %% tags=["topic:quantisation-bits"]
 results, rows = [], []
 for name, (bits, change) in figures.progress(formats.items(), "Quantising", total=len(formats)):
-    model = research.quantised_copy(prisma.model, change) if change else prisma.model
-    tools = research.score(model, prisma.tokenizer, tool_tasks)
-    sums = research.score(model, prisma.tokenizer, sum_tasks)
+    model = quantisation.quantised_copy(prisma.model, change) if change else prisma.model
+    tools = reasoning.score(model, prisma.tokenizer, tool_tasks)
+    sums = reasoning.score(model, prisma.tokenizer, sum_tasks)
     results.append((name, tools, sums))
     row = {"format": name, "bits with scales": bits}
-    row["size (MB)"] = research.megabytes(prisma.model, bits)
+    row["size (MB)"] = quantisation.megabytes(prisma.model, bits)
     row["perplexity"] = f"{tools.perplexity:.4g}"
     row["tool tasks right"] = percent(share(tools.exact))
     row["sums right"] = percent(share(sums.exact))
@@ -554,10 +555,10 @@ for n in figures.progress(lengths, "Timing"):
     runs = {name: [] for name in ways}
     for _ in range(4):
         for name, way in ways.items():
-            runs[name].append(research.milliseconds(way, q, k, v, rounds=1))
+            runs[name].append(cost.milliseconds(way, q, k, v, rounds=1))
     for name, way in ways.items():
         timed[name].append(min(runs[name]))
-        held[name].append(research.peak_mib(way, q, k, v))
+        held[name].append(cost.peak_mib(way, q, k, v))
 
 # %% tags=["topic:flash-attention"]
 fig, axes = figures.figure(columns=2, width=10, height=3.6)
@@ -608,8 +609,8 @@ figures.table(
 
 # %% tags=["topic:cot"]
 bundled = chat.tier == "bundled"
-problems = research.sums(96 if bundled else 24, seed=73)
-slips = [research.wrong_start(p, random.Random(i)) for i, p in enumerate(problems)]
+problems = reasoning.sums(96 if bundled else 24, seed=73)
+slips = [reasoning.wrong_start(p, random.Random(i)) for i, p in enumerate(problems)]
 
 
 def answers(mode: str, starts: list[str]) -> list[str]:
@@ -621,7 +622,7 @@ def answers(mode: str, starts: list[str]) -> list[str]:
     ]
     prompts = [chat.prompt(c) + start for c, start in zip(chats, starts, strict=True)]
     return [
-        research.last_number(r)
+        reasoning.last_number(r)
         for r in chat.complete_many(prompts, max_new_tokens=64 if bundled else 256)
     ]
 

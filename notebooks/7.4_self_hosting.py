@@ -60,7 +60,8 @@ import httpx
 import openai
 import torch
 
-from course_utils import figures, memory, serving
+from course_utils import figures, serving
+from course_utils.memory import fit, formulas, shapes
 from course_utils.prisma import text
 
 # %% [markdown]
@@ -83,7 +84,7 @@ for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
 # (**activations**), and what CUDA and its allocator take for themselves (**margin**). One line per part:
 
 # %% tags=["topic:vram-estimate"]
-seven = memory.estimate("mistral-7b", "inference-fp16", seq=4096)
+seven = formulas.estimate("mistral-7b", "inference-fp16", seq=4096)
 figures.table(
     seven.rows(), caption="Mistral 7B in 16 bits, one conversation of 4,096 tokens, in GiB"
 )
@@ -93,19 +94,19 @@ figures.table(
 # prisma-lm and the cache that `transformers` builds when the model reads 200 tokens.
 
 # %% tags=["topic:vram-estimate"]
-from course_utils.loaders import load
+from course_utils.models.loaders import load
 
 small = load("chat", tier="bundled").model  # prisma-lm, here in 32 bits
-shape = memory.from_config(small.config.to_dict())
+shape = shapes.from_config(small.config.to_dict())
 with torch.no_grad():
     cache = small(torch.ones(1, 200, dtype=torch.long), use_cache=True).past_key_values
 held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
 weights = sum(p.nbytes for p in small.parameters())
 rows = [
-    {"what": "weights", "formula": int(memory.weight_bytes(shape, "fp32")), "measured": weights},
+    {"what": "weights", "formula": int(formulas.weight_bytes(shape, "fp32")), "measured": weights},
     {
         "what": "KV cache, 200 tokens",
-        "formula": int(memory.kv_cache_bytes(shape, 200, 1, 4)),
+        "formula": int(formulas.kv_cache_bytes(shape, 200, 1, 4)),
         "measured": held,
     },
 ]
@@ -121,7 +122,7 @@ figures.table(rows, caption="prisma-lm in 32 bits, bytes")
 def cards(needed: float, names=("rtx3060", "rtx4090", "a100-40", "a100-80")) -> str:
     """The first set of 1, 2, 4 or 8 equal cards, small cards first, with `needed` GiB."""
     for count in (1, 2, 4, 8):
-        for card in map(memory.gpu, names):
+        for card in map(fit.gpu, names):
             if card.usable * count >= needed:
                 return f"{count} x {card.name}"
     return "more than eight"
@@ -131,11 +132,12 @@ smaller = ("mistral-7b", "llama-2-13b", "yi-34b")
 larger = ("mixtral-8x7b", "llama-2-70b", "llama-3.1-405b")
 rows = []
 for name in smaller + larger:
-    billions = memory.parameter_count(name) / 1e9
+    billions = shapes.parameter_count(name) / 1e9
     needed = {
-        m: memory.estimate(name, f"inference-{m}", seq=4096).total for m in ("fp16", "int8", "nf4")
+        m: formulas.estimate(name, f"inference-{m}", seq=4096).total
+        for m in ("fp16", "int8", "nf4")
     }
-    row = {"model": name, "billions": billions, "rule (x 2)": 2e9 * billions / memory.GIB}
+    row = {"model": name, "billions": billions, "rule (x 2)": 2e9 * billions / shapes.GIB}
     rows.append(row | {"16 bit": needed["fp16"], "8 bit": needed["int8"], "4 bit": needed["nf4"]})
     rows[-1] |= {"16 bit on": cards(needed["fp16"]), "4 bit on": cards(needed["nf4"])}
 figures.table(rows, digits=1)
@@ -145,7 +147,7 @@ figures.table(rows, digits=1)
 # 24 GB, 7B on 12 GB, 34B on 40 GB": are they right?
 
 # %%
-total, active = (memory.parameter_count("mixtral-8x7b", active=only) for only in (False, True))
+total, active = (shapes.parameter_count("mixtral-8x7b", active=only) for only in (False, True))
 print("Mixtral 8x7B, counted from its shape:")
 print(f"{total / 1e9:.1f}B in all, {active / 1e9:.1f}B used for a token")
 for model, card in (
@@ -154,7 +156,7 @@ for model, card in (
     ("codellama-34b", "a100-40"),
 ):
     for method in ("fp16", "nf4"):
-        verdict = memory.fits(memory.estimate(model, f"inference-{method}", seq=4096), card)
+        verdict = fit.fits(formulas.estimate(model, f"inference-{method}", seq=4096), card)
         print(f"{model:14} {method}: {str(verdict).splitlines()[0]}")
 
 # %% [markdown]
@@ -172,12 +174,12 @@ fig, ax = figures.figure(height=3.4)
 for model, style in (("llama-2-7b", "-"), ("mistral-7b", "--")):
     for users in (1, 8):
         totals = [
-            memory.estimate(model, "inference-fp16", seq=n, batch=users).total for n in lengths
+            formulas.estimate(model, "inference-fp16", seq=n, batch=users).total for n in lengths
         ]
         ax.plot(lengths, totals, style, label=f"{model}, {users} at once")
 for card in ("rtx4090", "a100-80"):
-    ax.axhline(memory.gpu(card).usable, color=figures.GREY, linewidth=1)
-    ax.text(lengths[0], memory.gpu(card).usable * 1.05, memory.gpu(card).name, color=figures.GREY)
+    ax.axhline(fit.gpu(card).usable, color=figures.GREY, linewidth=1)
+    ax.text(lengths[0], fit.gpu(card).usable * 1.05, fit.gpu(card).name, color=figures.GREY)
 ax.set(xscale="log", yscale="log", xlabel="tokens of context", ylabel="memory, 16 bit (GiB)")
 ax.set_xticks(lengths, [f"{n:,}" for n in lengths])
 sizes = (16, 32, 64, 128)

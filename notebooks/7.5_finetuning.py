@@ -59,17 +59,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from course_utils import (
-    bundled,
-    compat,
-    data_quality,
-    figures,
-    finetuning,
-    memory,
-    quality,
-    simulate,
-)
+from course_utils import compat, figures
 from course_utils.exercises import check, hint, quiz, solution
+from course_utils.finetuning import (
+    data_quality,
+    four_bit,
+    lora_by_hand,
+    qlora,
+    quality,
+    scoring,
+    sft,
+)
+from course_utils.memory import fit, formulas, shapes, simulate
+from course_utils.models import bundled
 from course_utils.prisma import conversations, lm
 
 # %% [markdown]
@@ -85,16 +87,16 @@ from course_utils.prisma import conversations, lm
 # %%
 talks = conversations.by_split(conversations.make_conversations())
 test = talks["test"][:100]
-chat = finetuning.load_nf4(unit)
+chat = four_bit.load_nf4(unit)
 
-before = finetuning.replies(chat, test[:30])
+before = scoring.replies(chat, test[:30])
 for turn in test[0].prompt:
     print(f"[{turn['role']}] {turn['content']}\n")
 print(f"[{chat.name}, before] {before[0]}\n")
 print(f"[what Prisma wants] {test[0].reply}")
 
 # %%
-score_before = finetuning.score(test[:30], before)
+score_before = scoring.score(test[:30], before)
 for part, measure in score_before.items():
     print(f"{part:>9}: {measure}")
 
@@ -163,8 +165,8 @@ for name, parameter in with_peft.named_parameters():
     if "lora_B" in name:
         nn.init.normal_(parameter, std=0.02)  # else B A is zero and there is nothing to compare
 
-adapters = finetuning.add_lora(ours, rank=16, alpha=32)
-finetuning.copy_from_peft(with_peft, adapters)
+adapters = lora_by_hand.add_lora(ours, rank=16, alpha=32)
+lora_by_hand.copy_from_peft(with_peft, adapters)
 ids = lm.load(folder)[1](test[0].reply, return_tensors="pt").input_ids
 with torch.no_grad():
     reference, by_hand, without = with_peft(ids).logits, ours(ids).logits, plain(ids).logits
@@ -240,7 +242,7 @@ gpt3 = 96 * 2 * 4 * (12_288 + 12_288)  # layers x matrices x rank x (inputs + ou
 rows = [row("GPT-3, rank 4, two matrices a layer", 175_000_000_000, gpt3)]
 for name in ("llama-2-70b", "mistral-7b", "qwen2.5-7b", "prisma-lm"):
     for rank in (4, 16):
-        counts = memory.parameter_count(name), memory.lora_count(name, rank)
+        counts = shapes.parameter_count(name), shapes.lora_count(name, rank)
         rows.append(row(f"{name}, rank {rank}, all matrices", *counts))
 figures.table(rows, caption="What LoRA trains, counted from the shapes")
 
@@ -269,12 +271,12 @@ def evenly_quantised(weights: torch.Tensor, block: int = 64) -> torch.Tensor:
 
 exact = plain.model.layers[2].mlp.up_proj.weight.data
 small = compat.load_nf4(folder, torch.float32, "cpu", "eager").model.layers[2].mlp.up_proj
-nf4 = finetuning.dequantised(small)
+nf4 = four_bit.dequantised(small)
 for name, coarse in (("NF4", nf4), ("even levels", evenly_quantised(exact))):
     print(
         f"{name:>11}: error {(coarse - exact).norm() / exact.norm():.1%} of the weights' own size"
     )
-print(f"stored for each weight: {finetuning.stored_bits(small):.2f} bits instead of 16")
+print(f"stored for each weight: {four_bit.stored_bits(small):.2f} bits instead of 16")
 
 # %%
 blocks = exact.reshape(-1, 64)
@@ -405,9 +407,9 @@ print(f"--- what the model reads, after its chat template\n{as_read}")
 # moment (section 3 of the paper). A CPU has nothing to page to, so there it is ordinary AdamW.
 
 # %% tags=["topic:qlora"]
-recipe = finetuning.adapted(finetuning.RECIPES[chat.tier], chat, unit.hardware)
-trainer = finetuning.make_trainer(chat, talks, recipe, unit.hardware, unit.folder / "support")
-counts = finetuning.parameters(trainer.model)
+recipe = qlora.adapted(qlora.RECIPES[chat.tier], chat, unit.hardware)
+trainer = sft.make_trainer(chat, talks, recipe, unit.hardware, unit.folder / "support")
+counts = lora_by_hand.parameters(trainer.model)
 formats = {str(p.dtype) for p in trainer.model.parameters() if p.requires_grad}
 print(recipe)
 print(
@@ -573,8 +575,8 @@ for limit in (0.2, 0.5, 0.95):
 # (AdamW); what the backward pass needs to remember (*activations*); the scores over the vocabulary (*logits*).
 
 # %% tags=["topic:qlora"]
-one = finetuning.Recipe(learning_rate=2e-4, at_once=1, max_length=512, checkpointing=True)
-needed = finetuning.qlora_estimate("mistral-7b", one)
+one = qlora.Recipe(learning_rate=2e-4, at_once=1, max_length=512, checkpointing=True)
+needed = qlora.qlora_estimate("mistral-7b", one)
 figures.table(
     needed.rows(),
     caption="QLoRA on Mistral 7B: one conversation of 512 tokens at a time, AdamW in 32 bits",
@@ -583,7 +585,7 @@ figures.table(
 # %%
 rows = []
 for method in ("full", "lora", "qlora"):
-    wanted = memory.estimate("mistral-7b", method, seq=512)
+    wanted = formulas.estimate("mistral-7b", method, seq=512)
     if method == "qlora":
         wanted = needed
     line = {"method": method, "needs (GiB)": wanted.total}
@@ -592,7 +594,7 @@ for method in ("full", "lora", "qlora"):
         ("T4, 16 GB", "t4"),
         ("RTX 4090, 24 GB", "rtx4090"),
     ):
-        verdict = memory.fits(wanted, place)
+        verdict = fit.fits(wanted, place)
         line[name] = f"{'fits' if verdict.fits else 'no'} ({verdict.available:.1f} GiB)"
     rows.append(line)
 figures.table(rows, caption="Fine-tuning a 7B model, 512 tokens, batch 1", digits=1)
@@ -606,13 +608,13 @@ figures.table(rows, caption="Fine-tuning a 7B model, 512 tokens, batch 1", digit
 
 # %% tags=["topic:qlora"]
 for model, card in (("llama-2-70b", "rtx4090"), ("llama-65b", "a6000")):
-    wanted = finetuning.qlora_estimate(model, one)
-    simulated = simulate.quick_total(finetuning.trainer_step(model, one))
+    wanted = qlora.qlora_estimate(model, one)
+    simulated = simulate.quick_total(qlora.trainer_step(model, one))
     print(
         f"{model}: weights {wanted.weights:.1f} GiB, training {wanted.total:.1f} GiB, simulated "
         f"{simulated:.1f} GiB"
     )
-    print(f"  {memory.fits(wanted, card)}")
+    print(f"  {fit.fits(wanted, card)}")
 
 # %% [markdown]
 # **What to notice.** On the T4 that Colab lends for free, QLoRA is the only one of the three that fits. The slide's
@@ -635,8 +637,8 @@ for model, card in (("llama-2-70b", "rtx4090"), ("llama-65b", "a6000")):
 # at the slides' rate.
 
 # %% tags=["topic:qlora", "topic:customer-support", "topic:training-monitoring"]
-seconds = finetuning.train(trainer)
-found = finetuning.curves(trainer)
+seconds = sft.train(trainer)
+found = sft.curves(trainer)
 print(f"{trainer.state.global_step} steps of {recipe.batch} conversations in {seconds:.0f} s")
 
 fig, ax = figures.figure(height=3.2)
@@ -674,8 +676,8 @@ quiz("7.5.two_curves")
 
 # %% tags=["topic:qlora"]
 trained = dataclasses.replace(chat, model=trainer.model.eval())
-after = finetuning.replies(trained, test)
-score_after = finetuning.score(test, after)
+after = scoring.replies(trained, test)
+score_after = scoring.score(test, after)
 for part, measure in score_after.items():
     print(f"{part:>9}: {score_before[part].value:6.1%} before, after: {measure}")
 
@@ -813,19 +815,19 @@ for talk, text in unseen[:3]:
 # quantising, because a merge into 4-bit weights would round part of it away. The exercise below measures how much.
 
 # %% tags=["topic:merge-swap-serve"]
-final = finetuning.for_merging(unit, trained, unit.folder / "adapter")
+final = four_bit.for_merging(unit, trained, unit.folder / "adapter")
 size = sum(f.stat().st_size for f in (unit.folder / "adapter").glob("*.safetensors"))
-beside = finetuning.replies(final, test[:12])
+beside = scoring.replies(final, test[:12])
 final.model.merge_adapter()
-merged = finetuning.replies(final, test[:12])
+merged = scoring.replies(final, test[:12])
 final.model.unmerge_adapter()
 print(f"the adapter is a file of {size / 1e6:.1f} MB")
 print(
     f"replies that merging changed: {sum(a != b for a, b in zip(beside, merged, strict=True))} of "
     f"{len(merged)}"
 )
-print(f"merged, fit to be sent:                   {finetuning.score(test[:12], merged)['all']}")
-print(f"the same 12, on the 4-bit weights before: {finetuning.score(test[:12], after[:12])['all']}")
+print(f"merged, fit to be sent:                   {scoring.score(test[:12], merged)['all']}")
+print(f"the same 12, on the 4-bit weights before: {scoring.score(test[:12], after[:12])['all']}")
 
 # %% [markdown]
 # **What to notice.** Merging changes no reply. The last two lines may differ all the same, in either direction, and
@@ -889,7 +891,7 @@ quiz("7.5.merge_4bit")
 # %%
 import statistics
 
-taken = finetuning.reply_times(final, final.prompt(test[0].prompt))
+taken = scoring.reply_times(final, final.prompt(test[0].prompt))
 for name, times in taken.items():
     print(
         f"{name:>26}: {statistics.median(times):.1f} ms a token (from {min(times):.1f} to "

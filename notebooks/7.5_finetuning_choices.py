@@ -58,20 +58,22 @@ import time
 
 import torch
 
-from course_utils import (
-    compat,
+from course_utils import compat, figures
+from course_utils.finetuning import (
     dryrun,
-    evaluate,
-    figures,
-    finetuning,
-    loaders,
-    memory,
+    four_bit,
+    lora_by_hand,
+    qlora,
     quality,
     recipes_elsewhere,
-    simulate,
+    scoring,
+    sft,
 )
+from course_utils.measures import Measure, bootstrap, percent, share
+from course_utils.memory import shapes, simulate
+from course_utils.models import loaders, roles
 from course_utils.prisma import conversations, text
-from course_utils.prisma.training import Measure, bootstrap, percent, share
+from course_utils.workshop import evaluate
 
 # %%
 asked = unit.load("chat")
@@ -82,7 +84,7 @@ cases = test[:16]  # for the rungs without training, whose long prompts take tim
 
 
 # %%
-def reply_losses(model: loaders.Chat, some: list, prompts: list[str] | None = None) -> list[float]:
+def reply_losses(model: roles.Chat, some: list, prompts: list[str] | None = None) -> list[float]:
     """The loss on each wanted reply, in nats a token."""
     return [-one.mean().item() for one in quality.reply_log_probs(model, some, prompts)]
 
@@ -212,15 +214,15 @@ figures.table(rows, caption=f"{asked.name}, {len(cases)} test messages, 95 % int
 
 # %% tags=["topic:full-vs-peft"]
 RATES = {"full": 1e-3, "lora": 5e-3, "qlora": 5e-3}
-base = dataclasses.replace(finetuning.RECIPES["bundled"], epochs=1, batch=4, at_once=4, measured=1)
+base = dataclasses.replace(qlora.RECIPES["bundled"], epochs=1, batch=4, at_once=4, measured=1)
 short = dataclasses.replace(base, conversations=320)
 
 
-def prepared(recipe: finetuning.Recipe, place: str):
+def prepared(recipe: qlora.Recipe, place: str):
     """A trainer for `recipe` on a fresh prisma-lm; the rate is at its height after one step."""
-    start, folder = finetuning.fresh(chat, recipe.method, unit.hardware), unit.folder / place
+    start, folder = four_bit.fresh(chat, recipe.method, unit.hardware), unit.folder / place
     shutil.rmtree(folder, ignore_errors=True)  # a second run of this cell starts anew
-    trainer = finetuning.make_trainer(start, talks, recipe, unit.hardware, folder)
+    trainer = sft.make_trainer(start, talks, recipe, unit.hardware, folder)
     trainer.args.warmup_steps = 1  # the usual five are too many for the short runs of section 3
     return trainer
 
@@ -228,9 +230,9 @@ def prepared(recipe: finetuning.Recipe, place: str):
 tuned, table = {}, []
 for method, rate in RATES.items():
     trainer = prepared(dataclasses.replace(short, method=method, learning_rate=rate), method)
-    finetuning.train(trainer)
+    sft.train(trainer)
     tuned[method] = dataclasses.replace(chat, model=trainer.model.eval())
-    held, counts = finetuning.held_mb(trainer), finetuning.parameters(trainer.model)
+    held, counts = sft.held_mb(trainer), lora_by_hand.parameters(trainer.model)
     row = {"method": method, "trained": counts["trained"], "weights (MB)": held["weights"]}
     row |= {"gradients, optimiser (MB)": held["gradients"] + held["optimiser"]}
     table.append(row | {"to store (MB)": held["gradients"]})
@@ -239,10 +241,10 @@ figures.table(table, caption="What each method holds between two steps")
 # %% tags=["topic:full-vs-peft"]
 written, rows = {}, []
 for method, one in tuned.items():
-    written[method] = finetuning.replies(one, test)
+    written[method] = scoring.replies(one, test)
     losses[method] = reply_losses(one, test)
     row = {"method": method, "parts right": percent(parts_right(test, written[method]))}
-    scores = finetuning.score(test, written[method])
+    scores = scoring.score(test, written[method])
     rows.append(row | {part: f"{measure.value:.0%}" for part, measure in scores.items()})
 for method, loss in losses.items():
     measured = bootstrap(loss[: len(cases)], "nats")
@@ -282,7 +284,7 @@ some = [chat.prompt(talk.prompt) + talk.reply for talk in test[:4]]
 ids = chat.tokenizer(some, return_tensors="pt", padding=True).input_ids
 work = {}
 for method in ("full", "lora"):
-    model = finetuning.fresh(chat, method, unit.hardware).model.to("cpu").float()
+    model = four_bit.fresh(chat, method, unit.hardware).model.to("cpu").float()
     model = compat.add_lora(model, rank=16, alpha=32) if method == "lora" else model
     with FlopCounterMode(display=False) as counter:
         model(ids, labels=ids).loss.backward()
@@ -297,7 +299,7 @@ def four_matrices(width: int, lora: bool) -> torch.nn.Module:
     layers = [torch.nn.Linear(width, width, bias=False) for _ in range(4)]
     stack = torch.nn.Sequential(*layers)
     if lora:
-        finetuning.add_lora(stack, rank=16, alpha=32)
+        lora_by_hand.add_lora(stack, rank=16, alpha=32)
     return stack
 
 
@@ -339,8 +341,8 @@ def validation_loss(rate: float, rank: int, seed: int = 7) -> float:
     settings = {"learning_rate": rate, "rank": rank, "alpha": 2 * rank, "seed": seed}
     recipe = dataclasses.replace(base, method="lora", conversations=80, **settings)
     trainer = prepared(recipe, "-".join(f"{key}={value}" for key, value in settings.items()))
-    finetuning.train(trainer)
-    return finetuning.curves(trainer)["validation"][-1][1]
+    sft.train(trainer)
+    return sft.curves(trainer)["validation"][-1][1]
 
 
 rates, ranks = (1.5e-3, 5e-3, 1.5e-2), (2, 16)
@@ -404,7 +406,7 @@ class Sample(TrainerCallback):
     def on_evaluate(self, args, state, control, model, **_):
         if state.global_step in (4, 12, 36):
             now = dataclasses.replace(chat, model=model.eval())
-            samples[state.global_step] = finetuning.replies(now, test[:1])[0]
+            samples[state.global_step] = scoring.replies(now, test[:1])[0]
 
 
 # %% tags=["topic:overfit-forgetting", "topic:training-monitoring"]
@@ -412,8 +414,8 @@ def few(*callbacks: TrainerCallback):
     """A trainer on eight conversations for 18 epochs, with `callbacks`, in the same folder."""
     settings = {"learning_rate": 5e-3, "conversations": 8, "epochs": 18, "measured": 9}
     recipe = dataclasses.replace(short, method="lora", **settings)
-    start = finetuning.fresh(chat, "lora", unit.hardware)
-    trainer = finetuning.make_trainer(start, talks, recipe, unit.hardware, unit.folder / "few")
+    start = four_bit.fresh(chat, "lora", unit.hardware)
+    trainer = sft.make_trainer(start, talks, recipe, unit.hardware, unit.folder / "few")
     for callback in callbacks:
         trainer.add_callback(callback)
     return trainer
@@ -422,14 +424,14 @@ def few(*callbacks: TrainerCallback):
 samples = {}
 shutil.rmtree(unit.folder / "few", ignore_errors=True)  # a second run of this cell starts anew
 try:
-    finetuning.train(few(Sample(), PowerCut()))
+    sft.train(few(Sample(), PowerCut()))
 except KeyboardInterrupt:
     print("Power cut after step 14.")
 trainer = few(Sample())
-print(f"The rest took {finetuning.train(trainer):.0f} s.")
+print(f"The rest took {sft.train(trainer):.0f} s.")
 
 # %% tags=["topic:overfit-forgetting", "topic:training-monitoring"]
-curves = finetuning.curves(trainer)
+curves = sft.curves(trainer)
 
 
 def stop_at(
@@ -522,7 +524,7 @@ def scores(model) -> torch.Tensor:
 inside = (
     overfit.model.get_base_model()
 )  # without the mixed precision that the trainer put around it
-untouched = scores(finetuning.fresh(chat, "lora", unit.hardware).model.to(inside.device))
+untouched = scores(four_bit.fresh(chat, "lora", unit.hardware).model.to(inside.device))
 print("adapter on, the same scores as before: ", torch.equal(scores(inside), untouched))
 with overfit.model.disable_adapter():
     print("adapter off, the same scores as before:", torch.equal(scores(inside), untouched))
@@ -533,7 +535,7 @@ with overfit.model.disable_adapter():
 
 # %% tags=["topic:overfit-forgetting"]
 said = {f"{method}, {short.steps} steps": replies for method, replies in written.items()}
-said["lora, 8 conversations, 36 steps"] = finetuning.replies(overfit, test)
+said["lora, 8 conversations, 36 steps"] = scoring.replies(overfit, test)
 for name, replies in said.items():
     rate = percent(quality.hallucination_rate(test, replies))
     print(f"{name:>31}: {rate} of the replies invent something")
@@ -590,7 +592,7 @@ figures.table(
 # it with all 32 layers: 7 GiB, and one to a few minutes.) What will it need, beside what this notebook holds already?
 
 # %% tags=["topic:qlora-7b"]
-one_layer = dataclasses.replace(memory.architecture("mistral-7b"), layers=1, vocab=4_000)
+one_layer = dataclasses.replace(shapes.architecture("mistral-7b"), layers=1, vocab=4_000)
 print(dryrun.run(unit.hardware, one_layer, steps=1, tokens=128))
 
 # %% [markdown]
@@ -655,7 +657,7 @@ print(f"three epochs of 2,000 conversations in six hours: {trained / 6 / 3600:.0
 
 # %% tags=["topic:frameworks"]
 recipe, model, data = (
-    finetuning.RECIPES["full"],
+    qlora.RECIPES["full"],
     "mistralai/Mistral-7B-Instruct-v0.3",
     "data/train.jsonl",
 )

@@ -53,10 +53,12 @@ from collections import Counter
 
 import numpy as np
 
-from course_utils import data_quality as dq
-from course_utils import figures, growing, loaders
+from course_utils import figures
+from course_utils.finetuning import data_quality as dq
+from course_utils.finetuning import growing
+from course_utils.measures import share
+from course_utils.models import loaders
 from course_utils.prisma import conversations, manners
-from course_utils.prisma.training import share
 
 talks = conversations.make_conversations()
 rows = dq.rows_of(talks)

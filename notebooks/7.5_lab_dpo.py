@@ -56,10 +56,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from course_utils import compat, figures, finetuning
-from course_utils import preferences as prefs
+from course_utils import compat, figures
 from course_utils.exercises import check, hint, quiz, solution
-from course_utils.prisma.training import share
+from course_utils.finetuning import four_bit, qlora
+from course_utils.finetuning import preferences as prefs
+from course_utils.measures import share
 
 chat = unit.load("chat")
 
@@ -323,10 +324,10 @@ for length in (4, 8):  # the same change of each token, in a short and in a long
 # %% tags=["topic:dpo"]
 import copy
 
-on_cpu = finetuning.training_device(unit.hardware) == "cpu"
+on_cpu = four_bit.training_device(unit.hardware) == "cpu"
 settings = compat.dpo_config(
     unit.folder / "dpo", batch=8, steps=40, learning_rate=1e-3, beta=0.1, max_length=256,
-    seed=unit.seed, cpu=on_cpu, **finetuning.precision(unit.hardware),
+    seed=unit.seed, cpu=on_cpu, **qlora.precision(unit.hardware),
 )  # fmt: skip
 rows = prefs.preference_rows(clean)
 trainer = compat.dpo_trainer(

@@ -51,13 +51,16 @@ unit = open_unit("7.5", tier="bundled")
 import dataclasses
 import random
 
-from course_utils import bundled, compat, evaluate, figures, finetuning, quality
+from course_utils import compat, figures
+from course_utils.finetuning import four_bit, qlora, quality, scoring, sft
+from course_utils.measures import percent
+from course_utils.models import bundled
 from course_utils.prisma import conversations, lm, text
-from course_utils.prisma.training import percent
+from course_utils.workshop import evaluate
 
 talks = conversations.by_split(conversations.make_conversations())
 test = talks["test"][:60]
-chat = finetuning.load_nf4(unit)
+chat = four_bit.load_nf4(unit)
 
 # %% [markdown]
 # ## 1. Two models to compare
@@ -67,12 +70,12 @@ chat = finetuning.load_nf4(unit)
 # replies that we want.
 
 # %%
-recipe = dataclasses.replace(finetuning.RECIPES["bundled"], conversations=800, epochs=1)
-before, before_chances = finetuning.replies(chat, test), quality.reply_log_probs(chat, test)
-trainer = finetuning.make_trainer(chat, talks, recipe, unit.hardware, unit.folder / "evaluated")
-finetuning.train(trainer)
+recipe = dataclasses.replace(qlora.RECIPES["bundled"], conversations=800, epochs=1)
+before, before_chances = scoring.replies(chat, test), quality.reply_log_probs(chat, test)
+trainer = sft.make_trainer(chat, talks, recipe, unit.hardware, unit.folder / "evaluated")
+sft.train(trainer)
 trained = dataclasses.replace(chat, model=trainer.model.eval())
-after, after_chances = finetuning.replies(trained, test), quality.reply_log_probs(trained, test)
+after, after_chances = scoring.replies(trained, test), quality.reply_log_probs(trained, test)
 
 print(f"customer: {test[0].message}\nrecords:  {'; '.join(test[0].facts)}\n")
 for name, reply in (("wanted", test[0].reply), ("before", before[0]), ("after", after[0])):
@@ -293,10 +296,10 @@ figures.show(
 rows, cram_replies = [], {}
 for name, weights in (("lowest validation loss", run.best), ("last step", run.last)):
     copied.load_state_dict(weights, strict=False)
-    seen, unseen = (finetuning.replies(crammed, some) for some in (talks["train"][:20], test))
+    seen, unseen = (scoring.replies(crammed, some) for some in (talks["train"][:20], test))
     cram_replies[name] = unseen
     exact = [
-        finetuning.score(some, said)["all"]
+        scoring.score(some, said)["all"]
         for some, said in ((talks["train"][:20], seen), (test, unseen))
     ]
     made_up = quality.hallucination_rate(test, unseen)
@@ -404,9 +407,7 @@ tasks = {
         "arithmetic, worked steps"
     ],
     "function calls": lambda: evaluate.function_calls(trained, unit.seed, 25),
-    "support replies": lambda: finetuning.score(test[:25], finetuning.replies(trained, test[:25]))[
-        "all"
-    ],
+    "support replies": lambda: scoring.score(test[:25], scoring.replies(trained, test[:25]))["all"],
 }
 factors, kept = (0.0, 0.5, 1.0), {name: [] for name in tasks}
 for factor in factors:

@@ -51,11 +51,12 @@ import random
 
 import torch
 
-from course_utils import bundled, compat, figures
-from course_utils import peft_methods as pm
-from course_utils import tuning_tasks as tasks
+from course_utils import compat, figures
+from course_utils.finetuning import peft_methods as pm
+from course_utils.finetuning import tuning_tasks as tasks
+from course_utils.measures import percent, share
+from course_utils.models import bundled
 from course_utils.prisma import conversations, lm, text
-from course_utils.prisma.training import percent, share
 
 base, tokenizer = lm.load(bundled.verify("prisma-lm"))
 # For short rows on a CPU it trains faster than the fused kernel.

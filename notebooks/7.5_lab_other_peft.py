@@ -52,10 +52,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_utils import bundled, compat, figures, finetuning
-from course_utils import peft_methods as pm
+from course_utils import compat, figures
+from course_utils.finetuning import lora_by_hand
+from course_utils.finetuning import peft_methods as pm
+from course_utils.measures import percent, share
+from course_utils.models import bundled
 from course_utils.prisma import conversations, lm, text
-from course_utils.prisma.training import percent, share
 
 base, tokenizer = lm.load(bundled.verify("prisma-lm"))
 # For short rows on a CPU it trains faster than the fused kernel.
@@ -245,7 +247,7 @@ def tunable(method: str, seed: int) -> nn.Module:
 
 
 # %% tags=["topic:adapters-prompt-tuning"]
-counts = {method: finetuning.parameters(tunable(method, 0))["trained"] for method in RATES}
+counts = {method: lora_by_hand.parameters(tunable(method, 0))["trained"] for method in RATES}
 whole, lines = counts["full fine-tuning"], []
 for method, count in counts.items():
     lines.append({"method": method, "trained": count, "of the model": f"{count / whole:.2%}"})

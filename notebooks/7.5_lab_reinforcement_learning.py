@@ -56,9 +56,10 @@ import time
 import torch
 from torch import Tensor
 
-from course_utils import compat, figures, finetuning
-from course_utils import preferences as prefs
-from course_utils.prisma.training import bootstrap, percent, share
+from course_utils import compat, figures
+from course_utils.finetuning import four_bit, qlora
+from course_utils.finetuning import preferences as prefs
+from course_utils.measures import bootstrap, percent, share
 
 chat = unit.load("chat")
 SEEDS = (1, 2, 3)
@@ -223,10 +224,10 @@ def reward(completions: list, number: list[int], **_: object) -> list[float]:
 
 
 customers = prefs.cases(16, seed=40)
-on_cpu = finetuning.training_device(unit.hardware) == "cpu"
+on_cpu = four_bit.training_device(unit.hardware) == "cpu"
 settings = compat.grpo_config(
     unit.folder / "grpo", groups=4, size=6, steps=4, learning_rate=2e-3, beta=0.04, room=64,
-    seed=unit.seed, cpu=on_cpu, **finetuning.precision(unit.hardware),
+    seed=unit.seed, cpu=on_cpu, **qlora.precision(unit.hardware),
 )  # fmt: skip
 rows = [{"prompt": case.messages, "number": i} for i, case in enumerate(customers)]
 model = copy.deepcopy(start.model)
@@ -258,12 +259,12 @@ print("mean reward by step:", ", ".join(f"{entry['reward']:.2f}" for entry in hi
 # fewer. What is lost is credit for single tokens, the very thing that the fact would need. How much memory is it?
 
 # %% tags=["topic:rlhf-ppo-grpo"]
-from course_utils import memory
+from course_utils.memory import formulas, shapes
 
-frozen = memory.weight_bytes("mistral-7b") / memory.GIB
-full = memory.estimate("mistral-7b", "full", seq=512).total
-lora = memory.estimate("mistral-7b", "lora", seq=512).total
-both = memory.estimate("mistral-7b", "lora", seq=512, batch=2).total  # DPO reads a pair at once
+frozen = formulas.weight_bytes("mistral-7b") / shapes.GIB
+full = formulas.estimate("mistral-7b", "full", seq=512).total
+lora = formulas.estimate("mistral-7b", "lora", seq=512).total
+both = formulas.estimate("mistral-7b", "lora", seq=512, batch=2).total  # DPO reads a pair at once
 ways = {
     "PPO, everything trained in full": 2 * full + 2 * frozen,
     "GRPO, policy trained in full, reward model": full + 2 * frozen,

@@ -55,9 +55,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from course_utils import bundled, figures, memory, scale_out
+from course_utils import figures
+from course_utils.finetuning import scale_out
+from course_utils.finetuning.scale_out import loss_sum
+from course_utils.memory import fit, shapes
+from course_utils.models import bundled
 from course_utils.prisma import lm
-from course_utils.scale_out import loss_sum
 
 STEPS, BATCH = 8, 8
 
@@ -181,7 +184,7 @@ figures.table(rows, caption=f"{STEPS} steps of {BATCH} conversations, all weight
 # Each process counted its own tensors after the last step.
 
 # %% tags=["topic:multi-gpu"]
-count = memory.parameter_count("prisma-lm")
+count = shapes.parameter_count("prisma-lm")
 rows = []
 for report in [replace(alone, mode="one process"), *reports]:
     expected = scale_out.expected_bytes(count, report.processes, report.mode == "fsdp")
@@ -250,12 +253,12 @@ figures.table(rows, caption=f"The same {STEPS} steps of {BATCH} conversations, w
 # activations:
 
 # %% tags=["topic:multi-gpu"]
-cards = {name: memory.gpu(name) for name in ("rtx4090", "a100-80")}
+cards = {name: fit.gpu(name) for name in ("rtx4090", "a100-80")}
 rows = []
 for model in ("mistral-7b", "llama-2-13b", "llama-2-70b"):
-    parameters = memory.parameter_count(model)
+    parameters = shapes.parameter_count(model)
     for processes in (1, 2, 8):
-        needed = scale_out.expected_bytes(parameters, processes, sharded=True) / memory.GIB
+        needed = scale_out.expected_bytes(parameters, processes, sharded=True) / shapes.GIB
         row = {"model": model, "FSDP over": processes, "GiB on each": needed}
         rows.append(
             row

@@ -58,9 +58,11 @@ from dataclasses import replace
 import openai
 import torch
 
-from course_utils import compat, figures, finetuning, loaders, publishing, serving
+from course_utils import compat, figures, serving
+from course_utils.finetuning import four_bit, publishing, qlora, scoring, sft
+from course_utils.measures import share
+from course_utils.models import loaders, roles
 from course_utils.prisma import conversations, lm
-from course_utils.prisma.training import share
 
 talks = conversations.by_split(conversations.make_conversations())
 talks["validation"] = talks["validation"][:8]  # a glance at it is enough here
@@ -68,7 +70,7 @@ test = talks["test"][:60]
 adapters = unit.folder / "adapters"
 
 
-def base() -> loaders.Chat:
+def base() -> roles.Chat:
     """prisma-lm as it came, read anew: merging changes a model in place."""
     return loaders.load("chat", unit.hardware, "bundled")
 
@@ -89,14 +91,12 @@ def filed(talk: conversations.Conversation) -> conversations.Conversation:
     return replace(talk, required={"topic": talk.intent, "number": str(talk.number)})
 
 
-def learn(name: str, data: dict, size: int) -> finetuning.Recipe:
+def learn(name: str, data: dict, size: int) -> qlora.Recipe:
     """Train one adapter on `size` conversations and keep it in a folder of its own."""
-    recipe = replace(finetuning.RECIPES["bundled"], conversations=size, epochs=1.0)
-    chat = finetuning.quantised(base(), unit.hardware)
-    trainer = finetuning.make_trainer(
-        chat, data, recipe, unit.hardware, unit.folder / f"run-{name}"
-    )
-    finetuning.train(trainer)
+    recipe = replace(qlora.RECIPES["bundled"], conversations=size, epochs=1.0)
+    chat = four_bit.quantised(base(), unit.hardware)
+    trainer = sft.make_trainer(chat, data, recipe, unit.hardware, unit.folder / f"run-{name}")
+    sft.train(trainer)
     trainer.model.save_pretrained(adapters / name)
     trained[name] = replace(chat, model=trainer.model)
     return recipe
@@ -128,14 +128,14 @@ both = replace(plain, model=model.eval())
 
 answers = {}
 with model.disable_adapter():
-    answers["no adapter"] = finetuning.replies(both, test)
+    answers["no adapter"] = scoring.replies(both, test)
 swaps = []
 for name, wanted in (("support", test), ("tickets", [filed(talk) for talk in test])):
     started = time.perf_counter()
     model.set_adapter(name)
     swaps.append(1000 * (time.perf_counter() - started))
-    answers[name] = finetuning.replies(both, test)
-    print(f"{name:>8} right: {finetuning.score(wanted, answers[name])['all']}")
+    answers[name] = scoring.replies(both, test)
+    print(f"{name:>8} right: {scoring.score(wanted, answers[name])['all']}")
 print(f"a swap takes {max(swaps):.0f} ms, loading the model {loading:.0f} ms")
 
 # %%
@@ -190,21 +190,21 @@ merged.model.save_pretrained(final)
 merged.tokenizer.save_pretrained(final)
 
 again = replace(plain, model=lm.load(final)[0])
-answers["merged, read again"] = finetuning.replies(again, test)
+answers["merged, read again"] = scoring.replies(again, test)
 changed = publishing.proof_of_change(answers["no adapter"], answers["merged, read again"])
 same = share(
     [a == b for a, b in zip(answers["support"], answers["merged, read again"], strict=True)]
 )
 print("answers that differ from the base's:   ", changed)
 print("answers as with the adapter beside it: ", same)
-print("right:", finetuning.score(test, answers["merged, read again"])["all"])
+print("right:", scoring.score(test, answers["merged, read again"])["all"])
 
 # %% [markdown]
 # Would the proof notice the mistake? Let us make it: a "merged" folder that was written from the base.
 
 # %%
 try:
-    publishing.proof_of_change(answers["no adapter"][:16], finetuning.replies(base(), test[:16]))
+    publishing.proof_of_change(answers["no adapter"][:16], scoring.replies(base(), test[:16]))
 except publishing.UnchangedError as error:
     print("UnchangedError:", error)
 
@@ -220,7 +220,7 @@ before = publishing.matrices(base().model)
 exact = publishing.matrices(publishing.merged(base(), adapters / "support").model)
 half = publishing.merged(base(), adapters / "support", torch.float16)
 half.model.float()  # rounded to fp16; computed in 32 bits, which is faster on a CPU
-small = finetuning.quantised(base(), unit.hardware)
+small = four_bit.quantised(base(), unit.hardware)
 coarse = publishing.matrices(small.model)
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
@@ -232,7 +232,7 @@ print("PEFT says:", next(str(one.message) for one in said if "4-bit" in str(one.
 forms = {
     "16 bits, fp16": half,
     "16 bits, bf16": again,
-    "16 bits, then NF4": finetuning.quantised(again, unit.hardware),
+    "16 bits, then NF4": four_bit.quantised(again, unit.hardware),
     "merged into NF4": small,
 }
 # The same change, on the 4-bit base that this merge starts from.
@@ -241,14 +241,14 @@ wanted = {name: coarse[name] + exact[name] - before[name] for name in exact}
 # %% tags=["topic:merge-swap-serve"]
 report, rights = {}, {}
 for form, chat in ({"NF4, adapter beside (as trained)": trained["support"]} | forms).items():
-    texts = answers["merged, read again"] if chat is again else finetuning.replies(chat, test)
+    texts = answers["merged, read again"] if chat is again else scoring.replies(chat, test)
     loss = 0.0  # beside the weights, the adapter is not rounded to their format
     if form in forms:
         start, goal = (coarse, wanted) if form == "merged into NF4" else (before, exact)
         loss = publishing.lost(start, goal, publishing.matrices(chat.model))
     kept = share([a == b for a, b in zip(answers["support"], texts, strict=True)])
     report[form] = {"error / change": loss, "answers as in 16 bits with the adapter": str(kept)}
-    rights[form] = finetuning.score(test, texts)["all"]
+    rights[form] = scoring.score(test, texts)["all"]
     report[form]["right"] = str(rights[form])
 worst, *_, best = sorted(rights, key=lambda form: rights[form].value)
 overlap = rights[worst].high >= rights[best].low
@@ -285,7 +285,7 @@ figures.show(fig, alt=f"The error of storing merged weights as a share of the ch
 # either gives a model that answers, and answers nonsense. So the proof is the same: equal tokens.
 
 # %% tags=["topic:merge-swap-serve"]
-from course_utils import gguf_file
+from course_utils.models import gguf_file
 
 gguf = gguf_file.write_gguf(final, unit.folder / "prisma-support.gguf")
 print(f"{gguf.name}: {gguf.stat().st_size / 1e6:.1f} MB")
@@ -409,7 +409,7 @@ about = {
     "Limits": "It knows Prisma's ten topics and nothing else, and it invents when the facts are "
     "missing. Test conversations share sentences with training, so expect less on real mail.",
 }
-scores = finetuning.score(test, answers["support"])
+scores = scoring.score(test, answers["support"])
 card = publishing.card(
     "prisma-support-lora", BASE, "cc-by-4.0", "Prisma support conversations, test", scores, about
 )
@@ -427,7 +427,7 @@ arrived = unit.folder / "somebody-else" / "prisma-support-lora"
 shutil.copytree(public, arrived, dirs_exist_ok=True)
 theirs = base()
 theirs = replace(theirs, model=compat.load_lora(theirs.model, arrived).eval())
-texts = finetuning.replies(theirs, test[:16])
+texts = scoring.replies(theirs, test[:16])
 print("the same bytes:", publishing.same_files(public, arrived))
 print(
     f"the same answers: {sum(a == b for a, b in zip(texts, answers['support'], strict=False))} of "

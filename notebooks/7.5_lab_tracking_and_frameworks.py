@@ -51,8 +51,10 @@ from dataclasses import replace
 
 from IPython.display import display
 
-from course_utils import benchmarks, figures, finetuning, loaders, tracking
-from course_utils import recipes_elsewhere as elsewhere
+from course_utils import figures
+from course_utils.finetuning import benchmarks, four_bit, qlora, scoring, sft, tracking
+from course_utils.finetuning import recipes_elsewhere as elsewhere
+from course_utils.models import loaders, roles
 from course_utils.prisma import conversations
 
 have = tracking.installed()
@@ -83,8 +85,8 @@ def filed(talk: conversations.Conversation) -> conversations.Conversation:
 talks = conversations.by_split(conversations.make_conversations())
 tickets = {part: [filed(talk) for talk in some] for part, some in talks.items()}
 tickets["validation"] = tickets["validation"][:16]
-test, data = tickets["test"][:60], finetuning.rows(tickets["train"])
-base = finetuning.RECIPES["bundled"]
+test, data = tickets["test"][:60], sft.rows(tickets["train"])
+base = qlora.RECIPES["bundled"]
 short = replace(base, conversations=192, epochs=1.0)
 runs = {f"rate {rate:g}": replace(short, learning_rate=rate) for rate in (2e-4, 5e-3, 1e-1)}
 runs["rate 0.005, again"] = runs["rate 0.005"]
@@ -100,10 +102,10 @@ print("what is kept of each:", tracking.settings(short, data[: short.conversatio
 
 
 # %% tags=["topic:experiment-tracking"]
-def recorded(name: str, recipe: finetuning.Recipe) -> loaders.Chat:
+def recorded(name: str, recipe: qlora.Recipe) -> roles.Chat:
     """Train by `recipe` while the trackers that are here look on; the trained model."""
-    chat = finetuning.quantised(loaders.load("chat", unit.hardware, "bundled"), unit.hardware)
-    trainer = finetuning.make_trainer(
+    chat = four_bit.quantised(loaders.load("chat", unit.hardware, "bundled"), unit.hardware)
+    trainer = sft.make_trainer(
         chat, tickets, recipe, unit.hardware, unit.folder / name.replace(" ", "-")
     )
     writers, close = [], lambda: None
@@ -116,9 +118,9 @@ def recorded(name: str, recipe: finetuning.Recipe) -> loaders.Chat:
             client.log_param(run, key, value)
         writers.append(tracking.mlflow_writer(client, run))
     trainer.add_callback(tracking.follow(writers))
-    finetuning.train(trainer)
+    sft.train(trainer)
     made = replace(chat, model=trainer.model)
-    right = finetuning.score(test, finetuning.replies(made, test))["all"]
+    right = scoring.score(test, scoring.replies(made, test))["all"]
     for record in writers:
         record("right on the test", right.value, recipe.steps)
     if client:
@@ -255,7 +257,7 @@ except ImportError:
 
 # %% tags=["topic:frameworks"]
 recipe, model, file = (
-    finetuning.RECIPES["full"],
+    qlora.RECIPES["full"],
     "mistralai/Mistral-7B-Instruct-v0.3",
     "data/train.jsonl",
 )

@@ -17,7 +17,7 @@ os.environ.pop("COURSE_TIER", None)
 import psutil  # noqa: E402
 import pytest  # noqa: E402
 
-from course_utils import offline  # noqa: E402
+from course_utils.models import offline  # noqa: E402
 from course_utils.settings import SEED  # noqa: E402
 
 offline.close_sockets()
@@ -78,7 +78,7 @@ def toolbox(prisma):
 @pytest.fixture(scope="module")
 def eye():
     """The shipped prisma-clip, loaded as an image-text model."""
-    from course_utils.loaders import ImageText
+    from course_utils.models.roles import ImageText
     from course_utils.prisma import clip
 
     return ImageText(*clip.load(), "prisma-clip", "bundled")

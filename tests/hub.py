@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from course_utils import catalogue
-from course_utils.catalogue import File, Model
+from course_utils.models import catalogue
+from course_utils.models.catalogue import File, Model
 
 
 def pins(files: dict[str, bytes]) -> tuple[File, ...]:

@@ -11,22 +11,24 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from course_utils import compat, finetuning, loaders, offline
-from course_utils.hardware import Hardware
+from course_utils import compat
+from course_utils.finetuning import qlora, sft
+from course_utils.models import loaders, offline, roles
+from course_utils.models.hardware import Hardware
 from course_utils.prisma import conversations, lm
 
 LAPTOP = Hardware("cpu", "float32", "", ram_total_gb=8, ram_free_gb=4, cores=2)
 # Twelve steps of two times two conversations, with a checkpoint after every second.
-RECIPE = finetuning.Recipe(learning_rate=1e-2, conversations=48, batch=4, at_once=2)
+RECIPE = qlora.Recipe(learning_rate=1e-2, conversations=48, batch=4, at_once=2)
 
 
-def trainer(model: str, folder: Path, recipe: finetuning.Recipe = RECIPE):
+def trainer(model: str, folder: Path, recipe: qlora.Recipe = RECIPE):
     """The same trainer in every process."""
     loaders.quiet_libraries()
     parts = conversations.by_split(conversations.make_conversations(200))
     loaded = loaders._plain(compat.load_nf4(model, torch.float32, "cpu", "eager").eval())
-    chat = loaders.Chat(loaded, lm.build_tokenizer(), "tiny", "bundled")
-    return finetuning.make_trainer(chat, parts | {"validation": parts["validation"][:4]}, recipe, LAPTOP, folder)
+    chat = roles.Chat(loaded, lm.build_tokenizer(), "tiny", "bundled")
+    return sft.make_trainer(chat, parts | {"validation": parts["validation"][:4]}, recipe, LAPTOP, folder)
 
 
 def die(*_, **__) -> None:
@@ -50,4 +52,4 @@ if __name__ == "__main__":
     model, folder, step, when = sys.argv[1:]
     run = trainer(model, Path(folder))
     run.add_callback(Kill(run, int(step), when == "while-saving"))
-    finetuning.train(run)
+    sft.train(run)

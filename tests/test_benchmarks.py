@@ -6,7 +6,8 @@ import tomllib
 
 import pytest
 
-from course_utils import benchmarks, bundled
+from course_utils.finetuning import benchmarks
+from course_utils.models import bundled
 from course_utils.prisma import conversations, lm
 from course_utils.settings import ROOT
 
@@ -50,10 +51,10 @@ def test_the_judge_counts_the_parts_that_are_right():
 
 def test_the_harness_scores_the_shipped_model(tokenizer):
     pytest.importorskip("lm_eval")
-    from course_utils import loaders
+    from course_utils.models import loaders, roles
 
     model = lm.load(bundled.folder("prisma-lm"))[0]
-    found = benchmarks.evaluate(loaders.Chat(loaders._plain(model), tokenizer, "prisma-lm", "bundled"), 8)
+    found = benchmarks.evaluate(roles.Chat(loaders._plain(model), tokenizer, "prisma-lm", "bundled"), 8)
     run, judge = found["run (as HumanEval): passed"], found["judge (as MT-Bench): points of 10"]
     assert run.n == judge.n == 8 and run.value > 0.6  # it knows sums
     assert judge.value < 5  # and not the house style

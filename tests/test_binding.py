@@ -11,7 +11,8 @@ from torch import nn
 from whisper import log_mel_spectrogram
 from whisper.model import AudioEncoder
 
-from course_utils import binding, finetuning
+from course_utils.finetuning import lora_by_hand
+from course_utils.multimodal import binding
 from course_utils.prisma import pictures
 from course_utils.prisma.pictures import Scene, Toy
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES
@@ -137,7 +138,7 @@ def test_the_encoder_hears_short_sounds_as_it_hears_a_window():
 def taught() -> dict:
     """The classes and functions of the notebook, by name."""
     names = {"torch": torch, "nn": nn, "F": nn.functional, "Tensor": torch.Tensor, "binding": binding, "Toy": Toy}
-    return written_in("7.1_lab_binding_senses", **names, copy=copy, finetuning=finetuning)
+    return written_in("7.1_lab_binding_senses", **names, copy=copy, lora_by_hand=lora_by_hand)
 
 
 def test_the_contrastive_loss_is_the_librarys(taught):
@@ -152,7 +153,7 @@ def test_an_equipped_encoder_starts_as_it_was_and_trains_what_it_says(taught, wa
     encoder, mels = AudioEncoder(80, 250, 48, 3, 2).eval(), torch.randn(2, 80, 40)
     equipped = taught["equip"](encoder, way)
     assert torch.allclose(binding.hear(equipped, mels), binding.hear(encoder, mels), atol=1e-6)
-    count = finetuning.parameters(equipped)
+    count = lora_by_hand.parameters(equipped)
     part = count["trained"] / count["all"]
     assert part == share if share in (0, 1) else 0 < part < share
     if way == "adapter":  # zero at the start, and yet it learns

@@ -8,7 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from course_utils import books, settings
+from course_utils import settings
+from course_utils.workshop import notebooks
 
 SOURCE = """# %% [markdown] tags=["badge"]
 # # A title
@@ -34,7 +35,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     source = folder / "7.2_agents.py"
     source.write_text(SOURCE)
-    books.build(source)
+    notebooks.build(source)
     return source
 
 
@@ -57,20 +58,20 @@ def test_a_build_is_executed_clean_and_agrees_with_its_text(built: Path) -> None
     assert notebook.cells[1].outputs[0].text == "total 45\n"
     assert notebook.cells[3].outputs[0].data["text/plain"] == "46"
     assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
-    assert books.agree(built) == []
+    assert notebooks.agree(built) == []
 
 
 def test_a_second_build_gives_the_same_bytes(built: Path) -> None:
     target = built.with_suffix(".ipynb")
     before = target.read_bytes()
-    assert books.build(built) == target
+    assert notebooks.build(built) == target
     assert target.read_bytes() == before
 
 
 def test_equal_cells_have_different_ids(tmp_path: Path) -> None:
     source = tmp_path / "x.py"
     source.write_text("# %%\nprint(1)\n\n# %%\nprint(1)\n")
-    ids = [cell.id for cell in books.convert(source).cells]
+    ids = [cell.id for cell in notebooks.convert(source).cells]
     assert len(set(ids)) == 2
 
 
@@ -79,7 +80,7 @@ def test_agree_says_what_differs_and_where(built: Path, tmp_path: Path) -> None:
         return lambda notebook: notebook["cells"][number].update(new)
 
     def said(change) -> str:
-        return "\n".join(books.agree(altered(built, tmp_path, change)))
+        return "\n".join(notebooks.agree(altered(built, tmp_path, change)))
 
     assert "cell 2 differs in its source" in said(cell(1, source="total = 3"))
     assert "cell 2 differs in its tags" in said(cell(1, metadata={"tags": ["other"]}))
@@ -98,7 +99,7 @@ def test_agree_says_what_differs_and_where(built: Path, tmp_path: Path) -> None:
 def test_a_missing_ipynb_is_named_with_its_cure(tmp_path: Path) -> None:
     source = tmp_path / "7.1_new.py"
     source.write_text("# %%\n1\n")
-    (line,) = books.agree(source)
+    (line,) = notebooks.agree(source)
     assert "7.1_new.ipynb is missing" in line and "course notebooks" in line
 
 
@@ -116,8 +117,8 @@ def test_a_missing_ipynb_is_named_with_its_cure(tmp_path: Path) -> None:
 def test_what_may_not_be_committed_stops_the_build(tmp_path: Path, code: str, said: str) -> None:
     source = tmp_path / "7.9_bad.py"
     source.write_text(f"# %%\n1\n\n# %%\n{code}\n")
-    with pytest.raises(books.BuildError, match=said) as caught:
-        books.build(source)
+    with pytest.raises(notebooks.BuildError, match=said) as caught:
+        notebooks.build(source)
     assert "[2]" in str(caught.value)
     assert not source.with_suffix(".ipynb").exists()
 
@@ -127,15 +128,15 @@ def test_pictures_and_relative_paths_are_no_fault() -> None:
     output = nbformat.v4.new_output("display_data", {"text/html": f'<img src="{picture}">'})
     near = nbformat.v4.new_output("stream", text=f"build/run data{settings.ROOT}s https://x.org/home/a/b")
     cell = nbformat.v4.new_code_cell("1", outputs=[output, near])
-    assert books.output_faults(nbformat.v4.new_notebook(cells=[cell])) == []
+    assert notebooks.output_faults(nbformat.v4.new_notebook(cells=[cell])) == []
 
 
 def test_widgets_are_left_out_and_their_state_too() -> None:
-    widget = nbformat.v4.new_output("display_data", {books.WIDGET_VIEW: {"model_id": "1"}, "text/plain": "HBox()"})
+    widget = nbformat.v4.new_output("display_data", {notebooks.WIDGET_VIEW: {"model_id": "1"}, "text/plain": "HBox()"})
     text = nbformat.v4.new_output("stream", text="kept")
     cell = nbformat.v4.new_code_cell("1", outputs=[widget, text], metadata={"scrolled": True, "tags": ["a"]})
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": {}}})
-    books.clean(notebook)
+    notebooks.clean(notebook)
     assert "widgets" not in notebook.metadata
     assert notebook.cells[0].metadata == {"tags": ["a"]}
     assert [output.text for output in notebook.cells[0].outputs] == ["kept"]
@@ -145,8 +146,8 @@ def test_widgets_are_left_out_and_their_state_too() -> None:
 
 
 def test_topics_are_read_from_text_and_ipynb(built: Path) -> None:
-    assert books.topics(built) == books.topics(built.with_suffix(".ipynb")) == ["react"]
-    assert books.topic_faults(built.with_suffix(".ipynb")) == []
+    assert notebooks.topics(built) == notebooks.topics(built.with_suffix(".ipynb")) == ["react"]
+    assert notebooks.topic_faults(built.with_suffix(".ipynb")) == []
 
 
 def test_a_tag_of_another_unit_and_an_idle_topic_are_faults(built: Path, tmp_path: Path) -> None:
@@ -155,38 +156,38 @@ def test_a_tag_of_another_unit_and_an_idle_topic_are_faults(built: Path, tmp_pat
         notebook["cells"][3]["metadata"]["tags"] = ["topic:qlora"]
 
     path = altered(built, tmp_path, change).with_suffix(".ipynb")
-    foreign, idle = books.topic_faults(path)
+    foreign, idle = notebooks.topic_faults(path)
     assert "topic:qlora is no topic of unit 7.2" in foreign
     assert "topic:rewoo has to run" in idle
 
 
 def test_the_curriculum_is_complete_and_its_ids_are_unique() -> None:
-    topics = books.curriculum()
+    topics = notebooks.curriculum()
     assert {t.unit for t in topics} >= {"7.1", "7.2", "7.3", "7.4", "7.5"}
     assert len({(t.unit, t.id) for t in topics}) == len(topics) > 100
     assert {t.need for t in topics} == {"run", "tool", "explain"}
 
 
 def test_the_committed_notebooks_carry_only_tags_of_their_unit() -> None:
-    faults = [f for path in sorted(settings.NOTEBOOKS.glob("*.ipynb")) for f in books.topic_faults(path)]
+    faults = [f for path in sorted(settings.NOTEBOOKS.glob("*.ipynb")) for f in notebooks.topic_faults(path)]
     assert faults == []
 
 
 def test_the_committed_notebooks_agree_with_their_text() -> None:
-    assert books.check() == []
+    assert notebooks.check() == []
 
 
 @pytest.mark.parametrize("path", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
 def test_a_notebook_opens_with_its_title_and_badge(path: Path) -> None:
     """A misspelt cell marker makes the title a cell of comments, and nothing else notices."""
-    first = books._load(path).cells[0]
+    first = notebooks._load(path).cells[0]
     assert first.cell_type == "markdown" and first.metadata.get("tags") == ["badge"]
     assert first.source.startswith("# ") and f"notebooks/{path.stem}.ipynb" in first.source
 
 
 @pytest.mark.parametrize("source", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
 def test_no_cell_is_longer_than_25_lines(source: Path) -> None:
-    cells = enumerate(books.convert(source).cells, start=1)
+    cells = enumerate(notebooks.convert(source).cells, start=1)
     sizes = {number: len(cell.source.splitlines()) for number, cell in cells if cell.cell_type == "code"}
     assert {number: lines for number, lines in sizes.items() if lines > 25} == {}
 
@@ -196,7 +197,7 @@ WIDTH = 100  # columns; JupyterLab shows about 104 in a window of 1280 pixels wi
 
 @pytest.mark.parametrize("source", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
 def test_no_line_of_a_cell_is_cut_off_in_a_small_window(source: Path) -> None:
-    cells = [cell for cell in books.convert(source).cells if cell.cell_type == "code"]
+    cells = [cell for cell in notebooks.convert(source).cells if cell.cell_type == "code"]
     own = [cell for cell in cells if "bootstrap" not in cell.metadata.get("tags", [])]
     lines = [line for cell in own for line in cell.source.splitlines()]
     assert [line for line in lines if len(line) > WIDTH] == []
@@ -205,7 +206,7 @@ def test_no_line_of_a_cell_is_cut_off_in_a_small_window(source: Path) -> None:
 @pytest.mark.parametrize("source", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
 def test_a_cell_with_a_check_prints_nothing_else(source: Path) -> None:
     """Below "not yet" no result of the course's own function may look like the student's."""
-    cells = [cell.source for cell in books.convert(source).cells if cell.cell_type == "code"]
+    cells = [cell.source for cell in notebooks.convert(source).cells if cell.cell_type == "code"]
     checks = [text for text in cells if re.search(r"\bcheck\(\"", text)]
     assert [text for text in checks if not re.fullmatch(r"(\w+ = )?check\([^()]*\)", text.strip())] == []
 
@@ -248,7 +249,7 @@ def test_a_cell_that_runs_again_gives_the_same_numbers(source: Path) -> None:
     """A generator that another cell made goes on where it stood: it is made anew where it is used."""
     generators: set[str] = set()
     shared = []
-    for cell in books.convert(source).cells:
+    for cell in notebooks.convert(source).cells:
         if cell.cell_type == "code":
             made, read = _made_and_read(cell.source)
             shared += [f"{name} in `{cell.source.splitlines()[0]}`" for name in sorted(generators & read - made)]

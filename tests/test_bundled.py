@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from course_utils import bundled
+from course_utils.models import bundled
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from course_utils import checkpoints
+from course_utils.finetuning import checkpoints
 
 RUN = {"learning_rate": 1e-2, "rank": 16, "training data": "abc"}
 

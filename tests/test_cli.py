@@ -16,8 +16,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from course_utils import books, bundled, cli, doctor, runner
-from course_utils import evaluate as evaluation
+from course_utils import cli, doctor
+from course_utils.models import bundled
+from course_utils.workshop import evaluate as evaluation
+from course_utils.workshop import notebooks, runner
 
 SOURCE = '# %% [markdown]\n# # A title\n\n# %%\nprint("six", 6)\n'
 
@@ -33,7 +35,7 @@ def course(*arguments: str):
 def folder(tmp_path, monkeypatch) -> Path:
     """A notebooks folder with one source in it, which the command uses instead of the course's own."""
     (tmp_path / "7.9_small.py").write_text(SOURCE)
-    defaults = {runner.resolve: 1, books.check: 1, books.sources: 1}
+    defaults = {runner.resolve: 1, notebooks.check: 1, notebooks.sources: 1}
     for function, count in defaults.items():
         assert len(function.__defaults__) == count
         monkeypatch.setattr(function, "__defaults__", (tmp_path,))
@@ -103,11 +105,11 @@ def test_vram_says_what_can_only_be_estimated() -> None:
 
 
 def test_bench_vram_as_table_and_json(monkeypatch) -> None:
-    from course_utils import memory, vram_bench
-    from course_utils.simulate import Step
+    from course_utils.memory import measurement, shapes
+    from course_utils.memory.simulate import Step
 
-    one = vram_bench.Comparison(Step(memory.architecture("prisma-lm"), "lora"), 0.2, 0.101, 0.1, 0.1, 0.1)
-    monkeypatch.setattr(vram_bench, "compare", lambda steps, cuda: [one])
+    one = measurement.Comparison(Step(shapes.architecture("prisma-lm"), "lora"), 0.2, 0.101, 0.1, 0.1, 0.1)
+    monkeypatch.setattr(measurement, "compare", lambda steps, cuda: [one])
     result = course("bench", "vram")
     assert result.exit_code == 0 and "No NVIDIA card" in result.stderr
     assert "+1.0%" in result.stdout and "at most 1.0% off" in result.stdout
@@ -116,14 +118,14 @@ def test_bench_vram_as_table_and_json(monkeypatch) -> None:
 
 
 def test_dryrun_passes_its_options_on_and_says_what_does_not_fit(monkeypatch) -> None:
-    from course_utils import dryrun, finetuning
+    from course_utils.finetuning import dryrun, qlora
 
     got = []
 
     def run(machine, *options):
         got.append(options)
         if options[1] is None:
-            raise finetuning.NotEnoughMemoryError("needs more")
+            raise qlora.NotEnoughMemoryError("needs more")
         return dryrun.Report("shape", "2 CPU cores", 2, 64, 1.0, [8.0], [10.0], 2.0, 1.5)
 
     monkeypatch.setattr(dryrun, "run", run)
@@ -211,9 +213,9 @@ def test_a_build_that_fails_names_the_cell_and_others_are_built(folder: Path) ->
 
 
 def test_links_check_says_what_is_out_of_date(folder: Path, monkeypatch) -> None:
-    from course_utils import colab
+    from course_utils.workshop import links
 
-    monkeypatch.setattr(colab.rewrite_links, "__defaults__", (folder, False))
+    monkeypatch.setattr(links.rewrite_links, "__defaults__", (folder, False))
     page = folder / "7.9_small.py"
     page.write_text('# %% [markdown] tags=["badge"]\n# # A title\n')
     result = course("links", "--check")
@@ -247,10 +249,10 @@ def test_every_bundled_model_has_a_recipe_with_these_options(name: str) -> None:
 
 
 def test_evaluate_as_table_and_json(monkeypatch) -> None:
-    from course_utils.prisma import training
+    from course_utils import measures
 
     def evaluate_all(seed: int) -> dict:
-        return {"prisma-toy": {"orders": training.share([True] * 50 + [False] * seed), "extra": training.share([True])}}
+        return {"prisma-toy": {"orders": measures.share([True] * 50 + [False] * seed), "extra": measures.share([True])}}
 
     monkeypatch.setattr(evaluation, "evaluate_all", evaluate_all)
     monkeypatch.setattr(evaluation, "BARS", {"prisma-toy": {"orders": 0.9}})

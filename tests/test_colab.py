@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from course_utils import benchmarks, colab, doctor, settings, tracking
+from course_utils import colab, doctor, settings
+from course_utils.finetuning import benchmarks, tracking
+from course_utils.workshop import colab_list, links
 
 KEPT = ("torch", "torchvision", "numpy", "transformers", "pandas")
 SOURCE = """# %% [markdown] tags=["badge"]
@@ -31,47 +33,47 @@ answer = 42
 
 def run_cell(folder, before=""):
     """Runs the bootstrap cell in plain Python, in `folder`, where the course is not installed."""
-    probe = f"{before}\n{colab.bootstrap_source()}\nprint('root', colab.ROOT)"
+    probe = f"{before}\n{links.bootstrap_source()}\nprint('root', colab.ROOT)"
     hidden = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
     alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run([sys.executable, "-c", hidden + probe], cwd=folder, env=alone, capture_output=True, text=True)
 
 
 def test_nothing_on_colab_has_to_change():
-    assert colab.resolve() == []
+    assert colab_list.resolve() == []
 
 
 def test_the_five_that_matter_are_on_colab_and_required():
     needed = {r.name for r in colab.requirements()}
-    assert set(KEPT) <= needed and set(KEPT) <= set(colab.colab_packages())
+    assert set(KEPT) <= needed and set(KEPT) <= set(colab_list.colab_packages())
 
 
 @pytest.mark.parametrize("name", KEPT)
 def test_a_requirement_that_colab_cannot_meet_is_found(name):
     wanted = [Requirement(f"{name}>=99")]
-    assert [name in fault and "would have to change" in fault for fault in colab.resolve(wanted)] == [True]
+    assert [name in fault and "would have to change" in fault for fault in colab_list.resolve(wanted)] == [True]
 
 
 @pytest.mark.parametrize("name", KEPT)
 def test_an_added_package_that_would_change_colab_is_found(name):
     added = {"newcomer": {"version": "1.0", "requires": [f"{name}<0.1"]}}
-    (fault,) = colab.resolve([Requirement("newcomer")], added=added)
+    (fault,) = colab_list.resolve([Requirement("newcomer")], added=added)
     assert fault.startswith("newcomer needs") and name in fault
 
 
 def test_a_package_that_nobody_recorded_is_found():
-    (fault,) = colab.resolve([Requirement("unheard-of>=1")])
+    (fault,) = colab_list.resolve([Requirement("unheard-of>=1")])
     assert "not on Colab" in fault
 
 
 def test_markers_are_judged_for_colab():
-    assert colab.resolve([Requirement('unheard-of; sys_platform == "win32"')]) == []
+    assert colab_list.resolve([Requirement('unheard-of; sys_platform == "win32"')]) == []
 
 
 def test_the_record_is_what_the_packages_themselves_say():
     """Where the recorded version is installed here too, its own metadata must list the same needs."""
     compared = 0
-    for name, about in json.loads(colab.MISSING.read_text())["packages"].items():
+    for name, about in json.loads(colab_list.MISSING.read_text())["packages"].items():
         here = metadata.distribution(name)
         if here.version == about["version"]:
             needs = [Requirement(line) for line in here.requires or [] if "extra ==" not in line]
@@ -95,7 +97,7 @@ def test_here_nothing_is_missing(capsys):
 
 
 def test_on_colab_only_the_missing_ones_are_asked_for():
-    missing = {Requirement(line).name for line in colab.missing_requirements(colab.colab_packages())}
+    missing = {Requirement(line).name for line in colab.missing_requirements(colab_list.colab_packages())}
     assert missing == {
         "bitsandbytes",
         "datasketch",
@@ -126,9 +128,9 @@ def test_pip_is_told_to_keep_everything(monkeypatch, capsys):
 
 
 def test_colabs_versions_are_written_for_pip():
-    lines = colab.constraints()
+    lines = colab_list.constraints()
     assert "torch==2.11.0" in lines and not [line for line in lines if line.startswith("nvidia-")]
-    needed = colab.test_requirements()
+    needed = colab_list.test_requirements()
     assert "torchao" in needed and any(line.startswith("nbval") for line in needed)
 
 
@@ -212,11 +214,11 @@ def test_free_form_versions_are_left_out():
 
 
 def test_the_first_cell_is_short_python_and_takes_its_address_from_the_setting(monkeypatch):
-    ast.parse(colab.bootstrap_source())
-    assert colab.bootstrap_source().count("\n") < 25
-    monkeypatch.setattr(colab, "REPOSITORY", "somebody/fork")
-    assert '"https://github.com/somebody/fork"' in colab.bootstrap_source()
-    assert "github/somebody/fork/blob" in colab.badge("7.1_multimodal_ai.py")
+    ast.parse(links.bootstrap_source())
+    assert links.bootstrap_source().count("\n") < 25
+    monkeypatch.setattr(links, "REPOSITORY", "somebody/fork")
+    assert '"https://github.com/somebody/fork"' in links.bootstrap_source()
+    assert "github/somebody/fork/blob" in links.badge("7.1_multimodal_ai.py")
 
 
 def test_the_first_cell_finds_the_course_from_a_folder_below(tmp_path):
@@ -231,7 +233,7 @@ def test_the_first_cell_says_what_to_do_where_there_is_no_course(tmp_path):
 
 
 def test_without_a_network_the_first_cell_names_kaggles_switch(tmp_path, monkeypatch):
-    monkeypatch.setattr(colab, "address", lambda: (tmp_path / "nobody").as_uri())
+    monkeypatch.setattr(links, "address", lambda: (tmp_path / "nobody").as_uri())
     done = run_cell(tmp_path, "import os; os.environ['KAGGLE_KERNEL_RUN_TYPE'] = 'Interactive'")
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ConnectionError") and "On Kaggle: Settings, Internet, On." in last
@@ -248,7 +250,7 @@ def test_on_colab_the_first_cell_fetches_the_course_once(tmp_path, monkeypatch):
     git = ["git", "-C", str(origin), "-c", "user.name=t", "-c", "user.email=t@example.org"]
     for words in (["init", "-q", "-b", settings.BRANCH], ["add", "."], ["commit", "-q", "-m", "x"]):
         subprocess.run([*git, *words], check=True)
-    monkeypatch.setattr(colab, "address", lambda: origin.as_uri())
+    monkeypatch.setattr(links, "address", lambda: origin.as_uri())
     before = "import types; sys.modules['google.colab'] = types.ModuleType('google.colab')"
     content = tmp_path / "content"
     content.mkdir()
@@ -264,27 +266,27 @@ def test_links_are_rewritten_from_the_setting(tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text(
         "[x](https://colab.research.google.com/github/a/b/blob/c/notebooks/n.ipynb)\ngit clone https://github.com/a/b\n"
     )
-    assert len(colab.rewrite_links(folder, check=True)) == 2
+    assert len(links.rewrite_links(folder, check=True)) == 2
     assert (folder / "7.1_multimodal_ai.py").read_text() == SOURCE
-    monkeypatch.setattr(colab, "REPOSITORY", "somebody/fork")
-    assert len(colab.rewrite_links(folder)) == 2
+    monkeypatch.setattr(links, "REPOSITORY", "somebody/fork")
+    assert len(links.rewrite_links(folder)) == 2
     text = (folder / "7.1_multimodal_ai.py").read_text()
-    assert f"# {colab.badge('7.1_multimodal_ai')}\n#\n# More words." in text
-    assert f'# %% tags=["bootstrap"]\n{colab.bootstrap_source()}\n\n# %%\nanswer = 42\n' in text
+    assert f"# {links.badge('7.1_multimodal_ai')}\n#\n# More words." in text
+    assert f'# %% tags=["bootstrap"]\n{links.bootstrap_source()}\n\n# %%\nanswer = 42\n' in text
     assert "old" not in text
     assert "github/somebody/fork/blob/main/notebooks/n.ipynb" in (tmp_path / "README.md").read_text()
     assert "git clone https://github.com/somebody/fork" in (tmp_path / "README.md").read_text()
-    assert colab.rewrite_links(folder) == []
+    assert links.rewrite_links(folder) == []
 
 
 def test_a_title_without_a_badge_gets_one(tmp_path):
     path = tmp_path / "7.9_new.py"
     path.write_text('# %% [markdown] tags=["badge"]\n# # Title\n\n# %%\n1\n')
-    colab.rewrite_links(tmp_path)
+    links.rewrite_links(tmp_path)
     assert path.read_text().startswith(
-        f'# %% [markdown] tags=["badge"]\n# # Title\n#\n# {colab.badge("7.9_new")}\n\n# %%'
+        f'# %% [markdown] tags=["badge"]\n# # Title\n#\n# {links.badge("7.9_new")}\n\n# %%'
     )
 
 
 def test_the_course_itself_is_up_to_date():
-    assert colab.rewrite_links(check=True) == []
+    assert links.rewrite_links(check=True) == []

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.optim import _muon
 
-from course_utils import compat, hardware
+from course_utils import compat
+from course_utils.models import hardware
 from course_utils.settings import ROOT
 
 

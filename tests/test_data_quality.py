@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from course_utils import data_quality as D
+from course_utils.finetuning import data_quality as D
 from course_utils.prisma import conversations, manners
 from course_utils.prisma.letters import LETTERS
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lessons import written_in
 
-from course_utils import deepfakes
+from course_utils.multimodal import deepfakes
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from course_utils import bundled, doctor, hardware
+from course_utils import doctor
+from course_utils.models import bundled, hardware
 
 
 def by_name(checks) -> dict[str, doctor.Check]:

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from hub import pins, serving
 
-from course_utils import bundled, catalogue, downloads, transfer
-from course_utils.catalogue import Model
-from course_utils.downloads import DownloadError, fetch
+from course_utils.models import bundled, catalogue, downloads, transfer
+from course_utils.models.catalogue import Model
+from course_utils.models.downloads import DownloadError, fetch
 
 WEIGHTS = bytes(range(256)) * 400
 FILES = {"config.json": b'{"model_type": "qwen2"}', "model.safetensors": WEIGHTS}

@@ -9,13 +9,14 @@ import sys
 import pytest
 import torch
 
-from course_utils import dryrun, finetuning, memory
-from course_utils.hardware import Hardware, multiplies_bfloat16
+from course_utils.finetuning import dryrun, four_bit, qlora
+from course_utils.memory import formulas, shapes
+from course_utils.models.hardware import Hardware, multiplies_bfloat16
 from course_utils.settings import ROOT
 
 LAPTOP = Hardware("cpu", "float32", "", ram_total_gb=8, ram_free_gb=4, cores=2)
 # As wide as the real one, two layers deep, with a small vocabulary.
-SHAPE = dataclasses.replace(memory.architecture("mistral-7b"), layers=2, vocab=4000, parameters=None)
+SHAPE = dataclasses.replace(shapes.architecture("mistral-7b"), layers=2, vocab=4000, parameters=None)
 TINY = dataclasses.replace(SHAPE, hidden=256, heads=4, kv_heads=2, intermediate=512, vocab=1100, layers=2)
 
 # In a process of its own, because this one has held other things before.
@@ -49,7 +50,7 @@ def test_at_real_width_it_stays_small_and_fast():
 def test_drawn_weights_are_spread_as_normal_ones_are():
     chat = dryrun.build(TINY, torch.float32, "cpu")
     layer = chat.model.model.layers[0].mlp.up_proj
-    drawn = finetuning.dequantised(layer).float()
+    drawn = four_bit.dequantised(layer).float()
     assert drawn.shape == (512, 256)
     assert drawn.std() == pytest.approx(dryrun.SPREAD, rel=0.1)
     assert abs(drawn.mean()) < 0.02 * drawn.std()
@@ -59,7 +60,7 @@ def test_drawn_weights_are_spread_as_normal_ones_are():
     assert len(torch.unique(layer.weight.data)) > 100
     other = chat.model.model.layers[1].mlp.up_proj
     assert not torch.equal(layer.weight.data, other.weight.data)
-    assert finetuning.stored_bits(layer) == pytest.approx(memory.NF4_BITS, rel=0.01)
+    assert four_bit.stored_bits(layer) == pytest.approx(formulas.NF4_BITS, rel=0.01)
 
 
 def test_the_same_seed_draws_the_same_model():
@@ -84,7 +85,7 @@ def test_each_step_of_a_longer_run_has_its_loss_and_speed():
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_made():
-    with pytest.raises(finetuning.NotEnoughMemoryError, match="--layers 4"):
+    with pytest.raises(qlora.NotEnoughMemoryError, match="--layers 4"):
         dryrun.run(dataclasses.replace(LAPTOP, ram_free_gb=2), "mistral-7b", layers=8)
 
 

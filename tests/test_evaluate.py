@@ -6,9 +6,10 @@ from dataclasses import asdict
 
 import pytest
 
-from course_utils import bundled, evaluate
-from course_utils.evaluate import BARS, MEASURES
-from course_utils.prisma.training import Measure, share
+from course_utils.measures import Measure, share
+from course_utils.models import bundled
+from course_utils.workshop import evaluate
+from course_utils.workshop.evaluate import BARS, MEASURES
 
 N = {"prisma-clip": 200, "prisma-whisper": 60, "prisma-lm": 60}
 

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from course_utils import cli
 from course_utils.exercises import check, hint, progress, quiz, registry, solution
 from course_utils.exercises import diagnosis as diagnosing
-from course_utils.exercises import solutions_7_1 as reference
+from course_utils.exercises.unit_7_1 import solutions as reference
 from course_utils.settings import NOTEBOOKS, ROOT
 
 EXERCISES, QUIZZES = registry.exercises(), registry.quizzes()

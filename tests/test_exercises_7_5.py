@@ -8,9 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from course_utils import bundled, compat, data_quality, finetuning, preferences
+from course_utils import compat
 from course_utils.exercises import diagnosis, registry
-from course_utils.exercises import solutions_7_5 as reference
+from course_utils.exercises.unit_7_5 import solutions as reference
+from course_utils.finetuning import data_quality, lora_by_hand, preferences, sft
+from course_utils.models import bundled
 from course_utils.prisma import conversations, lm
 
 LEVELS = reference.NF4_LEVELS
@@ -138,7 +140,7 @@ def test_codes_and_numbers_are_bitsandbytes_bit_for_bit(kind: str, dtype) -> Non
 def test_prisma_lms_own_weights_are_quantised_bit_for_bit() -> None:
     """Every 4-bit layer that transformers makes of the bundled model holds our codes."""
     folder = bundled.verify("prisma-lm")
-    plain = finetuning.linear_layers(lm.load(folder)[0])
+    plain = lora_by_hand.linear_layers(lm.load(folder)[0])
     quantised = compat.load_nf4(folder, torch.float32, "cpu", "eager")
     compared = 0
     for name, layer in plain.items():
@@ -174,7 +176,7 @@ def sft_trainer(tokenizer, talks, folder):
         folder, batch=4, accumulate=1, learning_rate=1e-3, epochs=1, max_length=512, steps_between=5,
         checkpointing=False, optimiser="adamw_torch", bf16=False, fp16=False, cpu=True, seed=0,
     )  # fmt: skip
-    rows = finetuning.rows(talks)
+    rows = sft.rows(talks)
     return compat.sft_trainer(
         tiny_model(tokenizer, 0), settings, rows[:-2], rows[-2:], tokenizer, compat.lora_config(4, 8), []
     )

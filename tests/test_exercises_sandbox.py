@@ -21,8 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from course_utils import preferences
-from course_utils.exercises import check, diagnosis, progress, registry, sandbox, solutions_7_1, solutions_7_5, wire
+from course_utils.exercises import check, diagnosis, progress, registry, sandbox, wire
+from course_utils.exercises.unit_7_1 import solutions as solutions_7_1
+from course_utils.exercises.unit_7_5 import solutions as solutions_7_5
+from course_utils.finetuning import preferences
 from course_utils.prisma import speech
 from course_utils.settings import NOTEBOOKS
 
@@ -261,7 +263,7 @@ def test_what_cannot_go_along_is_named(checked, monkeypatch) -> None:
 
 
 def imports_the_solution(*inputs):
-    from course_utils.exercises import solutions_7_1 as course
+    from course_utils.exercises.unit_7_1 import solutions as course
 
     return course.contrastive_loss(*inputs)
 

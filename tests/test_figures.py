@@ -153,9 +153,9 @@ def test_progress_is_quiet_under_test_and_in_a_pipe(monkeypatch, stream, quiet):
 
 
 def test_source_is_coloured_in_a_notebook_and_plain_in_a_terminal():
-    from course_utils import multimodal
+    from course_utils.multimodal import fusion, transcripts
 
-    shown = figures.source(multimodal.plain_words, multimodal.without)
+    shown = figures.source(transcripts.plain_words, fusion.without)
     assert shown._repr_markdown_().startswith("```python\ndef plain_words(") and repr(shown).startswith(
         "def plain_words("
     )

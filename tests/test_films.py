@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils import films
-from course_utils.films import Films
+from course_utils.multimodal import films
+from course_utils.multimodal.films import Films
 from course_utils.prisma.shop import COLOURS
 
 

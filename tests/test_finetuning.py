@@ -20,10 +20,13 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils import checkpoints, compat, finetuning, loaders, simulate
-from course_utils import memory as memory_estimates
-from course_utils.finetuning import LoRALinear, Recipe
-from course_utils.hardware import Hardware, usable_dtype
+from course_utils import compat
+from course_utils.finetuning import checkpoints, four_bit, lora_by_hand, qlora, scoring, sft
+from course_utils.finetuning.lora_by_hand import LoRALinear
+from course_utils.finetuning.qlora import Recipe
+from course_utils.memory import formulas, shapes, simulate
+from course_utils.models import loaders, roles
+from course_utils.models.hardware import Hardware, usable_dtype
 from course_utils.prisma import conversations, lm
 from course_utils.settings import NOTEBOOKS
 
@@ -56,7 +59,7 @@ def tiny(tokenizer, tmp_path_factory):
 def chat(tiny, tokenizer):
     loaders.quiet_libraries()
     model = compat.load_nf4(tiny, torch.float32, "cpu", "eager")
-    return loaders.Chat(loaders._plain(model.eval()), tokenizer, "tiny", "bundled")
+    return roles.Chat(loaders._plain(model.eval()), tokenizer, "tiny", "bundled")
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def pair(tiny, tokenizer):
     """The plain model, PEFT's and ours with the same adapters."""
     plain, _ = lm.load(tiny)
     peft_model, ours = with_peft(plain), copy.deepcopy(plain)
-    finetuning.copy_from_peft(peft_model, finetuning.add_lora(ours, 8, 16))
+    lora_by_hand.copy_from_peft(peft_model, lora_by_hand.add_lora(ours, 8, 16))
     return plain, peft_model, ours
 
 
@@ -132,7 +135,7 @@ def test_merged_weights_give_the_same_outputs(pair, tokenizer):
 def test_untrained_lora_changes_nothing(tiny, tokenizer):
     plain, _ = lm.load(tiny)
     ours = copy.deepcopy(plain)
-    added = finetuning.add_lora(ours, 4, 8)
+    added = lora_by_hand.add_lora(ours, 4, 8)
     x = ids(tokenizer)
     with torch.no_grad():
         assert torch.equal(plain(x).logits, ours(x).logits)
@@ -141,17 +144,17 @@ def test_untrained_lora_changes_nothing(tiny, tokenizer):
 
 def test_parameters_are_counted_as_the_formula_says(tiny, chat):
     plain, _ = lm.load(tiny)
-    shape = memory_estimates.architecture(tiny)
-    assert finetuning.parameters(plain)["all"] == memory_estimates.parameter_count(shape)
-    finetuning.add_lora(plain, 16, 32)
-    counted = finetuning.parameters(plain)
-    assert counted["trained"] == memory_estimates.lora_count(shape, 16)
-    assert finetuning.parameters(chat.model)["all"] == memory_estimates.parameter_count(shape)  # in 4 bits too
+    shape = shapes.architecture(tiny)
+    assert lora_by_hand.parameters(plain)["all"] == shapes.parameter_count(shape)
+    lora_by_hand.add_lora(plain, 16, 32)
+    counted = lora_by_hand.parameters(plain)
+    assert counted["trained"] == shapes.lora_count(shape, 16)
+    assert lora_by_hand.parameters(chat.model)["all"] == shapes.parameter_count(shape)  # in 4 bits too
 
 
 def test_the_notebook_shows_this_very_code():
     source = (NOTEBOOKS / "7.5_finetuning.py").read_text("utf-8")
-    for thing in (LoRALinear, finetuning.evenly_quantised):
+    for thing in (LoRALinear, four_bit.evenly_quantised):
         assert inspect.getsource(thing) in source, f"{thing.__name__} differs from the notebook's copy"
 
 
@@ -165,8 +168,8 @@ def first_layer(chat):
 def test_nf4_is_close_and_closer_than_even_levels(chat, tiny):
     plain, _ = lm.load(tiny)
     exact = plain.model.layers[0].mlp.up_proj.weight.data
-    nf4 = finetuning.dequantised(first_layer(chat)).float()
-    even = finetuning.evenly_quantised(exact)
+    nf4 = four_bit.dequantised(first_layer(chat)).float()
+    even = four_bit.evenly_quantised(exact)
 
     def error(quantised):
         return ((quantised - exact).norm() / exact.norm()).item()
@@ -179,12 +182,12 @@ def test_nf4_is_close_and_closer_than_even_levels(chat, tiny):
 def test_even_levels_keep_what_lies_on_them():
     levels = torch.arange(-7, 8) / 7
     weights = torch.cat([levels, levels, levels, levels, levels[:4]])
-    assert torch.allclose(finetuning.evenly_quantised(weights), weights, atol=1e-6)
-    assert torch.equal(finetuning.evenly_quantised(torch.zeros(128)), torch.zeros(128))
+    assert torch.allclose(four_bit.evenly_quantised(weights), weights, atol=1e-6)
+    assert torch.equal(four_bit.evenly_quantised(torch.zeros(128)), torch.zeros(128))
 
 
 def test_bits_are_counted_from_what_is_stored(chat):
-    assert 4.1 < finetuning.stored_bits(first_layer(chat)) < 4.7  # few blocks: the last scales weigh more
+    assert 4.1 < four_bit.stored_bits(first_layer(chat)) < 4.7  # few blocks: the last scales weigh more
 
 
 def test_evaluating_first_does_not_cost_the_gradient(chat, tokenizer):
@@ -209,8 +212,8 @@ def test_evaluating_first_does_not_cost_the_gradient(chat, tokenizer):
 def test_a_t4_trains_in_fp16():
     dtype, _ = usable_dtype("cuda", (7, 5))
     t4 = dataclasses.replace(CARD, dtype=dtype, capability=(7, 5))
-    assert finetuning.precision(t4) == {"bf16": False, "fp16": True}
-    assert finetuning.training_device(t4) == "cuda"
+    assert qlora.precision(t4) == {"bf16": False, "fp16": True}
+    assert four_bit.training_device(t4) == "cuda"
 
 
 @pytest.mark.parametrize(
@@ -223,7 +226,7 @@ def test_a_t4_trains_in_fp16():
     ],
 )
 def test_other_machines(hardware, expected):
-    assert finetuning.precision(hardware) == expected
+    assert qlora.precision(hardware) == expected
 
 
 @pytest.mark.parametrize(
@@ -244,7 +247,7 @@ def test_the_trainer_is_set_up_for_the_card(hardware, expected, monkeypatch, tmp
 
     monkeypatch.setattr(compat, "sft_config", settings)
     with pytest.raises(InterruptedError):
-        finetuning.trainer_of(None, [{}], [], finetuning.RECIPES["full"], hardware, tmp_path)
+        sft.trainer_of(None, [{}], [], qlora.RECIPES["full"], hardware, tmp_path)
     assert tuple(asked[name] for name in ("optimiser", "fp16", "bf16", "cpu")) == expected
     assert asked["checkpointing"] and asked["batch"] * asked["accumulate"] == 8
 
@@ -259,22 +262,22 @@ def test_nf4_is_quantised_twice():
 
 
 def test_a_recipe_that_fits_is_left_alone():
-    recipe = finetuning.RECIPES["full"]
-    assert finetuning.fitting(recipe, "qwen2.5-7b", 40) == recipe
+    recipe = qlora.RECIPES["full"]
+    assert qlora.fitting(recipe, "qwen2.5-7b", 40) == recipe
 
 
 def test_a_recipe_is_shrunk_to_fit():
-    recipe = dataclasses.replace(finetuning.RECIPES["full"], at_once=8, checkpointing=False)
-    smaller = finetuning.fitting(recipe, "qwen2.5-7b", 14.7)
+    recipe = dataclasses.replace(qlora.RECIPES["full"], at_once=8, checkpointing=False)
+    smaller = qlora.fitting(recipe, "qwen2.5-7b", 14.7)
     assert smaller.at_once < 8 and smaller.checkpointing
     assert smaller.batch == recipe.batch and smaller.learning_rate == recipe.learning_rate
-    assert simulate.quick_total(finetuning.trainer_step("qwen2.5-7b", smaller)) <= 14.7
+    assert simulate.quick_total(qlora.trainer_step("qwen2.5-7b", smaller)) <= 14.7
 
 
 def test_near_the_limit_the_trainers_own_step_is_simulated(monkeypatch):
-    recipe, asked = finetuning.RECIPES["full"], []
-    formula = finetuning.qlora_estimate("qwen2.5-7b", recipe).total
-    weights = memory_estimates.weight_bytes("qwen2.5-7b", "nf4") / memory_estimates.GIB
+    recipe, asked = qlora.RECIPES["full"], []
+    formula = qlora.qlora_estimate("qwen2.5-7b", recipe).total
+    weights = formulas.weight_bytes("qwen2.5-7b", "nf4") / shapes.GIB
 
     def simulated(step):
         asked.append(step)
@@ -282,11 +285,11 @@ def test_near_the_limit_the_trainers_own_step_is_simulated(monkeypatch):
 
     monkeypatch.setattr(simulate, "quick_total", simulated)
     for far in (3 * formula, 0.4 * formula):
-        assert finetuning.needed_gb("qwen2.5-7b", recipe, far) == formula
+        assert qlora.needed_gb("qwen2.5-7b", recipe, far) == formula
     assert not asked
     near = formula - weights
-    assert finetuning.needed_gb("qwen2.5-7b", recipe, near, loaded=True) == pytest.approx(20 - weights)
-    finetuning.needed_gb("qwen2.5-7b", recipe, near, loaded=True, cuda=True)
+    assert qlora.needed_gb("qwen2.5-7b", recipe, near, loaded=True) == pytest.approx(20 - weights)
+    qlora.needed_gb("qwen2.5-7b", recipe, near, loaded=True, cuda=True)
     cpu, card = asked
     assert card.fused_head == compat.has_fused_head() and not cpu.fused_head
     assert (cpu.optimiser, card.optimiser) == ("adamw", "adamw-8bit")
@@ -295,13 +298,13 @@ def test_near_the_limit_the_trainers_own_step_is_simulated(monkeypatch):
 
 def test_a_t4_trains_qwen_7b_with_the_full_recipe():
     """Its weights are loaded, 14.7 GiB in all: four conversations at once, or two."""
-    free = 14.7 - memory_estimates.weight_bytes("qwen2.5-7b", "nf4") / memory_estimates.GIB
-    recipe = finetuning.fitting(finetuning.RECIPES["full"], "qwen2.5-7b", free, loaded=True, cuda=True)
+    free = 14.7 - formulas.weight_bytes("qwen2.5-7b", "nf4") / shapes.GIB
+    recipe = qlora.fitting(qlora.RECIPES["full"], "qwen2.5-7b", free, loaded=True, cuda=True)
     assert recipe.at_once >= 2 and recipe.checkpointing
 
 
 def test_an_unknown_way_of_training_is_refused():
-    for ask in (lambda: Recipe(learning_rate=1e-3, method="dora"), lambda: finetuning.fresh(None, "dora", LAPTOP)):
+    for ask in (lambda: Recipe(learning_rate=1e-3, method="dora"), lambda: four_bit.fresh(None, "dora", LAPTOP)):
         with pytest.raises(ValueError, match="'dora'. There are lora, qlora, full"):
             ask()
 
@@ -351,34 +354,34 @@ def test_numbers_of_numpy_are_numbers():
 @pytest.mark.parametrize("batch, room, expected", [(5, 4, 1), (12, 5, 4), (16, 16, 16), (16, 7, 4), (7, 1, 1)])
 def test_shrinking_a_recipe_keeps_its_batch(monkeypatch, batch, room, expected):
     recipe = Recipe(learning_rate=1e-3, batch=batch, at_once=batch)
-    monkeypatch.setattr(finetuning, "needed_gb", lambda model, smaller, *_: smaller.at_once)
-    smaller = finetuning.fitting(recipe, "qwen2.5-7b", room)
+    monkeypatch.setattr(qlora, "needed_gb", lambda model, smaller, *_: smaller.at_once)
+    smaller = qlora.fitting(recipe, "qwen2.5-7b", room)
     assert (smaller.batch, smaller.at_once, smaller.steps) == (batch, expected, recipe.steps)
 
 
 def test_too_little_memory_is_refused():
-    with pytest.raises(finetuning.NotEnoughMemoryError, match="COURSE_TIER=bundled"):
-        finetuning.fitting(finetuning.RECIPES["full"], "qwen2.5-7b", 5)
+    with pytest.raises(qlora.NotEnoughMemoryError, match="COURSE_TIER=bundled"):
+        qlora.fitting(qlora.RECIPES["full"], "qwen2.5-7b", 5)
 
 
 def test_weights_that_are_loaded_are_not_counted_twice():
-    recipe = finetuning.RECIPES["full"]
-    assert finetuning.fitting(recipe, "qwen2.5-7b", 9, loaded=True).at_once >= 1
-    with pytest.raises(finetuning.NotEnoughMemoryError):
-        finetuning.fitting(recipe, "qwen2.5-7b", 7)
+    recipe = qlora.RECIPES["full"]
+    assert qlora.fitting(recipe, "qwen2.5-7b", 9, loaded=True).at_once >= 1
+    with pytest.raises(qlora.NotEnoughMemoryError):
+        qlora.fitting(recipe, "qwen2.5-7b", 7)
 
 
 def test_fp32_embeddings_are_counted():
     """PEFT makes them 4 bytes: 2 GiB more for Qwen2.5's vocabulary."""
-    ours = finetuning.qlora_estimate("qwen2.5-7b", finetuning.RECIPES["full"])
-    in_16_bits = memory_estimates.weight_bytes("qwen2.5-7b", "nf4") / memory_estimates.GIB
+    ours = qlora.qlora_estimate("qwen2.5-7b", qlora.RECIPES["full"])
+    in_16_bits = formulas.weight_bytes("qwen2.5-7b", "nf4") / shapes.GIB
     assert 1.9 < ours.weights - in_16_bits < 2.2
 
 
 def test_the_reader_is_told_what_was_changed(chat, capsys):
     recipe = Recipe(learning_rate=1e-3, at_once=16, max_length=8192, checkpointing=True)
     tight = dataclasses.replace(LAPTOP, ram_free_gb=2)
-    smaller = finetuning.adapted(recipe, chat, tight)
+    smaller = qlora.adapted(recipe, chat, tight)
     assert smaller.at_once < 16 and "Only 2.0 GiB are free" in capsys.readouterr().out
 
 
@@ -390,7 +393,7 @@ RECIPE = Recipe(learning_rate=1e-2, conversations=40, batch=4, at_once=4, epochs
 
 @pytest.fixture
 def trainer(chat, talks, tmp_path):
-    return finetuning.make_trainer(chat, talks, RECIPE, LAPTOP, tmp_path)
+    return sft.make_trainer(chat, talks, RECIPE, LAPTOP, tmp_path)
 
 
 def test_the_loss_falls_on_the_reply_alone(trainer, tokenizer, talks):
@@ -427,7 +430,7 @@ def test_conversations_that_are_too_long_are_counted_and_the_trainer_drops_no_ot
     assert 3 <= lost < long < 40
     recipe = dataclasses.replace(RECIPE, max_length=limit)
     talks = talks | {"validation": [short]}
-    trainer = finetuning.make_trainer(chat, talks, recipe, LAPTOP, tmp_path)
+    trainer = sft.make_trainer(chat, talks, recipe, LAPTOP, tmp_path)
     said = capsys.readouterr().out
     assert f"{long} of 40 conversations for training are longer than max_length={limit} tokens" in said
     assert f"{long - lost} are cut" in said and f"of {lost} nothing of the reply is left" in said
@@ -441,17 +444,17 @@ def test_conversations_that_are_all_too_long_are_refused(chat, talks, tmp_path):
     for limit in (1, min(whole) - 1):
         recipe = dataclasses.replace(RECIPE, max_length=limit)
         with pytest.raises(ValueError, match=f"All 40 .*max_length={min(whole)} takes .*max_length={max(whole)} takes"):
-            finetuning.make_trainer(chat, talks, recipe, LAPTOP, tmp_path)
+            sft.make_trainer(chat, talks, recipe, LAPTOP, tmp_path)
 
 
 def test_too_few_conversations_are_said_and_none_are_refused(chat, talks, tmp_path, capsys):
     few = talks | {"train": talks["train"][:6]}
-    trainer = finetuning.make_trainer(chat, few, RECIPE, LAPTOP, tmp_path)
+    trainer = sft.make_trainer(chat, few, RECIPE, LAPTOP, tmp_path)
     assert "asks for 40 conversations; there are 6" in capsys.readouterr().out
     assert trainer.run_record["steps"] == 2
     for empty in ("train", "validation"):
         with pytest.raises(ValueError, match="There is no conversation for"):
-            finetuning.make_trainer(chat, talks | {empty: []}, RECIPE, LAPTOP, tmp_path)
+            sft.make_trainer(chat, talks | {empty: []}, RECIPE, LAPTOP, tmp_path)
 
 
 def test_adapters_are_fp32_and_everything_else_is_frozen(trainer):
@@ -463,8 +466,8 @@ def test_adapters_are_fp32_and_everything_else_is_frozen(trainer):
 
 
 def test_training_lowers_both_losses(trainer):
-    finetuning.train(trainer)
-    found = finetuning.curves(trainer)
+    sft.train(trainer)
+    found = sft.curves(trainer)
     assert found["training"][-1][1] < 0.8 * found["training"][0][1]
     assert found["validation"][-1][1] < found["validation"][0][1]
     assert [step for step, _ in found["training"]] == sorted(step for step, _ in found["training"])
@@ -475,8 +478,8 @@ def test_training_lowers_both_losses(trainer):
 def undisturbed(tiny, tmp_path_factory):
     """The curves of the run that the next tests interrupt."""
     whole = killed.trainer(tiny, tmp_path_factory.mktemp("whole"))
-    finetuning.train(whole)
-    return finetuning.curves(whole)
+    sft.train(whole)
+    return sft.curves(whole)
 
 
 def interrupting(step):
@@ -498,7 +501,7 @@ def interrupted(tiny, tmp_path_factory):
     first = killed.trainer(tiny, folder)
     first.add_callback(interrupting(7))
     with pytest.raises(KeyboardInterrupt):
-        finetuning.train(first)
+        sft.train(first)
     return folder
 
 
@@ -521,10 +524,10 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
         path = folder / "checkpoint-6" / damaged
         path.write_bytes(path.read_bytes()[:-100])
     second = killed.trainer(tiny, folder, dataclasses.replace(killed.RECIPE, **changed))
-    finetuning.train(second)
+    sft.train(second)
     said = capsys.readouterr().out
     assert f"Going on from checkpoint-{start}" in said and ("is damaged: optimizer.pt" in said) == bool(damaged)
-    curves = finetuning.curves(second)
+    curves = sft.curves(second)
     assert largest_gap(undisturbed["training"], curves["training"]) < 1e-3
     if not changed:  # the validation loss is a mean over batches, and they have another size
         assert largest_gap(undisturbed["validation"], curves["validation"]) < 1e-3
@@ -545,12 +548,12 @@ def test_another_recipe_in_the_same_folder_starts_anew(chat, tiny, talks, interr
     if recipe.method == "full":
         chat = dataclasses.replace(chat, model=lm.load(tiny)[0])
     other = talks | {"train": talks["train"][10:]}
-    trainer = finetuning.make_trainer(chat, other, recipe, LAPTOP, folder)
-    finetuning.train(trainer)
+    trainer = sft.make_trainer(chat, other, recipe, LAPTOP, folder)
+    sft.train(trainer)
     told = capsys.readouterr().out
     assert said in told and "starts anew" in told and "Going on" not in told
     assert trainer.state.global_step == recipe.steps == 3
-    assert [step for step, _ in finetuning.curves(trainer)["training"]] == [1, 2, 3]
+    assert [step for step, _ in sft.curves(trainer)["training"]] == [1, 2, 3]
     assert sorted(path.name for path in (folder / "earlier-1").glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
 
 
@@ -559,8 +562,8 @@ def test_a_finished_run_is_said_to_be_one(tiny, tmp_path, capsys):
     curves = []
     for _ in range(2):
         trainer = killed.trainer(tiny, tmp_path, recipe)
-        finetuning.train(trainer)
-        curves.append(finetuning.curves(trainer))
+        sft.train(trainer)
+        curves.append(sft.curves(trainer))
     assert "This run is finished: checkpoint-1 is its result" in capsys.readouterr().out
     assert curves[0] == curves[1]
 
@@ -570,10 +573,10 @@ def test_interrupted_before_its_first_checkpoint_a_run_starts_over(tiny, undistu
     interrupt = interrupting(1)
     trainer.add_callback(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        finetuning.train(trainer)
+        sft.train(trainer)
     trainer.remove_callback(interrupt)
-    finetuning.train(trainer)
-    assert largest_gap(undisturbed["training"], finetuning.curves(trainer)["training"]) < 1e-3
+    sft.train(trainer)
+    assert largest_gap(undisturbed["training"], sft.curves(trainer)["training"]) < 1e-3
 
 
 def test_weights_that_are_trained_in_part_are_not_trained_as_if_they_were_new(tmp_path):
@@ -584,7 +587,7 @@ def test_weights_that_are_trained_in_part_are_not_trained_as_if_they_were_new(tm
         untrained=None,
     )
     with pytest.raises(ValueError, match="make the trainer again"):
-        finetuning.train(trainer)
+        sft.train(trainer)
 
 
 def test_adapters_of_an_earlier_trainer_are_taken_out(tiny, tokenizer):
@@ -614,11 +617,11 @@ def test_a_run_killed_twice_resumes_to_the_same_curves(tiny, undisturbed, tmp_pa
     assert f"Going on from checkpoint-{step - step % 2}" in killed_run(tiny, cut, 8, "while-saving")
     assert (cut / "checkpoint-10").is_dir() and checkpoints.fault(cut / "checkpoint-10")
     last = killed.trainer(tiny, cut)
-    finetuning.train(last)
+    sft.train(last)
     said = capsys.readouterr().out
     assert "checkpoint-10 was not finished" in said and "Going on from checkpoint-8" in said
     for name, points in undisturbed.items():
-        again = dict(finetuning.curves(last)[name])
+        again = dict(sft.curves(last)[name])
         assert again.keys() == dict(points).keys() and len(points) >= 6
         assert max(abs(again[at] - loss) for at, loss in points) < 1e-3
     losses = [loss for _, loss in undisturbed["training"]]
@@ -641,19 +644,19 @@ def test_a_checkpoint_comes_with_a_logged_loss(tmp_path, between, expected):
 def test_score_counts_what_was_written(talks):
     some = talks["test"][:20]
     right = [t.reply for t in some]
-    perfect = finetuning.score(some, right)
+    perfect = scoring.score(some, right)
     assert all(m.value == 1 for m in perfect.values())
     wrong = [t.reply if i % 2 else t.reply.replace("kind", "best") for i, t in enumerate(some)]
-    half = finetuning.score(some, wrong)
+    half = scoring.score(some, wrong)
     assert half["all"].value == half["sign-off"].value == 0.5 and half["name"].value == 1
     assert half["all"].low < 0.5 < half["all"].high
 
 
 def test_replies_come_in_the_order_of_the_questions(chat, talks):
     some = random.Random(3).sample(talks["test"], 3)
-    together = finetuning.replies(chat, some)
+    together = scoring.replies(chat, some)
     assert len(together) == 3
-    assert together[2] == finetuning.replies(chat, some[2:])[0]
+    assert together[2] == scoring.replies(chat, some[2:])[0]
 
 
 def test_the_trained_adapter_moves_to_the_unquantised_model(trainer, chat, tiny, tokenizer, tmp_path):
@@ -662,9 +665,9 @@ def test_the_trained_adapter_moves_to_the_unquantised_model(trainer, chat, tiny,
             if "lora_B" in name:
                 nn.init.normal_(parameter, std=0.05)
     plain, _ = lm.load(tiny)
-    unit = SimpleNamespace(load=lambda role: loaders.Chat(plain, tokenizer, "tiny", "bundled"))
+    unit = SimpleNamespace(load=lambda role: roles.Chat(plain, tokenizer, "tiny", "bundled"))
     trained = dataclasses.replace(chat, model=trainer.model.eval())
-    moved = finetuning.for_merging(unit, trained, tmp_path / "adapter")
+    moved = four_bit.for_merging(unit, trained, tmp_path / "adapter")
     x = ids(tokenizer)
     with torch.no_grad():
         exact, beside = trained.model(x).logits, moved.model(x).logits
@@ -677,10 +680,10 @@ def test_the_trained_adapter_moves_to_the_unquantised_model(trainer, chat, tiny,
 
 def test_reply_times_come_in_pairs_and_leave_the_model_as_it_was(pair, tokenizer):
     _, peft_model, _ = pair
-    chat = loaders.Chat(loaders._plain(copy.deepcopy(peft_model)), tokenizer, "tiny", "bundled")
+    chat = roles.Chat(loaders._plain(copy.deepcopy(peft_model)), tokenizer, "tiny", "bundled")
     x = ids(tokenizer)
     before = chat.model(x).logits
-    taken = finetuning.reply_times(chat, "order 4821", rounds=2, tokens=4)
+    taken = scoring.reply_times(chat, "order 4821", rounds=2, tokens=4)
     assert [len(t) for t in taken.values()] == [2, 2] and all(min(t) > 0 for t in taken.values())
     assert (chat.model(x).logits - before).abs().max() < 1e-4
 
@@ -772,7 +775,7 @@ def test_adapters_that_are_off_or_several_are_left_to_peft(chat, tokenizer):
 @pytest.mark.parametrize("checkpointing", [True, False])
 def test_the_trainer_repeats_a_block_without_its_last_product(chat, talks, tmp_path, checkpointing):
     recipe = Recipe(learning_rate=1e-3, conversations=2, batch=2, at_once=2, measured=1, checkpointing=checkpointing)
-    trainer = finetuning.make_trainer(chat, talks, recipe, LAPTOP, tmp_path)
+    trainer = sft.make_trainer(chat, talks, recipe, LAPTOP, tmp_path)
     made = [products(trainer.model), products(trainer.model, "up_proj")]
     trainer.evaluate()
     evaluated = len(made[0])
@@ -782,8 +785,8 @@ def test_the_trainer_repeats_a_block_without_its_last_product(chat, talks, tmp_p
 
 
 def test_the_order_does_not_change_the_simulated_peak():
-    shape = dataclasses.replace(memory_estimates.architecture("mistral-7b"), layers=2)
-    step = finetuning.trainer_step(shape, dataclasses.replace(finetuning.RECIPES["full"], max_length=256))
+    shape = dataclasses.replace(shapes.architecture("mistral-7b"), layers=2)
+    step = qlora.trainer_step(shape, dataclasses.replace(qlora.RECIPES["full"], max_length=256))
     with compat.adapter_first():
         ours = simulate.run.__wrapped__(step).peak
     assert ours == pytest.approx(simulate.run(step).peak, rel=1e-3)

@@ -3,9 +3,9 @@
 import pytest
 from nbformat import v4
 
-from course_utils import books
-from course_utils.formulas import draw_formulas
-from course_utils.runner import to_html
+from course_utils.workshop import notebooks
+from course_utils.workshop.runner import to_html
+from course_utils.workshop.tex import draw_formulas
 
 
 def test_formulas_become_pictures_that_say_what_they_show() -> None:
@@ -31,8 +31,8 @@ def test_an_exported_page_loads_nothing_and_shows_no_raw_formula() -> None:
     assert notebook.cells[0].source == "The root: $\\sqrt{d}$"  # the notebook itself is not changed
 
 
-@pytest.mark.parametrize("source", books.sources(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", notebooks.sources(), ids=lambda path: path.stem)
 def test_every_formula_of_the_course_can_be_drawn(source) -> None:
-    words = [cell.source for cell in books.convert(source).cells if cell.cell_type == "markdown"]
+    words = [cell.source for cell in notebooks.convert(source).cells if cell.cell_type == "markdown"]
     drawn = [draw_formulas(text) for text in words if "$" in text]
     assert [text for text in drawn if "<code>" in text] == []

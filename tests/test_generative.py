@@ -8,7 +8,7 @@ import torch
 from lessons import written_in
 from torch import nn
 
-from course_utils import generative
+from course_utils.multimodal import generative
 from course_utils.prisma import clip
 from course_utils.prisma.shop import COLOURS, SHAPES
 

@@ -10,8 +10,9 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from course_utils import bundled, evaluate, gguf_file
+from course_utils.models import bundled, gguf_file
 from course_utils.prisma import lm, text
+from course_utils.workshop import evaluate
 
 FOLDER = bundled.folder("prisma-lm")
 

@@ -6,11 +6,11 @@ import re
 import pytest
 import torch
 
-from course_utils import growing as G
-from course_utils import loaders
-from course_utils.data_quality import jaccard, shingles
-from course_utils.growing import Wording
-from course_utils.hardware import Hardware
+from course_utils.finetuning import growing as G
+from course_utils.finetuning.data_quality import jaccard, shingles
+from course_utils.finetuning.growing import Wording
+from course_utils.models import loaders, roles
+from course_utils.models.hardware import Hardware
 from course_utils.prisma.conversations import INTENTS
 
 LAPTOP = Hardware("cpu", "float32", "", ram_total_gb=8, ram_free_gb=4, cores=2)
@@ -154,7 +154,7 @@ def test_controls_refuse_and_count(seeds):
 def test_writing_is_asked_for_in_the_model_s_own_way(chat, seeds):
     asked = []
 
-    class Listening(loaders.Chat):
+    class Listening(roles.Chat):
         def complete_many(self, prompts, *args, **kwargs):
             asked.extend(prompts)
             return [' "Please cancel N." '] * len(prompts)

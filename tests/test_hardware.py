@@ -6,8 +6,8 @@ import psutil
 import pytest
 import torch
 
-from course_utils import hardware
-from course_utils.hardware import GIB
+from course_utils.models import hardware
+from course_utils.models.hardware import GIB
 from course_utils.settings import NOTEBOOKS, ROOT
 
 

@@ -7,7 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from course_utils import agents, inputs, media, quality, serving
+from course_utils import serving
+from course_utils.agents import function_calls, react, rewoo
+from course_utils.finetuning import quality
+from course_utils.models import inputs
+from course_utils.multimodal import media
 from course_utils.prisma import clip, whisper
 
 TONE = (0.3 * np.sin(np.arange(16_000) * 2 * np.pi * 440 / 16_000)).astype(np.float32)
@@ -181,10 +185,10 @@ def test_what_is_no_picture_is_named():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: agents.run_direct(None, "Where is order 4821?"),
-        lambda: agents.run_many(None, None, "Where is order 4821?"),
-        lambda: agents.run_calls(None, None, "Where is order 4821?"),
-        lambda: agents.run_rewoo(None, None, "Where is order 4821?"),
+        lambda: react.run_direct(None, "Where is order 4821?"),
+        lambda: react.run_many(None, None, "Where is order 4821?"),
+        lambda: function_calls.run_calls(None, None, "Where is order 4821?"),
+        lambda: rewoo.run_rewoo(None, None, "Where is order 4821?"),
         lambda: quality.bleu("the red cube", "the red cube"),
         lambda: quality.rouge_l("the red cube", ["the red cube"]),
         lambda: serving.burst(None, "hello", at_once=2),

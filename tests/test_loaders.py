@@ -16,10 +16,10 @@ from hub import pinned, pins, serving
 from PIL import Image
 from safetensors.torch import load, save
 
-from course_utils import bundled, catalogue, loaders, tiers
-from course_utils.catalogue import find
-from course_utils.downloads import DownloadError
-from course_utils.hardware import Hardware
+from course_utils.models import bundled, catalogue, loaders, roles, tiers
+from course_utils.models.catalogue import find
+from course_utils.models.downloads import DownloadError
+from course_utils.models.hardware import Hardware
 
 MACHINE = Hardware("cpu", "float32", "", ram_total_gb=32, ram_free_gb=28, cores=2, network=True)
 BF16 = Hardware("cpu", "bfloat16", "", ram_total_gb=32, ram_free_gb=28, cores=2, network=True)
@@ -87,7 +87,7 @@ def get(role: str, tier: str, machine: Hardware = MACHINE):
 @pytest.mark.parametrize("tier", ["small", "full"])
 def test_image_text(hub, tier):
     made, said = get("image-text", tier)
-    assert isinstance(made, loaders.ImageText)
+    assert isinstance(made, roles.ImageText)
     assert (made.name, made.tier) == (find("image-text", tier).id, tier)
     assert "licence MIT" in said
     pictures = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue", "green")]
@@ -113,7 +113,7 @@ def test_grey_and_transparent_pictures_are_fine(hub):
 
 def test_encoding_in_pieces_changes_nothing(hub):
     made, _ = get("image-text", "small")
-    texts = [f"picture {i}" for i in range(loaders.BATCH + 3)]
+    texts = [f"picture {i}" for i in range(roles.BATCH + 3)]
     assert torch.allclose(made.encode_texts(texts)[-1], made.encode_texts(texts[-1:])[0], atol=1e-5)
 
 
@@ -122,7 +122,7 @@ def test_speech(hub, tier):
     from whisper.model import Whisper
 
     made, said = get("speech", tier)
-    assert isinstance(made, loaders.Speech) and isinstance(made.model, Whisper)
+    assert isinstance(made, roles.Speech) and isinstance(made.model, Whisper)
     assert find("speech", tier).id in said
     audio = np.sin(np.arange(16_000) / 20).astype(np.float32)
     assert made.mel(audio).shape == (made.model.dims.n_mels, 3000)
@@ -229,7 +229,7 @@ def test_whisper_computes_what_transformers_computes(hub):
 @pytest.mark.parametrize("tier", ["small", "full"])
 def test_embedding(hub, tier):
     made, _ = get("embedding", tier)
-    assert isinstance(made, loaders.Embedder) and made.tier == "small"
+    assert isinstance(made, roles.Embedder) and made.tier == "small"
     vectors = made.encode(["a red cube", "the ball"])
     assert vectors.shape == (2, 32) and vectors.dtype == np.float32
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
@@ -277,7 +277,7 @@ def test_chat_small(hub, machine):
         warnings.simplefilter("error")
         made, said = get("chat", "small", machine)
         answer = made.chat(QUESTION, max_new_tokens=8)
-    assert isinstance(made, loaders.Chat) and isinstance(answer, str)
+    assert isinstance(made, roles.Chat) and isinstance(answer, str)
     assert made.model.dtype is machine.torch_dtype
     assert "Qwen/Qwen2.5-0.5B-Instruct" in said and "licence Apache-2.0" in said
     assert made.prompt(QUESTION).endswith("<|im_start|>assistant\n")
@@ -287,7 +287,7 @@ def test_chat_full_is_four_bit_and_answers(hub):
     from bitsandbytes.nn import Linear4bit
 
     made, said = get("chat", "full")
-    assert isinstance(made, loaders.Chat) and made.tier == "full"
+    assert isinstance(made, roles.Chat) and made.tier == "full"
     layer = made.model.model.layers[0].self_attn.q_proj
     assert isinstance(layer, Linear4bit)
     assert layer.weight.quant_type == "nf4" and layer.weight.quant_state.nested
@@ -315,7 +315,7 @@ def test_batched_answers_equal_single_ones(chat):
 
 
 def test_many_prompts_keep_their_order(chat):
-    prompts = [f"{'x' * (i % 7)}{i}" for i in range(loaders.BATCH + 5)]
+    prompts = [f"{'x' * (i % 7)}{i}" for i in range(roles.BATCH + 5)]
     texts = chat.complete_many(prompts, 4)
     assert len(set(texts)) > 1
     for i in (0, 3, len(prompts) - 1):
@@ -380,7 +380,7 @@ def test_a_prompt_that_is_too_long_is_refused(chat):
 
 def test_bundled_chat(prisma):
     made, said = get("chat", "bundled")
-    assert isinstance(made, loaders.Chat) and (made.name, made.tier) == ("prisma-lm", "bundled")
+    assert isinstance(made, roles.Chat) and (made.name, made.tier) == ("prisma-lm", "bundled")
     assert said == ""
     assert isinstance(made.chat(QUESTION, max_new_tokens=4), str)
 
@@ -389,7 +389,7 @@ def test_bundled_image_text(prisma):
     from open_clip import CLIP
 
     made, said = get("image-text", "bundled")
-    assert isinstance(made, loaders.ImageText) and isinstance(made.model, CLIP)
+    assert isinstance(made, roles.ImageText) and isinstance(made.model, CLIP)
     assert (made.name, made.tier, said) == ("prisma-clip", "bundled", "")
     images, texts = made.encode_images([Image.new("RGB", (64, 64), "red")]), made.encode_texts(["a red cube"])
     assert images.shape == texts.shape and texts.norm().item() == pytest.approx(1, abs=1e-5)
@@ -398,13 +398,13 @@ def test_bundled_image_text(prisma):
 def test_bundled_embedding(prisma):
     made, _ = get("embedding", "bundled")
     vectors = made.encode(["a red cube", "where is my order?"])
-    assert isinstance(made, loaders.Embedder) and vectors.shape == (2, 256)
+    assert isinstance(made, roles.Embedder) and vectors.shape == (2, 256)
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
 def test_bundled_speech(prisma):
     made, _ = get("speech", "bundled")
-    assert isinstance(made, loaders.Speech) and made.window == 5 * 16_000
+    assert isinstance(made, roles.Speech) and made.window == 5 * 16_000
     assert isinstance(made.transcribe(np.zeros(16_000, np.float32)), str)
     with pytest.raises(ValueError, match="prisma-whisper hears 5 s at a time and this sound is 6.0 s"):
         made.transcribe(np.sin(np.arange(6 * 16_000, dtype=np.float32)))
@@ -442,7 +442,7 @@ def test_trouble_gives_the_bundled_model_and_says_so(hub, prisma, monkeypatch, t
     for name, value in trouble.items():
         setattr(hub, name, value)
     made, said = get("chat", "small")
-    assert isinstance(made, loaders.Chat) and (made.name, made.tier) == ("prisma-lm", "bundled")
+    assert isinstance(made, roles.Chat) and (made.name, made.tier) == ("prisma-lm", "bundled")
     assert "chat: Qwen/Qwen2.5-0.5B-Instruct is not available, because" in said and told in said
     assert "Used instead: prisma-lm (tier bundled). What it costs: it knows only Prisma" in said
     assert "To get the better one: " in said

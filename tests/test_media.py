@@ -12,7 +12,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from course_utils import figures, media
+from course_utils import figures
+from course_utils.multimodal import media
 from course_utils.prisma import speech
 from course_utils.settings import DATA
 

@@ -6,8 +6,10 @@ import math
 
 import pytest
 
-from course_utils import memory, simulate
-from course_utils.memory import GIB, architectures, estimate, fits, parameter_count
+from course_utils.memory import fit, formulas, shapes, simulate
+from course_utils.memory.fit import fits
+from course_utils.memory.formulas import estimate
+from course_utils.memory.shapes import GIB, architectures, parameter_count
 from course_utils.settings import MODELS
 
 
@@ -30,7 +32,7 @@ def test_mixtral_uses_12_9_billion_per_token():
     assert parameter_count("mistral-7b", active=True) == parameter_count("mistral-7b")
 
 
-def meta_model(shape: memory.Architecture, kind: str):
+def meta_model(shape: shapes.Architecture, kind: str):
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -64,7 +66,7 @@ def test_count_equals_a_model_built_by_transformers(name, kind):
     shape = dataclasses.replace(architectures()[name], layers=3)
     model = meta_model(shape, kind)
     assert parameter_count(shape) == sum(p.numel() for p in model.parameters())
-    again = memory.from_config(model.config.to_dict())
+    again = shapes.from_config(model.config.to_dict())
     assert parameter_count(again) == parameter_count(shape)
 
 
@@ -74,20 +76,20 @@ def test_lora_count_equals_peft():
 
     shape = dataclasses.replace(architectures()["qwen2.5-1.5b"], layers=2)
     model = get_peft_model(meta_model(shape, "qwen2"), LoraConfig(r=16, target_modules="all-linear"))
-    assert memory.lora_count(shape, 16) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert shapes.lora_count(shape, 16) == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def test_lora_of_rank_16_on_mistral_trains_41_9_million():
-    assert memory.lora_count("mistral-7b", 16) == 41_943_040
+    assert shapes.lora_count("mistral-7b", 16) == 41_943_040
 
 
 def test_weights_by_format():
-    assert memory.weight_bytes("llama-2-7b", "fp16") == 2 * parameter_count("llama-2-7b")
-    assert pytest.approx(4.127, abs=1e-3) == memory.NF4_BITS
-    sizes = [memory.weight_bytes("mistral-7b", f) for f in ("fp32", "fp16", "int8", "nf4", "q2_k")]
+    assert formulas.weight_bytes("llama-2-7b", "fp16") == 2 * parameter_count("llama-2-7b")
+    assert pytest.approx(4.127, abs=1e-3) == formulas.NF4_BITS
+    sizes = [formulas.weight_bytes("mistral-7b", f) for f in ("fp32", "fp16", "int8", "nf4", "q2_k")]
     assert sizes == sorted(sizes, reverse=True)
     # llama.cpp publishes 3.80 GiB for Llama 2 7B in Q4_K_M
-    assert memory.weight_bytes("llama-2-7b", "q4_k_m") / GIB == pytest.approx(3.80, rel=0.01)
+    assert formulas.weight_bytes("llama-2-7b", "q4_k_m") / GIB == pytest.approx(3.80, rel=0.01)
 
 
 def test_nf4_bytes_equal_bitsandbytes():
@@ -96,7 +98,7 @@ def test_nf4_bytes_equal_bitsandbytes():
 
     packed, state = quantize_4bit(torch.randn(1024, 1024), quant_type="nf4", compress_statistics=True)
     scales = state.absmax.nbytes + state.state2.absmax.nbytes
-    assert packed.nbytes + scales == pytest.approx(1024 * 1024 * memory.NF4_BITS / 8, rel=1e-3)
+    assert packed.nbytes + scales == pytest.approx(1024 * 1024 * formulas.NF4_BITS / 8, rel=1e-3)
 
 
 def test_kv_cache_equals_the_cache_of_a_model():
@@ -114,7 +116,7 @@ def test_kv_cache_equals_the_cache_of_a_model():
     model = LlamaForCausalLM(config).to(torch.bfloat16)
     cache = model(torch.ones(2, 7, dtype=torch.long), use_cache=True).past_key_values
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-    assert memory.kv_cache_bytes(memory.from_config(config.to_dict()), seq=7, batch=2) == held
+    assert formulas.kv_cache_bytes(shapes.from_config(config.to_dict()), seq=7, batch=2) == held
 
 
 # Peaks of a step on fake tensors, counted once and kept here: Mistral 7B, LoRA of rank 16 on all linear layers.
@@ -130,12 +132,12 @@ def test_kv_cache_equals_the_cache_of_a_model():
 def test_peak_is_near_the_simulated_one(method, settings, simulated):
     if method == "qlora":  # that step left the embeddings and the head in 16 bits; PEFT makes them fp32
         shape = architectures()["mistral-7b"]
-        simulated += 2 * (parameter_count(shape) - memory.matrix_count(shape)) / GIB
+        simulated += 2 * (parameter_count(shape) - shapes.matrix_count(shape)) / GIB
     assert estimate("mistral-7b", method, **settings).tensors == pytest.approx(simulated, rel=0.1)
 
 
 def test_qwen_7b_in_nf4_loads_in_about_5_4_gb():
-    assert memory.weight_bytes("qwen2.5-7b", "nf4") / 1e9 == pytest.approx(5.4, rel=0.05)
+    assert formulas.weight_bytes("qwen2.5-7b", "nf4") / 1e9 == pytest.approx(5.4, rel=0.05)
 
 
 @pytest.mark.parametrize("seq, published", [(1024, 6), (2048, 7), (4096, 9), (8192, 12)])
@@ -213,22 +215,22 @@ def test_unknown_names_are_answered_with_the_known_ones(wrong, said):
 
 def test_unknown_formats_cards_and_kinds():
     with pytest.raises(ValueError, match="q4_k_m"):
-        memory.weight_bytes("mistral-7b", "int5")
+        formulas.weight_bytes("mistral-7b", "int5")
     with pytest.raises(ValueError, match="rtx4090"):
         fits(estimate("mistral-7b"), "voodoo2")
     with pytest.raises(ValueError, match="'bert'"):
-        memory.from_config({"model_type": "bert"})
+        shapes.from_config({"model_type": "bert"})
 
 
 CONFIG = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 CONFIG |= {"intermediate_size": 128, "vocab_size": 1000}
 
 
-@pytest.mark.parametrize("name", memory.NEEDED)
+@pytest.mark.parametrize("name", shapes.NEEDED)
 def test_what_a_configuration_lacks_is_named(tmp_path, name):
-    assert memory.from_config(CONFIG).kv_heads == 4
+    assert shapes.from_config(CONFIG).kv_heads == 4
     (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in CONFIG.items() if k != name}))
-    for ask in (lambda: estimate(tmp_path), lambda: memory.from_config(CONFIG | {name: None})):
+    for ask in (lambda: estimate(tmp_path), lambda: shapes.from_config(CONFIG | {name: None})):
         with pytest.raises(ValueError, match=f"this llama model has no {name}"):
             ask()
 
@@ -250,14 +252,14 @@ def test_what_a_configuration_lacks_is_named(tmp_path, name):
 )
 def test_a_configuration_that_cannot_be_is_refused(wrong, said):
     with pytest.raises(ValueError, match=said):
-        memory.from_config(CONFIG | wrong)
+        shapes.from_config(CONFIG | wrong)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"<html>", b"[]", b"null"])
 def test_a_damaged_configuration_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match="config.json is damaged|A configuration is a dictionary"):
-        memory.architecture(tmp_path)
+        shapes.architecture(tmp_path)
 
 
 @pytest.mark.parametrize("room", [math.nan, math.inf, -1, True])
@@ -267,10 +269,10 @@ def test_no_amount_of_memory_is_refused(room):
 
 
 def test_a_hub_id_and_a_folder_are_names_too(tmp_path):
-    assert memory.architecture("Qwen/Qwen2.5-7B-Instruct") == architectures()["qwen2.5-7b"]
+    assert shapes.architecture("Qwen/Qwen2.5-7B-Instruct") == architectures()["qwen2.5-7b"]
     shape = architectures()["mistral-7b"]
     meta_model(shape, "mistral").config.save_pretrained(tmp_path)
-    assert parameter_count(memory.architecture(tmp_path)) == 7_241_732_096
+    assert parameter_count(shapes.architecture(tmp_path)) == 7_241_732_096
 
 
 def test_the_claims_about_cards():
@@ -288,14 +290,14 @@ def test_advice_would_work():
     assert "together" in verdict.advice[0] and "gradient checkpointing on" in verdict.advice[0]
     alone = fits(estimate("mistral-7b", "full"), "rtx4090")
     assert any(line.startswith("qlora instead of full") for line in alone.advice)
-    assert estimate("mistral-7b", "qlora").total <= memory.gpu("rtx4090").usable
+    assert estimate("mistral-7b", "qlora").total <= fit.gpu("rtx4090").usable
     model = next(line for line in fits(estimate("llama-2-70b", "qlora"), "4090").advice if "smaller" in line)
     assert "34b" in model
     assert str(verdict).startswith("does not fit: needs")
 
 
 def test_fits_takes_this_machine_and_says_when_it_is_tight():
-    from course_utils.hardware import Hardware
+    from course_utils.models.hardware import Hardware
 
     machine = Hardware("cpu", "float32", "", ram_total_gb=8, ram_free_gb=6.9, cores=2)
     verdict = fits(estimate("mistral-7b", "qlora"), machine)
@@ -305,5 +307,5 @@ def test_fits_takes_this_machine_and_says_when_it_is_tight():
 
 def test_prisma_lm_in_the_table_is_the_bundled_one():
     config = MODELS / "prisma-lm" / "config.json"
-    bundled = memory.from_config(json.loads(config.read_text(encoding="utf-8")))
+    bundled = shapes.from_config(json.loads(config.read_text(encoding="utf-8")))
     assert parameter_count(bundled) == parameter_count("prisma-lm")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils import multimodal
-from course_utils.multimodal import Cases
+from course_utils.multimodal import fusion, listening, representations, transcripts
+from course_utils.multimodal.fusion import Cases
 from course_utils.prisma import clip, languages, pictures, speech, wishes
 from course_utils.prisma.shop import COLOURS, SHAPES
 
@@ -47,14 +47,14 @@ def senses():
 
 @pytest.fixture(scope="module")
 def cases(senses):
-    return multimodal.fusion_cases(*senses, 60, seed=0, test=False)
+    return fusion.fusion_cases(*senses, 60, seed=0, test=False)
 
 
 def test_picture_tokens_are_the_last_layer_averaged_to_a_grid(senses):
     images = [pictures.draw(pictures.scene_of((c, "cube")), seed=1) for c in COLOURS[:3]]
-    assert multimodal.picture_side(senses[0].model) == 64
-    tokens = multimodal.picture_tokens(senses[0], images, grid=8)
-    coarse = multimodal.picture_tokens(senses[0], images, grid=1)
+    assert representations.picture_side(senses[0].model) == 64
+    tokens = representations.picture_tokens(senses[0], images, grid=8)
+    coarse = representations.picture_tokens(senses[0], images, grid=1)
     assert tokens.shape == (3, 64, 160) and coarse.shape == (3, 1, 160)
     assert torch.allclose(tokens.mean(1), coarse[:, 0], atol=1e-5)
 
@@ -64,7 +64,7 @@ def test_attention_rows_add_up_to_one_and_leave_the_answer_alone(senses):
     model = senses[0].model
     with torch.inference_mode():
         before = model.encode_image(pixels)
-        maps = multimodal.attention_maps(model, pixels)
+        maps = representations.attention_maps(model, pixels)
         after = model.encode_image(pixels)
     assert maps.shape == (5, 2, 5, 65, 65)
     assert torch.allclose(maps.sum(-1), torch.ones(()), atol=1e-4)
@@ -75,7 +75,7 @@ def test_sound_tokens_cover_the_beginning_only(senses):
     sound = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
     quiet_end = sound.copy()
     quiet_end[16_000:] = 0
-    one, other = multimodal.sound_tokens(senses[1], [sound, quiet_end], seconds=2.0, count=10)
+    one, other = representations.sound_tokens(senses[1], [sound, quiet_end], seconds=2.0, count=10)
     assert one.shape == (10, 48) and not torch.allclose(one[-1], other[-1], atol=1e-3)
 
 
@@ -84,11 +84,11 @@ def test_the_log_mel_front_end_by_hand_is_whispers(mels):
     from whisper import log_mel_spectrogram
     from whisper.audio import mel_filters
 
-    ours = multimodal.mel_filters(mels)
+    ours = listening.mel_filters(mels)
     assert ours.shape == (mels, 201) and torch.allclose(ours, mel_filters("cpu", mels), atol=1e-7)
     noise = np.random.default_rng(0).normal(0, 0.1, 5_000).astype(np.float32)
     for sound in (noise, speech.load_clips()[0].audio, np.zeros(1_600, np.float32)):
-        made = multimodal.log_mel(torch.from_numpy(sound), ours)
+        made = listening.log_mel(torch.from_numpy(sound), ours)
         assert made.shape == (mels, len(sound) // 160)
         assert (made - log_mel_spectrogram(sound, mels)).abs().max() < 1e-5
 
@@ -100,7 +100,7 @@ def test_the_word_error_rate_is_that_of_jiwer():
     said = [" ".join(rng.choices("abcd", k=rng.randint(1, 9))) for _ in range(60)]
     heard = [" ".join(rng.choices("abcd", k=rng.randint(1, 9))) for _ in range(60)]
     assert speech.word_error_rate(said, heard) == pytest.approx(jiwer.wer(said, heard), abs=1e-12)
-    assert multimodal.word_error(said, heard).value == pytest.approx(jiwer.wer(said, heard), abs=1e-12)
+    assert transcripts.word_error(said, heard).value == pytest.approx(jiwer.wer(said, heard), abs=1e-12)
     for one, other in zip(said, heard, strict=True):
         counted = jiwer.process_words(one, other)
         assert speech.word_errors(one, other) == counted.substitutions + counted.deletions + counted.insertions
@@ -109,12 +109,12 @@ def test_the_word_error_rate_is_that_of_jiwer():
 def test_listening_keeps_what_the_library_computes():
     from whisper import DecodingOptions
 
-    from course_utils import loaders
-    from course_utils.hardware import Hardware
+    from course_utils.models import loaders
+    from course_utils.models.hardware import Hardware
 
     hearing = loaders.load("speech", Hardware("cpu", "float32", "", 16, 10, cores=2), "bundled")
     sounds = [clip.audio for clip in speech.load_clips()[:18]]  # more than one batch
-    heard = multimodal.listen(hearing, sounds)
+    heard = listening.listen(hearing, sounds)
     assert heard.texts == hearing.transcribe_many(sounds) and heard.mean.shape == (18, 144)
     model, mel = hearing.model, hearing.mel(sounds[17])
     result = model.decode(mel, DecodingOptions(language="en", without_timestamps=True, fp16=False))
@@ -127,7 +127,7 @@ def test_listening_keeps_what_the_library_computes():
 
 def test_what_cannot_be_heard_leaves_the_model_as_it_was(senses):
     with pytest.raises(AttributeError):
-        multimodal.listen(senses[1], [None])
+        listening.listen(senses[1], [None])
     assert not senses[1].model.decoder.ln._forward_hooks
 
 
@@ -157,24 +157,24 @@ def test_the_sentences_are_what_their_generator_says(tmp_path):
 
 
 def test_words_are_compared_without_case_punctuation_and_with_spelt_digits():
-    assert multimodal.plain_words("Where is order 4,207?") == "where is order four two zero seven"
-    rate = multimodal.word_error(["where is order four two"], ["Where is order 42."])
+    assert transcripts.plain_words("Where is order 4,207?") == "where is order four two zero seven"
+    rate = transcripts.word_error(["where is order four two"], ["Where is order 42."])
     assert rate.value == 0
-    half = multimodal.word_error(["a b", "c d"], ["a b", "x y"])
+    half = transcripts.word_error(["a b", "c d"], ["a b", "x y"])
     assert half.value == 0.5 and half.low == 0 and half.high == 1 and half.n == 2
     with pytest.raises(ValueError, match="one transcript each"):
-        multimodal.word_error(["a"], [])
+        transcripts.word_error(["a"], [])
 
 
 def test_a_request_names_a_product_only_if_it_is_one():
-    assert multimodal.wanted("do you have any small black pyramids left") == ("black", "pyramid")
-    assert multimodal.wanted("where is my order one two three four") is None
-    assert multimodal.wanted("a red cube or a blue cube") is None
+    assert transcripts.wanted("do you have any small black pyramids left") == ("black", "pyramid")
+    assert transcripts.wanted("where is my order one two three four") is None
+    assert transcripts.wanted("a red cube or a blue cube") is None
 
 
 def test_the_shelf_holds_every_product_once():
-    shelf = multimodal.shelf(64, seed=0)
-    assert len(shelf) == 64 == len(set(multimodal.CLASSES)) and shelf[0].size == (64, 64)
+    shelf = transcripts.shelf(64, seed=0)
+    assert len(shelf) == 64 == len(set(fusion.CLASSES)) and shelf[0].size == (64, 64)
 
 
 def test_the_wishes_are_complete_and_keep_test_voices_apart():
@@ -189,27 +189,27 @@ def test_the_wishes_are_complete_and_keep_test_voices_apart():
 def test_fusion_cases_need_both_senses(senses, cases):
     assert cases.picture.shape == (60, 16, 160) and cases.sound.shape == (60, 10, 48)
     assert 15 < cases.same.sum() < 45  # one half either way: guessing does not pay
-    again = multimodal.fusion_cases(*senses, 60, seed=0, test=False)
-    other = multimodal.fusion_cases(*senses, 60, seed=1, test=False)
+    again = fusion.fusion_cases(*senses, 60, seed=0, test=False)
+    other = fusion.fusion_cases(*senses, 60, seed=1, test=False)
     assert torch.equal(cases.picture, again.picture) and torch.equal(cases.sound, again.sound)
     assert not torch.equal(cases.shape, other.shape)
 
 
 def test_noise_changes_what_the_senses_get_and_nothing_else(senses, cases):
-    noisy = multimodal.fusion_cases(*senses, 60, seed=0, test=False, picture_noise=0.3, snr_db=0)
+    noisy = fusion.fusion_cases(*senses, 60, seed=0, test=False, picture_noise=0.3, snr_db=0)
     assert torch.equal(noisy.colour, cases.colour) and torch.equal(noisy.shape, cases.shape)
     assert not torch.allclose(noisy.picture, cases.picture, atol=1e-3)
     assert not torch.allclose(noisy.sound, cases.sound, atol=1e-3)
 
 
 def test_standardised_features_and_missing_senses(cases):
-    (scaled,) = multimodal.standardise(cases)
+    (scaled,) = fusion.standardise(cases)
     flat = scaled.picture.flatten(0, 1)
     assert flat.mean(0).abs().max() < 1e-3 and (flat.std(0) - 1).abs().max() < 0.02
-    blind = multimodal.without(scaled, "picture")
+    blind = fusion.without(scaled, "picture")
     assert not blind.picture.any() and torch.equal(blind.sound, scaled.sound)
     with pytest.raises(ValueError, match="picture"):
-        multimodal.without(scaled, "smell")
+        fusion.without(scaled, "smell")
 
 
 class Sum(nn.Module):
@@ -249,8 +249,8 @@ def made_up(n: int, seed: int) -> Cases:
 def test_a_sum_of_answers_cannot_compare_but_a_network_that_reads_both_can():
     train, test = made_up(3000, 0), made_up(600, 1)
     torch.manual_seed(0)
-    late = multimodal.marks(multimodal.fit(Sum(16), train, 0, steps=500), test)
-    both = multimodal.marks(multimodal.fit(Meet(16), train, 0, steps=500), test)
+    late = fusion.marks(fusion.fit(Sum(16), train, 0, steps=500), test)
+    both = fusion.marks(fusion.fit(Meet(16), train, 0, steps=500), test)
     assert late["wanted toy"] > 0.85 and both["wanted toy"] > 0.85
     assert late["same colour?"] < 0.7 and both["same colour?"] > 0.9
 
@@ -258,6 +258,6 @@ def test_a_sum_of_answers_cannot_compare_but_a_network_that_reads_both_can():
 def test_modality_dropout_teaches_to_cope_alone():
     train, test = made_up(2000, 0), made_up(400, 1)
     torch.manual_seed(0)
-    model = multimodal.fit(Meet(16), train, 0, steps=400, missing=0.5)
-    blind = multimodal.marks(model, multimodal.without(test, "picture"))
+    model = fusion.fit(Meet(16), train, 0, steps=400, missing=0.5)
+    blind = fusion.marks(model, fusion.without(test, "picture"))
     assert blind["colour said"] > 0.9 and blind["shape seen"] < 2.5 / len(SHAPES)

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from course_utils import books, finetuning
+from course_utils.finetuning import lora_by_hand
 from course_utils.settings import NOTEBOOKS
+from course_utils.workshop import notebooks
 
 SOURCES = sorted(NOTEBOOKS.glob("7.5_*.py"))
 NOTES = sorted((NOTEBOOKS / "teaching").glob("7.5_*.md"))
@@ -19,7 +20,7 @@ NOTES = sorted((NOTEBOOKS / "teaching").glob("7.5_*.md"))
 
 @cache
 def notebook(source: Path) -> Any:
-    return books.convert(source)
+    return notebooks.convert(source)
 
 
 def code_cells(source: Path) -> list[str]:
@@ -42,7 +43,7 @@ def test_lora_leaves_out_about_a_third_of_a_steps_arithmetic() -> None:
     width = 512
     layers = nn.Sequential(*[nn.Linear(width, width, bias=False) for _ in range(8)])
     full = operations(layers, width)
-    finetuning.add_lora(layers, rank=4, alpha=8)
+    lora_by_hand.add_lora(layers, rank=4, alpha=8)
     assert 0.64 < operations(layers, width) / full < 0.70
 
 

@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 
-from course_utils import offline
+from course_utils.models import offline
 
 OUTSIDE = "192.0.2.1"  # reserved for documentation (RFC 5737): nobody is there
 

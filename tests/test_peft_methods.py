@@ -11,8 +11,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from course_utils import compat
-from course_utils import peft_methods as pm
-from course_utils.finetuning import parameters
+from course_utils.finetuning import peft_methods as pm
+from course_utils.finetuning.lora_by_hand import parameters
 from course_utils.prisma import conversations, lm, text
 from course_utils.settings import MODELS
 

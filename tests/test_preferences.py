@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils import compat, hardware, loaders
-from course_utils import preferences as prefs
-from course_utils.preferences import RUDE, THANKS, Drawn, Pair, Rater
+from course_utils import compat
+from course_utils.finetuning import preferences as prefs
+from course_utils.finetuning.preferences import RUDE, THANKS, Drawn, Pair, Rater
+from course_utils.models import hardware, loaders
 from course_utils.settings import NOTEBOOKS
 
 

@@ -8,10 +8,10 @@ import open_clip
 import pytest
 import torch
 
-from course_utils.evaluate import BARS
 from course_utils.prisma import clip, pictures, speech
 from course_utils.prisma.shop import COLOURS, HELD_OUT, TRAINED_PAIRS
-from course_utils.prisma.training import Checkpoint, Deadline, MuonAdamW, run
+from course_utils.training import Checkpoint, Deadline, MuonAdamW, run
+from course_utils.workshop.evaluate import BARS
 
 SHIPPED = (clip.FOLDER / "model.safetensors").is_file()
 

@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 import torch
 
-from course_utils import bundled
+from course_utils.models import bundled
 from course_utils.prisma import lm, text
 from course_utils.prisma.shop import make_shop, open_database
 from course_utils.prisma.tools import Toolbox, schemas
-from course_utils.prisma.training import Deadline, MuonAdamW, run
+from course_utils.training import Deadline, MuonAdamW, run
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def small(tokenizer, monkeypatch):
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(tokenizer, monkeypatch, tmp_path):
-    monkeypatch.setattr("course_utils.prisma.training.BUILD", tmp_path)
+    monkeypatch.setattr("course_utils.training.BUILD", tmp_path)
     monkeypatch.setattr(lm, "BATCH_TOKENS", 512)
     point = lm.checkpoint(lm.NAME)
     model, optimiser = small(tokenizer, monkeypatch)
@@ -152,12 +152,13 @@ def test_save_and_load_give_the_same_answers(tokenizer, tmp_path):
 
 
 def test_the_shipped_model_answers_with_tools():
-    from course_utils import agents, loaders
+    from course_utils.agents import react, success
+    from course_utils.models import loaders
 
     chat, shop = loaders.load("chat", tier="bundled"), make_shop(99)
     tasks = text.episodes(24, 99, shop)
-    traces = agents.run_many(chat, Toolbox(open_database(shop)), [task.question for task in tasks])
-    assert agents.success(tasks, traces).value >= 0.7
+    traces = react.run_many(chat, Toolbox(open_database(shop)), [task.question for task in tasks])
+    assert success.success(tasks, traces).value >= 0.7
 
 
 def test_the_shipped_tokenizer_is_the_recipes(tokenizer):

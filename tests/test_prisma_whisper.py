@@ -10,7 +10,7 @@ import torch
 from whisper.model import Whisper
 
 from course_utils.prisma import speech, whisper
-from course_utils.prisma.training import Checkpoint, Deadline, MuonAdamW, run
+from course_utils.training import Checkpoint, Deadline, MuonAdamW, run
 
 espeak = pytest.mark.skipif(not speech.has_espeak(), reason="espeak-ng is not installed")
 

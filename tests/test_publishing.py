@@ -9,10 +9,12 @@ import torch
 from hub import serving
 from torch import nn
 
-from course_utils import bundled, compat, finetuning, loaders, publishing
-from course_utils.hardware import Hardware
+from course_utils import compat
+from course_utils.finetuning import four_bit, publishing
+from course_utils.measures import Measure
+from course_utils.models import bundled, roles
+from course_utils.models.hardware import Hardware
 from course_utils.prisma import lm
-from course_utils.prisma.training import Measure
 
 LAPTOP = Hardware("cpu", "float32", "", ram_total_gb=8, ram_free_gb=4, cores=2)
 SCORES = {"all": Measure(0.5, 0.4, 0.6, 80, "%"), "topic": Measure(1.0, 0.95, 1.0, 80, "%")}
@@ -20,7 +22,7 @@ SCORES = {"all": Measure(0.5, 0.4, 0.6, 80, "%"), "topic": Measure(1.0, 0.95, 1.
 
 def chat():
     model, tokenizer = lm.load(bundled.folder("prisma-lm"))
-    return loaders.Chat(model, tokenizer, "prisma-lm", "bundled")
+    return roles.Chat(model, tokenizer, "prisma-lm", "bundled")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def test_sixteen_bits_keep_the_change_and_four_bits_do_not(adapter):
         for dtype in (torch.float32, torch.float16, torch.bfloat16)
     }
     assert loss[torch.float32] == 0 < loss[torch.float16] < loss[torch.bfloat16] < 0.05
-    small = finetuning.quantised(chat(), LAPTOP)
+    small = four_bit.quantised(chat(), LAPTOP)
     coarse = publishing.matrices(small.model)
     goal = {name: coarse[name] + wanted[name] - before[name] for name in wanted}
     in_four = publishing.matrices(publishing.merged(small, adapter).model)

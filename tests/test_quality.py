@@ -8,10 +8,12 @@ import pytest
 import torch
 from lessons import written_in
 
-from course_utils import bundled, compat, loaders, quality
+from course_utils import compat
+from course_utils.finetuning import quality
+from course_utils.measures import bootstrap
+from course_utils.models import bundled, loaders, roles
 from course_utils.prisma import conversations, lm
 from course_utils.prisma.shop import NAMES
-from course_utils.prisma.training import bootstrap
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def talks():
 @pytest.fixture(scope="module")
 def chat():
     model, tokenizer = lm.load(bundled.verify("prisma-lm"))
-    return loaders.Chat(loaders._plain(model.eval()), tokenizer, "prisma-lm", "bundled")
+    return roles.Chat(loaders._plain(model.eval()), tokenizer, "prisma-lm", "bundled")
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ def test_bert_score_is_the_librarys(pairs) -> None:
     folder = str(bundled.verify("prisma-lm"))
     model = AutoModel.from_pretrained(folder).float().eval()
     tokenizer = lm.load(folder)[1]
-    ours = quality.bert_score(loaders.Embedder(model, tokenizer, "prisma-lm", "bundled"), wanted, written)
+    ours = quality.bert_score(roles.Embedder(model, tokenizer, "prisma-lm", "bundled"), wanted, written)
     scorer = BERTScorer(model_type=folder, num_layers=model.config.num_hidden_layers, device="cpu", batch_size=1)
     scorer._model.float()  # both read 16-bit weights; sums in 16 bits would differ in the third digit
     theirs = [scorer.score([b], [a])[2].item() for a, b in zip(wanted, written, strict=True)]

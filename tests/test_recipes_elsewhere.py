@@ -12,8 +12,8 @@ from importlib import import_module
 
 import pytest
 
-from course_utils import recipes_elsewhere as elsewhere
-from course_utils.finetuning import RECIPES
+from course_utils.finetuning import recipes_elsewhere as elsewhere
+from course_utils.finetuning.qlora import RECIPES
 
 RECIPE = RECIPES["full"]
 DATA = "data/train.jsonl"

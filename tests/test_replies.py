@@ -6,7 +6,7 @@ import time
 import pytest
 from test_agents import Lines, Scripted
 
-from course_utils import agents, langchain_chat
+from course_utils.agents import function_calls, langchain_chat, react, rewoo
 from course_utils.prisma import tools
 
 ORDER = '{"name": "orders", "arguments": {"number": 4821}}'
@@ -37,8 +37,8 @@ def in_langchain(toolbox, *replies):
     ids="fence fence-and-words line sentence thoughts half-thoughts marker list indented parameters".split(),
 )
 def test_a_call_is_found_and_run_in_every_form(reply, toolbox):
-    assert agents.is_call(reply) and agents.parse_call(reply) == ("orders", {"number": 4821})
-    [ours] = agents.run_calls(Lines(reply, "<think>7?</think>done."), toolbox, ["?"])
+    assert function_calls.is_call(reply) and function_calls.parse_call(reply) == ("orders", {"number": 4821})
+    [ours] = function_calls.run_calls(Lines(reply, "<think>7?</think>done."), toolbox, ["?"])
     seen = toolbox("orders", "4821").text
     assert [(s.tool, s.argument, s.observation) for s in ours.steps] == [("orders", "4821", seen)]
     assert (ours.answer, ours.log[0][1]) == ("done", reply)
@@ -58,7 +58,7 @@ def test_a_call_is_found_and_run_in_every_form(reply, toolbox):
     ids="lines markers qwen list fences".split(),
 )
 def test_several_calls_are_run_in_the_order_written(reply, toolbox):
-    [ours] = agents.run_calls(Lines(reply, "done"), toolbox, ["?"])
+    [ours] = function_calls.run_calls(Lines(reply, "done"), toolbox, ["?"])
     assert [(s.tool, s.argument) for s in ours.steps] == [("orders", "4821"), ("policy", "fee")]
     assert [m["role"] for m in ours.messages[2:]] == ["assistant", "tool"] * 2 and ours.answer == "done"
     theirs = in_langchain(toolbox, reply, "done")
@@ -66,10 +66,10 @@ def test_several_calls_are_run_in_the_order_written(reply, toolbox):
 
 
 def test_a_broken_call_among_others_is_told_and_the_others_run(toolbox):
-    [trace] = agents.run_calls(Lines(f'{ORDER}\n{{"name": "policy", "argu\n{FEE}', "done"), toolbox, ["?"])
+    [trace] = function_calls.run_calls(Lines(f'{ORDER}\n{{"name": "policy", "argu\n{FEE}', "done"), toolbox, ["?"])
     assert [step.tool for step in trace.steps] == ["orders", "", "policy"]
     assert "bad JSON" in trace.steps[1].observation
-    [trace] = agents.run_calls(Lines("\n".join([ORDER] * 9), "done"), toolbox, ["?"], max_steps=2)
+    [trace] = function_calls.run_calls(Lines("\n".join([ORDER] * 9), "done"), toolbox, ["?"], max_steps=2)
     assert len(trace.steps) == 2 and trace.stopped == "step budget spent"
 
 
@@ -78,23 +78,23 @@ def test_a_broken_call_among_others_is_told_and_the_others_run(toolbox):
     ['The order is {"price": 36}.', "A set {1, 2}, {3}.", '```json\n{"price": 36}\n```', "<think>" + ORDER],
 )
 def test_braces_in_an_answer_are_no_call(reply):
-    assert agents.written_calls(f"It costs 36. {reply}") == []
+    assert function_calls.written_calls(f"It costs 36. {reply}") == []
 
 
 @pytest.mark.parametrize("reply", ["{" * 10_000, '{"a":' * 40_000, "x [{" * 10_000, '{"name":' * 5_000 + "\n{" * 5_000])
 def test_no_reply_takes_long_to_read(reply):
     started = time.process_time()
-    agents.written_calls("Look: " + reply)
+    function_calls.written_calls("Look: " + reply)
     assert time.process_time() - started < 2
 
 
 def test_a_number_of_5000_digits_is_told_and_not_raised(toolbox):
     reply = '{"name": "orders", "arguments": {"number": ' + "1" * 5_000 + "}}"
-    [ours] = agents.run_calls(Lines(reply, "done"), toolbox, ["?"])
+    [ours] = function_calls.run_calls(Lines(reply, "done"), toolbox, ["?"])
     assert ours.steps[0].observation == "error: bad JSON: a number is too long" and ours.answer == "done"
     theirs = in_langchain(toolbox, reply)
     assert (theirs.answer, theirs.stopped) == ("", "a call that can't be read")
-    trace = agents.run_react(Lines(f"Action: orders[{'1' * 5_000}]", "Answer: 7"), toolbox, "?")
+    trace = react.run_react(Lines(f"Action: orders[{'1' * 5_000}]", "Answer: 7"), toolbox, "?")
     assert trace.answer == "7"
 
 
@@ -103,11 +103,11 @@ def test_schemas_of_others_are_held_against_calls():
         return [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
 
     wanted = {"n": {"type": "number"}, "all": {"type": "array"}, "any": {"anyOf": []}}
-    agents.check_call("f", {"n": 3, "all": [1], "any": None}, tool(properties=wanted))
-    agents.check_call("f", {}, tool())
+    function_calls.check_call("f", {"n": 3, "all": [1], "any": None}, tool(properties=wanted))
+    function_calls.check_call("f", {}, tool())
     for arguments, told in (({"n": True}, "n must be of type number"), ({"all": {}}, "all must be of type array")):
-        with pytest.raises(agents.CallError, match=told):
-            agents.check_call("f", arguments, tool(properties=wanted))
+        with pytest.raises(function_calls.CallError, match=told):
+            function_calls.check_call("f", arguments, tool(properties=wanted))
 
 
 # ---------------------------------------------------------------- ReAct
@@ -115,14 +115,14 @@ def test_schemas_of_others_are_held_against_calls():
 
 def test_thoughts_are_no_lines_of_react(toolbox):
     reply = "<think>Answer: 7\nAction: policy[fee]</think>\n```\nThought: I look.\nAction: `orders[4821]`\n```"
-    trace = agents.run_react(Lines(reply, "<think>so</think>Answer: done"), toolbox, "?")
+    trace = react.run_react(Lines(reply, "<think>so</think>Answer: done"), toolbox, "?")
     assert [(s.thought, s.tool, s.argument) for s in trace.steps] == [("I look.", "orders", "4821")]
     assert trace.answer == "done" and "<think>" not in trace.prompt and "<think>" in trace.log[0][1]
 
 
 def test_what_was_made_up_after_an_action_is_not_read_again(toolbox):
     made_up = "Thought: a\nAction: calculator[1 + 1]\nAction: calculator[2 + 2]\nAnswer: 5"
-    trace = agents.run_react(Lines(made_up, "Answer: 2"), toolbox, "?")
+    trace = react.run_react(Lines(made_up, "Answer: 2"), toolbox, "?")
     assert trace.log[1][0].endswith("Action: calculator[1 + 1]\nObservation: 2\n")
     assert trace.log[0][1] == made_up and trace.answer == "2"
 
@@ -135,7 +135,7 @@ def closed(name, argument):
 
 
 CALLING = {"react": "Action: orders[1]", "calls": ORDER, "rewoo": "#E1 = orders[1]"}
-LOOPS = {"react": agents.run_many, "calls": agents.run_calls, "rewoo": agents.run_rewoo}
+LOOPS = {"react": react.run_many, "calls": function_calls.run_calls, "rewoo": rewoo.run_rewoo}
 
 
 @pytest.mark.parametrize("loop", list(LOOPS))
@@ -156,7 +156,7 @@ def test_a_huge_result_stops_both_loops_alike():
     def talkative(name, argument):
         return tools.Result("word " * 20_000)
 
-    [ours] = agents.run_calls(Lines(FEE, "never asked"), talkative, ["?"])
+    [ours] = function_calls.run_calls(Lines(FEE, "never asked"), talkative, ["?"])
     theirs = in_langchain(talkative, FEE, "never asked")
     assert (ours.stopped, len(ours.steps), ours.answer) == ("window full", 1, "")
     assert (theirs.stopped, theirs.steps, theirs.answer) == (ours.stopped, ours.steps, "")

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from course_utils import memory, research
+from course_utils.memory import formulas, shapes
 from course_utils.prisma import clip, lm, text
+from course_utils.research import attention_by_hand, cost, inside, quantisation, reasoning
 from course_utils.settings import NOTEBOOKS
 
 
@@ -38,14 +39,14 @@ def llama(tokenizer):
 def test_attention_equals_pytorch(shape, causal):
     q, k, v = torch.randn(3, *shape)
     mask = torch.ones(shape[-2], shape[-2]).tril().bool() if causal else None
-    ours, weights = research.attention(q, k, v, mask)
+    ours, weights = attention_by_hand.attention(q, k, v, mask)
     torch.testing.assert_close(ours, F.scaled_dot_product_attention(q, k, v, mask), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(weights.sum(-1), torch.ones(shape[:-1]))
 
 
 def test_attention_across_two_sequences():
     q, k, v = torch.randn(2, 5, 8), torch.randn(2, 9, 8), torch.randn(2, 9, 6)
-    ours, weights = research.attention(q, k, v)
+    ours, weights = attention_by_hand.attention(q, k, v)
     assert ours.shape == (2, 5, 6) and weights.shape == (2, 5, 9)
     torch.testing.assert_close(ours, F.scaled_dot_product_attention(q, k, v), atol=1e-5, rtol=1e-5)
 
@@ -54,7 +55,7 @@ def test_attention_across_two_sequences():
 def test_multi_head_attention_equals_pytorch(width, heads):
     module, x = nn.MultiheadAttention(width, heads, batch_first=True).eval(), torch.randn(2, 11, width)
     nn.init.normal_(module.in_proj_bias)
-    ours, weights = research.multi_head_attention(x, module)
+    ours, weights = attention_by_hand.multi_head_attention(x, module)
     theirs, their_weights = module(x, x, x, average_attn_weights=False)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(weights, their_weights, atol=1e-5, rtol=1e-5)
@@ -64,12 +65,12 @@ def test_multi_head_attention_equals_pytorch(width, heads):
 def test_tiled_attention_is_the_same(block):
     q, k, v = 3 * torch.randn(3, 2, 4, 50, 16).double()  # so that only a mistake makes a difference
     expected = F.scaled_dot_product_attention(q, k, v)
-    torch.testing.assert_close(research.tiled_attention(q, k, v, block), expected, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(attention_by_hand.tiled_attention(q, k, v, block), expected, atol=1e-9, rtol=1e-9)
 
 
 def test_tiled_attention_survives_scores_that_overflow_exp():
     q, k, v = torch.randn(3, 1, 1, 40, 16) * torch.tensor([60.0, 60.0, 1.0]).view(3, 1, 1, 1, 1)
-    result = research.tiled_attention(q, k, v, block=8)
+    result = attention_by_hand.tiled_attention(q, k, v, block=8)
     assert result.isfinite().all()
     torch.testing.assert_close(result, F.scaled_dot_product_attention(q, k, v), atol=1e-4, rtol=1e-4)
 
@@ -79,7 +80,7 @@ def test_tiled_attention_survives_scores_that_overflow_exp():
 
 def test_attention_maps_are_the_models_own(llama):
     ids = torch.randint(7, llama.config.vocab_size, (2, 12))
-    maps = research.attention_maps(llama, ids)
+    maps = inside.attention_maps(llama, ids)
     assert maps.shape == (6, 2, 8, 12, 12)
     torch.testing.assert_close(maps.sum(-1), torch.ones(6, 2, 8, 12))
     assert maps.triu(1).abs().max() == 0
@@ -93,13 +94,13 @@ def test_attention_maps_are_the_models_own(llama):
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
     q, k = apply_rotary_pos_emb(q, k, *llama.model.rotary_emb(x, torch.arange(12)[None]))
-    _, weights = research.attention(q, k, v, torch.ones(12, 12).tril().bool())
+    _, weights = attention_by_hand.attention(q, k, v, torch.ones(12, 12).tril().bool())
     torch.testing.assert_close(maps[0], weights, atol=1e-5, rtol=1e-4)
 
 
 def test_fused_attention_is_back_afterwards_even_after_an_error(llama):
     before = llama.config._attn_implementation
-    with pytest.raises(RuntimeError, match="planned"), research.eager(llama):
+    with pytest.raises(RuntimeError, match="planned"), inside.eager(llama):
         assert llama.config._attn_implementation == "eager"
         raise RuntimeError("planned")
     assert llama.config._attn_implementation == before != "eager"
@@ -108,7 +109,7 @@ def test_fused_attention_is_back_afterwards_even_after_an_error(llama):
 def test_vision_attention_proves_itself():
     model, pixels = clip.build().eval(), torch.randn(2, 3, 64, 64)
     before = model.encode_image(pixels)
-    maps, difference = research.vision_attention(model, pixels)
+    maps, difference = inside.vision_attention(model, pixels)
     assert maps.shape == (5, 2, 5, 65, 65)
     assert difference < 1e-5
     torch.testing.assert_close(maps.sum(-1), torch.ones(5, 2, 5, 65))
@@ -118,20 +119,20 @@ def test_vision_attention_proves_itself():
 
 def test_vision_attention_would_notice_wrong_weights(monkeypatch):
     unscaled = lambda q, k, v, mask=None: ((w := (q @ k.transpose(-2, -1)).softmax(-1)) @ v, w)  # noqa: E731
-    monkeypatch.setattr(research, "attention", unscaled)
-    _, difference = research.vision_attention(clip.build().eval(), torch.randn(1, 3, 64, 64))
+    monkeypatch.setattr(attention_by_hand, "attention", unscaled)
+    _, difference = inside.vision_attention(clip.build().eval(), torch.randn(1, 3, 64, 64))
     assert difference > 1e-4
 
 
 def test_rollout():
     n = 6
     nothing = torch.eye(n).expand(3, 2, n, n)
-    torch.testing.assert_close(research.rollout(nothing), torch.eye(n))
+    torch.testing.assert_close(inside.rollout(nothing), torch.eye(n))
     maps = torch.rand(3, 2, n, n).softmax(-1)
-    torch.testing.assert_close(research.rollout(maps).sum(-1), torch.ones(n))
+    torch.testing.assert_close(inside.rollout(maps).sum(-1), torch.ones(n))
     first = torch.zeros(1, 1, n, n)
     first[..., 0] = 1
-    assert research.rollout(first)[3].tolist() == [0.5, 0, 0, 0.5, 0, 0]
+    assert inside.rollout(first)[3].tolist() == [0.5, 0, 0, 0.5, 0, 0]
 
 
 def test_head_roles_tell_made_up_heads_apart():
@@ -139,7 +140,7 @@ def test_head_roles_tell_made_up_heads_apart():
     before = torch.zeros(n, n).index_put((torch.arange(1, n), torch.arange(n - 1)), torch.tensor(1.0))
     before[0, 0] = 1
     first = torch.zeros(n, n).index_fill(1, torch.tensor([0]), 1.0)
-    roles = research.head_roles(torch.stack([torch.eye(n), before, first])[None])
+    roles = inside.head_roles(torch.stack([torch.eye(n), before, first])[None])
     assert roles["itself"][0, 0] == 1 and roles["itself"][0, 1] == 0
     assert roles["the token before"][0, 1] == 1 and roles["the token before"][0, 0] == 0
     assert roles["the first token"][0, 2] == 1
@@ -147,20 +148,20 @@ def test_head_roles_tell_made_up_heads_apart():
 
 def test_repeated_rows_repeat_and_ask_for_words(tokenizer):
     words = ["red", "blue", "cube", "star", "7", "order"]
-    ids, asks = research.repeated_rows(tokenizer, words, count=5, rows=4, seed=1)
+    ids, asks = inside.repeated_rows(tokenizer, words, count=5, rows=4, seed=1)
     assert ids.shape == (4, 20)  # a space is a token of its own here
     first, second = tokenizer.decode(ids[0][:10]).split(), tokenizer.decode(ids[0][10:]).split()
     assert first == second and len(set(first)) == 5
     assert [tokenizer.decode([i]) for i in ids[0][asks]] == [" "] * 4
     # The first word of the second copy can't be known, all others can.
     assert [tokenizer.decode([i]) for i in ids[0][asks + 1]] == second[1:]
-    assert torch.equal(ids, research.repeated_rows(tokenizer, words, 5, 4, seed=1)[0])
-    assert not torch.equal(ids, research.repeated_rows(tokenizer, words, 5, 4, seed=2)[0])
+    assert torch.equal(ids, inside.repeated_rows(tokenizer, words, 5, 4, seed=1)[0])
+    assert not torch.equal(ids, inside.repeated_rows(tokenizer, words, 5, 4, seed=2)[0])
 
 
 def test_repeated_rows_of_a_tokenizer_that_joins_spaces_to_words():
     joined = SimpleNamespace(encode=lambda w, add_special_tokens: [ord(w[1])] * (2 if len(w) > 2 else 1))
-    ids, asks = research.repeated_rows(joined, ["a", "b", "c", "long"], count=3, rows=2, seed=0)
+    ids, asks = inside.repeated_rows(joined, ["a", "b", "c", "long"], count=3, rows=2, seed=0)
     assert ids.shape == (2, 6) and ord("l") not in ids
     assert asks.tolist() == [3, 4]
 
@@ -172,7 +173,7 @@ def test_induction_score_of_a_perfect_head_is_one():
         perfect[i, i - length + 1] = 1  # where the same token stood, and one further
         previous[i, i - 1] = 1
     maps = torch.stack([perfect, previous])[None, None]  # one layer, one row, two heads
-    assert research.induction_scores(maps, torch.arange(length, 2 * length - 1)).tolist() == [[1.0, 0.0]]
+    assert inside.induction_scores(maps, torch.arange(length, 2 * length - 1)).tolist() == [[1.0, 0.0]]
 
 
 def test_induction_may_look_one_word_ahead_of_time():
@@ -180,16 +181,16 @@ def test_induction_may_look_one_word_ahead_of_time():
     for ask in (10, 12, 14):  # two tokens a word; from the word before, to the word that is due
         early[ask - 1, ask - 8 + 1] = 1
     maps = torch.stack([early, torch.eye(16)])[None, None]
-    assert research.induction_scores(maps, torch.tensor([10, 12, 14])).tolist() == [[1.0, 0.0]]
+    assert inside.induction_scores(maps, torch.tensor([10, 12, 14])).tolist() == [[1.0, 0.0]]
 
 
 def test_heads_can_be_switched_off_and_on(llama):
     ids = torch.randint(7, 200, (1, 9))
     with torch.no_grad():
         normal = llama(ids).logits
-        with research.without_heads(llama, [(0, 1), (0, 2), (5, 7)]):
+        with inside.without_heads(llama, [(0, 1), (0, 2), (5, 7)]):
             fewer = llama(ids).logits
-        with research.without_heads(llama, [(layer, head) for layer in range(6) for head in range(8)]):
+        with inside.without_heads(llama, [(layer, head) for layer in range(6) for head in range(8)]):
             none = llama(ids).logits
         back = llama(ids).logits
         hidden = llama.model.embed_tokens(ids)
@@ -219,8 +220,8 @@ class Oracle(nn.Module):
 
 def test_copying_counts_first_choices():
     ids, asks = torch.arange(10).repeat(3, 2), torch.arange(10, 19)
-    assert research.copying(Oracle(40), ids, asks) == [True] * 27
-    one_off = research.copying(Oracle(40, wrong_at=(1, 12)), ids, asks)
+    assert inside.copying(Oracle(40), ids, asks) == [True] * 27
+    one_off = inside.copying(Oracle(40, wrong_at=(1, 12)), ids, asks)
     assert one_off.index(False) == 11 and one_off.count(False) == 1
 
 
@@ -230,76 +231,76 @@ def test_copying_counts_first_choices():
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
 def test_quantised_weights_use_few_levels(bits):
     weights = torch.randn(4, 128)
-    for group in research.quantise(weights, bits).reshape(-1, 64):
+    for group in quantisation.quantise(weights, bits).reshape(-1, 64):
         assert len(group.unique()) <= 2**bits
-    again = research.quantise(weights, bits)
-    torch.testing.assert_close(research.quantise(again, bits), again)
+    again = quantisation.quantise(weights, bits)
+    torch.testing.assert_close(quantisation.quantise(again, bits), again)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_quantisation_error_is_at_most_half_a_step(bits):
     weights = torch.randn(8, 64)
     step = weights.abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
-    assert ((research.quantise(weights, bits) - weights).abs() <= step / 2 + 1e-6).all()
+    assert ((quantisation.quantise(weights, bits) - weights).abs() <= step / 2 + 1e-6).all()
 
 
 def test_fewer_bits_mean_more_error_and_nf4_beats_even_steps():
     weights = torch.randn(256, 256)
-    errors = [(research.quantise(weights, b) - weights).pow(2).mean().item() for b in (8, 4, 3, 2)]
+    errors = [(quantisation.quantise(weights, b) - weights).pow(2).mean().item() for b in (8, 4, 3, 2)]
     assert errors == sorted(errors) and errors[1] > 10 * errors[0]
-    assert (research.nf4(weights) - weights).pow(2).mean() < errors[1]
+    assert (quantisation.nf4(weights) - weights).pow(2).mean() < errors[1]
 
 
 def test_quantising_zeros_gives_zeros():
     for bits in (1, 2, 4):
-        assert torch.equal(research.quantise(torch.zeros(2, 64), bits), torch.zeros(2, 64))
+        assert torch.equal(quantisation.quantise(torch.zeros(2, 64), bits), torch.zeros(2, 64))
 
 
 def test_a_quantised_copy_changes_the_matrices_only(llama):
     before = {name: p.clone() for name, p in llama.state_dict().items()}
-    copied = research.quantised_copy(llama, lambda w: research.quantise(w, 2))
+    copied = quantisation.quantised_copy(llama, lambda w: quantisation.quantise(w, 2))
     changed = {name for name, p in copied.state_dict().items() if not torch.equal(p, before[name])}
-    assert changed == {f"{name}.weight" for name in research.matrices(llama)}
+    assert changed == {f"{name}.weight" for name in quantisation.matrices(llama)}
     assert len(changed) == 6 * 7
     assert all(torch.equal(p, before[name]) for name, p in llama.state_dict().items())
 
 
 def test_sizes_agree_with_the_memory_estimates(llama):
-    shape = memory.from_config(llama.config.to_dict())
-    assert research.megabytes(llama, 16) == pytest.approx(memory.weight_bytes(shape, "fp16") / 1e6)
-    assert research.megabytes(llama, memory.NF4_BITS) == pytest.approx(memory.weight_bytes(shape, "nf4") / 1e6)
+    shape = shapes.from_config(llama.config.to_dict())
+    assert quantisation.megabytes(llama, 16) == pytest.approx(formulas.weight_bytes(shape, "fp16") / 1e6)
+    assert quantisation.megabytes(llama, formulas.NF4_BITS) == pytest.approx(formulas.weight_bytes(shape, "nf4") / 1e6)
 
 
 # --- measurements ---
 
 
 def test_tool_tasks_are_fresh_and_true():
-    tasks = research.tool_tasks(40, seed=3)
+    tasks = reasoning.tool_tasks(40, seed=3)
     assert len({task.text for task in tasks}) == 40
     assert all("Observation:" in task.text and "Answer: " in task.text for task in tasks)
     assert "error" not in "".join(task.text for task in tasks)
-    assert [t.text for t in tasks] == [t.text for t in research.tool_tasks(40, seed=3)]
+    assert [t.text for t in tasks] == [t.text for t in reasoning.tool_tasks(40, seed=3)]
 
 
 def test_score_of_an_oracle_and_of_one_slip(tokenizer):
-    tasks = research.tool_tasks(5, seed=3)
-    perfect = research.score(Oracle(len(tokenizer)), tokenizer, tasks)
+    tasks = reasoning.tool_tasks(5, seed=3)
+    perfect = reasoning.score(Oracle(len(tokenizer)), tokenizer, tasks)
     assert perfect.exact == [True] * 5 and perfect.perplexity == pytest.approx(1, abs=1e-3)
     longest = max(range(5), key=lambda i: len(lm.encode(tokenizer, tasks[i])[0]))
     end = len(lm.encode(tokenizer, tasks[longest])[0]) - 2  # predicts the last token to be written
-    slipped = research.score(Oracle(len(tokenizer), wrong_at=(4, end)), tokenizer, tasks)
+    slipped = reasoning.score(Oracle(len(tokenizer), wrong_at=(4, end)), tokenizer, tasks)
     assert [i for i, exact in enumerate(slipped.exact) if not exact] == [longest]
     assert slipped.perplexity > 1.1
 
 
 def test_score_of_a_random_model_is_chance(llama, tokenizer):
-    result = research.score(llama, tokenizer, research.tool_tasks(4, seed=3))
+    result = reasoning.score(llama, tokenizer, reasoning.tool_tasks(4, seed=3))
     assert not any(result.exact)
     assert len(tokenizer) / 3 < result.perplexity < len(tokenizer) * 3
 
 
 def test_sums_are_different_and_right():
-    made = research.sums(50, seed=1)
+    made = reasoning.sums(50, seed=1)
     assert len({s.question for s in made}) == 50
     for s in made:
         assert s.steps.rstrip(". ").endswith(f"= {s.answer}")
@@ -308,7 +309,7 @@ def test_sums_are_different_and_right():
 def test_a_wrong_start_is_wrong_and_its_answer_follows_from_it():
     made = text.Sum("?", "3 * 12 = 36. 4 * 7 = 28. 36 + 28 = 64. ", "64")
     for seed in range(20):
-        start, believed = research.wrong_start(made, random.Random(seed))
+        start, believed = reasoning.wrong_start(made, random.Random(seed))
         value = int(start.removeprefix("3 * 12 = ").removesuffix(". "))
         assert value != 36 and int(believed) == value + 28
 
@@ -323,13 +324,13 @@ def test_a_wrong_start_is_wrong_and_its_answer_follows_from_it():
     ],
 )
 def test_last_number(reply, number):
-    assert research.last_number(reply) == number
+    assert reasoning.last_number(reply) == number
 
 
 def test_peak_memory_sees_the_square():
-    by_hand = lambda q, k, v: research.attention(q, k, v)[0]  # noqa: E731
+    by_hand = lambda q, k, v: attention_by_hand.attention(q, k, v)[0]  # noqa: E731
     small, large = (
-        [research.peak_mib(f, *torch.randn(3, 1, 1, n, 16)) for f in (by_hand, research.tiled_attention)]
+        [cost.peak_mib(f, *torch.randn(3, 1, 1, n, 16)) for f in (by_hand, attention_by_hand.tiled_attention)]
         for n in (256, 1024)
     )
     assert large[0] >= 2 * 1024 * 1024 * 4 / 2**20  # scores and weights, 32 bits each
@@ -339,18 +340,18 @@ def test_peak_memory_sees_the_square():
 
 def test_milliseconds_takes_the_fastest_round():
     calls = []
-    assert research.milliseconds(lambda x: calls.append(x), torch.ones(1), rounds=2) < 1000
+    assert cost.milliseconds(lambda x: calls.append(x), torch.ones(1), rounds=2) < 1000
     assert len(calls) == 3
 
 
 def test_the_notebook_shows_the_code_that_runs_here():
     source = (NOTEBOOKS / "7.3_research_directions.py").read_text(encoding="utf-8")
     for function in (
-        research.attention,
-        research.multi_head_attention,
-        research.tiled_attention,
-        research.rollout,
-        research.induction_scores,
-        research.quantise,
+        attention_by_hand.attention,
+        attention_by_hand.multi_head_attention,
+        attention_by_hand.tiled_attention,
+        inside.rollout,
+        inside.induction_scores,
+        quantisation.quantise,
     ):
         assert inspect.getsource(function) in source, f"{function.__name__} differs from the notebook's copy"

@@ -8,7 +8,7 @@ import tiny
 import torch
 from PIL import Image
 
-from course_utils import loaders
+from course_utils.models import roles
 from course_utils.prisma import speech, whisper
 
 # ---------------------------------------------------------------- speech
@@ -16,7 +16,7 @@ from course_utils.prisma import speech, whisper
 
 @pytest.fixture(scope="module")
 def bundled():
-    return loaders.Speech(whisper.load(), "prisma-whisper", "bundled")
+    return roles.Speech(whisper.load(), "prisma-whisper", "bundled")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def multilingual():
     model = Whisper(ModelDimensions(80, 1500, 16, 1, 1, 51865, 16, 16, 1, 1)).eval()
     # The library leaves these unset, for a checkpoint to fill: whatever memory held, also not-a-number.
     torch.nn.init.normal_(model.decoder.positional_embedding, std=0.02)
-    return loaders.Speech(model, "tiny", "small")
+    return roles.Speech(model, "tiny", "small")
 
 
 def test_a_clip_reads_the_same_in_every_form(bundled):
@@ -104,9 +104,7 @@ def eye():
     def preprocess(image):
         return torch.from_numpy(np.array(image.resize((4, 4)), np.float32)).permute(2, 0, 1)
 
-    return loaders.ImageText(
-        Mean(), preprocess, lambda texts: torch.tensor([[len(t), 1] for t in texts]), "eye", "small"
-    )
+    return roles.ImageText(Mean(), preprocess, lambda texts: torch.tensor([[len(t), 1] for t in texts]), "eye", "small")
 
 
 def test_a_deep_picture_has_the_vector_of_the_flat_one(eye):
@@ -148,7 +146,7 @@ def llama():
     )  # fmt: skip
     model = LlamaForCausalLM(config).eval()
     assert tokenizer.pad_token_id is None and model.generation_config.pad_token_id is None
-    return loaders.Chat(model, tokenizer, "tiny-llama", "small")
+    return roles.Chat(model, tokenizer, "tiny-llama", "small")
 
 
 def test_a_tokenizer_without_padding_answers_one_prompt_and_many_alike(llama):
@@ -180,7 +178,7 @@ def test_an_empty_prompt_is_refused_where_nothing_would_be_read(llama):
 
     assert isinstance(llama.complete("", 4), str)  # its mark is there
     words = Tokenizer.from_str(json.dumps(tiny.byte_tokenizer()))
-    bare = loaders.Chat(llama.model, PreTrainedTokenizerFast(tokenizer_object=words), "bare", "small")
+    bare = roles.Chat(llama.model, PreTrainedTokenizerFast(tokenizer_object=words), "bare", "small")
     with pytest.raises(ValueError, match="Prompt 0 is empty: bare needs a word at least"):
         bare.complete("", 4)
     with pytest.raises(ValueError, match="Prompt 1 is empty"):
@@ -199,7 +197,7 @@ def test_one_text_is_no_list_of_prompts_or_messages(llama):
 
 
 def test_embeddings_need_no_padding_token_and_ignore_it(llama):
-    embedder = loaders.Embedder(llama.model.model, llama.tokenizer, "tiny", "small")
+    embedder = roles.Embedder(llama.model.model, llama.tokenizer, "tiny", "small")
     alone, beside = embedder.encode(["cube"]), embedder.encode(["cube", "a very much longer sentence about balls"])
     assert np.allclose(alone[0], beside[0], atol=1e-5) and np.allclose(np.linalg.norm(beside, axis=1), 1, atol=1e-5)
     with pytest.raises(TypeError, match="A list of texts is wanted here, and this is one str"):

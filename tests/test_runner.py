@@ -16,7 +16,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from course_utils import cell_outputs, runner
+from course_utils.workshop import cell_outputs, runner
 
 MIB = 2**20
 

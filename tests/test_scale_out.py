@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils import bundled, scale_out
+from course_utils.finetuning import scale_out
+from course_utils.models import bundled
 from course_utils.prisma import lm
 from course_utils.settings import NOTEBOOKS
 

@@ -7,14 +7,15 @@ import psutil
 import pytest
 import torch
 
-from course_utils import compat, memory, simulate, vram_bench
-from course_utils.memory import GIB
-from course_utils.simulate import PARTS, Step
+from course_utils import compat
+from course_utils.memory import fit, formulas, measurement, shapes, simulate
+from course_utils.memory.shapes import GIB
+from course_utils.memory.simulate import PARTS, Step
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
-SMALL = dataclasses.replace(vram_bench.reduced("mistral-7b", layers=2, divisor=8), vocab=1000)
-BIASED = dataclasses.replace(vram_bench.reduced("qwen2.5-0.5b", layers=2, divisor=2), vocab=2000)
+SMALL = dataclasses.replace(measurement.reduced("mistral-7b", layers=2, divisor=8), vocab=1000)
+BIASED = dataclasses.replace(measurement.reduced("qwen2.5-0.5b", layers=2, divisor=2), vocab=2000)
 FUSED = {"fused_head": compat.has_fused_head()}
 
 
@@ -39,20 +40,20 @@ FUSED = {"fused_head": compat.has_fused_head()}
 def test_simulated_peak_is_the_measured_one(step):
     """3 % is the bar; what is measured differs by less than 1 %, also where kernels allocate inside."""
     simulated = simulate.run(step).peak
-    assert simulated == pytest.approx(vram_bench.counted(step), rel=0.01)
-    assert simulated == pytest.approx(vram_bench.allocated(step), rel=0.03)
+    assert simulated == pytest.approx(measurement.counted(step), rel=0.01)
+    assert simulated == pytest.approx(measurement.allocated(step), rel=0.03)
 
 
-@pytest.mark.skipif(not vram_bench.CLEAR.exists(), reason="only Linux tells the peak of resident memory")
+@pytest.mark.skipif(not measurement.CLEAR.exists(), reason="only Linux tells the peak of resident memory")
 def test_simulated_peak_is_what_the_process_grows_by():
     """Models that are large beside what libraries keep for themselves (some MiB)."""
-    shape = vram_bench.reduced("mistral-7b", layers=3, divisor=4)
+    shape = measurement.reduced("mistral-7b", layers=3, divisor=4)
     steps = [
-        Step(shape, "qlora", 768, 1, checkpointing=False, dtype=vram_bench.quick_dtype()),
-        Step(shape, "lora", 640, 1, checkpointing=False, dtype=vram_bench.quick_dtype()),
+        Step(shape, "qlora", 768, 1, checkpointing=False, dtype=measurement.quick_dtype()),
+        Step(shape, "lora", 640, 1, checkpointing=False, dtype=measurement.quick_dtype()),
         Step(shape, "full", 256, 1, dtype="float32"),
     ]
-    for step, grown in zip(steps, vram_bench.resident(steps), strict=True):
+    for step, grown in zip(steps, measurement.resident(steps), strict=True):
         assert 0.25 < grown < 1.2
         assert simulate.run(step).peak == pytest.approx(grown, rel=0.03)
 
@@ -77,37 +78,37 @@ def test_the_ledger_follows_storages_and_not_tensors():
 
 def test_parts_at_rest_are_what_the_shapes_say():
     found = simulate.simulate("qwen2.5-0.5b", "lora", seq=64)
-    trained = memory.lora_count("qwen2.5-0.5b") / GIB
+    trained = shapes.lora_count("qwen2.5-0.5b") / GIB
     assert found.at_rest["adapters"] == pytest.approx(4 * trained)
     assert found.at_rest["optimiser"] == pytest.approx(8 * trained, rel=1e-3)
-    assert found.at_rest["weights"] == pytest.approx(memory.weight_bytes("qwen2.5-0.5b") / GIB, rel=1e-3)
+    assert found.at_rest["weights"] == pytest.approx(formulas.weight_bytes("qwen2.5-0.5b") / GIB, rel=1e-3)
     assert found.at_rest["gradients"] == found.at_rest["activations"] == 0
     assert found.peak > found.rest and set(found.at_peak) == set(PARTS)
 
 
 def test_4_bit_weights_are_stored_as_bitsandbytes_stores_them():
-    shape = dataclasses.replace(memory.architecture("mistral-7b"), layers=2)
+    shape = dataclasses.replace(shapes.architecture("mistral-7b"), layers=2)
     for method, head in (("inference-nf4", 2), ("qlora", 4)):
-        matrices = memory.matrix_count(shape)
-        expected = matrices * memory.NF4_BITS / 8 + head * (memory.parameter_count(shape) - matrices)
+        matrices = shapes.matrix_count(shape)
+        expected = matrices * formulas.NF4_BITS / 8 + head * (shapes.parameter_count(shape) - matrices)
         assert simulate.simulate(shape, method, seq=32).at_rest["weights"] * GIB == pytest.approx(expected, rel=1e-3)
 
 
 def test_7b_takes_seconds_and_no_memory():
     this = psutil.Process()
     worked = this.cpu_times().user
-    with vram_bench.peak_watch("cpu") as peak:
-        found = simulate.run.__wrapped__(Step(memory.architecture("mistral-7b"), "qlora", 512))
+    with measurement.peak_watch("cpu") as peak:
+        found = simulate.run.__wrapped__(Step(shapes.architecture("mistral-7b"), "qlora", 512))
     assert this.cpu_times().user - worked < 30
-    if os.access(vram_bench.CLEAR, os.W_OK):  # else what the process held at its highest is all that can be known
+    if os.access(measurement.CLEAR, os.W_OK):  # else what the process held at its highest is all that can be known
         assert 0 <= peak.highest - peak.before < 0.3
     assert 5.2 < found.peak < 5.9 and found.at_rest["adapters"] == 4 * 41_943_040 / GIB
 
 
-@pytest.mark.skipif(not os.access(vram_bench.CLEAR, os.W_OK), reason="only Linux lets the peak be reset")
+@pytest.mark.skipif(not os.access(measurement.CLEAR, os.W_OK), reason="only Linux lets the peak be reset")
 def test_the_watch_tells_what_was_there_from_what_came():
     ballast = torch.ones(2**26)  # a quarter of a GiB that is not the block's
-    with vram_bench.peak_watch("cpu") as peak:
+    with measurement.peak_watch("cpu") as peak:
         torch.ones(2**27).sum()  # half a GiB, and gone again
     assert peak.before > ballast.numel() * 4 / GIB
     assert 0.45 < peak.highest - peak.before < 0.65
@@ -126,12 +127,12 @@ def test_more_of_anything_needs_more(more):
 
 def test_few_layers_tell_about_many():
     for seq in (256, 4096):
-        step = Step(dataclasses.replace(memory.architecture("qwen2.5-7b"), layers=14), "qlora", seq)
+        step = Step(dataclasses.replace(shapes.architecture("qwen2.5-7b"), layers=14), "qlora", seq)
         assert simulate.quick_total(step) == pytest.approx(simulate.run(step).total, rel=0.02)
 
 
 def test_the_largest_fits_and_is_not_much_too_small():
-    shape = dataclasses.replace(memory.architecture("mistral-7b"), layers=6)
+    shape = dataclasses.replace(shapes.architecture("mistral-7b"), layers=6)
     step, available = Step(shape, "qlora"), 5.0
     tokens = simulate.largest_tokens(step, available)
     assert 0.93 * available < simulate.run(dataclasses.replace(step, seq=tokens)).total <= available
@@ -139,7 +140,7 @@ def test_the_largest_fits_and_is_not_much_too_small():
 
 
 def test_the_table_of_cards():
-    shape = dataclasses.replace(memory.architecture("mistral-7b"), layers=6)
+    shape = dataclasses.replace(shapes.architecture("mistral-7b"), layers=6)
     rows = simulate.largest(shape, "lora", [2, "t4", "h100"])
     assert [row["card"] for row in rows] == ["the memory given", "Tesla T4", "H100 80 GB"]
     assert rows[0]["one sequence, formula"] == rows[0]["one sequence, simulated"] == "-"
@@ -151,11 +152,11 @@ def test_the_table_of_cards():
 
 def test_all_cards_of_the_course_are_known():
     for card in ("t4", "l4", "3060", "4090", "a100-40", "a100-80", "h100", "h200"):
-        assert memory.gpu(card).usable > 10
+        assert fit.gpu(card).usable > 10
 
 
 def test_advice_is_simulated_and_would_work():
-    shape = dataclasses.replace(memory.architecture("mistral-7b"), layers=6)
+    shape = dataclasses.replace(shapes.architecture("mistral-7b"), layers=6)
     wide = simulate.simulate(shape, "qlora", seq=2048, batch=4, checkpointing=False)
     verdict = simulate.fits(wide, 8.0)
     assert not verdict.fits and any(line.startswith("gradient checkpointing on: ") for line in verdict.advice)
@@ -190,10 +191,10 @@ def test_what_it_cannot_do_is_said(wrong, said):
 
 
 def test_rows_of_the_bench_name_what_was_measured(monkeypatch):
-    monkeypatch.setattr(vram_bench, "resident", lambda steps: [0.125] * len(steps))  # measured in a test above
-    found = vram_bench.compare([Step(SMALL, "inference-fp16", 64)], cuda=False)[0]
+    monkeypatch.setattr(measurement, "resident", lambda steps: [0.125] * len(steps))  # measured in a test above
+    found = measurement.compare([Step(SMALL, "inference-fp16", 64)], cuda=False)[0]
     assert abs(found.error) < 0.03 and found.measured > 0
     row = found.row()
     assert row["resident"] == 0.125
     assert row["error"].endswith("%") and row["method"] == "inference-fp16" and row["checkpointing"] == ""
-    assert len(vram_bench.small_steps()) >= 6 and len(vram_bench.large_steps()) >= 6
+    assert len(measurement.small_steps()) >= 6 and len(measurement.large_steps()) >= 6

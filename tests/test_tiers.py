@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from course_utils import catalogue, tiers
-from course_utils.hardware import Hardware
+from course_utils.models import catalogue, tiers
+from course_utils.models.hardware import Hardware
 
 LAPTOP = Hardware("cpu", "float32", "", ram_total_gb=16, ram_free_gb=10, cores=8, network=True)
 SMALL_LAPTOP = Hardware("cpu", "float32", "", ram_total_gb=4, ram_free_gb=2, cores=2, network=True)

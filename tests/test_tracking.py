@@ -8,8 +8,8 @@ import tomllib
 
 import pytest
 
-from course_utils import tracking
-from course_utils.finetuning import RECIPES
+from course_utils.finetuning import tracking
+from course_utils.finetuning.qlora import RECIPES
 from course_utils.settings import ROOT
 
 POINTS = [("loss", 2.5, 1), ("loss", 1.25, 2), ("eval_loss", 1.5, 2)]

@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from course_utils.prisma import training
-from course_utils.prisma.training import Checkpoint, Deadline, MuonAdamW, learning_rate, share, wilson
+from course_utils import measures, training
+from course_utils.measures import share, wilson
+from course_utils.training import Checkpoint, Deadline, MuonAdamW, learning_rate
 
 
 def test_wilson_matches_published_values_and_refuses_nonsense():
@@ -161,8 +162,8 @@ def test_a_learner_trains_more_than_the_model_if_told_to():
 
 
 def test_seeds_in_a_table_are_mean_lowest_and_highest():
-    assert training.spread([84, 78, 81.4]) == "81 (78 to 84)"
+    assert measures.spread([84, 78, 81.4]) == "81 (78 to 84)"
 
 
 def test_a_share_in_a_table_is_a_whole_percentage_with_its_interval():
-    assert training.percent(training.share([True] * 87 + [False] * 13)) == "87 % (79 to 92)"
+    assert measures.percent(measures.share([True] * 87 + [False] * 13)) == "87 % (79 to 92)"

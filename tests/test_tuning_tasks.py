@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from course_utils import tuning_tasks as tasks
+from course_utils.finetuning import tuning_tasks as tasks
 from course_utils.prisma import lm, text
 from course_utils.settings import MODELS
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_utils import unified
+from course_utils.multimodal import unified
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, TRAINED_PAIRS
 
 ALL = [(colour, shape) for colour in COLOURS for shape in SHAPES]

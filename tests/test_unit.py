@@ -12,8 +12,9 @@ import pytest
 import tiny
 import torch
 
-from course_utils import bundled, catalogue, doctor, loaders, offline, settings, tiers, unit
-from course_utils.hardware import Hardware
+from course_utils import doctor, settings, unit
+from course_utils.models import bundled, catalogue, offline, roles, tiers
+from course_utils.models.hardware import Hardware
 from course_utils.settings import SEED
 from course_utils.unit import UNITS, open_unit
 
@@ -162,7 +163,7 @@ def test_models_are_loaded_once(machine, monkeypatch, untrained, capsys):
     monkeypatch.setattr(bundled, "MODELS", untrained)
     opened = open_unit("7.1", "bundled")
     speech = opened.load("speech")
-    assert isinstance(speech, loaders.Speech)
+    assert isinstance(speech, roles.Speech)
     assert opened.load("speech") is speech
 
 
@@ -170,7 +171,7 @@ def test_a_role_beyond_the_plan_can_be_loaded(machine, monkeypatch, untrained, c
     monkeypatch.setattr(bundled, "MODELS", untrained)
     machine(MACHINES["offline"])
     opened = open_unit("7.4")
-    assert isinstance(opened.load("embedding"), loaders.Embedder)
+    assert isinstance(opened.load("embedding"), roles.Embedder)
     assert opened.choices["embedding"].tier == "bundled"
 
 

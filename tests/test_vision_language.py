@@ -8,12 +8,12 @@ from lessons import written_in
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from course_utils import vision_language as vl
+from course_utils.multimodal import vision_language as vl
+from course_utils.multimodal.vision_language import Question
 from course_utils.prisma import lm
 from course_utils.prisma.pictures import Scene, Toy, scene_of
 from course_utils.prisma.shop import HELD_OUT
 from course_utils.settings import MODELS
-from course_utils.vision_language import Question
 
 
 @pytest.fixture(scope="module")

@@ -151,7 +151,7 @@ def restore_open_clip() -> None:
 
 def prisma(root: Path) -> Path:
     """Untrained stand-ins for the bundled models, made by the builders that make the real ones."""
-    from course_utils import bundled
+    from course_utils.models import bundled
     from course_utils.prisma import clip, lm, whisper
 
     tokenizer = lm.build_tokenizer()

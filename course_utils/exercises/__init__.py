@@ -5,8 +5,8 @@
     solution("7.3.attention")                       # the course's own code
     quiz("7.1.fusion"), quiz("7.1.fusion", "b")     # the question; an answer, with its explanation
 
-A unit has two files here: unit_7_1.py holds what is asked (stubs, hints, quizzes) and needs no torch, so that
-`course progress` is quick; solutions_7_1.py holds the solutions and the tests that diagnose.
+A unit has a folder here: unit_7_1/asked.py holds the stubs, hints and quizzes and needs no torch, so that
+`course progress` is quick; unit_7_1/solutions.py holds the solutions and the tests that diagnose.
 
 A student's function runs in a process of its own (sandbox.py starts worker.py, wire.py carries the results). What it
 returns is judged in the kernel (diagnosis.py). That guards against accidents and simple tricks. It does not stop

@@ -1,4 +1,4 @@
-"""Which exercises and quizzes there are: whatever the files unit_*.py beside this one list."""
+"""Which exercises and quizzes there are: whatever the folders unit_* beside this file list."""
 
 import functools
 import importlib
@@ -41,6 +41,10 @@ def _parts(module: ModuleType) -> Iterator[tuple[str, Any]]:
 def unit_of(name: str) -> str:
     """The unit of an exercise or a quiz: "7.1" for "7.1.fusion"."""
     return name.rpartition(".")[0]
+
+
+def _folder(unit: str) -> str:
+    return f"unit_{unit.replace('.', '_')}"
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Exercise:
 
     def _solutions(self) -> ModuleType:
         """Imported when needed, because it brings torch."""
-        return importlib.import_module(f"{PACKAGE}.solutions_{unit_of(self.name).replace('.', '_')}")
+        return importlib.import_module(f"{PACKAGE}.{_folder(unit_of(self.name))}.solutions")
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,8 @@ class Quiz:
 @functools.cache
 def _units() -> tuple[ModuleType, ...]:
     names = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    return tuple(importlib.import_module(f"{PACKAGE}.{name}") for name in names if name.startswith("unit_"))
+    folders = [name for name in names if name.startswith("unit_")]
+    return tuple(importlib.import_module(f"{PACKAGE}.{folder}.asked") for folder in folders)
 
 
 def exercises() -> dict[str, Exercise]:

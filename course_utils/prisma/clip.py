@@ -18,12 +18,13 @@ import open_clip
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from course_utils import hardware
-from course_utils.inputs import as_texts
+from course_utils.measures import Measure, share
+from course_utils.models import hardware
+from course_utils.models.inputs import as_texts
 from course_utils.prisma import pictures, speech
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES, TRAINED_PAIRS
-from course_utils.prisma.training import Deadline, Measure, MuonAdamW, checkpoint, learning_rate, run, share
 from course_utils.settings import MODELS, SEED
+from course_utils.training import Deadline, MuonAdamW, checkpoint, learning_rate, run
 
 NAME = "prisma-clip"
 FOLDER = MODELS / NAME

@@ -17,10 +17,10 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from course_utils import hardware
+from course_utils.models import hardware
 from course_utils.prisma import text
-from course_utils.prisma.training import Deadline, MuonAdamW, checkpoint, run
 from course_utils.settings import SEED
+from course_utils.training import Deadline, MuonAdamW, checkpoint, run
 
 MARKERS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|call|>")
 NAME = "prisma-lm"

@@ -25,10 +25,11 @@ from whisper import DecodingOptions, log_mel_spectrogram, pad_or_trim
 from whisper.model import ModelDimensions, Whisper, disable_sdpa
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from course_utils import hardware, inputs
+from course_utils.measures import Measure
+from course_utils.models import hardware, inputs
 from course_utils.prisma import speech
-from course_utils.prisma.training import Deadline, Measure, MuonAdamW, checkpoint, learning_rate, run
 from course_utils.settings import MODELS, SEED
+from course_utils.training import Deadline, MuonAdamW, checkpoint, learning_rate, run
 
 NAME = "prisma-whisper"
 FOLDER = MODELS / NAME

@@ -25,7 +25,7 @@ from course_utils.settings import ROOT
 if TYPE_CHECKING:
     from openai import OpenAI
 
-    from course_utils.tiers import Choice
+    from course_utils.models.tiers import Choice
 
 # Bytes of weights under which the threads of one answer would wait for each other longer than they work. On a busy
 # two-core machine, two threads took up to a minute for 16 tokens of prisma-lm, one took 80 ms.
@@ -308,7 +308,7 @@ def choose_folder(choice: "Choice", say: Callable[[str], None] = print) -> tuple
 
     Downloads it first if needed. If that fails, says so and gives the bundled model's folder.
     """
-    from course_utils import bundled, downloads
+    from course_utils.models import bundled, downloads
 
     if choice.tier != "bundled":
         try:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from course_utils.inputs import as_texts
+from course_utils.models.inputs import as_texts
 from course_utils.serving.lifecycle import Server
 
 

@@ -1,0 +1,32 @@
+"""How often an agent is right."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from course_utils.measures import Measure, share
+from course_utils.prisma import text
+
+if TYPE_CHECKING:
+    pass
+
+from course_utils.agents.loop import Trace
+
+
+def success(tasks: Sequence[text.Episode], traces: Sequence[Trace]) -> Measure:
+    """The share of tasks whose answer is exactly right, with Wilson's 95 % interval."""
+    return share(outcomes(tasks, traces))
+
+
+def outcomes(tasks: Sequence[text.Episode], traces: Sequence[Trace]) -> list[bool]:
+    """For each task whether its trace ends with the right answer."""
+    return [text.correct(task.answer, trace.answer) for task, trace in zip(tasks, traces, strict=True)]
+
+
+def by_kind(tasks: Sequence[text.Episode], runs: dict[str, Sequence[Trace]]) -> list[dict]:
+    """Rows of a table: for each kind of task how many there are and how many each run got right."""
+    right = {name: outcomes(tasks, traces) for name, traces in runs.items()}
+    rows = []
+    for kind in dict.fromkeys(task.kind for task in tasks):
+        at = [i for i, task in enumerate(tasks) if task.kind == kind]
+        rows.append({"kind": kind, "tasks": len(at)} | {n: sum(r[i] for i in at) for n, r in right.items()})
+    return rows

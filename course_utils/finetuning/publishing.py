@@ -1,0 +1,329 @@
+"""Unit 7.5, after training: what a merge keeps, what a file says, what may be published, and publishing it."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from course_utils import compat
+from course_utils.finetuning.four_bit import dequantised
+from course_utils.finetuning.lora_by_hand import linear_layers
+from course_utils.measures import Measure, share
+from course_utils.models import bundled, offline
+from course_utils.models.inputs import as_texts
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
+    from course_utils.models.roles import Chat
+
+# ---------------------------------------------------------------- merging
+
+
+class UnchangedError(RuntimeError):
+    """A merged model that answers as its base does: the adapter is not in it."""
+
+
+def merged(chat: Chat, adapter: Path, dtype: torch.dtype | None = None) -> Chat:
+    """`chat` with the adapter added to its weights for good, then stored as `dtype` (None: as they are).
+
+    Uses up `chat`: PEFT works in place. The adapter's file is read only.
+    """
+    model = compat.load_lora(chat.model, adapter).merge_and_unload()
+    return dataclasses.replace(chat, model=(model.to(dtype) if dtype else model).eval())
+
+
+def matrices(model: nn.Module) -> dict[str, Tensor]:
+    """The matrices of the linear layers by name, in float32; those in 4 bits as the numbers that they stand for."""
+    return {name: _numbers(layer).float() for name, layer in linear_layers(model).items()}
+
+
+def _numbers(layer: nn.Linear) -> Tensor:
+    return dequantised(layer) if hasattr(layer.weight, "quant_state") else layer.weight.data.clone()
+
+
+def lost(before: Mapping[str, Tensor], wanted: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> float:
+    """How much of the change from `before` to `wanted` is not in `stored`: ||stored - wanted|| / ||wanted - before||.
+
+    0: all of the change was kept. 1: the error is as large as the change.
+    """
+    error = sum((stored[name] - wanted[name]).square().sum() for name in wanted)
+    change = sum((wanted[name] - before[name]).square().sum() for name in wanted)
+    return float((error / change).sqrt())
+
+
+def proof_of_change(before: Sequence[str], after: Sequence[str]) -> Measure:
+    """The share of answers that differ. UnchangedError if none does."""
+    before = as_texts(before, "replies")
+    after = as_texts(after, "replies")
+    differ = [a != b for a, b in zip(before, after, strict=True)]
+    if not any(differ):
+        raise UnchangedError(
+            f"All {len(differ)} answers are those of the base model, so the adapter was not merged. Check that it "
+            "was trained on this base, that its layers have the same names, and that you saved the merged model."
+        )
+    return share(differ)
+
+
+# ---------------------------------------------------------------- Ollama
+
+# prisma-lm's turns, in the template language of Go, which is Ollama's.
+TURNS = "{{ if .System }}<|system|>{{ .System }}<|end|>{{ end }}<|user|>{{ .Prompt }}<|end|><|assistant|>"
+
+
+def modelfile(gguf: str) -> str:
+    """What `ollama create` reads: a merged prisma-lm in GGUF, its turns, greedy answers.
+
+    There is no ADAPTER line, because Ollama refuses it since 0.34.1: merge first.
+    """
+    return f'FROM ./{gguf}\nTEMPLATE """{TURNS}"""\nPARAMETER stop "<|end|>"\nPARAMETER temperature 0\n'
+
+
+def ollama_create(name: str, folder: Path) -> str:
+    """Let Ollama make the model `name` from `folder`/Modelfile. "" if it did, else the reason why not."""
+    program = shutil.which("ollama")
+    if program is None:
+        return "Ollama is not installed on this machine"
+    command = [program, "create", name, "-f", "Modelfile"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+
+
+# ---------------------------------------------------------------- what may be published
+
+
+def make_portable(adapter: Path, base: str) -> None:
+    """Name the base model in the adapter's settings as others know it, not by its folder on this machine."""
+    path = adapter / "adapter_config.json"
+    settings = json.loads(path.read_text("utf-8")) | {"base_model_name_or_path": base}
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+# All that may go: the files of a model that others can load, and its card.
+MAY_GO = (
+    "README.md",
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+    "NOTICE",
+    "Modelfile",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.gguf",
+    "*config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+)
+PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
+# In lists of words and pieces of words, and in the middle of weights, a path is nobody's folder.
+WORD_LISTS = {"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt"}
+SCANNED = 64 * 2**20  # bytes; lists of words are smaller, and weights are looked at by their headers
+
+TOKEN = "an access token or a key"
+SECRETS = {
+    TOKEN: re.compile(
+        r"(?<![A-Za-z0-9])(?:hf_|api_org_|sk-|gh[opsur]_|github_pat_|glpat-|xox[abprs]-|r8_|AKIA|AIza)[A-Za-z0-9_-]{16,}"
+        r"|-----BEGIN [A-Z ]*PRIVATE KEY|eyJ[\w-]{10,}\.eyJ[\w-]{10,}|https?://[^\s/:@]+:[^\s/@]+@"
+    ),
+    "a folder of this machine": re.compile(
+        r"(?<![\w.:/<])/(?:[\w.-]+/)+[\w.-]+|file:/+[\w.-]+/|(?<![A-Za-z])[A-Za-z]:[\\/]+(?:Users|[\w.-]{2,}[\\/]+[\w.-])"
+    ),
+}
+
+
+def unfit(folder: Path) -> list[str]:
+    """What in `folder` should not be published, one line each; empty if all is well.
+
+    Refused is everything that is not on the list of what may go (`MAY_GO`), and what shows a secret.
+    """
+    if not folder.is_dir():
+        return [f"{folder.name} is no folder"]
+    paths, found = _entries(folder), []
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        found += [f"{name}: {reason}" for reason in _faults(path)]
+    if not any(path.suffix in (".safetensors", ".gguf") for path in paths):
+        found.append("there are no weights (model.safetensors or adapter_model.safetensors)")
+    return found + _card_faults(folder / "README.md")
+
+
+def _entries(folder: Path) -> list[Path]:
+    """All files in `folder`, and the folders that nobody should look into: hidden ones and links."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        closed = [name for name in folders if name.startswith(".") or (Path(place) / name).is_symlink()]
+        folders[:] = [name for name in folders if name not in closed]
+        found += [Path(place) / name for name in (*files, *closed)]
+    return sorted(found)
+
+
+def _faults(path: Path) -> list[str]:
+    """What is wrong with one file, in words."""
+    if path.is_symlink():
+        return ["a link: others get what it leads to"]
+    if path.name.startswith("."):
+        return ["hidden, and what is hidden holds keys, settings or a history"]
+    if not path.is_file():
+        return ["neither a file nor a folder"]
+    found = []
+    if path.suffix.lower() in PICKLED:
+        found.append("a pickle, which can run code when it is opened")
+    elif not any(fnmatch.fnmatchcase(path.name, pattern) for pattern in MAY_GO):
+        found.append("nothing that a model needs: leave it out")
+    try:
+        text = _text(path)
+    except (OSError, ValueError) as error:
+        return [*found, str(error)]
+    for what, pattern in SECRETS.items():
+        plain = what == TOKEN or not (path.name in WORD_LISTS or path.suffix == ".gguf")
+        if plain and pattern.search(text):
+            found.append(f"shows {what}")
+    return found
+
+
+def _text(path: Path) -> str:
+    """All that can be read in a file, whatever its encoding; of weights, the header. ValueError if it is damaged."""
+    if path.suffix == ".safetensors":
+        return _header(path)
+    with path.open("rb") as file:
+        content = file.read(SCANNED + 1)
+    if path.suffix == ".gguf":
+        if not content.startswith(b"GGUF"):
+            raise ValueError("not in the format that its name says")
+    elif len(content) > SCANNED:
+        raise ValueError("too large to be looked through")
+    if path.suffix == ".json":
+        return _strings_of_json(content)
+    # Without its zeros, text in UTF-16 and UTF-32 reads like any other; Latin-1 takes every byte.
+    return content.replace(b"\0", b"").decode("latin-1")
+
+
+def _header(path: Path) -> str:
+    """Names and remarks in a safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return "\n".join([*file.keys(), *(file.metadata() or {}).values()])
+    except SafetensorError as error:
+        raise ValueError(f"not in the format that its name says, or damaged ({error})") from error
+
+
+def _strings_of_json(content: bytes) -> str:
+    """All names and texts in JSON, without its escapes. ValueError if it is none."""
+    try:
+        left = [json.loads(content)]
+    except (ValueError, RecursionError) as error:
+        raise ValueError("not in the format that its name says: no JSON") from error
+    found = []
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            found.append(one)
+        elif isinstance(one, dict):
+            left += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            left += one
+    return "\n".join(found)
+
+
+def _card_faults(path: Path) -> list[str]:
+    from huggingface_hub import ModelCard
+
+    if not path.is_file():
+        return ["README.md is missing: nobody can tell what the model is for"]
+    try:
+        data = ModelCard.load(path, ignore_metadata_errors=True).data
+    except UnicodeDecodeError:
+        return ["README.md: not in UTF-8. Save it again as UTF-8"]
+    except Exception as error:  # whatever a YAML parser finds
+        return [f"README.md: its header can't be read ({str(error).splitlines()[0]})"]
+    missing = [name for name in ("license", "base_model", "eval_results") if not getattr(data, name, None)]
+    return [f"README.md: its header has no {name}" for name in missing]
+
+
+def card(
+    name: str, base: str, licence: str, data: str, scores: Mapping[str, Measure], about: Mapping[str, str]
+) -> ModelCard:
+    """A model card: a header for machines, with the measured scores, and a section for each entry of `about`."""
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    results = [
+        EvalResult("text-generation", data, data, metric_type=metric, metric_value=round(score.value, 4))
+        for metric, score in scores.items()
+    ]
+    header = ModelCardData(
+        model_name=name,
+        base_model=base,
+        license=licence,
+        language="en",
+        library_name="peft",
+        tags=["lora"],
+        eval_results=results,
+    )
+    sections = "".join(f"\n## {title}\n\n{text}\n" for title, text in about.items())
+    rows = "".join(f"| {metric} | {score} |\n" for metric, score in scores.items())
+    table = f"\n## Measured\n\n| part | right, with 95 % interval |\n| --- | --- |\n{rows}"
+    return ModelCard(f"---\n{header.to_yaml()}\n---\n\n# {name}\n{sections}{table}")
+
+
+# ---------------------------------------------------------------- publishing
+
+
+class UnfitError(RuntimeError):
+    """A folder that should not be published as it is."""
+
+
+def same_files(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same files, byte by byte."""
+
+    def content(folder: Path) -> dict[str, str]:
+        files = [p for p in folder.rglob("*") if p.is_file() and ".cache" not in p.parts]
+        return {p.relative_to(folder).as_posix(): bundled.sha256(p) for p in files}
+
+    return content(one) == content(other)
+
+
+def push(folder: Path, repository: str, token: str, say: Callable[[str], None] = print) -> Any:
+    """Upload `folder` to the hub as the private model repository "you/name". UnfitError if it should not be seen.
+
+    A repository that is there already keeps who may see it: the hub is asked, and UnfitError if it is not private.
+    Says what goes where before it goes. Returns the hub's record of the commit.
+    """
+    if problems := unfit(folder):
+        raise UnfitError("Not uploaded. Repair first:\n" + "\n".join(problems))
+    from huggingface_hub import HfApi
+
+    place = offline.hub_name()
+    hub = HfApi(endpoint=offline.hub_address(), token=token)
+    hub.create_repo(repository, private=True, exist_ok=True)
+    if hub.repo_info(repository).private is not True:
+        raise UnfitError(
+            f"Not uploaded: everybody can see {place}/{repository}. Make it private in its settings on the hub, or "
+            "choose a name that is not taken yet."
+        )
+    files = _entries(folder)
+    size = sum(path.stat().st_size for path in files) / 1e6
+    say(
+        f"Uploading {len(files)} files ({size:.1f} MB) to {place}/{repository}. The hub says that it is private: only "
+        "you will see them, or the members of the organisation that it belongs to."
+    )
+    return hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"Add {folder.name}")

@@ -1,0 +1,1 @@
+"""Unit 7.1: pictures, sounds and words in one model."""

@@ -1,0 +1,49 @@
+"""Words that were said and heard, compared, and the toys that they name."""
+
+import random
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from course_utils.measures import Measure
+from course_utils.models.inputs import as_texts
+from course_utils.multimodal.fusion import CLASSES
+from course_utils.prisma import pictures, speech
+from course_utils.prisma.shop import COLOURS, SHAPES, SIZES
+
+
+def plain_words(text: str) -> str:
+    """Lower-case words without punctuation, digits spelt one by one: what two transcripts are compared by."""
+    spelt = re.sub(r"\d", lambda digit: f" {speech.DIGITS[int(digit.group())]} ", text.lower())
+    return " ".join(re.findall(r"[a-z']+", spelt))
+
+
+def word_error(said: Sequence[str], heard: Sequence[str], seed: int = 0) -> Measure:
+    """Word error rate over all sentences, with a bootstrap interval over sentences (1,000 draws)."""
+    said = as_texts(said, "sentences")
+    heard = as_texts(heard, "sentences")
+    if len(said) != len(heard) or not said:
+        raise ValueError(f"{len(said)} sentences said, {len(heard)} heard: one transcript each is needed")
+    said, heard = ([plain_words(one) for one in texts] for texts in (said, heard))
+    errors = np.array([speech.word_errors(s, h) for s, h in zip(said, heard, strict=True)])
+    words = np.array([len(s.split()) for s in said])
+    draws = np.random.default_rng(seed).integers(len(said), size=(1000, len(said)))
+    rates = errors[draws].sum(1) / words[draws].sum(1)
+    low, high = np.quantile(rates, [0.025, 0.975])
+    return Measure(float(errors.sum() / words.sum()), float(low), float(high), len(said), "%")
+
+
+def wanted(text: str) -> tuple[str, str] | None:
+    """Colour and shape that a request names, or None if it names no single product."""
+    words = text.split()
+    colours = [word for word in words if word in COLOURS]
+    shapes = [word.removesuffix("s") for word in words if word.removesuffix("s") in SHAPES]
+    return (colours[0], shapes[0]) if len(colours) == len(shapes) == 1 else None
+
+
+def shelf(size: int, seed: int) -> list:
+    """One picture of each of the 64 products of CLASSES, `size` pixels wide, sizes of toys mixed."""
+    rng = random.Random(seed)
+    scenes = [pictures.scene_of(pair, size=rng.choice(SIZES)) for pair in CLASSES]
+    return pictures.draw_many(scenes, seed, size)

@@ -1,0 +1,49 @@
+"""Attention by hand, whole and in tiles."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Scaled dot-product attention (arXiv 1706.03762, equation 1): the result and the weights.
+
+    q is (..., n, d), k (..., m, d), v (..., m, e); `mask` (n, m) is True where a query may look.
+    """
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights = scores.softmax(dim=-1)
+    return weights @ v, weights
+
+
+def multi_head_attention(x: Tensor, module: nn.MultiheadAttention) -> tuple[Tensor, Tensor]:
+    """What `module` does to x (batch, n, width): project, split into heads, attend, join, project.
+
+    Returns the result (batch, n, width) and the weights of every head (batch, heads, n, n).
+    """
+    q, k, v = F.linear(x, module.in_proj_weight, module.in_proj_bias).chunk(3, dim=-1)
+    q, k, v = (part.unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
+    mixed, weights = attention(q, k, v)
+    return module.out_proj(mixed.transpose(1, 2).flatten(-2)), weights
+
+
+def tiled_attention(q: Tensor, k: Tensor, v: Tensor, block: int = 128) -> Tensor:
+    """Attention without the n x n matrix, one block of keys at a time (as in arXiv 2205.14135).
+
+    For every query it carries the largest score so far, the sum of exponentials, and the weighted
+    sum of values; a new largest score rescales what was summed before. Shapes as in `attention`,
+    without a mask.
+    """
+    top = q.new_full((*q.shape[:-1], 1), float("-inf"))
+    total, result = torch.zeros_like(top), torch.zeros_like(q)
+    for k_part, v_part in zip(k.split(block, dim=-2), v.split(block, dim=-2), strict=True):
+        scores = q @ k_part.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        new_top = torch.maximum(top, scores.amax(dim=-1, keepdim=True))
+        old, part = (top - new_top).exp(), (scores - new_top).exp()
+        total = total * old + part.sum(dim=-1, keepdim=True)
+        result = result * old + part @ v_part
+        top = new_top
+    return result / total

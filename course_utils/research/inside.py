@@ -1,0 +1,136 @@
+"""Looking into models: attention maps, rollout, head roles, heads switched off."""
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from course_utils.research.attention_by_hand import multi_head_attention
+
+
+@contextlib.contextmanager
+def eager(model: nn.Module) -> Iterator[None]:
+    """Let a transformers model do attention step by step for a while: fused kernels keep no weights."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def attention_maps(model: nn.Module, ids: Tensor) -> Tensor:
+    """Attention weights (layers, batch, heads, n, n) of a transformers model for token ids (batch, n)."""
+    with torch.inference_mode(), eager(model):
+        result = model(input_ids=ids.to(model.device), output_attentions=True, use_cache=False)
+    return torch.stack([layer.float().cpu() for layer in result.attentions])
+
+
+def vision_attention(clip: nn.Module, pixels: Tensor) -> tuple[Tensor, float]:
+    """Attention weights (layers, batch, heads, n, n) of an open_clip vision tower, and how far off they are.
+
+    open_clip asks its blocks for no weights. So every block's input is caught and attention is done again by
+    hand; the number is the largest difference between that and what the block itself gave. Token 0 is the
+    class token.
+    """
+    found: list[Tensor] = []
+    worst = 0.0
+
+    def again(module: nn.MultiheadAttention, inputs: tuple, output: tuple) -> None:
+        nonlocal worst
+        mixed, weights = multi_head_attention(inputs[0], module)
+        worst = max(worst, (mixed - output[0]).abs().max().item())
+        found.append(weights.float().cpu())
+
+    blocks = [m for m in clip.visual.modules() if isinstance(m, nn.MultiheadAttention)]
+    hooks = [block.register_forward_hook(again) for block in blocks]
+    try:
+        with torch.no_grad():
+            clip.encode_image(pixels)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(found), worst
+
+
+def rollout(maps: Tensor) -> Tensor:
+    """Attention followed through all layers (arXiv 2005.00928): (layers, heads, n, n) to (n, n).
+
+    Row i says how much of every input token is in token i at the top, if each layer mixes half of
+    what it had (the residual connection) with half of what its heads brought, on average.
+    """
+    mixed = torch.eye(maps.shape[-1])
+    for layer in maps.mean(dim=1):
+        mixed = (0.5 * torch.eye(maps.shape[-1]) + 0.5 * layer) @ mixed
+    return mixed
+
+
+def head_roles(maps: Tensor) -> dict[str, Tensor]:
+    """The share of attention that each head spends on three places: {place: (layers, heads)}.
+
+    `maps` is (layers, heads, n, n) from a causal model. The first token is left out as a query: it sees only
+    itself.
+    """
+    return {
+        "itself": maps.diagonal(dim1=-2, dim2=-1)[..., 1:].mean(-1),
+        "the token before": maps.diagonal(offset=-1, dim1=-2, dim2=-1).mean(-1),
+        "the first token": maps[..., 1:, 0].mean(-1),
+    }
+
+
+def repeated_rows(tokenizer, words: Sequence[str], count: int, rows: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows of `count` different words, each row written twice: token ids (rows, 2 x length), and where copying is due.
+
+    Only words are used that take as few tokens as the shortest, with the space before them. The second tensor holds
+    the positions, in the second copy, after which a word comes that the model can know.
+    """
+    pieces = [tokenizer.encode(f" {word}", add_special_tokens=False) for word in words]
+    size = min(map(len, pieces))
+    usable = torch.tensor([piece for piece in pieces if len(piece) == size])
+    generator = torch.Generator().manual_seed(seed)
+    picks = torch.stack([torch.randperm(len(usable), generator=generator)[:count] for _ in range(rows)])
+    length = count * size
+    asks = torch.arange(length + 2 * size - 2, 2 * length - 1, size)
+    return usable[picks].flatten(1).repeat(1, 2), asks
+
+
+def induction_scores(maps: Tensor, asks: Tensor) -> Tensor:
+    """The share of attention that goes to the word which came next the last time: (layers, heads).
+
+    `maps` is (layers, batch, heads, n, n) for rows that are written twice; `asks` are the places
+    where copying is due. A head may look right there or up to one word earlier: the better counts.
+    1 would be a head that does nothing else (Olsson et al. 2022, arXiv 2209.11895).
+    """
+    wanted = asks - maps.shape[-1] // 2 + 1
+    word = int(asks[1] - asks[0])  # tokens a word, the space before it included
+    looks = [maps[..., asks - back, wanted].mean(dim=(1, -1)) for back in range(word)]
+    return torch.stack(looks).amax(dim=0)
+
+
+@contextlib.contextmanager
+def without_heads(model: nn.Module, heads: Sequence[tuple[int, int]]) -> Iterator[None]:
+    """Switch (layer, head) pairs of a Llama-like model off: their part of the result is set to zero."""
+
+    def silence(which: list[int], module: nn.Module, inputs: tuple) -> tuple:
+        parts = inputs[0].unflatten(-1, (model.config.num_attention_heads, -1)).clone()
+        parts[..., which, :] = 0
+        return (parts.flatten(-2),)
+
+    hooks = []
+    for index, layer in enumerate(model.model.layers):
+        if which := [head for at, head in heads if at == index]:
+            hooks.append(layer.self_attn.o_proj.register_forward_pre_hook(functools.partial(silence, which)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def copying(model: nn.Module, ids: Tensor, asks: Tensor) -> list[bool]:
+    """For rows of `repeated_rows`: is each word of the second copy the model's first choice?"""
+    with torch.inference_mode():
+        guesses = model(input_ids=ids.to(model.device), use_cache=False).logits.argmax(-1).cpu()
+    return (guesses[:, asks] == ids[:, asks + 1]).flatten().tolist()

@@ -1,0 +1,56 @@
+"""Weights in few bits, in groups, and what a model loses by it."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def quantise(weights: Tensor, bits: int, group: int = 64) -> Tensor:
+    """`weights` rounded to `bits` bits in groups that share a scale, and back to ordinary numbers.
+
+    Two bits and more: whole numbers from -m to m with m = 2^(bits - 1) - 1; the largest weight of a
+    group becomes m. One bit: the sign, times the mean size of the group (arXiv 1603.05279).
+    """
+    groups = weights.float().reshape(-1, group)
+    if bits == 1:
+        rounded = groups.sign() * groups.abs().mean(1, keepdim=True)
+    else:
+        most = 2 ** (bits - 1) - 1
+        scale = groups.abs().amax(1, keepdim=True).clamp(min=1e-12) / most
+        rounded = (groups / scale).round() * scale
+    return rounded.reshape(weights.shape).to(weights.dtype)
+
+
+def nf4(weights: Tensor) -> Tensor:
+    """The same round trip through bitsandbytes' 4-bit NormalFloat (arXiv 2305.14314) in blocks of 64."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    packed, state = quantize_4bit(weights.float().contiguous(), blocksize=64, quant_type="nf4")
+    return dequantize_4bit(packed, state).to(weights.dtype)
+
+
+def matrices(model: nn.Module) -> dict[str, nn.Linear]:
+    """The matrices inside the layers of a language model, by name: what quantisation shrinks."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and "lm_head" not in name
+    }
+
+
+def quantised_copy(model: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A copy of `model` whose matrices went through `change`; embeddings and norms stay as they are."""
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for module in matrices(copied).values():
+            module.weight.copy_(change(module.weight))
+    return copied
+
+
+def megabytes(model: nn.Module, bits: float) -> float:
+    """Size in 10^6 bytes if the matrices take `bits` bits a weight, scales included, and the rest 16."""
+    inside = sum(module.weight.numel() for module in matrices(model).values())
+    everything = sum(p.numel() for p in model.parameters())
+    return (inside * bits + (everything - inside) * 16) / 8e6

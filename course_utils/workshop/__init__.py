@@ -1,0 +1,1 @@
+"""For maintainers: building, running and checking the notebooks, and the list of what Colab has."""

@@ -1,0 +1,103 @@
+"""The addresses in the notebooks: the badge, the first code cell, and the README's links."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from course_utils.settings import BRANCH, NOTEBOOKS, REPOSITORY
+
+if TYPE_CHECKING:
+    pass
+
+from course_utils.colab import SWITCH
+
+CELL = re.compile(r"(?m)^(?=# %%)")
+BADGE = re.compile(r"(?m)^# \[!\[Open In Colab\].*$")
+COLAB_ADDRESS = re.compile(r"https://colab\.research\.google\.com/github/[^/\s]+/[^/\s]+/blob/[^/\s]+/")
+CLONE = re.compile(r"git clone https://github\.com/\S+")
+
+
+# The badge and the first code cell
+def address() -> str:
+    """The address of the repository, from the one setting that names it."""
+    return f"https://github.com/{REPOSITORY}"
+
+
+def badge(notebook_name: str) -> str:
+    """The Markdown of the button that opens `notebook_name` ("7.1_multimodal_ai") in Colab."""
+    name = notebook_name.removesuffix(".py").removesuffix(".ipynb")
+    image = "https://colab.research.google.com/assets/colab-badge.svg"
+    page = f"https://colab.research.google.com/github/{REPOSITORY}/blob/{BRANCH}/notebooks/{name}.ipynb"
+    return f"[![Open In Colab]({image})]({page})"
+
+
+def bootstrap_source() -> str:
+    """The text of the first code cell: finds the course's files, in Colab fetches and completes them."""
+    folder = REPOSITORY.split("/")[1]
+    return f"""# Finds the course's files. Colab and Kaggle fetch them and install what is missing (network).
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE, FOLDER = "{address()}", "{folder}"
+hosted = "google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+if importlib.util.find_spec("course_utils") is None:
+    places = [*(Path.cwd(), *Path.cwd().parents), Path.cwd() / FOLDER]
+    root = next((p for p in places if (p / "course_utils").is_dir()), None)
+    if root is None and hosted:
+        print("Fetching the course from", SOURCE)
+        clone = ["git", "clone", "-q", "--depth", "1", "-b", "{BRANCH}", SOURCE, FOLDER]
+        if subprocess.run(clone).returncode:
+            raise ConnectionError("{SWITCH}")
+        root = Path.cwd() / FOLDER
+    if root is None:
+        raise FileNotFoundError(f"Open this notebook inside the course: git clone {{SOURCE}}")
+    sys.path.insert(0, str(root))
+from course_utils import colab
+
+colab.prepare(install=hosted)"""
+
+
+def rewrite_links(folder: Path = NOTEBOOKS, check: bool = False) -> list[Path]:
+    """Puts the badge and the first cell of today's settings into `folder`'s text sources and the README.
+
+    Returns the files that changed. With `check` nothing is written and the list says what would change.
+    """
+    changed = []
+    for path in [*sorted(folder.glob("*.py")), folder.parent / "README.md"]:
+        if not path.is_file():
+            continue
+        old = path.read_text(encoding="utf-8")
+        new = _relink(old, path.stem) if path.suffix == ".py" else _readdress(old)
+        if new != old:
+            changed.append(path)
+            if not check:
+                path.write_text(new, encoding="utf-8", newline="\n")
+    return changed
+
+
+def _readdress(text: str) -> str:
+    """A Markdown page with the addresses of Colab and of the repository from the settings."""
+    text = COLAB_ADDRESS.sub(f"https://colab.research.google.com/github/{REPOSITORY}/blob/{BRANCH}/", text)
+    return CLONE.sub(f"git clone {address()}", text)
+
+
+def _relink(text: str, name: str) -> str:
+    """The text source of the notebook `name` with its badge and bootstrap cells renewed."""
+    return "".join(_relink_cell(cell, name) for cell in CELL.split(text))
+
+
+def _relink_cell(cell: str, name: str) -> str:
+    """One py:percent cell, renewed if it is tagged "badge" or "bootstrap"."""
+    head, _, body = cell.partition("\n")
+    if '"badge"' in head:
+        line = f"# {badge(name)}"
+        renewed = BADGE.sub(lambda _: line, body) if BADGE.search(body) else f"{body.rstrip()}\n#\n{line}\n\n"
+        return f"{head}\n{renewed}"
+    if '"bootstrap"' in head:
+        return f"{head}\n{bootstrap_source()}\n\n"
+    return cell
