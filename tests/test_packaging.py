@@ -139,7 +139,7 @@ def test_every_import_is_a_declared_requirement(folder, extras):
     lines = [*project()["dependencies"], *extras_used]
     allowed = requirements() if extras else map(Requirement, lines)
     names = {canonicalize_name(need.name) for need in allowed}
-    own = {path.stem for path in (ROOT / "tests").glob("*.py")} | {"course_utils"}
+    own = {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"course_utils"}
     for path in (ROOT / folder).rglob("*.py"):
         for module in modules(path):
             known = module in sys.stdlib_module_names or (module in own)

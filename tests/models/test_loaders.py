@@ -206,7 +206,7 @@ chat.complete_many(["hello", "you there"], 4, stop=["!"], temperature=0.7, seed=
 print("done", chat.tier)
 """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("COURSE_")}
-    command = [sys.executable, "-c", code, os.path.dirname(__file__), str(tmp_path)]
+    command = [sys.executable, "-c", code, os.path.dirname(tiny.__file__), str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.stderr == ""
     lines = [line for line in done.stdout.splitlines() if not line.startswith(("┌", "│", "└"))]

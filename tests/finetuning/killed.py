@@ -1,4 +1,4 @@
-"""A training run that is killed, for tests/test_finetuning.py: python killed.py MODEL FOLDER STEP in-step|while-saving.
+"""A training run that is killed, for test_finetuning.py: python killed.py MODEL FOLDER STEP in-step|while-saving.
 
 SIGKILL leaves no time to tidy up, as when a machine runs out of memory or Colab takes it back.
 """

@@ -14,7 +14,7 @@ from course_utils.serving.gate import Gate, UsageFile, read_usage
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
-# The long run: `GATE_REQUESTS=10000 pytest tests/test_serving_gate.py -k generated --timeout=0`.
+# The long run: `GATE_REQUESTS=10000 pytest tests/serving/test_serving_gate.py -k generated --timeout=0`.
 REQUESTS = int(os.environ.get("GATE_REQUESTS", "400"))
 
 
