@@ -83,9 +83,8 @@ def _close_ways_round() -> None:
         for part in task.reference_parts:
             part.__code__ = _refuse.__code__
     actions.check.__code__ = _refuse.__code__
-    preferences = types.ModuleType(
-        "course_utils.finetuning.preferences"
-    )  # the lab's own loss; the module takes seconds to import
+    # The lab's own loss; the module takes seconds to import.
+    preferences = types.ModuleType("course_utils.finetuning.preferences")
     preferences.dpo_loss = _refuse
     sys.modules[preferences.__name__] = preferences
     builtins.input = _no_input
