@@ -464,12 +464,10 @@ def notebooks(
 
     They are executed on the bundled tier without network. --check compares text and .ipynb instead.
     """
-    from course_utils.workshop import notebooks, runner
+    from course_utils.workshop import notebooks
 
     with plain_errors(), interruptible():
-        chosen = [path.with_suffix(".py") for path in runner.resolve(units)] if units else notebooks.sources()
-        if missing := [path.name for path in chosen if not path.exists()]:
-            raise ValueError(f"no text source {', '.join(missing)}")
+        chosen = _texts(units) if units else notebooks.sources()
         if check:
             faults = notebooks.check() if not units else [line for path in chosen for line in notebooks.agree(path)]
         else:
@@ -479,6 +477,17 @@ def notebooks(
     if faults:
         raise typer.Exit(1)
     typer.echo(f"{len(chosen)} notebooks {'agree with their sources' if check else 'built'}.")
+
+
+def _texts(units: list[str]) -> list[Path]:
+    """The text sources of the notebooks that `units` name."""
+    from course_utils.workshop import notebooks, runner
+
+    names = {path.stem for path in runner.resolve(units)}
+    chosen = [source for source in notebooks.sources() if source.stem in names]
+    if missing := names - {source.stem for source in chosen}:
+        raise ValueError(f"no text source for {', '.join(sorted(missing))}")
+    return chosen
 
 
 def _build_all(chosen: list[Path]) -> list[str]:

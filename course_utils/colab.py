@@ -122,14 +122,14 @@ def fits(requirement: Requirement, version: str) -> bool:
     return requirement.specifier.contains(version, prereleases=True)
 
 
-def prepare(install: bool = False) -> None:
-    """Says what the course finds here and, with `install`, adds what is missing (network, announced)."""
+def prepare() -> None:
+    """Says what the course finds here; on a hosted machine, adds what is missing (network, announced)."""
     # Colab brings TensorFlow, which some library imports and which then logs into the reader's notebook.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     missing = missing_requirements()
     for line in unmet_requirements():
         print(f"Note: {line}. Some cells may fail.")
-    if missing and install:
+    if missing and host():
         install_missing(missing)
     elif missing:
         print("Missing here:", ", ".join(missing))

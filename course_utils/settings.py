@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 MODELS = DATA / "models"
 NOTEBOOKS = ROOT / "notebooks"
+TEXT = NOTEBOOKS / "text"  # what people edit; the notebooks are built from it
 BUILD = ROOT / "build"
 
 # One seed for everything that the course generates, trains or samples.

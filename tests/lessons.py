@@ -5,12 +5,18 @@ import __future__
 import ast
 from typing import Any
 
-from course_utils.settings import NOTEBOOKS
+from course_utils.settings import TEXT
+
+
+def text_of(notebook: str) -> str:
+    """The text source of a notebook."""
+    (path,) = TEXT.rglob(f"{notebook}.py")
+    return path.read_text(encoding="utf-8")
 
 
 def written_in(notebook: str, *constants: str, **known: Any) -> dict[str, Any]:
     """The classes, functions and `constants` of `notebook` by name; `known` are the names that they use."""
-    tree = ast.parse((NOTEBOOKS / f"{notebook}.py").read_text(encoding="utf-8"))
+    tree = ast.parse(text_of(notebook))
     tree.body = [part for part in tree.body if _wanted(part, set(constants))]
     exec(compile(tree, notebook, "exec", __future__.annotations.compiler_flag), known)
     return known

@@ -16,10 +16,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from course_utils import cli, doctor
+from course_utils import cli, doctor, settings
 from course_utils.models import bundled
 from course_utils.workshop import evaluate as evaluation
-from course_utils.workshop import notebooks, runner
 
 SOURCE = '# %% [markdown]\n# # A title\n\n# %%\nprint("six", 6)\n'
 
@@ -34,11 +33,9 @@ def course(*arguments: str):
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """A notebooks folder with one source in it, which the command uses instead of the course's own."""
-    (tmp_path / "7.9_small.py").write_text(SOURCE)
-    defaults = {runner.resolve: 1, notebooks.check: 1, notebooks.sources: 1}
-    for function, count in defaults.items():
-        assert len(function.__defaults__) == count
-        monkeypatch.setattr(function, "__defaults__", (tmp_path,))
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "7.9_small.py").write_text(SOURCE)
+    monkeypatch.setattr(settings, "NOTEBOOKS", tmp_path)
     return tmp_path
 
 

@@ -205,7 +205,7 @@ def test_add_says_when_nothing_is_missing(monkeypatch, capsys):
 
 def test_no_notebook_prints_advice_of_its_own():
     """`colab.how_to_add` gives it, because on Colab another one is right."""
-    texts = {path.name: path.read_text("utf-8") for path in settings.NOTEBOOKS.glob("*.py")}
+    texts = {path.name: path.read_text("utf-8") for path in settings.TEXT.rglob("*.py")}
     assert not [name for name, text in texts.items() if "pip install" in text]
 
 
@@ -215,7 +215,7 @@ def test_free_form_versions_are_left_out():
 
 def test_the_first_cell_is_short_python_and_takes_its_address_from_the_setting(monkeypatch):
     ast.parse(links.bootstrap_source())
-    assert links.bootstrap_source().count("\n") < 25
+    assert links.bootstrap_source().count("\n") < 20
     monkeypatch.setattr(links, "REPOSITORY", "somebody/fork")
     assert '"https://github.com/somebody/fork"' in links.bootstrap_source()
     assert "github/somebody/fork/blob" in links.badge("7.1_multimodal_ai.py")
@@ -227,9 +227,10 @@ def test_the_first_cell_finds_the_course_from_a_folder_below(tmp_path):
     assert done.stdout.splitlines()[-1] == f"root {settings.ROOT}"
 
 
-def test_the_first_cell_says_what_to_do_where_there_is_no_course(tmp_path):
+def test_the_first_cell_says_what_it_could_not_fetch(tmp_path, monkeypatch):
+    monkeypatch.setattr(links, "address", lambda: (tmp_path / "nobody").as_uri())
     done = run_cell(tmp_path)
-    assert done.returncode and "git clone https://github.com/" in done.stderr
+    assert done.returncode and "Fetching the course from" in done.stdout and "nobody" in done.stderr
 
 
 def test_without_a_network_the_first_cell_names_kaggles_switch(tmp_path, monkeypatch):
@@ -244,9 +245,7 @@ def test_on_colab_the_first_cell_fetches_the_course_once(tmp_path, monkeypatch):
     origin = tmp_path / "origin"
     (origin / "course_utils").mkdir(parents=True)
     (origin / "course_utils" / "__init__.py").write_text("")
-    (origin / "course_utils" / "colab.py").write_text(
-        "ROOT = __file__\ndef prepare(install): print('installs:', install)\n"
-    )
+    (origin / "course_utils" / "colab.py").write_text("ROOT = __file__\ndef prepare(): print('prepared')\n")
     git = ["git", "-C", str(origin), "-c", "user.name=t", "-c", "user.email=t@example.org"]
     for words in (["init", "-q", "-b", settings.BRANCH], ["add", "."], ["commit", "-q", "-m", "x"]):
         subprocess.run([*git, *words], check=True)
@@ -255,36 +254,39 @@ def test_on_colab_the_first_cell_fetches_the_course_once(tmp_path, monkeypatch):
     content = tmp_path / "content"
     content.mkdir()
     first, second = run_cell(content, before), run_cell(content, before)
-    assert "Fetching the course" in first.stdout and "installs: True" in first.stdout, first.stderr
-    assert "Fetching" not in second.stdout and "installs: True" in second.stdout, second.stderr
+    assert "Fetching the course" in first.stdout and "prepared" in first.stdout, first.stderr
+    assert "Fetching" not in second.stdout and "prepared" in second.stdout, second.stderr
 
 
 def test_links_are_rewritten_from_the_setting(tmp_path, monkeypatch):
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
+    folder = tmp_path / "notebooks" / "text"
+    folder.mkdir(parents=True)
     (folder / "7.1_multimodal_ai.py").write_text(SOURCE)
     (tmp_path / "README.md").write_text(
         "[x](https://colab.research.google.com/github/a/b/blob/c/notebooks/n.ipynb)\ngit clone https://github.com/a/b\n"
     )
-    assert len(links.rewrite_links(folder, check=True)) == 2
+    assert len(links.rewrite_links(tmp_path, check=True)) == 2
     assert (folder / "7.1_multimodal_ai.py").read_text() == SOURCE
     monkeypatch.setattr(links, "REPOSITORY", "somebody/fork")
-    assert len(links.rewrite_links(folder)) == 2
+    assert len(links.rewrite_links(tmp_path)) == 2
     text = (folder / "7.1_multimodal_ai.py").read_text()
     assert f"# {links.badge('7.1_multimodal_ai')}\n#\n# More words." in text
     assert f'# %% tags=["bootstrap"]\n{links.bootstrap_source()}\n\n# %%\nanswer = 42\n' in text
     assert "old" not in text
     assert "github/somebody/fork/blob/main/notebooks/n.ipynb" in (tmp_path / "README.md").read_text()
     assert "git clone https://github.com/somebody/fork" in (tmp_path / "README.md").read_text()
-    assert links.rewrite_links(folder) == []
+    assert links.rewrite_links(tmp_path) == []
 
 
 def test_a_title_without_a_badge_gets_one(tmp_path):
-    path = tmp_path / "7.9_new.py"
+    folder = tmp_path / "notebooks" / "text" / "labs"
+    folder.mkdir(parents=True)
+    (tmp_path / "README.md").touch()
+    path = folder / "7.9_lab_new.py"
     path.write_text('# %% [markdown] tags=["badge"]\n# # Title\n\n# %%\n1\n')
     links.rewrite_links(tmp_path)
     assert path.read_text().startswith(
-        f'# %% [markdown] tags=["badge"]\n# # Title\n#\n# {links.badge("7.9_new")}\n\n# %%'
+        f'# %% [markdown] tags=["badge"]\n# # Title\n#\n# {links.badge("labs/7.9_lab_new")}\n\n# %%'
     )
 
 

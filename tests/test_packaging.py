@@ -270,10 +270,10 @@ def test_the_longest_labs_are_left_out_where_they_take_too_long(monkeypatch, dty
     def item(path):
         return types.SimpleNamespace(path=path, add_marker=lambda mark: marks.update({path.stem: mark}))
 
-    paths = [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "tests" / "test_cli.py"]
+    paths = [*sorted((ROOT / "notebooks").rglob("*.ipynb")), ROOT / "tests" / "test_cli.py"]
     root.pytest_collection_modifyitems([item(path) for path in paths])
     assert sorted(marks) == (sorted(root.LONG) if dtype == "float32" else [])
-    assert all("_lab_" in name and (ROOT / "notebooks" / f"{name}.ipynb").exists() for name in root.LONG)
+    assert all("_lab_" in name and (ROOT / "notebooks" / "labs" / f"{name}.ipynb").exists() for name in root.LONG)
     for name, mark in marks.items():
         assert f"course run {name}" in mark.kwargs["reason"] and "this CPU is old" in mark.kwargs["reason"]
 

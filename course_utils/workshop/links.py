@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from course_utils.settings import BRANCH, NOTEBOOKS, REPOSITORY
+from course_utils.settings import BRANCH, REPOSITORY, ROOT
 
 if TYPE_CHECKING:
     pass
@@ -25,54 +25,52 @@ def address() -> str:
     return f"https://github.com/{REPOSITORY}"
 
 
-def badge(notebook_name: str) -> str:
-    """The Markdown of the button that opens `notebook_name` ("7.1_multimodal_ai") in Colab."""
-    name = notebook_name.removesuffix(".py").removesuffix(".ipynb")
+def badge(name: str) -> str:
+    """The Markdown of the button that opens a notebook ("7.1_multimodal_ai", "labs/7.1_lab_video") in Colab."""
     image = "https://colab.research.google.com/assets/colab-badge.svg"
     page = f"https://colab.research.google.com/github/{REPOSITORY}/blob/{BRANCH}/notebooks/{name}.ipynb"
     return f"[![Open In Colab]({image})]({page})"
 
 
 def bootstrap_source() -> str:
-    """The text of the first code cell: finds the course's files, in Colab fetches and completes them."""
+    """The text of the first code cell: finds the course's files, or fetches them, and completes what is there."""
     folder = REPOSITORY.split("/")[1]
-    return f"""# Finds the course's files. Colab and Kaggle fetch them and install what is missing (network).
-import importlib.util
-import os
+    return f"""# Finds the course's files, or fetches them; Colab and Kaggle install what is missing (network).
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-SOURCE, FOLDER = "{address()}", "{folder}"
-hosted = "google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
-if importlib.util.find_spec("course_utils") is None:
-    places = [*(Path.cwd(), *Path.cwd().parents), Path.cwd() / FOLDER]
-    root = next((p for p in places if (p / "course_utils").is_dir()), None)
-    if root is None and hosted:
+SOURCE = "{address()}"
+if not find_spec("course_utils"):
+    fetched = Path.cwd() / "{folder}"
+    places = [Path.cwd(), *Path.cwd().parents, fetched]
+    root = next((place for place in places if (place / "course_utils").is_dir()), None)
+    if not root:
         print("Fetching the course from", SOURCE)
-        clone = ["git", "clone", "-q", "--depth", "1", "-b", "{BRANCH}", SOURCE, FOLDER]
+        clone = ["git", "clone", "-q", "--depth", "1", "-b", "{BRANCH}", SOURCE, fetched]
         if subprocess.run(clone).returncode:
             raise ConnectionError("{SWITCH}")
-        root = Path.cwd() / FOLDER
-    if root is None:
-        raise FileNotFoundError(f"Open this notebook inside the course: git clone {{SOURCE}}")
-    sys.path.insert(0, str(root))
+    sys.path.insert(0, str(root or fetched))
 from course_utils import colab
 
-colab.prepare(install=hosted)"""
+colab.prepare()"""
 
 
-def rewrite_links(folder: Path = NOTEBOOKS, check: bool = False) -> list[Path]:
-    """Puts the badge and the first cell of today's settings into `folder`'s text sources and the README.
+def rewrite_links(root: Path = ROOT, check: bool = False) -> list[Path]:
+    """Puts the badge and the first cell of today's settings into the notebooks' text and the README below `root`.
 
     Returns the files that changed. With `check` nothing is written and the list says what would change.
     """
     changed = []
-    for path in [*sorted(folder.glob("*.py")), folder.parent / "README.md"]:
-        if not path.is_file():
-            continue
+    texts = root / "notebooks" / "text"
+    for path in [*sorted(texts.rglob("*.py")), root / "README.md"]:
         old = path.read_text(encoding="utf-8")
-        new = _relink(old, path.stem) if path.suffix == ".py" else _readdress(old)
+        if path.suffix == ".py":
+            place = path.relative_to(texts).with_suffix("")
+            new = _relink(old, place.as_posix())
+        else:
+            new = _readdress(old)
         if new != old:
             changed.append(path)
             if not check:

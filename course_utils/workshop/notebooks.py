@@ -1,7 +1,7 @@
 """Notebooks from their text sources: build, compare, and list the topics they cover.
 
-The py:percent files in `notebooks/` are what people edit; the .ipynb beside each is made here, executed on
-the bundled tier without network, and kept free of everything that would change from machine to machine.
+The py:percent files in `notebooks/text/` are what people edit; each .ipynb is made here, executed on the bundled
+tier without network, and kept free of everything that would change from machine to machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from course_utils.settings import DATA, NOTEBOOKS, ROOT, home
+from course_utils import settings
+from course_utils.settings import DATA, ROOT, home
 from course_utils.workshop import runner
 
 TOPICS = DATA / "topics.toml"
@@ -40,13 +41,28 @@ class Topic:
     title: str
 
 
-def sources(folder: Path = NOTEBOOKS) -> list[Path]:
-    """The text sources in `folder`, in the order in which they are read."""
-    return sorted(folder.glob("*.py"))
+def sources(folder: Path | None = None) -> list[Path]:
+    """The text sources of the notebooks in `folder`: the core notebooks, then the labs."""
+    text = (folder or settings.NOTEBOOKS) / "text"
+    return [*sorted(text.glob("*.py")), *sorted(text.glob("labs/*.py"))]
+
+
+def built(folder: Path | None = None) -> list[Path]:
+    """The notebooks in `folder`: the core ones, then the labs."""
+    place = folder or settings.NOTEBOOKS
+    return [*sorted(place.glob("*.ipynb")), *sorted(place.glob("labs/*.ipynb"))]
+
+
+def target(source: Path) -> Path:
+    """Where the .ipynb of a text source is: notebooks/labs/x.ipynb for notebooks/text/labs/x.py."""
+    in_labs = source.parent.name == "labs"
+    text = source.parent.parent if in_labs else source.parent
+    folder = text.parent / "labs" if in_labs else text.parent
+    return folder / f"{source.stem}.ipynb"
 
 
 def build(source: Path, execute: bool = True) -> Path:
-    """Makes the .ipynb beside the py:percent file `source`, executed on the bundled tier; returns its path.
+    """Makes the .ipynb of the py:percent file `source`, executed on the bundled tier; returns its path.
 
     Raises BuildError if a cell fails, or if an output holds a path of this machine, a memory address or
     something written to stderr: none of these belongs into a committed notebook.
@@ -54,15 +70,15 @@ def build(source: Path, execute: bool = True) -> Path:
     notebook = convert(source)
     if execute:
         with runner.scratch() as space:
-            result = runner.execute(notebook, source.stem, source.resolve().parent, space)
+            result = runner.execute(notebook, source.stem, target(source).parent, space)
         if result.failure:
             raise BuildError(runner.describe(result))
         clean(notebook)
         if faults := output_faults(notebook):
             raise BuildError(f"{source.stem}: " + "; ".join(faults))
-    target = source.with_suffix(".ipynb")
-    _write(notebook, target)
-    return target
+    place = target(source)
+    _write(notebook, place)
+    return place
 
 
 def convert(source: Path) -> Any:
@@ -170,19 +186,19 @@ def _faults(output: Any, expected: bool, paths: list[re.Pattern[str]]) -> list[s
 
 
 def agree(source: Path) -> list[str]:
-    """Where the text file `source` and the .ipynb beside it differ, one line each; empty if they agree.
+    """Where the text file `source` and its .ipynb differ, one line each; empty if they agree.
 
     Cells are compared by type, source and tags; the .ipynb must also be as `build` leaves it: executed in
     order, without volatile metadata and with clean outputs.
     """
     import nbformat
 
-    target = source.with_suffix(".ipynb")
-    if not target.exists():
-        return [f"{target.name} is missing; `course notebooks {source.stem}` makes it"]
-    text, notebook = convert(source), nbformat.read(target, as_version=4)
-    lines = [f"{target.name}: {line}" for line in _differences(text, notebook)]
-    return lines or [f"{target.name}: {line}" for line in _blemishes(text, notebook)]
+    place = target(source)
+    if not place.exists():
+        return [f"{place.name} is missing; `course notebooks {source.stem}` makes it"]
+    text, notebook = convert(source), nbformat.read(place, as_version=4)
+    faults = _differences(text, notebook) or _blemishes(text, notebook)
+    return [f"{place.name}: {fault}" for fault in faults]
 
 
 def _differences(text: Any, notebook: Any) -> list[str]:
@@ -271,12 +287,13 @@ def topic_faults(path: Path, known: list[Topic] | None = None) -> list[str]:
     return unknown + [f"{path.name}: topic:{n} has to run, but no code cell with it has output" for n in idle]
 
 
-def check(folder: Path = NOTEBOOKS) -> list[str]:
-    """Everything that is wrong with the notebooks of `folder`: text against .ipynb, strays, topic tags."""
+def check(folder: Path | None = None) -> list[str]:
+    """Everything that is wrong with a folder of notebooks (the course's): text against .ipynb, strays, topic tags."""
     faults = []
     for source in sources(folder):
         faults += agree(source)
-        if source.with_suffix(".ipynb").exists():
-            faults += topic_faults(source.with_suffix(".ipynb"))
-    stray = [p for p in sorted(folder.glob("*.ipynb")) if not p.with_suffix(".py").exists()]
-    return faults + [f"{p.name} has no text source; `jupytext --to py:percent` makes one" for p in stray]
+        if target(source).exists():
+            faults += topic_faults(target(source))
+    known = [target(source) for source in sources(folder)]
+    stray = [path for path in built(folder) if path not in known]
+    return faults + [f"{path.name} has no text source; `jupytext --to py:percent` makes one" for path in stray]

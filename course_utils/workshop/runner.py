@@ -29,9 +29,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from course_utils import settings
 from course_utils.models import hardware
 from course_utils.models.catalogue import TIERS
-from course_utils.settings import BUILD, NOTEBOOKS, cache_dir, home, use_writable_caches, writable
+from course_utils.settings import BUILD, cache_dir, home, use_writable_caches, writable
 from course_utils.workshop import cell_outputs, processes
 from course_utils.workshop.tex import draw_formulas
 
@@ -69,13 +70,15 @@ class Result:
     left_running: list[str] = field(default_factory=list)
 
 
-def resolve(units: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
+def resolve(units: list[str], folder: Path | None = None) -> list[Path]:
     """The notebooks meant by `units` ("7.1", a notebook's name, or a path); all but the labs for none.
 
     Labs run when they are asked for: "7.1_lab" means all labs of a unit, "labs" all there are. An .ipynb is
     preferred over the text source of the same name. Raises ValueError for an unknown unit.
     """
-    known = {path.stem: path for suffix in (".py", ".ipynb") for path in sorted(folder.glob(f"*{suffix}"))}
+    patterns = ("text/*.py", "text/labs/*.py", "*.ipynb", "labs/*.ipynb")
+    place = folder or settings.NOTEBOOKS
+    known = {path.stem: path for pattern in patterns for path in sorted(place.glob(pattern))}
     if not units:
         return [known[name] for name in sorted(known) if LAB not in name]
     found: list[Path] = []

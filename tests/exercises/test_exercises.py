@@ -23,7 +23,7 @@ from course_utils import cli
 from course_utils.exercises import check, hint, progress, quiz, registry, solution
 from course_utils.exercises import diagnosis as diagnosing
 from course_utils.exercises.unit_7_1 import solutions as reference
-from course_utils.settings import NOTEBOOKS, ROOT
+from course_utils.settings import ROOT, TEXT
 
 EXERCISES, QUIZZES = registry.exercises(), registry.quizzes()
 every_exercise = pytest.mark.parametrize("name", EXERCISES)
@@ -744,7 +744,7 @@ def test_exercises_and_progress_need_no_torch(file: Path) -> None:
 
 
 def test_notebooks_hold_the_stubs_word_for_word() -> None:
-    for page in sorted(NOTEBOOKS.glob("*.py")):
+    for page in sorted(TEXT.rglob("*.py")):
         text = page.read_text(encoding="utf-8")
         for name in re.findall(r'\bcheck\("([^"]+)"', text):
             assert EXERCISES[name].stub_source in text, f"{page.name}: the stub of {name} differs"

@@ -26,7 +26,7 @@ from course_utils.exercises.unit_7_1 import solutions as solutions_7_1
 from course_utils.exercises.unit_7_5 import solutions as solutions_7_5
 from course_utils.finetuning import preferences
 from course_utils.prisma import speech
-from course_utils.settings import NOTEBOOKS
+from course_utils.settings import TEXT
 
 LOSS = "7.1.contrastive_loss"
 RATE = "7.1.word_error_rate"
@@ -467,7 +467,7 @@ def test_the_process_ends_with_a_kernel_that_is_killed() -> None:
 # --- notebooks
 
 CALL = re.compile(r'\b(check|quiz)\("')
-PAGES = [page for page in sorted(NOTEBOOKS.glob("*.py")) if CALL.search(page.read_text("utf-8"))]
+PAGES = [page for page in sorted(TEXT.rglob("*.py")) if CALL.search(page.read_text("utf-8"))]
 ADVERTISED = "from course_utils.exercises import check, hint, quiz, solution\n"
 
 

@@ -18,6 +18,7 @@ import killed
 import numpy as np
 import pytest
 import torch
+from lessons import text_of
 from torch import nn
 
 from course_utils import compat
@@ -28,7 +29,6 @@ from course_utils.memory import formulas, shapes, simulate
 from course_utils.models import loaders, roles
 from course_utils.models.hardware import Hardware, usable_dtype
 from course_utils.prisma import conversations, lm
-from course_utils.settings import NOTEBOOKS
 
 LAPTOP = Hardware("cpu", "float32", "", ram_total_gb=8, ram_free_gb=4, cores=2)
 CARD = Hardware("cuda", "bfloat16", "", ram_total_gb=8, ram_free_gb=4, cores=2, gpu="card", gpu_free_gb=20)
@@ -153,7 +153,7 @@ def test_parameters_are_counted_as_the_formula_says(tiny, chat):
 
 
 def test_the_notebook_shows_this_very_code():
-    source = (NOTEBOOKS / "7.5_finetuning.py").read_text("utf-8")
+    source = text_of("7.5_finetuning")
     for thing in (LoRALinear, four_bit.evenly_quantised):
         assert inspect.getsource(thing) in source, f"{thing.__name__} differs from the notebook's copy"
 

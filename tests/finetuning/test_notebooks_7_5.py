@@ -11,10 +11,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from course_utils.finetuning import lora_by_hand
-from course_utils.settings import NOTEBOOKS
+from course_utils.settings import NOTEBOOKS, TEXT
 from course_utils.workshop import notebooks
 
-SOURCES = sorted(NOTEBOOKS.glob("7.5_*.py"))
+SOURCES = sorted(TEXT.rglob("7.5_*.py"))
 NOTES = sorted((NOTEBOOKS / "teaching").glob("7.5_*.md"))
 
 

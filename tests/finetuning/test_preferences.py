@@ -6,13 +6,13 @@ import random
 
 import pytest
 import torch
+from lessons import text_of
 from torch import nn
 
 from course_utils import compat
 from course_utils.finetuning import preferences as prefs
 from course_utils.finetuning.preferences import RUDE, THANKS, Drawn, Pair, Rater
 from course_utils.models import hardware, loaders
-from course_utils.settings import NOTEBOOKS
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +274,7 @@ def test_bradley_terry_is_dpos_loss_with_rewards():
     ],
 )
 def test_the_notebooks_show_this_very_code(notebook, shown):
-    source = (NOTEBOOKS / f"{notebook}.py").read_text(encoding="utf-8")
+    source = text_of(notebook)
     for function in shown:
         assert inspect.getsource(function) in source, f"{function.__name__} differs from the notebook's copy"
 

@@ -5,12 +5,12 @@ import re
 
 import pytest
 import torch
+from lessons import text_of
 from torch import nn
 
 from course_utils.finetuning import scale_out
 from course_utils.models import bundled
 from course_utils.prisma import lm
-from course_utils.settings import NOTEBOOKS
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_padding_changes_nothing(loaded, batch):
 
 
 def test_the_notebook_shows_what_the_package_runs():
-    text = (NOTEBOOKS / "7.5_lab_scale_out.py").read_text("utf-8")
+    text = text_of("7.5_lab_scale_out")
     assert inspect.getsource(scale_out.backward) in text
 
 

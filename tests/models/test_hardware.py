@@ -8,7 +8,7 @@ import torch
 
 from course_utils.models import hardware
 from course_utils.models.hardware import GIB
-from course_utils.settings import NOTEBOOKS, ROOT
+from course_utils.settings import ROOT, TEXT
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_products_are_in_bfloat16_only_where_there_are_units_for_it(monkeypatch,
 
 
 def test_nobody_asks_for_bfloat16_but_through_autocast():
-    files = [*(ROOT / "course_utils").rglob("*.py"), *NOTEBOOKS.glob("*.py")]
+    files = [*(ROOT / "course_utils").rglob("*.py"), *TEXT.rglob("*.py")]
     asks = re.compile(r"torch\.autocast\([^)]*bfloat16")
     asking = {path.stem for path in files if asks.search(path.read_text("utf-8"))}
     assert asking == {"hardware"}

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lessons import text_of
 from torch import nn
 from torch.nn import functional as F
 
 from course_utils.memory import formulas, shapes
 from course_utils.prisma import clip, lm, text
 from course_utils.research import attention_by_hand, cost, inside, quantisation, reasoning
-from course_utils.settings import NOTEBOOKS
 
 
 @pytest.fixture(autouse=True)
@@ -345,7 +345,7 @@ def test_milliseconds_takes_the_fastest_round():
 
 
 def test_the_notebook_shows_the_code_that_runs_here():
-    source = (NOTEBOOKS / "7.3_research_directions.py").read_text(encoding="utf-8")
+    source = text_of("7.3_research_directions")
     for function in (
         attention_by_hand.attention,
         attention_by_hand.multi_head_attention,

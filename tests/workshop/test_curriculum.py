@@ -2,7 +2,6 @@
 
 import pytest
 
-from course_utils import settings
 from course_utils.workshop import notebooks
 
 TOPICS = notebooks.curriculum()
@@ -12,7 +11,7 @@ UNFINISHED = ("7.2", "7.3", "7.4")
 
 
 def notebooks(unit: str) -> list:
-    return [path for path in sorted(settings.NOTEBOOKS.glob("*.ipynb")) if notebooks.unit_of(path) == unit]
+    return [path for path in notebooks.built() if notebooks.unit_of(path) == unit]
 
 
 def tagged(paths: list) -> set[str]:

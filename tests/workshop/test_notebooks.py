@@ -31,8 +31,8 @@ total + 1
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A built notebook in a folder with a space in its name; returns its text source."""
-    folder = tmp_path_factory.mktemp("books") / "with a space"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("books") / "with a space" / "text"
+    folder.mkdir(parents=True)
     source = folder / "7.2_agents.py"
     source.write_text(SOURCE)
     notebooks.build(source)
@@ -41,16 +41,22 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def altered(source: Path, tmp_path: Path, change) -> Path:
     """A copy of a built notebook whose .ipynb (a dict) was changed by `change`; returns the text source."""
-    copy = tmp_path / source.name
+    copy = text_below(tmp_path, source.name)
     copy.write_text(source.read_text())
-    notebook = json.loads(source.with_suffix(".ipynb").read_text())
+    notebook = json.loads(notebooks.target(source).read_text())
     change(notebook)
-    copy.with_suffix(".ipynb").write_text(json.dumps(notebook))
+    notebooks.target(copy).write_text(json.dumps(notebook))
     return copy
 
 
+def text_below(folder: Path, name: str) -> Path:
+    """Where the text source `name` of a folder of notebooks belongs."""
+    (folder / "text").mkdir()
+    return folder / "text" / name
+
+
 def test_a_build_is_executed_clean_and_agrees_with_its_text(built: Path) -> None:
-    notebook = nbformat.read(built.with_suffix(".ipynb"), as_version=4)
+    notebook = nbformat.read(notebooks.target(built), as_version=4)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
     assert [c.cell_type for c in notebook.cells] == ["markdown", "code", "code", "code"]
@@ -62,14 +68,14 @@ def test_a_build_is_executed_clean_and_agrees_with_its_text(built: Path) -> None
 
 
 def test_a_second_build_gives_the_same_bytes(built: Path) -> None:
-    target = built.with_suffix(".ipynb")
+    target = notebooks.target(built)
     before = target.read_bytes()
     assert notebooks.build(built) == target
     assert target.read_bytes() == before
 
 
 def test_equal_cells_have_different_ids(tmp_path: Path) -> None:
-    source = tmp_path / "x.py"
+    source = text_below(tmp_path, "x.py")
     source.write_text("# %%\nprint(1)\n\n# %%\nprint(1)\n")
     ids = [cell.id for cell in notebooks.convert(source).cells]
     assert len(set(ids)) == 2
@@ -97,7 +103,7 @@ def test_agree_says_what_differs_and_where(built: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_ipynb_is_named_with_its_cure(tmp_path: Path) -> None:
-    source = tmp_path / "7.1_new.py"
+    source = text_below(tmp_path, "7.1_new.py")
     source.write_text("# %%\n1\n")
     (line,) = notebooks.agree(source)
     assert "7.1_new.ipynb is missing" in line and "course notebooks" in line
@@ -115,12 +121,12 @@ def test_a_missing_ipynb_is_named_with_its_cure(tmp_path: Path) -> None:
     ],
 )
 def test_what_may_not_be_committed_stops_the_build(tmp_path: Path, code: str, said: str) -> None:
-    source = tmp_path / "7.9_bad.py"
+    source = text_below(tmp_path, "7.9_bad.py")
     source.write_text(f"# %%\n1\n\n# %%\n{code}\n")
     with pytest.raises(notebooks.BuildError, match=said) as caught:
         notebooks.build(source)
     assert "[2]" in str(caught.value)
-    assert not source.with_suffix(".ipynb").exists()
+    assert not notebooks.target(source).exists()
 
 
 def test_pictures_and_relative_paths_are_no_fault() -> None:
@@ -146,8 +152,8 @@ def test_widgets_are_left_out_and_their_state_too() -> None:
 
 
 def test_topics_are_read_from_text_and_ipynb(built: Path) -> None:
-    assert notebooks.topics(built) == notebooks.topics(built.with_suffix(".ipynb")) == ["react"]
-    assert notebooks.topic_faults(built.with_suffix(".ipynb")) == []
+    assert notebooks.topics(built) == notebooks.topics(notebooks.target(built)) == ["react"]
+    assert notebooks.topic_faults(notebooks.target(built)) == []
 
 
 def test_a_tag_of_another_unit_and_an_idle_topic_are_faults(built: Path, tmp_path: Path) -> None:
@@ -155,7 +161,7 @@ def test_a_tag_of_another_unit_and_an_idle_topic_are_faults(built: Path, tmp_pat
         notebook["cells"][0]["metadata"]["tags"] = ["topic:rewoo", "topic:framework-table"]
         notebook["cells"][3]["metadata"]["tags"] = ["topic:qlora"]
 
-    path = altered(built, tmp_path, change).with_suffix(".ipynb")
+    path = notebooks.target(altered(built, tmp_path, change))
     foreign, idle = notebooks.topic_faults(path)
     assert "topic:qlora is no topic of unit 7.2" in foreign
     assert "topic:rewoo has to run" in idle
@@ -169,7 +175,7 @@ def test_the_curriculum_is_complete_and_its_ids_are_unique() -> None:
 
 
 def test_the_committed_notebooks_carry_only_tags_of_their_unit() -> None:
-    faults = [f for path in sorted(settings.NOTEBOOKS.glob("*.ipynb")) for f in notebooks.topic_faults(path)]
+    faults = [f for path in notebooks.built() for f in notebooks.topic_faults(path)]
     assert faults == []
 
 
@@ -177,15 +183,15 @@ def test_the_committed_notebooks_agree_with_their_text() -> None:
     assert notebooks.check() == []
 
 
-@pytest.mark.parametrize("path", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", notebooks.sources(), ids=lambda path: path.stem)
 def test_a_notebook_opens_with_its_title_and_badge(path: Path) -> None:
     """A misspelt cell marker makes the title a cell of comments, and nothing else notices."""
     first = notebooks._load(path).cells[0]
     assert first.cell_type == "markdown" and first.metadata.get("tags") == ["badge"]
-    assert first.source.startswith("# ") and f"notebooks/{path.stem}.ipynb" in first.source
+    assert first.source.startswith("# ") and f"/{path.stem}.ipynb" in first.source
 
 
-@pytest.mark.parametrize("source", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", notebooks.sources(), ids=lambda path: path.stem)
 def test_no_cell_is_longer_than_25_lines(source: Path) -> None:
     cells = enumerate(notebooks.convert(source).cells, start=1)
     sizes = {number: len(cell.source.splitlines()) for number, cell in cells if cell.cell_type == "code"}
@@ -195,7 +201,7 @@ def test_no_cell_is_longer_than_25_lines(source: Path) -> None:
 WIDTH = 100  # columns; JupyterLab shows about 104 in a window of 1280 pixels with its file list
 
 
-@pytest.mark.parametrize("source", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", notebooks.sources(), ids=lambda path: path.stem)
 def test_no_line_of_a_cell_is_cut_off_in_a_small_window(source: Path) -> None:
     cells = [cell for cell in notebooks.convert(source).cells if cell.cell_type == "code"]
     own = [cell for cell in cells if "bootstrap" not in cell.metadata.get("tags", [])]
@@ -203,7 +209,7 @@ def test_no_line_of_a_cell_is_cut_off_in_a_small_window(source: Path) -> None:
     assert [line for line in lines if len(line) > WIDTH] == []
 
 
-@pytest.mark.parametrize("source", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", notebooks.sources(), ids=lambda path: path.stem)
 def test_a_cell_with_a_check_prints_nothing_else(source: Path) -> None:
     """Below "not yet" no result of the course's own function may look like the student's."""
     cells = [cell.source for cell in notebooks.convert(source).cells if cell.cell_type == "code"]
@@ -211,7 +217,7 @@ def test_a_cell_with_a_check_prints_nothing_else(source: Path) -> None:
     assert [text for text in checks if not re.fullmatch(r"(\w+ = )?check\([^()]*\)", text.strip())] == []
 
 
-@pytest.mark.parametrize("notebook", sorted(settings.NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", notebooks.built(), ids=lambda path: path.stem)
 def test_no_line_of_shown_source_is_cut_off_in_a_small_window(notebook: Path) -> None:
     outputs = [output for cell in nbformat.read(notebook, as_version=4).cells for output in cell.get("outputs", [])]
     shown = [output.get("data", {}).get("text/markdown", "") for output in outputs]
@@ -244,7 +250,7 @@ def _generators(part: ast.Assign) -> set[str]:
     return {name for name, call in calls if ast.unparse(call.func) in MAKERS}
 
 
-@pytest.mark.parametrize("source", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", notebooks.sources(), ids=lambda path: path.stem)
 def test_a_cell_that_runs_again_gives_the_same_numbers(source: Path) -> None:
     """A generator that another cell made goes on where it stood: it is made anew where it is used."""
     generators: set[str] = set()
@@ -263,7 +269,7 @@ def _own_scale(call: ast.Call) -> bool:
     return not {"low", "high"} <= names and len(call.args) < 7
 
 
-@pytest.mark.parametrize("source", sorted(settings.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", notebooks.sources(), ids=lambda path: path.stem)
 def test_heat_maps_side_by_side_share_one_scale(source: Path) -> None:
     """In a loop over panels one colour bar stands for all of them: it is wrong where each has a scale of its own."""
     tree = ast.parse(source.read_text(encoding="utf-8"))

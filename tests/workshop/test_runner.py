@@ -240,14 +240,16 @@ def test_ctrl_c_stops_the_kernel_and_removes_the_scratch_folder(tmp_path: Path) 
 
 def test_units_are_found_by_number_name_and_path(tmp_path: Path) -> None:
     one, two = write(tmp_path, "7.1_one", "1"), write(tmp_path, "7.2_two", "1")
-    (tmp_path / "7.3_three.py").write_text("# %%\n1\n")
-    (tmp_path / "7.1_one.py").write_text("# %%\n1\n")
+    text = tmp_path / "text"
+    (text / "labs").mkdir(parents=True)
+    (text / "7.3_three.py").write_text("# %%\n1\n")
+    (text / "7.1_one.py").write_text("# %%\n1\n")
     assert runner.resolve(["7.2", "7.1_one"], tmp_path) == [two, one]
     assert runner.resolve(["7.2_two.ipynb"], tmp_path) == [two]
     assert runner.resolve([str(two)], tmp_path) == [two.resolve()]
-    assert runner.resolve([], tmp_path) == [one, two, tmp_path / "7.3_three.py"]
-    (lab := tmp_path / "7.1_lab_four.py").touch()
-    assert runner.resolve([], tmp_path) == [one, two, tmp_path / "7.3_three.py"]
+    assert runner.resolve([], tmp_path) == [one, two, text / "7.3_three.py"]
+    (lab := text / "labs" / "7.1_lab_four.py").touch()
+    assert runner.resolve([], tmp_path) == [one, two, text / "7.3_three.py"]
     assert runner.resolve(["7.1"], tmp_path) == [one]
     assert runner.resolve(["7.1_lab"], tmp_path) == runner.resolve(["labs"], tmp_path) == [lab]
     assert runner.resolve(["7.1_lab_four"], tmp_path) == [lab]

@@ -1,0 +1,463 @@
+# %% [markdown] tags=["badge"]
+# # 7.5 Lab: is the reply any good?
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/labs/7.5_lab_evaluation.ipynb)
+
+# %% [markdown]
+# **After this notebook you can**
+# - compute perplexity from token probabilities, and say what it compares and what it does not;
+# - choose between exact match, F1, BLEU, ROUGE and BERTScore, because you know which faults each of them sees;
+# - count invented facts, and rate tone by rules that somebody else can check;
+# - run a blind comparison and a red team, with intervals;
+# - show over-fitting and forgetting, and undo the second.
+#
+# **Time:** about 35 minutes to read and run; the cells take about two minutes on two free CPU cores.
+#
+# **Downloads:** nothing. This lab trains, so it takes `prisma-lm` at every tier. It knows Prisma and nothing else.
+# The unit's core notebook, `7.5_finetuning`, explains the data and QLoRA.
+
+# %% tags=["bootstrap"]
+# Finds the course's files, or fetches them; Colab and Kaggle install what is missing (network).
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+SOURCE = "https://github.com/genai-course/advanced-generative-ai"
+if not find_spec("course_utils"):
+    fetched = Path.cwd() / "advanced-generative-ai"
+    places = [Path.cwd(), *Path.cwd().parents, fetched]
+    root = next((place for place in places if (place / "course_utils").is_dir()), None)
+    if not root:
+        print("Fetching the course from", SOURCE)
+        clone = ["git", "clone", "-q", "--depth", "1", "-b", "main", SOURCE, fetched]
+        if subprocess.run(clone).returncode:
+            raise ConnectionError("On Kaggle: Settings, Internet, On. Then run this cell again.")
+    sys.path.insert(0, str(root or fetched))
+from course_utils import colab
+
+colab.prepare()
+
+# %%
+from course_utils import open_unit
+
+unit = open_unit("7.5", tier="bundled")
+
+# %%
+import dataclasses
+import random
+
+from course_utils import compat, figures
+from course_utils.finetuning import four_bit, qlora, quality, scoring, sft
+from course_utils.measures import percent
+from course_utils.models import bundled
+from course_utils.prisma import conversations, lm, text
+from course_utils.workshop import evaluate
+
+talks = conversations.by_split(conversations.make_conversations())
+test = talks["test"][:60]
+chat = four_bit.load_nf4(unit)
+
+# %% [markdown]
+# ## 1. Two models to compare
+#
+# We need a model before and after fine-tuning. To leave something to find, we train it for less than the core
+# notebook does: on 800 conversations, once. First we keep what the untrained model says, and how likely it finds the
+# replies that we want.
+
+# %%
+recipe = dataclasses.replace(qlora.RECIPES["bundled"], conversations=800, epochs=1)
+before, before_chances = scoring.replies(chat, test), quality.reply_log_probs(chat, test)
+trainer = sft.make_trainer(chat, talks, recipe, unit.hardware, unit.folder / "evaluated")
+sft.train(trainer)
+trained = dataclasses.replace(chat, model=trainer.model.eval())
+after, after_chances = scoring.replies(trained, test), quality.reply_log_probs(trained, test)
+
+print(f"customer: {test[0].message}\nrecords:  {'; '.join(test[0].facts)}\n")
+for name, reply in (("wanted", test[0].reply), ("before", before[0]), ("after", after[0])):
+    print(f"{name + ':':<9} {reply}")
+
+# %% [markdown]
+# ## 2. Perplexity: how surprised is the model by the right reply?
+#
+# The model gives each next token a probability. Take the reply that we *want*, and read off the probability of each of
+# its tokens. The mean of the negative natural logarithms is the loss $L$, in *nats*; perplexity is $e^L$. At 8 the
+# model is as unsure as if it had to guess among 8 equally likely tokens each time. What do you expect before and after?
+
+# %% tags=["topic:eval-quantitative"]
+rows = []
+for name, chances in (("before", before_chances), ("after", after_chances)):
+    tokens = sum(len(one) for one in chances)
+    loss = -sum(one.sum().item() for one in chances) / tokens
+    ppl = quality.perplexity(chances)
+    rows.append(
+        {
+            "model": name,
+            "tokens": tokens,
+            "loss (nats a token)": loss,
+            "perplexity": quality.span(ppl, 2),
+        }
+    )
+figures.table(
+    rows,
+    caption=f"The {len(test)} wanted replies, end marks included; intervals over replies",
+    digits=3,
+)
+
+# %%
+words = [
+    chat.tokenizer.decode([i])
+    for i in chat.tokenizer(test[0].reply, add_special_tokens=False)["input_ids"]
+]
+surprise = -after_chances[0][:-1]
+order = surprise.argsort(descending=True)[:8].tolist()
+figures.table(
+    [
+        {"place": i, "token": repr(words[i]), "loss (nats)": surprise[i].item()}
+        for i in sorted(order)
+    ],
+    caption=f"After training: the 8 tokens that cost most, of {len(words)} in the first reply",
+)
+
+# %% [markdown]
+# **What to notice.** Training takes nearly all of the surprise away. What is left sits in few tokens, and the mean
+# hides them: the spaces and most of the words in between are certain, and one wrong word in a fact costs a
+# customer. Which of the eight are facts? That is why perplexity comes first, and never alone.
+#
+# Perplexity counts *per token*. Two models with different tokenizers cut the same reply into different numbers of
+# tokens, so their perplexities can't be compared. Nor does it say what the model writes by itself: it saw the right
+# beginning each time.
+
+# %% [markdown]
+# ## 3. How alike are two texts?
+#
+# Now let the model write, and compare with the wanted reply. The metrics differ in what they compare:
+#
+# | metric | compares | source |
+# | --- | --- | --- |
+# | exact match | the whole text | |
+# | token F1 | the words, in any order | SQuAD, arXiv 1606.05250 |
+# | BLEU | runs of one to four words; too short costs | Papineni et al. 2002, by `sacrebleu` |
+# | ROUGE-L | the longest common run of words, gaps allowed | Lin 2004, by `rouge-score` |
+# | BERTScore | each token's vector with its most similar one | arXiv 1904.09675, by hand below |
+#
+# BERTScore is usually computed with `roberta-large`, which has to be downloaded. We take the hidden states of
+# `prisma-lm` instead: it knows our words, and it looks only to the left. So our numbers compare with each other, not
+# with published ones.
+
+
+# %% tags=["topic:eval-quantitative"]
+def greedy_match(wanted, written):
+    """BERTScore (arXiv 1904.09675, equation 1) of two texts' token vectors, (m, d) and (n, d)."""
+    wanted, written = (
+        vectors / vectors.norm(dim=-1, keepdim=True) for vectors in (wanted, written)
+    )
+    alike = written @ wanted.T  # each written token with each wanted one
+    precision, recall = alike.amax(1).mean(), alike.amax(0).mean()
+    return 2 * precision * recall / (precision + recall)
+
+
+embedder = unit.load("embedding")
+pair = [quality.token_vectors(embedder, said) for said in (test[0].reply, after[0])]
+print(f"model and wanted reply: {greedy_match(*pair):.3f}")
+print(
+    "two replies to different customers: "
+    f"{quality.strangers_score(embedder, [t.reply for t in test]):.3f}"
+)
+
+# %% [markdown]
+# Two replies that have nothing to do with each other get far more than 0: all vectors of a model point into similar
+# directions. The paper therefore rescales, so that strangers get 0 (section 5). So do we; then a score can be
+# negative.
+
+# %% tags=["topic:eval-quantitative"]
+scores = {
+    "before": quality.metrics(test, before, embedder),
+    "after": quality.metrics(test, after, embedder),
+}
+rows = [
+    {"metric": m, **{name: quality.span(found[m]) for name, found in scores.items()}}
+    for m in scores["after"]
+]
+figures.table(rows, caption=f"Points of 100, 95 % intervals by bootstrap over {len(test)} replies")
+
+# %% [markdown]
+# Which of these numbers would you put on a slide? Few replies are right as a whole, and the other metrics are high.
+# Look first at what they see. We take the *wanted* replies and damage each in one way, so that we know the truth: a
+# wrong digit makes a reply false, and swapped sentences leave it true.
+
+# %% tags=["topic:eval-quantitative"]
+numbered = [t for t in test if any(letter.isdigit() for letter in t.reply)][:30]
+faults = ("one wrong digit", "a sentence missing", "two sentences swapped", "capitals lost")
+rng, rows = random.Random(unit.seed), []
+for fault in faults:
+    spoilt = [quality.damaged(talk, fault, rng) for talk in numbered]
+    found = quality.metrics(numbered, spoilt, embedder)
+    rows.append({"fault": fault} | {name: quality.span(measure) for name, measure in found.items()})
+figures.table(
+    rows, caption=f"What each metric makes of one fault in each of {len(numbered)} right replies"
+)
+
+# %% [markdown]
+# **What to notice.** Compare the first row with the third. A reply with a wrong digit is false; with two sentences
+# swapped it is still true. ROUGE-L and BERTScore prefer the false one, token F1 does not see order at all, and BLEU
+# hardly tells the two apart. Capitals cost nothing in ROUGE-L, because `rouge-score` makes everything lower case
+# first: read what a library does before you quote it. Exact match punishes all faults alike. No metric here knows
+# what is *true*; they know what is *alike*. They are good for watching a trend, and bad as a promise to a customer.
+
+# %% [markdown]
+# ## 4. Facts and tone, by rules
+#
+# What can a program check without the wanted reply? **Facts**: every number, toy, status and name in a reply should
+# stand in the records or in the message. What stands in neither was invented: a *hallucination*. Who checks the
+# checker? The wanted replies must pass, and planted faults must be found.
+
+# %% tags=["topic:overfit-forgetting"]
+wanted = [talk.reply for talk in test]
+rng = random.Random(unit.seed)
+planted = [quality.damaged(talk, "one wrong digit", rng) for talk in numbered]
+checked = {"wanted": (test, wanted), "wrong digit planted": (numbered, planted)}
+for name, (some, replies) in (checked | {"before": (test, before), "after": (test, after)}).items():
+    print(f"{name:>20}: {quality.hallucination_rate(some, replies)}")
+invented = [
+    (talk, reply)
+    for talk, reply in zip(test, after, strict=True)
+    if quality.unsupported(talk, reply)
+]
+for talk, reply in invented[:2]:
+    print(
+        f"\nrecords: {'; '.join(talk.facts)}\nwritten: {reply}\nnowhere: "
+        f"{sorted(quality.unsupported(talk, reply))}"
+    )
+
+# %% [markdown]
+# A reply that says nothing invents nothing, so never read this rate alone: "before" says little, and what it says is
+# not for the customer. And the rule sees only what can be looked up. A wrong *next step* is not among it.
+#
+# **Tone** next. A rubric turns taste into questions with yes or no, and each question should be one that two people
+# answer alike. Here a program answers them.
+
+# %% tags=["topic:eval-qualitative"]
+rubric = {"before": quality.tone(test, before), "after": quality.tone(test, after)}
+rows = [
+    {"the reply ...": rule, **{name: percent(m[rule]) for name, m in rubric.items()}}
+    for rule in quality.TONE
+]
+figures.table(
+    rows,
+    caption=f"Share of {len(test)} replies that keep each rule of the rubric, with 95 % intervals",
+)
+
+# %% [markdown]
+# **What to notice.** After training nearly every rule is kept, also by replies that are wrong. The style is there
+# before the facts are, and a friendly tone makes a wrong fact more believable. One rule is kept before training
+# too: a rule that everybody keeps measures nothing.
+
+# %% [markdown]
+# ## 5. Over-fitting, on purpose
+#
+# Somebody has 20 new conversations and goes on training our model with them alone, again and again. Predict both
+# curves before you look: the loss on those 20, and the loss on customers that nobody trained on.
+
+# %% tags=["topic:overfit-forgetting"]
+trained.model.save_pretrained(unit.folder / "adapter")
+copied = compat.load_lora(lm.load(bundled.verify("prisma-lm"))[0], unit.folder / "adapter").eval()
+for name, weight in copied.named_parameters():
+    weight.requires_grad_("lora_" in name)
+copied.generation_config = chat.model.generation_config
+crammed = dataclasses.replace(chat, model=copied)
+few, watched = talks["train"][:20], talks["validation"][:16]
+run = quality.memorise(crammed, few, watched, steps=48, rate=2e-3, every=6, seed=unit.seed)
+low = min(run.curve, key=lambda row: row["validation"])
+
+# %% tags=["topic:overfit-forgetting"]
+fig, ax = figures.figure(height=3.2)
+for name, style in (("training", "-"), ("validation", "o--")):
+    ax.plot([row["step"] for row in run.curve], [row[name] for row in run.curve], style, label=name)
+ax.axvline(
+    low["step"], color=figures.PALETTE["vermilion"], linewidth=1, label="lowest validation loss"
+)
+ax.set(
+    xlabel="steps of 5 conversations", ylabel="loss on the reply (nats per token)", ylim=(0, None)
+)
+ax.legend()
+end = run.curve[-1]
+figures.show(
+    fig,
+    alt=f"Training loss falls to {end['training']:.3f}. Validation loss is lowest at step "
+    f"{low['step']} with {low['validation']:.2f} and ends at {end['validation']:.2f}.",
+)
+
+# %% tags=["topic:overfit-forgetting"]
+rows, cram_replies = [], {}
+for name, weights in (("lowest validation loss", run.best), ("last step", run.last)):
+    copied.load_state_dict(weights, strict=False)
+    seen, unseen = (scoring.replies(crammed, some) for some in (talks["train"][:20], test))
+    cram_replies[name] = unseen
+    exact = [
+        scoring.score(some, said)["all"]
+        for some, said in ((talks["train"][:20], seen), (test, unseen))
+    ]
+    made_up = quality.hallucination_rate(test, unseen)
+    row = {"adapter of": name, "the 20, right": str(exact[0])}
+    row |= {"new customers, right": str(exact[1]), "invents for new customers": str(made_up)}
+    rows.append(row)
+figures.table(rows, caption="Twenty conversations, again and again")
+
+# %% [markdown]
+# **What to notice.** The two curves part: the training loss goes to nothing, because these 20 replies are learned by
+# heart, while the validation loss goes up and stays above where it began. The vermilion line marks its lowest point;
+# early stopping keeps the adapter of that step.
+#
+# Now the table, and a surprise. Does the lower validation loss belong to the better replies for new customers? It
+# need not. The loss punishes a few very sure mistakes most, and exact match counts all mistakes alike; so a model
+# can grow too sure of itself and right more often at once. (At step 0 this is the adapter of section 1, and yet it
+# does not repeat the number of section 3. There it sat on the 4-bit weights that it was trained on. Here it sits on
+# the unquantised ones, which are not the same model.) The wide gap between the first column and the second is the
+# over-fitting. Choose a checkpoint by the measure that you care about, with its interval.
+
+# %% [markdown]
+# ## 6. Blind comparison
+#
+# Numbers are not the last word; somebody should read. But who knows which reply is from the new model will like it
+# better. So the order of each pair is drawn, the names are hidden, and the answers are revealed at the end. We
+# compare the model of section 1 with the one that went on with 20 conversations.
+
+# %% tags=["topic:eval-qualitative"]
+systems = {"800 conversations": after, "and then 20 by heart": cram_replies["last step"]}
+pairs = quality.ballot(test, systems, unit.seed)
+for i, pair in enumerate(pairs[:4]):
+    print(f"--- pair {i}\ncustomer: {pair.talk.message}\nrecords:  {'; '.join(pair.talk.facts)}")
+    print(f"    a) {pair.a}\n    b) {pair.b}")
+
+# %% [markdown]
+# Your turn: write your votes for the first pairs into the next cell, one letter each, "a", "b" or "=": `"ab=a"`. As
+# long as the text is empty, a program votes. Its rules, in this order: the reply that keeps more of the rubric; then
+# the one that invents less; then the one that says more that the records support. It sees neither names nor the
+# wanted reply.
+
+# %% tags=["topic:eval-qualitative"]
+my_votes = ""
+
+rated = pairs[: len(my_votes)] if my_votes else pairs
+votes = list(my_votes) or [quality.vote_by_rules(pair) for pair in pairs]
+print("You voted." if my_votes else "Nobody voted, so the rules did.")
+winners = quality.reveal(rated, votes)
+print({name: winners.count(name) for name in (*systems, "tie")})
+print(
+    "win rate of the model with 800 conversations:", quality.win_rate(winners, "800 conversations")
+)
+print(
+    "left seat (a) won:",
+    quality.win_rate(["a" if v == "a" else "tie" if v == "=" else "b" for v in votes], "a"),
+)
+
+# %% [markdown]
+# **What to notice.** The second line is a test of the test: a fair ballot has no better seat, so its interval
+# should hold 50. Language models as judges often fail it (arXiv 2306.05685 calls it position bias). Then the first
+# line: does its interval hold 50 as well? If so, nobody has won. And exact match, in sections 3 and 5, puts the two
+# models in the other order: which reply has the better tone, and how many may be sent, are two questions. Compare
+# your own votes with those of the rules: where do you disagree, and who is right?
+
+# %% [markdown]
+# ## 7. Red team
+#
+# Until now all customers were friendly. What if one is not, or something is missing? Each attack changes the same
+# conversations, and a program sees whether the reply fell for it.
+
+# %% tags=["topic:eval-qualitative"]
+rows, fallen = [], {}
+for name, attack in quality.ATTACKS.items():
+    changed, said, fell = quality.attacked(trained, test[:15], attack)
+    rows.append({"attack": name, "fell for it": str(fell)})
+    fallen[name] = next(
+        ((t, r) for t, r in zip(changed, said, strict=True) if attack.fell(t, r)), None
+    )
+figures.table(rows, caption="Replies that fell for an attack, of 15 each")
+
+# %%
+for name, found in fallen.items():
+    if found:
+        print(
+            f"--- {name}\ncustomer: {found[0].message}\nrecords:  "
+            f"{'; '.join(found[0].facts)}\nwritten:  {found[1]}\n"
+        )
+
+# %% [markdown]
+# **What to notice.** Some attacks bounce off, and not because the model is wise: it can say nothing but the house
+# style, so an order to say something else has no way out. (Read the intervals: after fifteen tries in vain, one in
+# five may still succeed.) The dangerous ones are quiet. Without a record the model does not say "I can't find it",
+# because no reply in training ever did: it invents an order, in the tone of the house. With a wrong box in the form
+# it follows the box against the message. Both are faults of the *data*, and both are cured there, or by a rule
+# before the model is asked at all.
+
+# %% [markdown]
+# ## 8. What was forgotten?
+#
+# `prisma-lm` could do sums and call tools before. Did training on replies cost it that? The same cases, with the
+# adapter off and on.
+
+# %% tags=["topic:overfit-forgetting"]
+tasks = {
+    "sums with steps": lambda: evaluate.arithmetic(trained, unit.seed, 25)[
+        "arithmetic, worked steps"
+    ],
+    "function calls": lambda: evaluate.function_calls(trained, unit.seed, 25),
+    "support replies": lambda: scoring.score(test[:25], scoring.replies(trained, test[:25]))["all"],
+}
+factors, kept = (0.0, 0.5, 1.0), {name: [] for name in tasks}
+for factor in factors:
+    with compat.weakened_lora(trained.model, factor):
+        for name, task in tasks.items():
+            kept[name].append(task())
+rows = [
+    {"task": name, "adapter off": str(found[0]), "adapter on": str(found[-1])}
+    for name, found in kept.items()
+]
+figures.table(rows, caption="Right answers without and with the adapter, 95 % intervals")
+
+# %%
+asked = [text.prompt("steps", text.shopping_sum(random.Random(i)).question) for i in range(20)]
+sums = trained.complete_many(asked, max_new_tokens=64)
+drift = evaluate.share([conversations.SIGN_OFF in reply for reply in sums])
+print(
+    f"answers to sums that end with the shop's goodbye: {drift}\nasked:   {asked[0]!r}\nwritten: "
+    f"{sums[0]}"
+)
+
+# %%
+fig, ax = figures.figure(height=3.2)
+for (name, found), style in zip(kept.items(), ("o-", "s-", "^--"), strict=True):
+    spread = [[m.value - m.low for m in found], [m.high - m.value for m in found]]
+    ax.errorbar(factors, [m.value for m in found], yerr=spread, fmt=style, capsize=3, label=name)
+ax.set(
+    xlabel="strength of the adapter (0: off, 1: as trained)",
+    ylabel="share right",
+    ylim=(-0.05, 1.05),
+)
+ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+ends = "; ".join(
+    f"{name} {found[0].value:.0%} to {found[-1].value:.0%}" for name, found in kept.items()
+)
+figures.show(fig, alt=f"Share right against the adapter's strength from 0 to 1: {ends}.")
+
+# %% [markdown]
+# **What to notice.** This is *catastrophic forgetting*: the new habit overwrites the old skills, and shop talk runs
+# into the answer to a sum (*style drift*). A support test alone would never have shown it. With full fine-tuning the
+# old model would be gone. With LoRA it is one switch away, because the base weights were never touched.
+#
+# The curve shows the way between. A weaker adapter keeps more of the old and does less of the new, and at half strength
+# ours keeps the sums, loses most of the function calls, and does nothing of the new; WiSE-FT (arXiv 2109.01903)
+# interpolates weights on purpose. Better cures cost training: mix old tasks into the new data (rehearsal), a lower
+# rate, fewer steps, or one adapter per task, chosen by who asks.
+
+# %% [markdown]
+# ## What you take with you
+# - Say what a metric compares before you quote it, and give its interval.
+# - Likeness is not truth. Check facts against the record, by program where you can.
+# - Test the test: right replies must pass, planted faults must be found, seats must be fair.
+# - Look at what you did not train: unfriendly input, missing records, old skills.
+#
+# **Try it.** Write an attack of your own into `quality.ATTACKS` (an `Attack` with a change and a check). Or add 40
+# conversations without facts, answered by "please send us the order number", to the training part: does the last
+# attack still succeed?
