@@ -37,8 +37,8 @@ colab: .venv-colab/.ready
 	@echo "Setting up .venv-colab with $(COLAB_PYTHON): several GB, a few minutes."
 	@$(COLAB_PYTHON) -m venv .venv-colab
 	@.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check packaging
-	@.venv-colab/bin/python -m course_utils.colab constraints > .venv-colab/keep.txt
-	@.venv-colab/bin/python -m course_utils.colab requirements > .venv-colab/wanted.txt
+	@.venv-colab/bin/python -m course_utils.workshop.colab_list constraints > .venv-colab/keep.txt
+	@.venv-colab/bin/python -m course_utils.workshop.colab_list requirements > .venv-colab/wanted.txt
 	@.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check \
 		-c .venv-colab/keep.txt -r .venv-colab/wanted.txt
 	@touch .venv-colab/.ready

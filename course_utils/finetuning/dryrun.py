@@ -3,7 +3,7 @@
     course dryrun-7b
 
 The 4-bit weights are drawn as packed codes, so nothing has to be downloaded or quantised. From there on it is the
-full tier of Unit 7.5: `finetuning.make_trainer` and `finetuning.train`. It answers whether this machine can do it,
+full tier of Unit 7.5: `sft.make_trainer` and `sft.train`. It answers whether this machine can do it,
 how fast and in how much memory. It can't answer what the model would learn: random weights know nothing.
 """
 

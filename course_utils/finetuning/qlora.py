@@ -123,7 +123,7 @@ def trainer_step(model: Any, recipe: Recipe, cuda: bool = False, dtype: str = "b
 
 
 def _optimiser(cuda: bool) -> str:
-    """As `memory` calls it: with 8-bit state on a GPU, where it is paged, too."""
+    """As `memory.formulas` calls it: with 8-bit state on a GPU, where it is paged, too."""
     return "adamw-8bit" if cuda else "adamw"
 
 

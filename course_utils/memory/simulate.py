@@ -308,10 +308,10 @@ def simulate(
     accumulate: bool = False,
     padded: bool = False,
 ) -> Simulation:
-    """Simulate one step; the arguments are those of `memory.estimate` and of `Step`.
+    """Simulate one step; the arguments are those of `formulas.estimate` and of `Step`.
 
     Takes seconds, the same for any size of the tensors. Raises ValueError for a method that it can't run (formulas
-    for those are in `memory`), for unknown names and for sizes below 1.
+    for those are in `formulas`), for unknown names and for sizes below 1.
     """
     formulas.check(method, optimiser, seq=seq, batch=batch, rank=rank)
     if method not in METHODS:
@@ -369,13 +369,13 @@ def side_by_side(simulation: Simulation) -> list[dict]:
 
 
 def formula(step: Step) -> formulas.Estimate:
-    """`memory.estimate` of the same step."""
+    """`formulas.estimate` of the same step."""
     sizes = (step.seq, step.batch, step.rank)
     return formulas.estimate(step.shape, step.method, *sizes, step.checkpointing, step.optimiser)
 
 
 def fits(simulation: Simulation, place: "str | float | shapes.Gpu | Hardware") -> fit.Verdict:
-    """Like `memory.fits`, by simulation; also the advice is simulated, where the formula says it may help."""
+    """Like `fit.fits`, by simulation; also the advice is simulated, where the formula says it may help."""
     name, available = fit.available_in(place)
     fits = simulation.total <= available
     advice = () if fits else tuple(_advice(simulation, available))

@@ -491,7 +491,7 @@ figures.table(rows, caption=f"The first call to each of {len(prompts)} questions
 #
 # LangChain brings the loop ready-made: `create_agent` (LangGraph's older `create_react_agent` is deprecated). It
 # needs two things from us. A chat model class with `bind_tools`, which passes the schemas on; ours wraps the
-# very same model in about 40 lines (`course_utils/langchain_chat.py`). And tools with typed arguments. The
+# very same model in about 40 lines (`course_utils/agents/langchain_chat.py`). And tools with typed arguments. The
 # step budget is a *middleware*. Same model, same tools, same questions:
 
 # %% tags=["topic:langchain-agent"]

@@ -163,7 +163,7 @@ figures.show(
 #
 # Give the language model two facts and a question. At the moment before it writes the answer, which words
 # does it look at? Two obstacles first. The fast kernels (`sdpa`) never hold the weights, so they return
-# none; `research.attention_maps` switches the model to the step-by-step (`eager`) implementation for a
+# none; `inside.attention_maps` switches the model to the step-by-step (`eager`) implementation for a
 # moment. And a model has many heads: we show, for each layer, the one that looks most at the answer or at the token
 # behind it. Which of the two will it be?
 
