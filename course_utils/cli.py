@@ -542,14 +542,14 @@ def train(
     with plain_errors(), interruptible():
         if minutes is not None and not 0 < minutes < math.inf:
             raise ValueError(f"--minutes is {minutes:g}; give the minutes to train as a number above 0, such as 30")
-        recipe = _recipe(model)
+        recipe = recipe_of(model)
         chosen = {} if minutes is None else {"minutes": minutes}
         folder = recipe.train(device=device, resume=resume, **chosen)
         typer.echo(f"Trained {model}: {_near(folder)}. Comparing it with the shipped model ...")
         typer.echo(evaluation.verdict(model, folder))
 
 
-def _recipe(model: str) -> Any:
+def recipe_of(model: str) -> Any:
     """The module that knows how to train `model`; ValueError for another name."""
     import importlib
 

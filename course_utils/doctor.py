@@ -157,7 +157,7 @@ def extras() -> Iterable[Check]:
 # torch and torchvision
 
 
-def _build(name: str) -> dict[str, str | None]:
+def torch_build(name: str) -> dict[str, str | None]:
     """Version and CUDA label of an installed torch or torchvision, read from its version.py, not imported.
 
     `cuda` is "13.2" or "cu132" for a CUDA build, "cpu" for a CPU build, None if the file doesn't say.
@@ -189,7 +189,7 @@ def torch_pair() -> Iterable[Check]:
     """torch and torchvision must have been built for each other, or nothing that shows a picture imports."""
     from packaging.requirements import Requirement
 
-    torch, vision = _build("torch"), _build("torchvision")
+    torch, vision = torch_build("torch"), torch_build("torchvision")
     if torch["version"] is None or vision["version"] is None:
         return  # `packages` has said so
     needs = [Requirement(text) for text in metadata.requires("torchvision") or []]
@@ -213,7 +213,7 @@ def torch_pair() -> Iterable[Check]:
 # The machine
 
 
-def _nvidia_smi(*arguments: str) -> str:
+def nvidia_smi(*arguments: str) -> str:
     """What nvidia-smi prints, "" where it is missing or fails."""
     try:
         done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=4)
@@ -225,7 +225,7 @@ def _nvidia_smi(*arguments: str) -> str:
 def gpu() -> Iterable[Check]:
     """GPU, its memory and driver, and whether the installed torch can use it."""
     query = "--query-gpu=name,memory.total,memory.free,driver_version,compute_cap"
-    cards = [line.split(", ") for line in _nvidia_smi(query, "--format=csv,noheader,nounits").splitlines()]
+    cards = [line.split(", ") for line in nvidia_smi(query, "--format=csv,noheader,nounits").splitlines()]
     cards = [card for card in cards if len(card) == 5]
     if not cards:
         yield _no_nvidia()
@@ -253,8 +253,8 @@ def _no_nvidia() -> Check:
 
 def _driver() -> Iterable[Check]:
     """Whether torch is a CUDA build, and one that the driver is new enough for."""
-    built = _kind(_build("torch")["cuda"])
-    newest = re.search(r"CUDA(?: \w+)? Version:\s*(\d+)", _nvidia_smi())
+    built = _kind(torch_build("torch")["cuda"])
+    newest = re.search(r"CUDA(?: \w+)? Version:\s*(\d+)", nvidia_smi())
     if built == "cpu":
         cure = "python -m pip uninstall -y torch torchvision, then install the CUDA build named on pytorch.org"
         yield Check("torch and gpu", "warn", "this torch is a CPU build and won't use the GPU", _own(cure))
@@ -265,8 +265,8 @@ def _driver() -> Iterable[Check]:
 
 def memory() -> Iterable[Check]:
     """RAM within the container's limit; the bundled tier takes up to 3 GB."""
-    total, free = hardware._ram()
-    found = f"{free:.1f} of {total:.1f} GiB free, {hardware._cores()} cores"
+    total, free = hardware.ram_gb()
+    found = f"{free:.1f} of {total:.1f} GiB free, {hardware.usable_cores()} cores"
     if total < 2:
         yield Check("memory", "fail", found, "the course needs 2 GB; use a bigger machine or Colab")
     elif free < NEEDED_GB:

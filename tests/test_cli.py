@@ -230,7 +230,7 @@ def test_train_passes_its_options_on(monkeypatch) -> None:
             got.update(options)
             return Path("build/train/prisma-lm")
 
-    monkeypatch.setattr(cli, "_recipe", lambda name: Recipe)
+    monkeypatch.setattr(cli, "recipe_of", lambda name: Recipe)
     monkeypatch.setattr(evaluation, "verdict", lambda name, folder: f"{name} in {folder}: Not better")
     result = course("train", "prisma-lm", "--minutes", "0.5", "--resume")
     assert result.exit_code == 0 and "prisma-lm in build/train/prisma-lm: Not better" in result.output
@@ -241,7 +241,7 @@ def test_train_passes_its_options_on(monkeypatch) -> None:
 def test_every_bundled_model_has_a_recipe_with_these_options(name: str) -> None:
     import inspect
 
-    parameters = inspect.signature(cli._recipe(name).train).parameters
+    parameters = inspect.signature(cli.recipe_of(name).train).parameters
     assert {"minutes", "device", "resume"} <= set(parameters)
 
 

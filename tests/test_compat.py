@@ -165,7 +165,7 @@ def test_muon_in_fp32_gives_what_torchs_own_gives(shape):
 
 @pytest.mark.parametrize("units", [None, "amx_bf16"])
 def test_muon_takes_bfloat16_only_where_it_is_fast(monkeypatch, units):
-    monkeypatch.setattr(hardware, "_cpu_bf16_units", lambda: units)
+    monkeypatch.setattr(hardware, "cpu_bf16_units", lambda: units)
     hardware.multiplies_bfloat16.cache_clear()
     with compat.muon_without_bfloat16("cpu"):
         made = _muon._zeropower_via_newtonschulz(torch.eye(3), (3.4445, -4.7750, 2.0315), 5, 1e-7)

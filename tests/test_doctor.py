@@ -147,12 +147,12 @@ def test_a_missing_model_is_named(models: Path) -> None:
 def smi(monkeypatch, *cards: str, newest: str = "13.2") -> list[doctor.Check]:
     """The findings where nvidia-smi answers like this; the format is that of driver 550 and later."""
     header = f"| NVIDIA-SMI 570.1   Driver Version: 570.1   CUDA Version: {newest} |"
-    monkeypatch.setattr(doctor, "_nvidia_smi", lambda *a: "".join(c + "\n" for c in cards) if a else header)
+    monkeypatch.setattr(doctor, "nvidia_smi", lambda *a: "".join(c + "\n" for c in cards) if a else header)
     return list(doctor.gpu())
 
 
 def test_a_gpu_is_described(monkeypatch) -> None:
-    monkeypatch.setattr(doctor, "_build", lambda name: {"version": "2.15.0", "cuda": "13.2"})
+    monkeypatch.setattr(doctor, "torch_build", lambda name: {"version": "2.15.0", "cuda": "13.2"})
     (check,) = smi(monkeypatch, "Tesla T4, 15360, 14913, 580.65, 7.5")
     assert check.status == "ok"
     assert "Tesla T4, 14.6 of 15.0 GiB free" in check.found and "capability 7.5" in check.found
@@ -160,18 +160,18 @@ def test_a_gpu_is_described(monkeypatch) -> None:
 
 def test_a_torch_that_cannot_use_the_gpu_is_a_warning(monkeypatch) -> None:
     card = "Tesla T4, 15360, 14913, 535.1, 7.5"
-    monkeypatch.setattr(doctor, "_build", lambda name: {"version": "2.15.0", "cuda": "cpu"})
+    monkeypatch.setattr(doctor, "torch_build", lambda name: {"version": "2.15.0", "cuda": "cpu"})
     assert "CPU build" in smi(monkeypatch, card)[1].found
-    monkeypatch.setattr(doctor, "_build", lambda name: {"version": "2.15.0", "cuda": "13.2"})
+    monkeypatch.setattr(doctor, "torch_build", lambda name: {"version": "2.15.0", "cuda": "13.2"})
     old = smi(monkeypatch, card, newest="12.4")[1]
     assert old.status == "warn" and "CUDA 13" in old.found and "update the NVIDIA driver" in old.cure
 
 
 def test_little_memory_and_a_small_disk_are_named(monkeypatch) -> None:
-    monkeypatch.setattr(hardware, "_ram", lambda: (1.5, 1.0))
+    monkeypatch.setattr(hardware, "ram_gb", lambda: (1.5, 1.0))
     (check,) = doctor.memory()
     assert check.status == "fail"
-    monkeypatch.setattr(hardware, "_ram", lambda: (8.0, 1.0))
+    monkeypatch.setattr(hardware, "ram_gb", lambda: (8.0, 1.0))
     (check,) = doctor.memory()
     assert check.status == "warn" and "close other programs" in check.cure
     usage = type("Usage", (), {"free": 1.0e9})
@@ -191,7 +191,7 @@ def test_no_network_and_no_ffmpeg_are_notes_only(monkeypatch) -> None:
 
 
 def test_a_check_that_breaks_is_reported_and_the_others_go_on(monkeypatch) -> None:
-    monkeypatch.setattr(hardware, "_ram", lambda: 1 / 0)
+    monkeypatch.setattr(hardware, "ram_gb", lambda: 1 / 0)
     checks = by_name(doctor.examine())
     assert checks["memory"].status == "warn" and "ZeroDivisionError" in checks["memory"].found
     assert "disk" in checks and "ffmpeg" in checks

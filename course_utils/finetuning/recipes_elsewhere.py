@@ -296,7 +296,7 @@ def _names(config: Mapping, path: str) -> list[str]:
 
 
 @cache
-def _lists() -> dict[str, list[dict]]:
+def key_lists() -> dict[str, list[dict]]:
     return tomllib.loads(KEYS.read_text("utf-8"))
 
 
@@ -304,19 +304,19 @@ def _lists() -> dict[str, list[dict]]:
 def known() -> dict[tuple[str, str], frozenset[str]]:
     """(tool, place in its config) -> the keys that were read in its repository, or in a newer package."""
     found: dict[tuple[str, str], set[str]] = {}
-    for entry in (*sources(), *_lists()["newer"]):
+    for entry in (*sources(), *key_lists()["newer"]):
         found.setdefault((entry["tool"], entry["group"]), set()).update(entry["keys"].split())
     return {group: frozenset(keys) for group, keys in found.items()}
 
 
 def sources() -> tuple[dict, ...]:
     """What was read: tool, repository, path, commit, group and keys of each file."""
-    return tuple(_lists()["read"])
+    return tuple(key_lists()["read"])
 
 
 def accepted() -> dict[str, dict]:
     """tool -> the version whose own code took our file unchanged, what that code is, and when."""
-    return {entry["tool"]: entry for entry in _lists()["accepted"]}
+    return {entry["tool"]: entry for entry in key_lists()["accepted"]}
 
 
 def unknown(tool: str, config: Mapping) -> list[str]:

@@ -49,8 +49,8 @@ def write_gguf(folder: Path, path: Path) -> Path:
     if (folder / "chat_template.jinja").exists():
         writer.add_chat_template((folder / "chat_template.jinja").read_text("utf-8"))
     for name, tensor in load_file(folder / "model.safetensors").items():
-        tensor = _interleaved(tensor, config["num_attention_heads"]) if ".q_proj" in name else tensor
-        tensor = _interleaved(tensor, config["num_key_value_heads"]) if ".k_proj" in name else tensor
+        tensor = interleaved(tensor, config["num_attention_heads"]) if ".q_proj" in name else tensor
+        tensor = interleaved(tensor, config["num_key_value_heads"]) if ".k_proj" in name else tensor
         exact = tensor.float() if tensor.ndim == 1 else tensor.half()  # norms stay in float32
         writer.add_tensor(gguf_name(name), exact.numpy())
     writer.write_header_to_file()
@@ -110,7 +110,7 @@ def gguf_name(name: str) -> str:
     return f"blk.{layer}.{LAYER[rest]}.weight"
 
 
-def _interleaved(weight: "torch.Tensor", heads: int) -> "torch.Tensor":
+def interleaved(weight: "torch.Tensor", heads: int) -> "torch.Tensor":
     """Rotary pairs side by side, as llama.cpp wants them; Hugging Face keeps them half a head apart."""
     return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
 

@@ -67,15 +67,15 @@ def detect(tier: str | None = None) -> Hardware:
     asks = wanted.strip().lower() != "bundled"
     device, gpu = _device()
     dtype, reason = usable_dtype(device, gpu.get("capability"))
-    total, free = _ram()
+    total, free = ram_gb()
     return Hardware(
         device=device,
         dtype=dtype,
         dtype_reason=reason,
         ram_total_gb=total,
         ram_free_gb=free,
-        cores=_cores(),
-        host=_host(),
+        cores=usable_cores(),
+        host=host_name(),
         network=offline.network_reachable() if asks else None,
         cached=cached_models(),
         **gpu,
@@ -123,7 +123,7 @@ def usable_dtype(device: str, capability: tuple[int, int] | None = None) -> tupl
         return "float16", f"{name} is below 8.0, so bfloat16 would be emulated"
     if device == "mps":
         return "float16", "Apple GPUs run float16 at full speed"
-    fast = _cpu_bf16_units()
+    fast = cpu_bf16_units()
     if fast:
         return "bfloat16", f"this CPU multiplies bfloat16 in hardware ({fast})"
     return "float32", "this CPU has no fast 16-bit units"
@@ -150,7 +150,7 @@ def autocast(device: "torch.device | str") -> "torch.autocast":
     return torch.autocast(kind, torch.bfloat16, enabled=multiplies_bfloat16(kind))
 
 
-def _cpu_bf16_units() -> str | None:
+def cpu_bf16_units() -> str | None:
     """The name of the CPU's bfloat16 instructions, if Linux lists them."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
@@ -170,7 +170,7 @@ def _cgroup_number(*names: str) -> int | None:
     return None
 
 
-def _ram() -> tuple[float, float]:
+def ram_gb() -> tuple[float, float]:
     """Total and free RAM in GiB, within the container's limit where there is one."""
     import psutil
 
@@ -193,7 +193,7 @@ def _reclaimable() -> int:
     return 0
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """Cores this process may use, by affinity and by the container's quota."""
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
@@ -203,7 +203,7 @@ def _cores() -> int:
         return mine
 
 
-def _host() -> str:
+def host_name() -> str:
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
         return "kaggle"
     try:

@@ -74,7 +74,7 @@ def from_folder(model: Model, folder: Path, hardware: Hardware) -> Role:
         "image-text": _image_text,
         "speech": _speech,
         "translation": _speech,
-        "chat": _chat,
+        "chat": load_chat,
         "embedding": _embedder,
     }
     try:
@@ -148,12 +148,12 @@ def _speech(model: Model, folder: Path, hardware: Hardware) -> Speech:
 CLOSED = {"local_files_only": True, "trust_remote_code": False}
 
 
-def _chat(model: Model, folder: Path, hardware: Hardware) -> Chat:
+def load_chat(model: Model, folder: Path, hardware: Hardware) -> Chat:
     if model.tier == "bundled":
         from course_utils.prisma import lm
 
         net, tokenizer = lm.load(folder)
-        return Chat(_plain(net.to(hardware.device)), tokenizer, model.id, model.tier)
+        return Chat(greedy_by_default(net.to(hardware.device)), tokenizer, model.id, model.tier)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options = {"dtype": hardware.torch_dtype, "device_map": {"": hardware.device}}
@@ -161,7 +161,7 @@ def _chat(model: Model, folder: Path, hardware: Hardware) -> Chat:
         options["quantization_config"] = compat.nf4_config(hardware.torch_dtype)
     net = _whole(AutoModelForCausalLM, folder, **options)
     tokenizer = AutoTokenizer.from_pretrained(folder, **CLOSED)
-    made = Chat(_plain(net.eval()), tokenizer, model.id, model.tier)
+    made = Chat(greedy_by_default(net.eval()), tokenizer, model.id, model.tier)
     made.prompt([{"role": "user", "content": "Hello"}])  # a chat template that does not work is told now, not later
     _fits(net, tokenizer)
     return made
@@ -187,7 +187,7 @@ def _fits(net: Any, tokenizer: Any) -> None:
         raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the model {rows}")
 
 
-def _plain(net: Any) -> Any:
+def greedy_by_default(net: Any) -> Any:
     """Drop the sampling settings that a model suggests: the course decodes greedily unless told otherwise."""
     from transformers import GenerationConfig
 

@@ -37,7 +37,7 @@ def _region(pixels: Tensor) -> Tensor:
     return torch.sigmoid((apart - level) * 30)
 
 
-def _turned(pixels: Tensor, angle: Tensor) -> Tensor:
+def with_other_hue(pixels: Tensor, angle: Tensor) -> Tensor:
     """Colours (n, 3, h, w) turned about the grey axis by `angle` (n,) in radians: another hue, the same light."""
     cos, sin, third = angle.cos(), angle.sin() / 3**0.5, (1 - angle.cos()) / 3
     rows = torch.stack([cos + third, third - sin, third + sin], 1)
@@ -66,7 +66,7 @@ def manipulate(pixels: Tensor, kind: str, seed: int) -> Tensor:
         raise ValueError(f"a manipulation is one of {', '.join(EDITS)}, not {kind!r}")
     draw, mask = torch.Generator().manual_seed(seed), _region(pixels)
     if kind == "editing":
-        changed = _turned(pixels, 1 + 4.2 * torch.rand(len(pixels), generator=draw))
+        changed = with_other_hue(pixels, 1 + 4.2 * torch.rand(len(pixels), generator=draw))
     elif kind == "replacement":
         changed, mask = pixels.roll(1, 0), mask.roll(1, 0)
     else:

@@ -150,7 +150,7 @@ def _draw_ahead(queue: Any, seed: int, step: int) -> None:
         step += 1
 
 
-def _batches(seed: int, step: int) -> Iterator[tuple]:
+def training_batches(seed: int, step: int) -> Iterator[tuple]:
     """Batches from `step` on, drawn ahead by one process of their own."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue(maxsize=6)
@@ -186,12 +186,12 @@ def _tokens(tokenizer: Any, texts: list[str]) -> torch.Tensor:
     return ids.masked_fill(hidden, words.index("[unk]"))[:, :longest]
 
 
-def _normalise(images: np.ndarray, device: str) -> torch.Tensor:
+def normalise(images: np.ndarray, device: str) -> torch.Tensor:
     """uint8 (n, h, w, 3) to float (n, 3, h, w) in -1..1, as the shipped preprocessing does."""
     return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
-def _encode_short(model: open_clip.CLIP, tokens: torch.Tensor) -> torch.Tensor:
+def encode_short(model: open_clip.CLIP, tokens: torch.Tensor) -> torch.Tensor:
     """`model.encode_text(..., normalize=True)` of tokens cut to the longest caption: padding costs time."""
     length = tokens.shape[1]
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
@@ -224,7 +224,7 @@ def step_loss(model: open_clip.CLIP, tokenizer: Any, batch: tuple, busy: bool = 
     """
     images, texts, masks = batch
     device = next(model.parameters()).device.type
-    loss_of, total, pixels = MaskedClipLoss(), 0.0, _normalise(images, device)
+    loss_of, total, pixels = MaskedClipLoss(), 0.0, normalise(images, device)
     side = model.visual.patch_size[0]
     model.visual.patch_dropout = BusyPatches(pixels, side) if busy else torch.nn.Identity()
     # The fused attention kernel is slower than plain products for 65 tokens on a CPU.
@@ -233,7 +233,7 @@ def step_loss(model: open_clip.CLIP, tokenizer: Any, batch: tuple, busy: bool = 
         for text, mask in zip(texts, masks, strict=True):
             tokens = _tokens(tokenizer, text).to(device)
             loss_of.mask = torch.from_numpy(mask).to(device)
-            encoded = _encode_short(model, tokens)
+            encoded = encode_short(model, tokens)
             total = total + loss_of(image.float(), encoded.float(), model.logit_scale.exp())
     return total / len(texts)
 
@@ -280,7 +280,9 @@ def train(minutes: float = 75, device: str = "cpu", resume: bool = False) -> Pat
     if resume:
         state.update(point.load(model, optimiser))
     deadline, learn = Deadline(minutes, state["spent"]), learner(model, optimiser, SEED)
-    run(NAME, _batches(SEED, state["step"]), learn, deadline, state, lambda s: point.save(model, optimiser, **s))
+    run(
+        NAME, training_batches(SEED, state["step"]), learn, deadline, state, lambda s: point.save(model, optimiser, **s)
+    )
     model.visual.patch_dropout = torch.nn.Identity()
     return save(model.float(), point.folder / "model")
 

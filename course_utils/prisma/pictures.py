@@ -410,13 +410,13 @@ def _rgb(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarr
     return value[:, None] * (1 - saturation[:, None] * np.clip(np.minimum(k, 4 - k), 0, 1))
 
 
-def _paint(colour: str | None, rng: np.random.Generator) -> np.ndarray:
+def draw_paint(colour: str | None, rng: np.random.Generator) -> np.ndarray:
     if colour is None:
-        return _unnamed(rng)
+        return unnamed(rng)
     return _rgb(*(_uniform(rng, *limits, 1) for limits in HSV[colour]))[0]
 
 
-def _unnamed(rng: np.random.Generator) -> np.ndarray:
+def unnamed(rng: np.random.Generator) -> np.ndarray:
     """Any paint (3,) that lies clearly outside of every named colour."""
     while True:
         paint = hue, saturation, value = [float(x) for x in _uniform(rng, 0, 1, 3)]
@@ -432,7 +432,7 @@ def _close(paint: Sequence[float], ranges: tuple) -> bool:
     return turned < high - low + 0.14 and paint[1] > saturations[0] - 0.3 and paint[2] > values[0] - 0.35
 
 
-def _layout(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def layout(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Centres (k, 2; x to the right, y down) and radii (k,) of the toys, in parts of the picture's side."""
     radii = np.array([rng.uniform(*RADII[toy.size]) for toy in scene.toys])
     centres = np.zeros((len(radii), 2))
@@ -466,7 +466,7 @@ def _backgrounds(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
     return ground * shade[..., None]
 
 
-def _stamp(shape: str, radii: np.ndarray, offsets: np.ndarray, light: np.ndarray, rng: np.random.Generator):
+def stamp(shape: str, radii: np.ndarray, offsets: np.ndarray, light: np.ndarray, rng: np.random.Generator):
     """Toys of one shape on a common square grid: coverage, diffuse light, highlight (n, side, side), side."""
     half = int(np.ceil(radii.max())) + 1
     grid = np.arange(-half, half + 1, dtype=np.float32)
@@ -508,7 +508,7 @@ def draw_batch(scenes: Sequence[Scene], rng: np.random.Generator, size: int = 64
     ambient, tint = _uniform(rng, 0.4, 0.6, n), 1 + _uniform(rng, -0.06, 0.06, n, 3)
     gloss, dark = _uniform(rng, 0.0, 0.3, n), _uniform(rng, 0.1, 0.5, n)
     # One row a toy, grouped by shape and size so that each group is marched at once.
-    places = [_layout(scene, rng) for scene in scenes]
+    places = [layout(scene, rng) for scene in scenes]
     rows = [(i, k) for i, scene in enumerate(scenes) for k in range(len(scene.toys))]
     groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for i, k in rows:
@@ -519,8 +519,8 @@ def draw_batch(scenes: Sequence[Scene], rng: np.random.Generator, size: int = 64
         centre = np.array([places[i][0][k] for i, k in members], np.float32) * size
         radius = np.array([places[i][1][k] for i, k in members], np.float32) * size
         whole = np.floor(centre)
-        (alpha, diffuse, shine), half = _stamp(shape, radius, centre - whole - 0.5, light[picture], rng)
-        paint = np.stack([_paint(scenes[i].toys[k].colour, rng) for i, k in members])
+        (alpha, diffuse, shine), half = stamp(shape, radius, centre - whole - 0.5, light[picture], rng)
+        paint = np.stack([draw_paint(scenes[i].toys[k].colour, rng) for i, k in members])
         level = ambient[picture, None, None]
         lit = (level + (1.12 - level) * diffuse)[..., None] * paint[:, None, None] * tint[picture, None, None]
         lit += (shine * gloss[picture, None, None])[..., None]
@@ -574,8 +574,8 @@ def _draw_alike(canvas: np.ndarray, rows: list[int], pairs: Sequence[tuple[str, 
 
 def _patches(shape: str, colours: Sequence[str], radii: np.ndarray, light: np.ndarray, rng: np.random.Generator):
     """Toys of one shape in even light, to be pasted: pixels (n, side, side, 3), coverage (n, side, side), side // 2."""
-    (covers, diffuse, shine), half = _stamp(shape, radii, np.zeros((len(radii), 2), np.float32), light, rng)
-    paint = np.stack([_paint(colour, rng) for colour in colours])[:, None, None]
+    (covers, diffuse, shine), half = stamp(shape, radii, np.zeros((len(radii), 2), np.float32), light, rng)
+    paint = np.stack([draw_paint(colour, rng) for colour in colours])[:, None, None]
     return (0.5 + 0.62 * diffuse)[..., None] * paint + 0.15 * shine[..., None], covers, half
 
 

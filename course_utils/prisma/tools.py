@@ -45,16 +45,16 @@ def calculate(expression: str) -> int:
     if len(expression) > LONGEST_EXPRESSION:
         raise ValueError("expression too long")
     try:
-        return _value(ast.parse(expression.strip(), mode="eval").body)
+        return value_of(ast.parse(expression.strip(), mode="eval").body)
     except SyntaxError as error:
         raise ValueError(f"not a sum: {expression}") from error
 
 
-def _value(node: ast.expr) -> int:
+def value_of(node: ast.expr) -> int:
     if isinstance(node, ast.Constant) and type(node.value) is int:
         return node.value
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
-        return OPERATORS[type(node.op)](_value(node.left), _value(node.right))
+        return OPERATORS[type(node.op)](value_of(node.left), value_of(node.right))
     raise ValueError("only whole numbers and + - * are allowed")
 
 

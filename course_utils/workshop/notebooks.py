@@ -256,18 +256,18 @@ def unit_of(path: Path) -> str:
 
 def topics(path: Path) -> list[str]:
     """The topic ids that the cells of a notebook (.py or .ipynb) carry as tags, in order, each once."""
-    ids = [name for cell in _load(path).cells for name in _topic_tags(cell)]
+    ids = [name for cell in load(path).cells for name in topic_tags(cell)]
     return list(dict.fromkeys(ids))
 
 
-def _load(path: Path) -> Any:
+def load(path: Path) -> Any:
     """A notebook with its outputs, if it has any."""
     import nbformat
 
     return runner.read(path) if path.suffix == ".py" else nbformat.read(path, as_version=4)
 
 
-def _topic_tags(cell: Any) -> list[str]:
+def topic_tags(cell: Any) -> list[str]:
     return [t.removeprefix("topic:") for t in cell.metadata.get("tags", []) if t.startswith("topic:")]
 
 
@@ -278,9 +278,9 @@ def topic_faults(path: Path, known: list[Topic] | None = None) -> list[str]:
     """
     need = {t.id: t.need for t in known or curriculum() if t.unit == unit_of(path)}
     shown: dict[str, bool] = {}
-    for cell in _load(path).cells:
+    for cell in load(path).cells:
         ran = cell.cell_type == "code" and bool(cell.get("outputs"))
-        for name in _topic_tags(cell):
+        for name in topic_tags(cell):
             shown[name] = shown.get(name, False) or ran
     unknown = [f"{path.name}: topic:{n} is no topic of unit {unit_of(path)}" for n in shown if n not in need]
     idle = [n for n, ran in shown.items() if need.get(n) == "run" and not ran]

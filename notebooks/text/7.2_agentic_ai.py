@@ -156,7 +156,7 @@ figures.table(answers, caption=f"Five attacks; afterwards the table still has {l
 # would run any Python at all, the attack above included. It turns the sum into a syntax tree and walks it:
 
 # %%
-figures.source(tools.calculate, tools._value)
+figures.source(tools.calculate, tools.value_of)
 
 # %% [markdown]
 # **What to notice.** What is not expressly allowed is refused: no names, no calls, no long input, no powers

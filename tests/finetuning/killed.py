@@ -26,7 +26,7 @@ def trainer(model: str, folder: Path, recipe: qlora.Recipe = RECIPE):
     """The same trainer in every process."""
     loaders.quiet_libraries()
     parts = conversations.by_split(conversations.make_conversations(200))
-    loaded = loaders._plain(compat.load_nf4(model, torch.float32, "cpu", "eager").eval())
+    loaded = loaders.greedy_by_default(compat.load_nf4(model, torch.float32, "cpu", "eager").eval())
     chat = roles.Chat(loaded, lm.build_tokenizer(), "tiny", "bundled")
     return sft.make_trainer(chat, parts | {"validation": parts["validation"][:4]}, recipe, LAPTOP, folder)
 

@@ -54,7 +54,7 @@ def test_the_harness_scores_the_shipped_model(tokenizer):
     from course_utils.models import loaders, roles
 
     model = lm.load(bundled.folder("prisma-lm"))[0]
-    found = benchmarks.evaluate(roles.Chat(loaders._plain(model), tokenizer, "prisma-lm", "bundled"), 8)
+    found = benchmarks.evaluate(roles.Chat(loaders.greedy_by_default(model), tokenizer, "prisma-lm", "bundled"), 8)
     run, judge = found["run (as HumanEval): passed"], found["judge (as MT-Bench): points of 10"]
     assert run.n == judge.n == 8 and run.value > 0.6  # it knows sums
     assert judge.value < 5  # and not the house style

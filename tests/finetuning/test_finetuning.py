@@ -59,7 +59,7 @@ def tiny(tokenizer, tmp_path_factory):
 def chat(tiny, tokenizer):
     loaders.quiet_libraries()
     model = compat.load_nf4(tiny, torch.float32, "cpu", "eager")
-    return roles.Chat(loaders._plain(model.eval()), tokenizer, "tiny", "bundled")
+    return roles.Chat(loaders.greedy_by_default(model.eval()), tokenizer, "tiny", "bundled")
 
 
 @pytest.fixture(scope="module")
@@ -680,7 +680,7 @@ def test_the_trained_adapter_moves_to_the_unquantised_model(trainer, chat, tiny,
 
 def test_reply_times_come_in_pairs_and_leave_the_model_as_it_was(pair, tokenizer):
     _, peft_model, _ = pair
-    chat = roles.Chat(loaders._plain(copy.deepcopy(peft_model)), tokenizer, "tiny", "bundled")
+    chat = roles.Chat(loaders.greedy_by_default(copy.deepcopy(peft_model)), tokenizer, "tiny", "bundled")
     x = ids(tokenizer)
     before = chat.model(x).logits
     taken = scoring.reply_times(chat, "order 4821", rounds=2, tokens=4)

@@ -24,7 +24,7 @@ def talks():
 @pytest.fixture(scope="module")
 def chat():
     model, tokenizer = lm.load(bundled.verify("prisma-lm"))
-    return roles.Chat(loaders._plain(model.eval()), tokenizer, "prisma-lm", "bundled")
+    return roles.Chat(loaders.greedy_by_default(model.eval()), tokenizer, "prisma-lm", "bundled")
 
 
 @pytest.fixture(scope="module")

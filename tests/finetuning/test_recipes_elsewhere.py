@@ -246,5 +246,5 @@ def test_the_accepting_versions_are_on_record():
     assert set(elsewhere.accepted()) == set(elsewhere.TOOLS)
     for entry in elsewhere.accepted().values():
         assert re.fullmatch(r"\d+(\.\d+)+", entry["version"]) and entry["by"] and entry["date"].year >= 2026
-    for entry in elsewhere._lists()["newer"]:
+    for entry in elsewhere.key_lists()["newer"]:
         assert entry["version"] == elsewhere.accepted()[entry["tool"]]["version"]  # its keys were seen in that one

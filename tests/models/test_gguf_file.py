@@ -29,7 +29,7 @@ def test_tensors_get_their_gguf_names():
 def test_rotary_pairs_come_to_stand_side_by_side():
     heads, size = 2, 6  # each head holds rows 0 1 2 and, half a head apart, their partners 3 4 5
     weight = torch.arange(heads * size, dtype=torch.float)[:, None].repeat(1, 4)
-    rows = gguf_file._interleaved(weight, heads)[:, 0].tolist()
+    rows = gguf_file.interleaved(weight, heads)[:, 0].tolist()
     assert rows == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
 
 

@@ -98,7 +98,7 @@ def test_a_cpu_that_lists_nothing_gets_float32(monkeypatch, tmp_path):
 
 def test_ram_is_the_machines_without_a_limit(groups):
     groups(memory_max="max\n")
-    total, free = hardware._ram()
+    total, free = hardware.ram_gb()
     assert total == pytest.approx(psutil.virtual_memory().total / GIB)
     assert 0 < free <= total
 
@@ -106,7 +106,7 @@ def test_ram_is_the_machines_without_a_limit(groups):
 def test_ram_is_the_containers_with_a_limit(groups):
     limit, used, cache = GIB // 2, GIB // 4, GIB // 8
     groups(memory_max=f"{limit}\n", memory_current=f"{used}\n", memory_stat=f"anon 5\ninactive_file {cache}\n")
-    total, free = hardware._ram()
+    total, free = hardware.ram_gb()
     assert total == 0.5
     assert free == pytest.approx(0.25 + 0.125)
 
@@ -116,20 +116,20 @@ def test_old_style_control_groups_count_too(monkeypatch, tmp_path):
     (tmp_path / "memory").mkdir()
     (tmp_path / "memory/memory.limit_in_bytes").write_text(str(GIB // 2))
     (tmp_path / "memory/memory.usage_in_bytes").write_text(str(GIB // 8))
-    assert hardware._ram() == (0.5, 0.375)
+    assert hardware.ram_gb() == (0.5, 0.375)
 
 
 def test_cores_respect_the_quota(groups):
     groups(cpu_max="100000 100000\n")
-    assert hardware._cores() == 1
+    assert hardware.usable_cores() == 1
     groups(cpu_max="max 100000\n")
-    assert hardware._cores() >= 1
+    assert hardware.usable_cores() >= 1
 
 
 @pytest.mark.parametrize("variable, host", [("COLAB_RELEASE_TAG", "colab"), ("KAGGLE_KERNEL_RUN_TYPE", "kaggle")])
 def test_hosted_notebooks_are_recognised(monkeypatch, variable, host):
     monkeypatch.setenv(variable, "x")
-    assert hardware._host() == host
+    assert hardware.host_name() == host
     assert hardware.detect().describe().lower().startswith(f"{host}: ")
 
 
@@ -138,13 +138,13 @@ def test_colab_is_recognised_by_its_package(monkeypatch):
     module.__spec__ = types.SimpleNamespace(name="google.colab")
     monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
     monkeypatch.setitem(sys.modules, "google.colab", module)
-    assert hardware._host() == "colab"
+    assert hardware.host_name() == "colab"
 
 
 def test_local_otherwise(monkeypatch):
     monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
     monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
-    assert hardware._host() == "local"
+    assert hardware.host_name() == "local"
 
 
 def test_the_cache_folder_follows_the_hubs_own_rules(monkeypatch, tmp_path):
@@ -180,7 +180,7 @@ def test_detect_on_this_machine():
 @pytest.mark.parametrize("units", [None, "amx_bf16"])
 def test_products_are_in_bfloat16_only_where_there_are_units_for_it(monkeypatch, units):
     """Emulated, a product in bfloat16 took 70 times as long as in fp32."""
-    monkeypatch.setattr(hardware, "_cpu_bf16_units", lambda: units)
+    monkeypatch.setattr(hardware, "cpu_bf16_units", lambda: units)
     hardware.multiplies_bfloat16.cache_clear()
     try:
         with hardware.autocast("cpu"):

@@ -489,8 +489,8 @@ def test_too_little_memory_steps_down(hub, prisma, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     choice = tiers.choose("chat", MACHINE, "small")
-    real = loaders._chat
-    monkeypatch.setattr(loaders, "_chat", lambda m, *rest: too_big() if m.tier == "small" else real(m, *rest))
+    real = loaders.load_chat
+    monkeypatch.setattr(loaders, "load_chat", lambda m, *rest: too_big() if m.tier == "small" else real(m, *rest))
     said = []
     made = loaders.load(choice, MACHINE, say=said.append)
     assert made.tier == "bundled" and "not enough free memory" in said[-1]

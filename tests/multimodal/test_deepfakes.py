@@ -33,9 +33,9 @@ def test_a_manipulation_changes_a_part_of_the_picture(photos, kind):
 
 def test_editing_keeps_the_light_and_an_unknown_kind_is_refused(photos):
     angle = torch.full((160,), 2.0)
-    turned = deepfakes._turned(photos, angle)
+    turned = deepfakes.with_other_hue(photos, angle)
     assert torch.allclose(turned.mean(1), photos.mean(1), atol=1e-5)  # the grey axis stays
-    assert torch.allclose(deepfakes._turned(photos, angle * 0), photos, atol=1e-5)
+    assert torch.allclose(deepfakes.with_other_hue(photos, angle * 0), photos, atol=1e-5)
     with pytest.raises(ValueError, match="replacement"):
         deepfakes.manipulate(photos, "magic", seed=0)
 

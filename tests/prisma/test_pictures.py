@@ -51,7 +51,7 @@ def test_toys_stand_as_the_relation_says(relation, axis, toys):
     rng = np.random.default_rng(3)
     scene = scene_of(*[(c, s) for c, s in zip(COLOURS, SHAPES, strict=True)][:toys], relation=relation)
     for _ in range(100):
-        centres, radii = pictures._layout(scene, rng)
+        centres, radii = pictures.layout(scene, rng)
         steps = np.diff(centres, axis=0)
         assert (steps[:, axis] > 0).all() and (np.abs(steps[:, axis]) > np.abs(steps[:, 1 - axis])).all()
         assert (centres > radii[:, None] - 1e-6).all() and (centres < 1 - radii[:, None] + 1e-6).all()
@@ -81,7 +81,7 @@ def test_solids_are_told_apart_by_their_outlines():
         rng, n = np.random.default_rng(seed), 64
         still = np.zeros((n, 2), np.float32)
         light = np.tile(np.array([0, 0, 1], np.float32), (n, 1))
-        (cover, _, _), _ = pictures._stamp(shape, np.full(n, 15, np.float32), still, light, rng)
+        (cover, _, _), _ = pictures.stamp(shape, np.full(n, 15, np.float32), still, light, rng)
         return cover.mean(0)
 
     means = {shape: outline(shape, 1) for shape in SHAPES}

@@ -38,7 +38,7 @@ def small(monkeypatch):
             yield clip.draw_training_batch(seed, step, 8)
             step += 1
 
-    monkeypatch.setattr(clip, "_batches", batches)
+    monkeypatch.setattr(clip, "training_batches", batches)
 
 
 # --- words ----------------------------------------------------------------------------------------------
@@ -82,8 +82,8 @@ def test_toys_in_colours_without_a_name_are_named_by_shape_alone():
     texts = [one.text for scene in scenes for one in pictures.captions(scene, rng)]
     assert not {word for text in texts for word in text.split()} & set(COLOURS)
     assert any("toy" not in text for text in texts) and all(pictures.facts(scene) for scene in scenes)
-    paints = np.stack([pictures._unnamed(np.random.default_rng(i)) for i in range(300)])
-    named = np.stack([pictures._paint(c, np.random.default_rng(i)) for c in COLOURS for i in range(40)])
+    paints = np.stack([pictures.unnamed(np.random.default_rng(i)) for i in range(300)])
+    named = np.stack([pictures.draw_paint(c, np.random.default_rng(i)) for c in COLOURS for i in range(40)])
     assert np.abs(paints[:, None] - named[None]).sum(-1).min() > 0.1  # no paint is a named one
 
 
@@ -113,13 +113,13 @@ def test_short_captions_are_encoded_as_open_clip_encodes_them(fresh):
     cut = tokens[:, : int((tokens != 0).sum(1).max())]
     with torch.no_grad():
         expected = model.encode_text(tokens, normalize=True)
-        assert torch.allclose(clip._encode_short(model, cut), expected, atol=1e-5)
+        assert torch.allclose(clip.encode_short(model, cut), expected, atol=1e-5)
 
 
 def test_training_sees_pictures_as_the_shipped_preprocessing_does(fresh):
     _, preprocess, _ = fresh[1]
     image = pictures.draw(pictures.scene_of(("red", "cube")), seed=1)
-    ours = clip._normalise(np.array(image)[None], "cpu")[0]
+    ours = clip.normalise(np.array(image)[None], "cpu")[0]
     assert torch.allclose(ours, preprocess(image), atol=1e-5)
 
 
@@ -174,7 +174,7 @@ def test_a_killed_run_goes_on_where_it_stood(small, tmp_path, monkeypatch):
         if resume:
             state.update(point.load(model, optimiser))
         learn = clip.learner(model, optimiser, seed=3)
-        batches, keep = clip._batches(3, state["step"]), lambda numbers: point.save(model, optimiser, **numbers)
+        batches, keep = clip.training_batches(3, state["step"]), lambda numbers: point.save(model, optimiser, **numbers)
         assert run(clip.NAME, batches, learn, Deadline(60), state, keep, most)["step"] == most
         return model
 

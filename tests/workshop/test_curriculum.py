@@ -10,7 +10,7 @@ UNITS = sorted({topic.unit for topic in TOPICS})
 UNFINISHED = ("7.2", "7.3", "7.4")
 
 
-def notebooks(unit: str) -> list:
+def notebooks_of(unit: str) -> list:
     return [path for path in notebooks.built() if notebooks.unit_of(path) == unit]
 
 
@@ -20,8 +20,8 @@ def tagged(paths: list) -> set[str]:
 
 def executed(paths: list) -> set[str]:
     """The topics that sit on a code cell with an output."""
-    cells = [cell for path in paths for cell in notebooks._load(path).cells]
-    return {name for cell in cells if cell.cell_type == "code" and cell.outputs for name in notebooks._topic_tags(cell)}
+    cells = [cell for path in paths for cell in notebooks.load(path).cells]
+    return {name for cell in cells if cell.cell_type == "code" and cell.outputs for name in notebooks.topic_tags(cell)}
 
 
 def gaps(unit: str, paths: list) -> list[str]:
@@ -41,7 +41,7 @@ def gaps(unit: str, paths: list) -> list[str]:
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_every_topic_is_covered_as_the_curriculum_asks(unit):
-    missing = gaps(unit, notebooks(unit))
+    missing = gaps(unit, notebooks_of(unit))
     if unit in UNFINISHED:
         assert missing, f"unit {unit} covers everything now: take it off UNFINISHED"
     else:

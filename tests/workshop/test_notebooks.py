@@ -186,7 +186,7 @@ def test_the_committed_notebooks_agree_with_their_text() -> None:
 @pytest.mark.parametrize("path", notebooks.sources(), ids=lambda path: path.stem)
 def test_a_notebook_opens_with_its_title_and_badge(path: Path) -> None:
     """A misspelt cell marker makes the title a cell of comments, and nothing else notices."""
-    first = notebooks._load(path).cells[0]
+    first = notebooks.load(path).cells[0]
     assert first.cell_type == "markdown" and first.metadata.get("tags") == ["badge"]
     assert first.source.startswith("# ") and f"/{path.stem}.ipynb" in first.source
 
