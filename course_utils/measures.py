@@ -1,7 +1,7 @@
 """Measured numbers and their intervals."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -57,3 +57,12 @@ def bootstrap(values: Sequence[float], unit: str, seed: int = 0, rounds: int = 2
     means = np.random.default_rng(seed).choice(numbers, (rounds, len(numbers))).mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Measure(float(numbers.mean()), float(low), float(high), len(numbers), unit)
+
+
+def error_bars(measures: Iterable[Measure]) -> tuple[list[float], tuple[list[float], list[float]]]:
+    """The values, and how far their intervals reach below and above them: matplotlib's heights and `yerr` (or `xerr`)."""
+    found = list(measures)
+    values = [measure.value for measure in found]
+    below = [measure.value - measure.low for measure in found]
+    above = [measure.high - measure.value for measure in found]
+    return values, (below, above)

@@ -64,7 +64,7 @@ from whisper import log_mel_spectrogram
 from course_utils import figures
 from course_utils.exercises import check, hint, quiz, solution
 from course_utils.exercises.authors import whose
-from course_utils.measures import share
+from course_utils.measures import error_bars, share
 from course_utils.multimodal import fusion, listening, representations, transcripts
 from course_utils.prisma import pictures, speech
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES, TRAINED_PAIRS
@@ -402,8 +402,8 @@ for (name, matrix), marker in zip(
     {"picture to caption": alike, "caption to picture": alike.T}.items(), "os", strict=True
 ):
     found = [share((ranks(matrix) < k).tolist()) for k in depth]
-    spread = np.abs([[m.value - m.low for m in found], [m.high - m.value for m in found]])
-    ax.errorbar(depth, [m.value for m in found], spread, marker=marker, capsize=3, label=name)
+    values, ends = error_bars(found)
+    ax.errorbar(depth, values, ends, marker=marker, capsize=3, label=name)
     print(f"{name}: R@1 {found[0]}")
 ax.set_xscale("log")
 ax.set_xticks(depth, depth)
@@ -485,14 +485,8 @@ figures.table(rows, caption=f"{len(twos)} scenes of two toys; a coin toss would 
 
 # %%
 fig, ax = figures.figure(height=2.6)
-for i, m in enumerate(results.values()):
-    ax.barh(
-        i,
-        m.value,
-        xerr=np.abs([[m.value - m.low], [m.high - m.value]]),
-        capsize=4,
-        color=figures.CYCLE[0],
-    )
+values, ends = error_bars(results.values())
+ax.barh(range(len(results)), values, xerr=ends, capsize=4, color=figures.CYCLE[0])
 ax.axvline(0.5, color=figures.GREY, linestyle="--")
 ax.set_yticks(range(len(results)), results)
 ax.invert_yaxis()
@@ -615,8 +609,8 @@ errors = {level: transcripts.word_error(said, heard[level]) for level in levels}
 # %% tags=["topic:whisper-transcribe"]
 fig, ax = figures.figure(height=3)
 names = ["clean" if level is None else f"{level} dB" for level in levels]
-bars = [[m.value - m.low for m in errors.values()], [m.high - m.value for m in errors.values()]]
-ax.errorbar(range(len(levels)), [m.value for m in errors.values()], bars, marker="o", capsize=4)
+values, ends = error_bars(errors.values())
+ax.errorbar(range(len(levels)), values, ends, marker="o", capsize=4)
 ax.set_xticks(range(len(levels)), names)
 ax.set(
     xlabel="speech above noise",

@@ -54,6 +54,7 @@ from collections import Counter
 from dataclasses import asdict
 
 import torch
+from matplotlib.ticker import PercentFormatter
 
 from course_utils import figures
 from course_utils.agents import (
@@ -66,6 +67,7 @@ from course_utils.agents import (
     success,
     toolboxes,
 )
+from course_utils.measures import error_bars
 from course_utils.prisma import shop, text, tools
 
 chat = unit.load("chat")
@@ -220,17 +222,14 @@ for name, traces in runs.items():
 def bars(runs: dict, title: str):
     """Success of each run with Wilson's 95 % interval."""
     measures = [success.success(tasks, traces) for traces in runs.values()]
-    values = [100 * m.value for m in measures]
-    ends = [
-        [100 * (m.value - m.low) for m in measures],
-        [100 * (m.high - m.value) for m in measures],
-    ]
+    values, ends = error_bars(measures)
     fig, ax = figures.figure(height=0.7 + 0.5 * len(runs))
     ax.barh(list(runs), values, xerr=ends, capsize=4, color=figures.PALETTE["sky"], ecolor="black")
-    ax.set(xlabel=f"tasks solved (% of {len(tasks)})", xlim=(0, 104), title=title)
+    ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=None))
+    ax.set(xlabel=f"tasks solved (% of {len(tasks)})", xlim=(0, 1.04), title=title)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    said = "; ".join(f"{n} {v:.0f} per cent" for n, v in zip(runs, values, strict=True))
+    said = "; ".join(f"{n} {100 * v:.0f} per cent" for n, v in zip(runs, values, strict=True))
     figures.show(fig, alt=f"Bar chart of tasks solved: {said}.")
 
 

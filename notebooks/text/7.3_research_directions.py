@@ -57,7 +57,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_utils import figures
-from course_utils.measures import percent, share
+from course_utils.measures import error_bars, percent, share
 from course_utils.models.loaders import load
 from course_utils.prisma import pictures, text
 from course_utils.research import cost, inside, quantisation, reasoning
@@ -364,9 +364,9 @@ for n in numbers:
             copied[name].append(share(inside.copying(chat.model, rows, asks)))
 
 fig, ax = figures.figure(height=3.4)
-for (name, measures), marker in zip(copied.items(), "os", strict=True):
-    spread = [[m.value - m.low for m in measures], [m.high - m.value for m in measures]]
-    ax.errorbar(numbers, [m.value for m in measures], spread, marker=marker, capsize=3, label=name)
+for (name, found), marker in zip(copied.items(), "os", strict=True):
+    values, ends = error_bars(found)
+    ax.errorbar(numbers, values, ends, marker=marker, capsize=3, label=name)
 ax.set(xlabel="heads switched off", ylabel="share of words copied", ylim=(-0.03, 1.03))
 ax.legend(loc="lower left")
 said = "; ".join(
@@ -456,9 +456,9 @@ plain = [result for result in results if "NF4" not in result[0]]
 told = []
 for kind, (label, marker) in enumerate((("tool tasks", "o"), ("sums", "s")), start=1):
     right = [share(result[kind].exact) for result in plain]
-    spread = [[m.value - m.low for m in right], [m.high - m.value for m in right]]
+    values, ends = error_bars(right)
     places = [i + 0.08 * (2 * kind - 3) for i in range(len(plain))]
-    ax.errorbar(places, [m.value for m in right], spread, marker=marker, capsize=3, label=label)
+    ax.errorbar(places, values, ends, marker=marker, capsize=3, label=label)
     told.append(f"{label}: " + ", ".join(f"{m.value:.0%}" for m in right))
 names = [result[0] for result in plain]
 ax.set_xticks(range(len(plain)), names)
@@ -665,9 +665,9 @@ print("with a slip: ", slips[0][0] + "... the answer given:", given["steps after
 
 fig, ax = figures.figure(height=2.6)
 bars = {**right, "… believes the slip": believed}
-spread = [[m.value - m.low for m in bars.values()], [m.high - m.value for m in bars.values()]]
+values, ends = error_bars(bars.values())
 colours = [figures.PALETTE[c] for c in ("orange", "blue", "green", "sky")]
-ax.barh(list(bars), [m.value for m in bars.values()], xerr=spread, capsize=3, color=colours)
+ax.barh(list(bars), values, xerr=ends, capsize=3, color=colours)
 ax.invert_yaxis()
 ax.set(xlabel=f"share of {len(problems)} sums", xlim=(0, 1.02))
 figures.show(

@@ -66,6 +66,7 @@ from course_utils.finetuning import (
     scoring,
     sft,
 )
+from course_utils.measures import error_bars
 from course_utils.memory import fit, formulas, shapes, simulate
 from course_utils.models import bundled
 from course_utils.prisma import conversations, lm
@@ -682,14 +683,9 @@ fig, ax = figures.figure(height=3.2)
 for shift, (name, scores) in zip(
     (-0.2, 0.2), {"before": score_before, "after": score_after}.items(), strict=True
 ):
-    values = [m.value for m in scores.values()]
-    spread = [
-        [m.value - m.low for m in scores.values()],
-        [m.high - m.value for m in scores.values()],
-    ]
-    ax.bar(
-        [i + shift for i in range(len(values))], values, 0.38, yerr=spread, capsize=3, label=name
-    )
+    values, ends = error_bars(scores.values())
+    places = [i + shift for i in range(len(values))]
+    ax.bar(places, values, 0.38, yerr=ends, capsize=3, label=name)
 ax.set_xticks(range(len(score_after)), score_after)
 ax.set(ylabel="share of replies that are right", ylim=(0, 1.05))
 ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)

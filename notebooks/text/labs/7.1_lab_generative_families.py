@@ -54,7 +54,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_utils import figures
-from course_utils.measures import percent, share
+from course_utils.measures import error_bars, percent, share
 from course_utils.multimodal import generative
 from course_utils.multimodal.generative import NONE, SIDE, Descent
 from course_utils.prisma.shop import COLOURS, SHAPES
@@ -537,9 +537,8 @@ figures.table(rows, caption="Colour and shape as asked, 48 pictures of each shap
 # %% tags=["topic:diffusion"]
 fig, axes = figures.figure(columns=2, width=9, height=3)
 for ax, measured in zip(axes, (obeyed, far), strict=True):
-    middle = np.array([m.value for m in measured])
-    ends = np.array([[m.value - m.low for m in measured], [m.high - m.value for m in measured]])
-    ax.errorbar(scales, middle, ends, marker="o", capsize=4)
+    values, ends = error_bars(measured)
+    ax.errorbar(scales, values, ends, marker="o", capsize=4)
     ax.set(xlabel="guidance scale w")
 axes[0].set(ylabel="colour and shape as asked", ylim=(0, 1.03))
 axes[1].set(ylabel="distance from real toys", ylim=(0, None))

@@ -51,7 +51,7 @@ from torch import Tensor, nn
 
 from course_utils import figures
 from course_utils.finetuning import lora_by_hand
-from course_utils.measures import percent, share
+from course_utils.measures import error_bars, percent, share
 from course_utils.models import hardware
 from course_utils.multimodal import representations
 from course_utils.multimodal import vision_language as vl
@@ -362,9 +362,9 @@ print(f"one of the seven wrong colours at random would be that in {1 / 7:.0%}")
 polls = {"it is there": "there", "it is not there": "not there"}
 yes = {label: vl.said_yes(exam, written, kind) for label, kind in polls.items()}
 fig, ax = figures.figure(height=2.3)
-error = [[m.value - m.low for m in yes.values()], [m.high - m.value for m in yes.values()]]
+values, ends = error_bars(yes.values())
 colours = [figures.PALETTE[name] for name in ("blue", "vermilion")]
-ax.barh([0, 1], [m.value for m in yes.values()], xerr=error, capsize=4, color=colours)
+ax.barh([0, 1], values, xerr=ends, capsize=4, color=colours)
 ax.set_yticks([0, 1], [f"{label} (n = {mark.n})" for label, mark in yes.items()])
 ax.set(
     xlabel='share of answers "yes" (95 % intervals)',

@@ -52,7 +52,7 @@ import numpy as np
 from course_utils import figures
 from course_utils.finetuning import data_quality as dq
 from course_utils.finetuning import growing
-from course_utils.measures import share
+from course_utils.measures import error_bars, share
 from course_utils.models import loaders
 from course_utils.prisma import conversations, manners
 
@@ -378,11 +378,11 @@ for n in (10, 40, 160, 640):
 fig, ax = figures.figure(height=3.2)
 for (name, test), style in zip(tests.items(), ("o-", "s--"), strict=True):
     marks = [share(result[name]) for result in results.values()]
-    error = [[m.value - m.low for m in marks], [m.high - m.value for m in marks]]
+    values, ends = error_bars(marks)
     ax.errorbar(
         list(results),
-        [m.value for m in marks],
-        error,
+        values,
+        ends,
         fmt=style,
         capsize=3,
         label=f"{name} (n = {len(test)})",

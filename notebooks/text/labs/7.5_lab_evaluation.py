@@ -49,7 +49,7 @@ import random
 
 from course_utils import compat, figures
 from course_utils.finetuning import four_bit, qlora, quality, scoring, sft
-from course_utils.measures import percent
+from course_utils.measures import error_bars, percent
 from course_utils.models import bundled
 from course_utils.prisma import conversations, lm, text
 from course_utils.workshop import evaluate
@@ -428,8 +428,8 @@ print(
 # %%
 fig, ax = figures.figure(height=3.2)
 for (name, found), style in zip(kept.items(), ("o-", "s-", "^--"), strict=True):
-    spread = [[m.value - m.low for m in found], [m.high - m.value for m in found]]
-    ax.errorbar(factors, [m.value for m in found], yerr=spread, fmt=style, capsize=3, label=name)
+    values, ends = error_bars(found)
+    ax.errorbar(factors, values, yerr=ends, fmt=style, capsize=3, label=name)
 ax.set(
     xlabel="strength of the adapter (0: off, 1: as trained)",
     ylabel="share right",

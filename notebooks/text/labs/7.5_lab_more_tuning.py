@@ -50,7 +50,7 @@ import torch
 from course_utils import compat, figures
 from course_utils.finetuning import peft_methods as pm
 from course_utils.finetuning import tuning_tasks as tasks
-from course_utils.measures import percent, share
+from course_utils.measures import error_bars, percent, share
 from course_utils.models import bundled
 from course_utils.prisma import conversations, lm, text
 
@@ -112,8 +112,8 @@ for count in COUNTS:
 fig, ax = figures.figure(height=3.6)
 for name, style in zip(own | tests, ("o-", "s-", "^--", "d:"), strict=True):
     marks = [share(sum(scores[name, count], [])) for count in COUNTS]
-    error = [[m.value - m.low for m in marks], [m.high - m.value for m in marks]]
-    ax.errorbar(COUNTS, [m.value for m in marks], error, fmt=style, capsize=3, label=name)
+    values, ends = error_bars(marks)
+    ax.errorbar(COUNTS, values, ends, fmt=style, capsize=3, label=name)
 ax.set(xscale="log", xlabel="tasks in training (same steps, same number of records)")
 ax.set_ylabel("replies that are right")
 ax.set_xticks(COUNTS, COUNTS)

@@ -51,7 +51,7 @@ from torch import Tensor, nn
 from course_utils import compat, figures
 from course_utils.finetuning import lora_by_hand
 from course_utils.finetuning import peft_methods as pm
-from course_utils.measures import percent, share
+from course_utils.measures import error_bars, percent, share
 from course_utils.models import bundled
 from course_utils.prisma import conversations, lm, text
 
@@ -286,10 +286,11 @@ figures.table(
 fig, ax = figures.figure(height=3.6)
 for job, mark, colour in (("call", "o", "blue"), ("ticket", "s", "vermilion")):
     both = {m: share([x for seed in SEEDS for x in marks[m, job, seed]]) for m in RATES}
-    error = [[m.value - m.low for m in both.values()], [m.high - m.value for m in both.values()]]
-    points = [counts[m] for m in both], [m.value for m in both.values()]
+    values, ends = error_bars(both.values())
+    places = [counts[method] for method in both]
     what = "call (known to the model)" if job == "call" else "ticket (new to it)"
-    ax.errorbar(*points, error, fmt=mark, color=figures.PALETTE[colour], label=what, capsize=3)
+    colour = figures.PALETTE[colour]
+    ax.errorbar(places, values, ends, fmt=mark, color=colour, label=what, capsize=3)
 for method in RATES:
     ax.annotate(method, (counts[method], 1.06), rotation=35, fontsize=8.5, annotation_clip=False)
 ax.set(
@@ -478,8 +479,8 @@ ways = {
 # %%
 scores = {name: share(line) for name, line in ways.items()}
 fig, ax = figures.figure(height=2.8)
-error = [[m.value - m.low for m in scores.values()], [m.high - m.value for m in scores.values()]]
-ax.barh(range(len(scores)), [m.value for m in scores.values()], xerr=error, capsize=4)
+values, ends = error_bars(scores.values())
+ax.barh(range(len(scores)), values, xerr=ends, capsize=4)
 ax.set_yticks(range(len(scores)), [f"{name} (n = {m.n})" for name, m in scores.items()])
 ax.set(xlabel="replies that are right, all four jobs (95 % intervals)", xlim=(0, 1))
 ax.invert_yaxis()

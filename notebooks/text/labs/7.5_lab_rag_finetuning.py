@@ -51,7 +51,7 @@ import torch
 from course_utils import compat, figures
 from course_utils.finetuning import peft_methods as pm
 from course_utils.finetuning import tuning_tasks as tasks
-from course_utils.measures import percent, share
+from course_utils.measures import error_bars, percent, share
 from course_utils.models import bundled
 from course_utils.prisma import lm
 
@@ -184,9 +184,9 @@ figures.table(
 fig, ax = figures.figure(height=3.6)
 for shift, kind in zip((-0.27, 0, 0.27), KINDS, strict=True):
     line = [share(sum(marks[way, kind], [])) for way in WAYS]
-    error = [[m.value - m.low for m in line], [m.high - m.value for m in line]]
+    values, ends = error_bars(line)
     at = [i + shift for i in range(len(line))]
-    ax.bar(at, [m.value for m in line], 0.26, yerr=error, capsize=2, label=f"{kind} vouchers")
+    ax.bar(at, values, 0.26, yerr=ends, capsize=2, label=f"{kind} vouchers")
 ax.axhline(1 / 4, color=figures.GREY, linestyle=":", linewidth=1)
 ax.set_xticks(range(len(WAYS)), [way.replace(" ", "\n", 1) for way in WAYS])
 ax.set(ylabel="right answers (95 % intervals)", ylim=(0, 1.05))
