@@ -16,7 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from course_utils import books, bundled, cli, doctor, runner
+from course_utils import __version__, books, bundled, cli, doctor, runner
 from course_utils import evaluate as evaluation
 
 SOURCE = '# %% [markdown]\n# # A title\n\n# %%\nprint("six", 6)\n'
@@ -55,6 +55,12 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
     code = "import sys, course_utils.cli as c; print({'torch', 'rich.table', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_version_is_printed() -> None:
+    result = course("--version")
+    assert result.exit_code == 0
+    assert result.output == f"course {__version__}\n"
 
 
 def test_every_command_has_help() -> None:
