@@ -350,7 +350,7 @@ def record() -> dict[str, dict]:
         packages[name] = {"version": about["version"], "requires": sorted(needs)}
     reached = _reached(packages, colab_packages())
     content = {"python": ENVIRONMENT["python_version"], "packages": {n: packages[n] for n in reached}}
-    MISSING.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    MISSING.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", newline="\n")
     return content["packages"]
 
 
