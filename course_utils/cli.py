@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from course_utils import settings
+from course_utils import __version__, settings
 
 
 class Command(typer.Typer):
@@ -60,6 +60,21 @@ app = Command(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Units = Annotated[list[str] | None, typer.Argument(help="7.1, 7.1_lab, labs, a notebook; all units if left out.")]
+
+
+def print_version(asked: bool) -> None:
+    """What `course --version` says. It ends the command, whatever else was typed."""
+    if asked:
+        typer.echo(f"course {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")]
+
+
+@app.callback()
+def before_every_command(version: Version = False) -> None:
+    """Options of `course` itself; typer has already acted on them when this runs."""
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ def bootstrap(values: Sequence[float], unit: str, seed: int = 0, rounds: int = 2
 
 
 def error_bars(measures: Iterable[Measure]) -> tuple[list[float], tuple[list[float], list[float]]]:
-    """The values, and how far their intervals reach below and above them: matplotlib's heights and `yerr` (or `xerr`)."""
+    """The values, and how far their intervals reach below and above: heights and `yerr` (or `xerr`) for matplotlib."""
     found = list(measures)
     values = [measure.value for measure in found]
     below = [measure.value - measure.low for measure in found]

@@ -16,7 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from course_utils import cli, doctor, settings
+from course_utils import __version__, cli, doctor, settings
 from course_utils.models import bundled
 from course_utils.workshop import evaluate as evaluation
 
@@ -54,6 +54,12 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
     code = "import sys, course_utils.cli as c; print({'torch', 'rich.table', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_version_is_printed() -> None:
+    result = course("--version")
+    assert result.exit_code == 0
+    assert result.output == f"course {__version__}\n"
 
 
 def test_every_command_has_help() -> None:

@@ -40,18 +40,18 @@ def pins():
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
-def tracked():
-    """Every file that git knows, or would take; a copy without git has no such list."""
-    command = ["git", "-C", str(ROOT), "ls-files", "-z"]
+def tracked(folder=ROOT):
+    """Every file below `folder` that git knows, or would take; a copy without git has no such list."""
+    command = ["git", "-C", str(folder), "ls-files", "-z"]
     listed = subprocess.run(command, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout: there is no list of tracked files")
-    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+    return [path for name in listed.stdout.split("\0") if name and (path := folder / name).is_file()]
 
 
-def texts():
+def texts(folder=ROOT):
     """Path and content of every tracked file that is text."""
-    for path in tracked():
+    for path in tracked(folder):
         try:
             yield path, path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
@@ -177,12 +177,66 @@ def test_optional_packages_are_imported_where_they_may_be_missing():
 # Files
 
 
+HOST = re.compile(r"(?i)\b(?:[\w-]+\.)+(?:org|com|net|io|dev|cn|edu)\b")
+# A host that hands out packages or images shows it: by what it has, anywhere in its name, or by what it does, in
+# front. So none is spelled here.
+WARES = "pypi hosted conda npm yarn crates gems cran maven nuget packagist docker quay ghcr".split()
+DOES = "registry index download downloads deb repo mirror mirrors packages wheels archive mcr gcr ecr".split()
+SETTINGS = ("index" + "-url", "--default" + "-index")
+
+
+def is_registry(host):
+    """Whether packages or images come from this host, as its name tells."""
+    name = host.lower().rpartition(".")[0]
+    first, _, rest = name.partition(".")
+    return any(word in name for word in WARES) or (first in DOES and bool(rest))
+
+
+def registries(folder=ROOT):
+    """File and words, wherever a tracked file says where packages come from."""
+    found = []
+    for path, text in texts(folder):
+        hosts = [host for host in HOST.findall(text) if is_registry(host)]
+        settings = [word for word in SETTINGS if word in text]
+        found += [(path.name, word) for word in hosts + settings]
+    return found
+
+
 def test_no_registry_is_named():
     """Where packages come from is the user's setting, so that mirrors and offline shelves work."""
-    hosts = ["pypi" + ".org", "python" + "hosted.org", "pypi." + "nvidia", "download." + "pytorch.org"]
-    hosts += ["conda." + "anaconda.org", "registry." + "npmjs.org", "deb." + "debian.org", "--index" + "-url"]
-    found = [(path.name, host) for path, text in texts() for host in hosts if host in text]
-    assert found == []
+    assert registries() == []
+
+
+def planted(folder, text):
+    """A new repository in `folder` that tracks one page with this text."""
+    (folder / "page.md").write_text(text, encoding="utf-8")
+    for words in (["init", "-q"], ["add", "page.md"]):
+        subprocess.run(["git", "-C", str(folder), *words], check=True)
+    return folder
+
+
+# Words of hosts, without the dots between them.
+HOSTS = ("pypi org", "test pypi org", "files pythonhosted org", "pypi nvidia com", "download pytorch org")
+HOSTS += ("conda anaconda org", "registry npmjs org", "registry yarnpkg com", "index crates io", "deb debian org")
+HOSTS += ("ghcr io", "mcr microsoft com", "docker io", "pypi tuna tsinghua edu cn", "mirrors aliyun com")
+HOSTS += ("repo maven apache org", "rubygems org")
+
+
+@pytest.mark.parametrize("labels", HOSTS)
+def test_a_planted_registry_is_found(tmp_path, labels):
+    host = ".".join(labels.split())
+    folder = planted(tmp_path, f"Packages come from https://{host}/simple, or from {host}.")
+    assert registries(folder) == [("page.md", host)] * 2
+
+
+def test_other_hosts_are_no_registries(tmp_path):
+    pages = "https://github.com/a/b https://huggingface.co/a https://pytorch.org/docs https://colab.research.google.com"
+    assert registries(planted(tmp_path, pages + " self.index.net = files.index(x)")) == []
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_planted_setting_is_found(tmp_path, setting):
+    assert registries(planted(tmp_path, f"pip install {setting} shelf torch")) == [("page.md", setting)]
 
 
 def test_no_path_of_a_machine():

@@ -93,7 +93,8 @@ def save(model: open_clip.CLIP, folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         fresh = Path(name)
         _write_tokenizer(fresh)
-        (fresh / "open_clip_config.json").write_text(json.dumps(config(), indent=2) + "\n", encoding="utf-8")
+        content = json.dumps(config(), indent=2) + "\n"
+        (fresh / "open_clip_config.json").write_text(content, encoding="utf-8", newline="\n")
         weights = {key: value.detach().cpu().half().contiguous() for key, value in model.state_dict().items()}
         save_file(weights, fresh / "model.safetensors", metadata={"format": "pt"})
         for file in sorted(fresh.iterdir()):

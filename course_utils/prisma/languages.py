@@ -88,7 +88,7 @@ def write(folder: Path = FOLDER, seed: int = SEED) -> None:
             folder / name, np.concatenate(track), speech.RATE, format="OGG", subtype="OPUS", compression_level=0.98
         )
         lines.append(json.dumps({"file": name} | row | {"ends": ends}))
-    (folder / "languages.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "languages.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
 def load(folder: Path = FOLDER) -> list[Saying]:

@@ -264,7 +264,7 @@ def write_clips(folder: Path = CLIPS, count: int = 60, seed: int = 2_000_000) ->
         clip = utterance(seed + i, VOICES_HELD_OUT, held_out=True)
         soundfile.write(folder / f"{i:02}.ogg", clip.audio, RATE, format="OGG", subtype="VORBIS")
         lines.append(json.dumps({"file": f"{i:02}.ogg", "text": clip.text, "voice": clip.voice}))
-    (folder / "clips.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "clips.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
 def load_clips(folder: Path = CLIPS) -> list[Clip]:

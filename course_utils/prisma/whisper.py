@@ -92,7 +92,7 @@ def save(model: Whisper, folder: Path) -> Path:
     del weights["encoder.positional_embedding"]
     save_file({k: v.half().contiguous() for k, v in weights.items()}, folder / "model.safetensors")
     config = {"dimensions": asdict(model.dims) | {"n_vocab": VOCABULARY}, "tokens": ids}
-    (folder / "config.json").write_text(json.dumps(config) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config) + "\n", encoding="utf-8", newline="\n")
     return folder
 
 

@@ -48,7 +48,7 @@ def write(folder: Path = FOLDER, seed: int = SEED) -> None:
         name = f"{number:02}.ogg"
         soundfile.write(folder / name, np.concatenate(track), speech.RATE, format="OGG", subtype="VORBIS")
         lines.append(json.dumps({"file": name, "voice": voice, "test": number >= LEARN}))
-    (folder / "wishes.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "wishes.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
 def load(folder: Path = FOLDER) -> list[Wish]:

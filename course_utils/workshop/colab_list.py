@@ -78,7 +78,7 @@ def resolve(
 def record() -> dict[str, dict]:
     """Asks pip (network) what it would add on Colab, and writes it to data/colab-missing.json.
 
-    Run it after the requirements or Colab's list have changed: python -m course_utils.colab record
+    Run it after the requirements or Colab's list have changed: python -m course_utils.workshop.colab_list record
     """
     from packaging.utils import canonicalize_name
 
@@ -90,7 +90,7 @@ def record() -> dict[str, dict]:
         packages[name] = {"version": about["version"], "requires": sorted(needs)}
     reached = _reached(packages, colab_packages())
     content = {"python": ENVIRONMENT["python_version"], "packages": {n: packages[n] for n in reached}}
-    MISSING.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    MISSING.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", newline="\n")
     return content["packages"]
 
 
