@@ -1,5 +1,5 @@
 """Notebooks under nbval run as under `course run`: bundled tier, offline, nothing written outside a folder
-that goes away."""
+that goes away. Labs run at the quick pace: every cell, and a tenth of each training."""
 
 import os
 import tempfile
@@ -7,34 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from course_utils.models import hardware
 from course_utils.workshop import runner
 
-# Labs whose trainings take six minutes and more for one thread without bfloat16 units. `make test` has to end.
-LONG = (
-    "7.5_lab_data",
-    "7.5_lab_dpo",
-    "7.5_lab_more_tuning",
-    "7.5_lab_other_peft",
-    "7.5_lab_reinforcement_learning",
-)
 _folder = tempfile.TemporaryDirectory(prefix="course-nbval-")
 
 
 def pytest_unconfigure():
     """Kernels have ended by now."""
     _folder.cleanup()
-
-
-def pytest_collection_modifyitems(items):
-    """On an older processor the longest labs are left out, aloud: they are fit for `course run`."""
-    dtype, reason = hardware.usable_dtype("cpu")
-    if dtype == "bfloat16":
-        return
-    for item in items:
-        if item.path.suffix == ".ipynb" and item.path.stem in LONG:
-            why = f"{reason}, so this lab takes long: run it with `course run {item.path.stem}`"
-            item.add_marker(pytest.mark.skip(reason=why))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -46,6 +26,8 @@ def pytest_runtest_setup(item):
     offline = runner.kernel_environment(Path(_folder.name), "bundled", mark="")
     os.environ.clear()
     os.environ.update(offline)
+    if item.path.parent.name == "labs":
+        os.environ["COURSE_PACE"] = "quick"
     try:
         return (yield)
     finally:

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from course_utils.settings import paced
+
 if TYPE_CHECKING:
     import torch
 
@@ -564,7 +566,7 @@ def dpo_config(
     return DPOConfig(
         output_dir=str(folder),
         per_device_train_batch_size=batch,
-        max_steps=steps,
+        max_steps=paced(steps),
         learning_rate=learning_rate,
         warmup_steps=3,
         weight_decay=0.0,
@@ -611,7 +613,7 @@ def grpo_config(
         num_generations=size,
         num_iterations=2,
         max_completion_length=room,
-        max_steps=steps,
+        max_steps=paced(steps),
         learning_rate=learning_rate,
         weight_decay=0.0,
         loss_type="grpo",

@@ -26,6 +26,22 @@ SEED = 7
 OURS = "genai-course"  # our folder below the user's cache, and below the user's data
 
 
+# ---------------------------------------------------------------- pace
+
+
+def is_quick() -> bool:
+    """Whether COURSE_PACE=quick asks to see only that a training runs. ValueError for another pace."""
+    pace = os.environ.get("COURSE_PACE", "")
+    if pace not in ("", "quick"):
+        raise ValueError(f"There is no COURSE_PACE {pace!r}. Unset it, or set it to quick.")
+    return pace == "quick"
+
+
+def paced(steps: int) -> int:
+    """`steps`, or a tenth of them where only running matters (see `is_quick`): `make test` runs the labs so."""
+    return max(2, steps // 10) if is_quick() else steps
+
+
 # ---------------------------------------------------------------- folders
 
 

@@ -165,6 +165,8 @@ def card(unit: Unit) -> str:
     rows.append(("network", _network(hardware)))
     rows += [(role, f"{c.tier}: {c.model.id} ({c.reason})") for role, c in choices.items()]
     rows += [("download", _download(choices)), ("time", _minutes(unit)), ("more", _more(choices))]
+    if settings.is_quick():
+        rows.append(("pace", "COURSE_PACE=quick: a tenth of each training. What follows shows no result."))
     title = f" Unit {unit.name}  {UNITS[unit.name].title} "
     lines = [f"┌{title:─<{WIDTH - 2}}┐"]
     for label, text in rows:

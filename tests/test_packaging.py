@@ -1,13 +1,11 @@
 """What the repository promises around its code: requirements in step, plain targets, clean files."""
 
 import ast
-import importlib.util
 import os
 import re
 import subprocess
 import sys
 import tomllib
-import types
 
 import nbformat
 import pytest
@@ -312,37 +310,19 @@ def test_make_refuses_a_python_that_is_too_old(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_the_longest_labs_are_left_out_where_they_take_too_long(monkeypatch, dtype):
-    """Only there, only they, and with the reason and the command that runs them."""
-    spec = importlib.util.spec_from_file_location("root_conftest", ROOT / "conftest.py")
-    root = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(root)
-    monkeypatch.setattr(root.hardware, "usable_dtype", lambda device: (dtype, "this CPU is old"))
-    marks = {}
-
-    def item(path):
-        return types.SimpleNamespace(path=path, add_marker=lambda mark: marks.update({path.stem: mark}))
-
-    paths = [*sorted((ROOT / "notebooks").rglob("*.ipynb")), ROOT / "tests" / "test_cli.py"]
-    root.pytest_collection_modifyitems([item(path) for path in paths])
-    assert sorted(marks) == (sorted(root.LONG) if dtype == "float32" else [])
-    assert all("_lab_" in name and (ROOT / "notebooks" / "labs" / f"{name}.ipynb").exists() for name in root.LONG)
-    for name, mark in marks.items():
-        assert f"course run {name}" in mark.kwargs["reason"] and "this CPU is old" in mark.kwargs["reason"]
-
-
 def test_nbval_runs_notebooks_offline_on_the_bundled_tier(tmp_path):
-    """The root conftest.py gives a notebook's kernel the environment of `course run`."""
+    """The root conftest.py gives a notebook's kernel the environment of `course run`, and labs the quick pace."""
     folder = tmp_path / "with space"
-    folder.mkdir()
+    (folder / "labs").mkdir(parents=True)
     (folder / "conftest.py").write_text((ROOT / "conftest.py").read_text())
-    source = "# NBVAL_CHECK_OUTPUT\nimport os\nprint(os.environ['COURSE_TIER'], os.environ['COURSE_OFFLINE'])"
-    for name, text in (("right", "bundled 1\n"), ("wrong", "full 0\n")):
+    names = ("COURSE_TIER", "COURSE_OFFLINE", "COURSE_PACE")
+    source = f"# NBVAL_CHECK_OUTPUT\nimport os\nprint([os.environ.get(name) for name in {names}])"
+    core, lab = "['bundled', '1', None]\n", "['bundled', '1', 'quick']\n"
+    for name, text in (("right", core), ("wrong", lab), ("labs/right_lab", lab), ("labs/wrong_lab", core)):
         cell = nbformat.v4.new_code_cell(source, execution_count=1)
         cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
         nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / f"{name}.ipynb")
     command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "--nbval-current-env", "--rootdir", "."]
     outside = {**os.environ, "COURSE_TIER": "full"}
     done = subprocess.run(command, cwd=folder, env=outside, capture_output=True, text=True)
-    assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    assert "2 failed, 2 passed" in done.stdout, done.stdout + done.stderr

@@ -6,9 +6,25 @@ import math
 import pytest
 import torch
 
-from course_utils import measures, training
-from course_utils.measures import share, wilson
+from course_utils import measures, settings, training
+from course_utils.measures import Measure, error_bars, share, wilson
 from course_utils.training import Checkpoint, Deadline, MuonAdamW, learning_rate
+
+
+def test_the_quick_pace_takes_a_tenth_of_the_steps(monkeypatch):
+    monkeypatch.delenv("COURSE_PACE", raising=False)
+    assert settings.paced(80) == 80
+    monkeypatch.setenv("COURSE_PACE", "quick")
+    assert [settings.paced(steps) for steps in (400, 80, 4)] == [40, 8, 2]
+    monkeypatch.setenv("COURSE_PACE", "fast")
+    with pytest.raises(ValueError, match="no COURSE_PACE 'fast'. Unset it, or set it to quick"):
+        settings.paced(80)
+
+
+def test_error_bars_reach_to_the_ends_of_the_intervals():
+    values, (below, above) = error_bars([Measure(0.5, 0.4, 0.8, 10), Measure(1.0, 0.9, 1.0, 10)])
+    assert values == [0.5, 1.0]
+    assert below == pytest.approx([0.1, 0.1]) and above == pytest.approx([0.3, 0.0])
 
 
 def test_wilson_matches_published_values_and_refuses_nonsense():

@@ -21,6 +21,7 @@ from course_utils.prisma import lm, text
 from course_utils.prisma.conversations import Conversation
 from course_utils.prisma.shop import make_shop
 from course_utils.prisma.text import Example
+from course_utils.settings import paced
 from course_utils.training import Learner
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def fit(
     """
     if not rows:
         raise ValueError("there is no row to learn from: `encode` leaves out long examples, so raise its limit")
+    steps = paced(steps)
     learner, draw, losses, started = Learner(model, peak, steps), random.Random(seed), [], time.perf_counter()
     device = learner.weights[0].device
     model.train()

@@ -29,6 +29,7 @@ from course_utils.models.inputs import as_texts
 from course_utils.prisma import lm
 from course_utils.prisma.shop import COLOURS, STATUSES, Order, make_shop
 from course_utils.prisma.text import Example
+from course_utils.settings import paced
 from course_utils.training import Learner
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ def _parts(ids: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def imitate(chat: Chat, seed: int, steps: int = 50, batch: int = 24) -> Chat:
     """`chat` after supervised fine-tuning on the shop's old mail, all weights; `chat` itself stays as it is."""
+    steps = paced(steps)
     model = copy.deepcopy(chat.model)
     model.set_attn_implementation("eager")  # for short rows on a CPU it trains faster than the fused kernel
     rng, asked = random.Random(f"staff {seed}"), cases(steps * batch, seed)
@@ -381,6 +383,7 @@ def with_adapter(chat: Chat, seed: int) -> Chat:
 
 def dpo(chat: Chat, pairs: Sequence[Pair], beta: float, seed: int, steps: int, batch: int = 8) -> Chat:
     """`chat` with an adapter trained by DPO; `chat` itself is the reference."""
+    steps = paced(steps)
     policy = with_adapter(chat, seed)
     ids, mask = encode_pairs(chat, pairs)
     n, reference = len(pairs), reply_log_probs(chat.model, ids, mask)
@@ -525,6 +528,7 @@ def grpo(
 
     A step draws `size` replies to each of `groups` cases and takes two steps down the loss.
     """
+    steps = paced(steps)
     policy, log = with_adapter(chat, seed), []
     model = policy.model
     learner = Learner(model, rate, 2 * steps)

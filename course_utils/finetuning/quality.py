@@ -17,6 +17,7 @@ from course_utils.models.inputs import as_texts
 from course_utils.prisma import conversations
 from course_utils.prisma.conversations import SIGN_OFF, Conversation
 from course_utils.prisma.shop import COLOURS, NAMES, SHAPES, SIZES, STATUSES
+from course_utils.settings import paced
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,7 +114,7 @@ def memorise(
 
     rng, weights = random.Random(seed), {n: p for n, p in chat.model.named_parameters() if p.requires_grad}
     optimiser, curve, best = torch.optim.AdamW(weights.values(), rate), [], {}
-    for step in range(steps + 1):
+    for step in range(paced(steps) + 1):
         if step % every == 0:
             losses = {"training": _loss(chat, talks), "validation": _loss(chat, validation)}
             if losses["validation"] < min([row["validation"] for row in curve], default=float("inf")):

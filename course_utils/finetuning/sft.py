@@ -19,6 +19,7 @@ from course_utils.figures import progress
 from course_utils.finetuning import checkpoints, data_quality
 from course_utils.prisma import conversations
 from course_utils.prisma.conversations import Conversation
+from course_utils.settings import is_quick
 
 if TYPE_CHECKING:
     from course_utils.models.hardware import Hardware
@@ -43,6 +44,8 @@ def make_trainer(
     if len(talks["train"]) < recipe.conversations:
         print(f"The recipe asks for {recipe.conversations:,} conversations; there are {len(talks['train']):,}.")
     train, validation = rows(talks["train"][: recipe.conversations]), rows(talks["validation"][:16])
+    if is_quick():
+        recipe = dataclasses.replace(recipe, epochs=recipe.epochs / 10)
     train = within(train, chat.tokenizer, recipe.max_length, "training")
     validation = within(validation, chat.tokenizer, recipe.max_length, "validation")
     return trainer_of(chat, train, validation, recipe, hardware, folder)

@@ -20,6 +20,7 @@ from course_utils.measures import Measure
 from course_utils.models import hardware
 from course_utils.prisma import pictures
 from course_utils.prisma.shop import COLOURS, SHAPES
+from course_utils.settings import paced
 from course_utils.training import learning_rate
 
 SIDE = 16  # pixels
@@ -64,7 +65,7 @@ def toys(n: int, seed: int, colours: Sequence[str] = COLOURS) -> Toys:
 def batches(train: Toys, steps: int, seed: int, label: str, size: int = 64) -> Iterator[Toys]:
     """`steps` random batches of `train`, with a progress bar named `label`."""
     draw = torch.Generator().manual_seed(seed)
-    for _ in figures.progress(range(steps), label):
+    for _ in figures.progress(range(paced(steps)), label):
         yield train[torch.randint(len(train), (size,), generator=draw)]
 
 

@@ -18,6 +18,7 @@ from course_utils.models import hardware
 from course_utils.prisma import speech
 from course_utils.prisma.pictures import draw_plain
 from course_utils.prisma.shop import COLOURS, SHAPES, TRAINED_PAIRS
+from course_utils.settings import paced
 from course_utils.training import Learner, MuonAdamW, learning_rate
 
 Pair = tuple[str, str]
@@ -241,6 +242,7 @@ def fit(model: nn.Module, sentences: Tensor, steps: int, seed: int, peak: float 
     optimiser = MuonAdamW(model, peak, lambda name, weight: weight.ndim == 2 and "embed" not in name)
     losses = []
     model.train()
+    steps = paced(steps)
     for step in progress(range(steps), "Training"):
         rows = sentences[torch.randint(len(sentences), (batch,), generator=draw)].to(device)
         with hardware.autocast(device):

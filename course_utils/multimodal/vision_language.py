@@ -20,6 +20,7 @@ from course_utils.models.inputs import as_texts
 from course_utils.prisma.lm import IGNORED
 from course_utils.prisma.pictures import Scene, Toy
 from course_utils.prisma.shop import SHAPES, SIZES, TRAINED_PAIRS
+from course_utils.settings import paced
 from course_utils.training import Learner
 
 Pair = tuple[str, str]
@@ -191,6 +192,7 @@ def fit(
     `vectors` (pictures, p, width) holds what the vision tower sees, `taught` comes from `lesson`.
     """
     ids, labels, rows = taught
+    steps = paced(steps)
     learner = Learner(model, peak, steps, decay=0.01)
     device, draw, losses = learner.weights[0].device, torch.Generator().manual_seed(seed), []
     for _ in progress(range(steps), label):
