@@ -488,7 +488,7 @@ def old_skills(one) -> dict[str, str]:
     said = one.complete_many(
         [text.prompt("steps", made.question) for made in sums], max_new_tokens=64
     )
-    found = {"function calls": evaluate.function_calls(one, 11, 32)}
+    found = {"function calls": evaluate.calls_right(one, 11, 32)}
     found["worked sums"] = share(
         [text.correct(made.answer, reply) for made, reply in zip(sums, said, strict=True)]
     )

@@ -402,7 +402,7 @@ tasks = {
     "sums with steps": lambda: evaluate.arithmetic(trained, unit.seed, 25)[
         "arithmetic, worked steps"
     ],
-    "function calls": lambda: evaluate.function_calls(trained, unit.seed, 25),
+    "function calls": lambda: evaluate.calls_right(trained, unit.seed, 25),
     "support replies": lambda: scoring.score(test[:25], scoring.replies(trained, test[:25]))["all"],
 }
 factors, kept = (0.0, 0.5, 1.0), {name: [] for name in tasks}
