@@ -63,7 +63,8 @@ def table_faults(text: str, folder: Path = NOTEBOOKS) -> list[str]:
     """What the number tables of a note say and the outputs of their notebooks do not."""
     faults = []
     for stem, block in BLOCK.findall(text):
-        lines = printed(nbformat.read(folder / f"{stem}.ipynb", as_version=4))
+        (path,) = folder.rglob(f"{stem}.ipynb")
+        lines = printed(nbformat.read(path, as_version=4))
         rows = block.strip().splitlines()[2:]
         for row in rows:
             faults += row_faults(row, lines, stem)
