@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 py
 	$(shell $(name) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 14) and print("$(name)")' 2>/dev/null)))
 READY := .venv/.ready
 
-.PHONY: run test lab check notebooks colab clean setup
+.PHONY: run test quick lab check notebooks colab clean setup
 
 run: $(READY)
 	@.venv/bin/course run
@@ -15,6 +15,10 @@ run: $(READY)
 # One pytest for the unit tests and, cell by cell, for every notebook: two files at a time, a thread each.
 test: $(READY)
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env
+
+# The unit tests alone.
+quick: $(READY)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/python -m pytest tests -n 2 --dist loadscope
 
 lab: $(READY)
 	@.venv/bin/course lab

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 from course_utils.settings import ROOT
 
-TARGETS = ("run", "test", "lab", "check", "notebooks", "colab", "clean")
+TARGETS = ("run", "test", "quick", "lab", "check", "notebooks", "colab", "clean")
 # Module -> package, where their names differ.
 PACKAGES = {"PIL": "pillow", "whisper": "openai-whisper", "open_clip": "open-clip-torch", "IPython": "ipython"}
 PACKAGES |= {"yaml": "pyyaml", "llama_cpp": "llama-cpp-python", "mlflow": "mlflow-skinny"}

@@ -207,3 +207,10 @@ def test_a_name_that_is_not_there_is_found(span: str) -> None:
 def test_assistants_are_told_not_to_solve() -> None:
     words = " ".join(text("AGENTS.md").split())
     assert "Never hand over the solution of an exercise" in words
+
+
+def test_the_newcomers_questions_name_files_that_are_there() -> None:
+    _, _, section = text("CONTRIBUTING.md").partition("## Where is it?")
+    files = re.findall(r"\| `([^`]+)` \|", section.partition("## Exercises")[0])
+    assert len(files) == 10
+    assert [name for name in files if not (ROOT / name).is_file()] == []
