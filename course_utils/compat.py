@@ -342,7 +342,7 @@ def peft_ready() -> Iterator[None]:
         yield
 
 
-def _adapted(model: Any, config: Any) -> Any:
+def _with_adapter(model: Any, config: Any) -> Any:
     """`model` with what PEFT adds to it by `config`, ready to be trained."""
     from peft import get_peft_model
 
@@ -350,9 +350,9 @@ def _adapted(model: Any, config: Any) -> Any:
         return get_peft_model(model, config)
 
 
-def add_lora(model: Any, rank: int = 16, alpha: int = 32) -> Any:
+def add_peft_lora(model: Any, rank: int = 16, alpha: int = 32) -> Any:
     """`model` with fresh LoRA adapters."""
-    return _adapted(model, lora_config(rank, alpha))
+    return _with_adapter(model, lora_config(rank, alpha))
 
 
 def without_adapters(model: Any) -> Any:
@@ -409,7 +409,7 @@ def add_ia3(model: Any) -> Any:
 
     layers = ["k_proj", "v_proj", "down_proj"]
     config = IA3Config(task_type="CAUSAL_LM", target_modules=layers, feedforward_modules=["down_proj"])
-    return _adapted(model, config)
+    return _with_adapter(model, config)
 
 
 def add_virtual_tokens(model: Any, length: int, every_layer: bool) -> Any:
@@ -417,8 +417,8 @@ def add_virtual_tokens(model: Any, length: int, every_layer: bool) -> Any:
     from peft import PrefixTuningConfig, PromptTuningConfig
 
     if every_layer:
-        return _adapted(model, PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length))
-    return _adapted(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length))
+        return _with_adapter(model, PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length))
+    return _with_adapter(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length))
 
 
 def weakened_lora(model: Any, factor: float) -> Any:

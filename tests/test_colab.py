@@ -40,7 +40,7 @@ def run_cell(folder, before=""):
 
 
 def test_nothing_on_colab_has_to_change():
-    assert colab_list.resolve() == []
+    assert colab_list.conflicts() == []
 
 
 def test_the_five_that_matter_are_on_colab_and_required():
@@ -51,23 +51,23 @@ def test_the_five_that_matter_are_on_colab_and_required():
 @pytest.mark.parametrize("name", KEPT)
 def test_a_requirement_that_colab_cannot_meet_is_found(name):
     wanted = [Requirement(f"{name}>=99")]
-    assert [name in fault and "would have to change" in fault for fault in colab_list.resolve(wanted)] == [True]
+    assert [name in fault and "would have to change" in fault for fault in colab_list.conflicts(wanted)] == [True]
 
 
 @pytest.mark.parametrize("name", KEPT)
 def test_an_added_package_that_would_change_colab_is_found(name):
     added = {"newcomer": {"version": "1.0", "requires": [f"{name}<0.1"]}}
-    (fault,) = colab_list.resolve([Requirement("newcomer")], added=added)
+    (fault,) = colab_list.conflicts([Requirement("newcomer")], added=added)
     assert fault.startswith("newcomer needs") and name in fault
 
 
 def test_a_package_that_nobody_recorded_is_found():
-    (fault,) = colab_list.resolve([Requirement("unheard-of>=1")])
+    (fault,) = colab_list.conflicts([Requirement("unheard-of>=1")])
     assert "not on Colab" in fault
 
 
 def test_markers_are_judged_for_colab():
-    assert colab_list.resolve([Requirement('unheard-of; sys_platform == "win32"')]) == []
+    assert colab_list.conflicts([Requirement('unheard-of; sys_platform == "win32"')]) == []
 
 
 def test_the_record_is_what_the_packages_themselves_say():

@@ -264,7 +264,7 @@ def _wait() -> None:
 
 def plain_steps(model: nn.Module, rows: list[dict], device: torch.device, dtype: torch.dtype) -> list[float]:
     """Tokens per second of each step, as the libraries' own examples train: the loop to compare with."""
-    model = compat.add_lora(compat.prepare_for_training(model), 16, 32)
+    model = compat.add_peft_lora(compat.prepare_for_training(model), 16, 32)
     compat.checkpoint(model)
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]

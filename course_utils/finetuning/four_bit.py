@@ -41,7 +41,7 @@ def evenly_quantised(weights: torch.Tensor, block: int = 64) -> torch.Tensor:
     return (torch.round(blocks / scale * 7) / 7 * scale).reshape(weights.shape)
 
 
-def load_nf4(unit: Unit) -> Chat:
+def load(unit: Unit) -> Chat:
     """The unit's chat model with its matrices in NF4, on the GPU if it is NVIDIA's, else on the CPU.
 
     Falls back to a smaller model, aloud, as `unit.load` does.

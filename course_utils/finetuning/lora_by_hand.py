@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     pass
 
 
+from course_utils.models.layers import linear_layers
+
+
 class LoRALinear(nn.Module):
     """A frozen W with a trained change of low rank: W + (alpha / r) B A (arXiv 2106.09685)."""
 
@@ -29,11 +32,6 @@ class LoRALinear(nn.Module):
         """One linear layer again, with W' as its weight."""
         self.base.weight.data += self.scale * (self.B @ self.A).data
         return self.base
-
-
-def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """All linear layers by name, except the one that names the next token."""
-    return {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and "lm_head" not in n}
 
 
 def add_lora(model: nn.Module, rank: int, alpha: float) -> dict[str, LoRALinear]:

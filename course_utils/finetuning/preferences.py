@@ -378,7 +378,7 @@ def reply_log_probs(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
 def with_adapter(chat: Chat, seed: int) -> Chat:
     """A copy of `chat` with a fresh LoRA adapter; switched off, the adapter leaves `chat`'s own model."""
     torch.manual_seed(seed)
-    return dataclasses.replace(chat, model=compat.add_lora(copy.deepcopy(chat.model), rank=16, alpha=32))
+    return dataclasses.replace(chat, model=compat.add_peft_lora(copy.deepcopy(chat.model), rank=16, alpha=32))
 
 
 def dpo(chat: Chat, pairs: Sequence[Pair], beta: float, seed: int, steps: int, batch: int = 8) -> Chat:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from course_utils import compat
 from course_utils.finetuning.four_bit import dequantised
-from course_utils.finetuning.lora_by_hand import linear_layers
 from course_utils.measures import Measure, share
 from course_utils.models import bundled, offline
 from course_utils.models.inputs import as_texts
+from course_utils.models.layers import linear_layers
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard

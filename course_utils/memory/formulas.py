@@ -21,9 +21,9 @@ from course_utils.memory.shapes import (
     LARGEST,
     Architecture,
     architecture,
-    linear_layers,
     lora_count,
     matrix_count,
+    matrix_shapes,
     parameter_count,
     tables,
 )
@@ -65,7 +65,7 @@ def weight_bytes(model: "str | Architecture", number_format: str = "fp16") -> fl
     if number_format == "nf4":
         return rest + matrices * NF4_BITS / 8
     if number_format == "int8":
-        return rest + matrices + 4 * a.layers * sum(outputs for _, outputs in linear_layers(a))
+        return rest + matrices + 4 * a.layers * sum(outputs for _, outputs in matrix_shapes(a))
     known = ", ".join(["fp32", "fp16", "int8", "nf4", *GGUF_BITS])
     raise ValueError(f"No number format {number_format!r}. Known: {known}.")
 
@@ -97,7 +97,7 @@ def layer_activation_bytes(model: "str | Architecture", method: str, seq: int, b
     base = 2 * 4 * a.hidden + 2 * (2 * a.query_width + 2 * a.kv_width) + (4 if method == "qlora" else 2) * 3 * mlp
     extra = 0
     if method in ("lora", "qlora"):
-        extra = 2 * sum(inputs for inputs, _ in linear_layers(a, active=True))
+        extra = 2 * sum(inputs for inputs, _ in matrix_shapes(a, active=True))
     elif method == "full":
         extra = 2 * (2 * a.hidden + mlp) + 2 * 2 * a.hidden
     return (base + extra) * seq * batch * (2 if method == "inference-fp32" else 1)
@@ -234,7 +234,7 @@ def estimate(
         "activations": kept,
         "logits": logits,
         "kv_cache": 0 if training else kv_cache_bytes(a, seq, batch, 4 if method == "inference-fp32" else 2),
-        "dequantised": 2 * (max(i * o for i, o in linear_layers(a)) + head * wide) if four_bit else 0,
+        "dequantised": 2 * (max(i * o for i, o in matrix_shapes(a)) + head * wide) if four_bit else 0,
     }
     margin = RUNTIME_GIB * GIB + RUNTIME_SHARE * sum(sizes.values())
     settings = {

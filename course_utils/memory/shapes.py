@@ -144,7 +144,7 @@ def _size(config: Mapping, name: str, default: int | None = None) -> int:
     return value
 
 
-def linear_layers(model: "str | Architecture", active: bool = False) -> list[tuple[int, int]]:
+def matrix_shapes(model: "str | Architecture", active: bool = False) -> list[tuple[int, int]]:
     """(inputs, outputs) of every matrix in one layer: q, k, v, o, then gate, up, down of each expert.
 
     With `active`, only the experts that one token uses. The router of a mixture is not among them.
@@ -163,7 +163,7 @@ def linear_layers(model: "str | Architecture", active: bool = False) -> list[tup
 def matrix_count(model: "str | Architecture", active: bool = False) -> int:
     """Parameters in the matrices of all layers: the part that quantisation shrinks and LoRA adapts."""
     a = architecture(model)
-    return a.layers * sum(i * o for i, o in linear_layers(a, active))
+    return a.layers * sum(i * o for i, o in matrix_shapes(a, active))
 
 
 def parameter_count(model: "str | Architecture", active: bool = False) -> int:
@@ -182,4 +182,4 @@ def lora_count(model: "str | Architecture", rank: int = 16) -> int:
     Hu et al. 2021, arXiv 2106.09685, section 4.1.
     """
     a = architecture(model)
-    return a.layers * sum(rank * (i + o) for i, o in linear_layers(a))
+    return a.layers * sum(rank * (i + o) for i, o in matrix_shapes(a))

@@ -150,7 +150,7 @@ def skeleton(model: "str | Path | Architecture", method: str, dtype: torch.dtype
         built = compat.with_nf4_layers(built, dtype)
     if method == "qlora":
         built = compat.prepare_for_training(built)
-    return compat.add_lora(built, rank, 2 * rank) if method in ("lora", "qlora") else built
+    return compat.add_peft_lora(built, rank, 2 * rank) if method in ("lora", "qlora") else built
 
 
 def fill(model: nn.Module, make: Maker) -> nn.Module:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from course_utils.models.layers import linear_layers
+
 
 def quantise(weights: Tensor, bits: int, group: int = 64) -> Tensor:
     """`weights` rounded to `bits` bits in groups that share a scale, and back to ordinary numbers.
@@ -31,26 +33,17 @@ def nf4(weights: Tensor) -> Tensor:
     return dequantize_4bit(packed, state).to(weights.dtype)
 
 
-def matrices(model: nn.Module) -> dict[str, nn.Linear]:
-    """The matrices inside the layers of a language model, by name: what quantisation shrinks."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and "lm_head" not in name
-    }
-
-
 def quantised_copy(model: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
     """A copy of `model` whose matrices went through `change`; embeddings and norms stay as they are."""
     copied = copy.deepcopy(model)
     with torch.no_grad():
-        for module in matrices(copied).values():
+        for module in linear_layers(copied).values():
             module.weight.copy_(change(module.weight))
     return copied
 
 
 def megabytes(model: nn.Module, bits: float) -> float:
     """Size in 10^6 bytes if the matrices take `bits` bits a weight, scales included, and the rest 16."""
-    inside = sum(module.weight.numel() for module in matrices(model).values())
+    inside = sum(module.weight.numel() for module in linear_layers(model).values())
     everything = sum(p.numel() for p in model.parameters())
     return (inside * bits + (everything - inside) * 16) / 8e6

@@ -41,7 +41,7 @@ def colab_packages(path: Path = FREEZE) -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in pairs}
 
 
-def resolve(
+def conflicts(
     wanted: list[Requirement] | None = None,
     colab: Mapping[str, str] | None = None,
     added: Mapping[str, dict] | None = None,

@@ -84,7 +84,7 @@ from course_utils.prisma import conversations, lm
 # %%
 talks = conversations.by_split(conversations.make_conversations())
 test = talks["test"][:100]
-chat = four_bit.load_nf4(unit)
+chat = four_bit.load(unit)
 
 before = scoring.replies(chat, test[:30])
 for turn in test[0].prompt:
@@ -157,7 +157,7 @@ print(f"A and B have {layer.A.numel() + layer.B.numel():,}")
 torch.manual_seed(unit.seed)  # the adapters start at random, and the same whenever you run this
 folder = bundled.verify("prisma-lm")
 plain, ours = lm.load(folder)[0], lm.load(folder)[0]
-with_peft = compat.add_lora(lm.load(folder)[0], rank=16, alpha=32).eval()
+with_peft = compat.add_peft_lora(lm.load(folder)[0], rank=16, alpha=32).eval()
 for name, parameter in with_peft.named_parameters():
     if "lora_B" in name:
         nn.init.normal_(parameter, std=0.02)  # else B A is zero and there is nothing to compare

@@ -281,7 +281,7 @@ ids = chat.tokenizer(some, return_tensors="pt", padding=True).input_ids
 work = {}
 for method in ("full", "lora"):
     model = four_bit.fresh(chat, method, unit.hardware).model.to("cpu").float()
-    model = compat.add_lora(model, rank=16, alpha=32) if method == "lora" else model
+    model = compat.add_peft_lora(model, rank=16, alpha=32) if method == "lora" else model
     with FlopCounterMode(display=False) as counter:
         model(ids, labels=ids).loss.backward()
     work[method] = counter.get_total_flops()

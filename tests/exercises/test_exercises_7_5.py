@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from course_utils import compat
 from course_utils.exercises import diagnosis, registry
 from course_utils.exercises.unit_7_5 import solutions as reference
-from course_utils.finetuning import data_quality, lora_by_hand, preferences, sft
+from course_utils.finetuning import data_quality, preferences, sft
 from course_utils.models import bundled
+from course_utils.models.layers import linear_layers
 from course_utils.prisma import conversations, lm
 
 LEVELS = reference.NF4_LEVELS
@@ -140,7 +141,7 @@ def test_codes_and_numbers_are_bitsandbytes_bit_for_bit(kind: str, dtype) -> Non
 def test_prisma_lms_own_weights_are_quantised_bit_for_bit() -> None:
     """Every 4-bit layer that transformers makes of the bundled model holds our codes."""
     folder = bundled.verify("prisma-lm")
-    plain = lora_by_hand.linear_layers(lm.load(folder)[0])
+    plain = linear_layers(lm.load(folder)[0])
     quantised = compat.load_nf4(folder, torch.float32, "cpu", "eager")
     compared = 0
     for name, layer in plain.items():

@@ -77,7 +77,7 @@ def ids(tokenizer, n=40):
 
 def with_peft(model, seed=0):
     """The model with PEFT's LoRA, whose B matrices are not zero, so that it changes something."""
-    peft_model = compat.add_lora(copy.deepcopy(model), 8, 16).eval()
+    peft_model = compat.add_peft_lora(copy.deepcopy(model), 8, 16).eval()
     torch.manual_seed(seed)
     for name, parameter in peft_model.named_parameters():
         if "lora_B" in name:
@@ -593,7 +593,7 @@ def test_weights_that_are_trained_in_part_are_not_trained_as_if_they_were_new(tm
 def test_adapters_of_an_earlier_trainer_are_taken_out(tiny, tokenizer):
     plain, x = lm.load(tiny)[0], ids(tokenizer)
     used = copy.deepcopy(plain)
-    compat.add_lora(used, 8, 16)
+    compat.add_peft_lora(used, 8, 16)
     assert checkpoints.weights_mark(used) != checkpoints.weights_mark(plain)
     bare = compat.without_adapters(used)
     assert bare.state_dict().keys() == plain.state_dict().keys()

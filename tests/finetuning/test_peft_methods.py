@@ -190,7 +190,7 @@ def test_only_what_is_trained_is_stored(lesson, model, tmp_path):
 
 def test_adapters_are_loaded_side_by_side_and_blended(model, rows, tmp_path):
     for seed, name in enumerate(("one", "two")):
-        tuned = compat.add_lora(copy.deepcopy(model), rank=2, alpha=4)
+        tuned = compat.add_peft_lora(copy.deepcopy(model), rank=2, alpha=4)
         torch.manual_seed(seed)
         for key, parameter in tuned.named_parameters():
             if "lora_B" in key:

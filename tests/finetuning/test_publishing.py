@@ -28,7 +28,7 @@ def chat():
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
     """A random adapter of prisma-lm that changes it by about as much as a trained one does."""
-    folder, model = tmp_path_factory.mktemp("adapter"), compat.add_lora(chat().model, 16, 32)
+    folder, model = tmp_path_factory.mktemp("adapter"), compat.add_peft_lora(chat().model, 16, 32)
     torch.manual_seed(7)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

@@ -263,7 +263,7 @@ def test_an_attack_is_run_and_counted(chat, talks) -> None:
 
 def test_memorising_lowers_the_loss_and_keeps_the_best(chat, talks) -> None:
     torch.manual_seed(0)
-    model = compat.add_lora(lm.load(bundled.verify("prisma-lm"))[0], rank=4, alpha=8).eval()
+    model = compat.add_peft_lora(lm.load(bundled.verify("prisma-lm"))[0], rank=4, alpha=8).eval()
     small = dataclasses.replace(chat, model=model)
     run = quality.memorise(small, talks[:2], talks[2:4], steps=8, rate=5e-3, every=2, seed=0)
     assert [row["step"] for row in run.curve] == [0, 2, 4, 6, 8]
@@ -276,7 +276,7 @@ def test_memorising_lowers_the_loss_and_keeps_the_best(chat, talks) -> None:
 
 
 def test_a_weakened_adapter_lies_between(chat) -> None:
-    model = compat.add_lora(lm.load(bundled.verify("prisma-lm"))[0], rank=4, alpha=8).eval()
+    model = compat.add_peft_lora(lm.load(bundled.verify("prisma-lm"))[0], rank=4, alpha=8).eval()
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from course_utils.memory import formulas, shapes
+from course_utils.models.layers import linear_layers
 from course_utils.prisma import clip, lm, text
 from course_utils.research import attention_by_hand, cost, inside, quantisation, reasoning
 
@@ -260,7 +261,7 @@ def test_a_quantised_copy_changes_the_matrices_only(llama):
     before = {name: p.clone() for name, p in llama.state_dict().items()}
     copied = quantisation.quantised_copy(llama, lambda w: quantisation.quantise(w, 2))
     changed = {name for name, p in copied.state_dict().items() if not torch.equal(p, before[name])}
-    assert changed == {f"{name}.weight" for name in quantisation.matrices(llama)}
+    assert changed == {f"{name}.weight" for name in linear_layers(llama)}
     assert len(changed) == 6 * 7
     assert all(torch.equal(p, before[name]) for name, p in llama.state_dict().items())
 

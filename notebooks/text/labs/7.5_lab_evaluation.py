@@ -56,7 +56,7 @@ from course_utils.workshop import evaluate
 
 talks = conversations.by_split(conversations.make_conversations())
 test = talks["test"][:60]
-chat = four_bit.load_nf4(unit)
+chat = four_bit.load(unit)
 
 # %% [markdown]
 # ## 1. Two models to compare

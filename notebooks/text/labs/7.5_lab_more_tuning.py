@@ -61,7 +61,7 @@ base.set_attn_implementation("eager")
 
 def with_lora(model: torch.nn.Module, seed: int) -> torch.nn.Module:
     torch.manual_seed(seed)
-    return compat.add_lora(copy.deepcopy(model), rank=8, alpha=16)
+    return compat.add_peft_lora(copy.deepcopy(model), rank=8, alpha=16)
 
 
 # %% [markdown]

@@ -239,7 +239,7 @@ def tunable(method: str, seed: int) -> nn.Module:
     if method == "IA3":
         return compat.add_ia3(model)
     rank = {"LoRA, rank 1": 1, "LoRA, rank 8": 8}.get(method)
-    return compat.add_lora(model, rank, 2 * rank) if rank else model.requires_grad_(True)
+    return compat.add_peft_lora(model, rank, 2 * rank) if rank else model.requires_grad_(True)
 
 
 # %% tags=["topic:adapters-prompt-tuning"]

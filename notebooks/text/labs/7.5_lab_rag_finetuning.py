@@ -149,7 +149,7 @@ def tuned(rows: list[lm.Row], seed: int, label: str, lora: bool = False) -> torc
     """prisma-lm after 80 steps of full fine-tuning on `rows`, or of LoRA."""
     torch.manual_seed(seed)
     model = copy.deepcopy(base).requires_grad_(True)
-    model = compat.add_lora(model, rank=8, alpha=16) if lora else model
+    model = compat.add_peft_lora(model, rank=8, alpha=16) if lora else model
     pm.fit(model, rows, 80, 5e-3 if lora else 1e-3, seed, label=f"{label}, seed {seed}")
     return model
 
