@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from course_utils.settings import paced
@@ -21,9 +20,10 @@ from course_utils.settings import paced
 if TYPE_CHECKING:
     import torch
 
+from course_utils.faster import adapter_first, whole_scores
+
+
 # ---------------------------------------------------------------- agents (LangChain)
-
-
 def create_agent(model: Any, tools: Sequence[Any], system_prompt: str, max_model_calls: int) -> Any:
     """LangChain's agent loop (`create_react_agent` is deprecated), ended after `max_model_calls`."""
     from langchain.agents import create_agent
@@ -34,7 +34,6 @@ def create_agent(model: Any, tools: Sequence[Any], system_prompt: str, max_model
 
 
 # ---------------------------------------------------------------- fine-tuning (transformers, PEFT, TRL)
-
 TORCHAO = "0.16"  # PEFT's minimum; it raises as soon as an adapter is added where an older one is installed
 CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")  # the newer name first
 
@@ -96,95 +95,6 @@ def keep_gradients(model: Any) -> Any:
     return model
 
 
-def with_nf4_layers(model: Any, compute_dtype: "torch.dtype") -> Any:
-    """`model` with 4-bit layers of bitsandbytes, still empty, where the linear ones are; the head stays as it is.
-
-    What transformers does to a model before it reads weights into it. For models without memory (device "meta").
-    """
-    from bitsandbytes.nn import Linear4bit
-    from torch import nn
-
-    for name, old in list(model.named_modules()):
-        if type(old) is nn.Linear and "lm_head" not in name:
-            new = Linear4bit(
-                old.in_features,
-                old.out_features,
-                bias=old.bias is not None,
-                compute_dtype=compute_dtype,
-                compress_statistics=True,
-                quant_type="nf4",
-                device="meta",
-            )
-            if old.bias is not None:
-                new.bias = old.bias
-            model.set_submodule(name, new.requires_grad_(False))
-    model.is_loaded_in_4bit = True
-    return keep_gradients(model)
-
-
-def nf4_parameter(layer: Any, shape: tuple[int, int], codes: Any, scales: tuple, tables: tuple) -> Any:
-    """The weight of a 4-bit `layer` made of its parts, double-quantised. It replaces nothing by itself.
-
-    `codes`: two weights a byte, (weights / 2, 1). `scales`: a byte for each 64 weights, an fp32 number for each 256
-    of these. `tables`: what the 16 codes mean, what the 256 values of a scale mean, and what is added to a scale.
-    """
-    from bitsandbytes.functional import QuantState
-    from bitsandbytes.nn import Params4bit
-    from torch._subclasses.fake_tensor import FakeTensor
-    from torch.nn import Parameter
-
-    levels, scale_levels, offset = tables
-    state = QuantState(
-        absmax=scales[0],
-        shape=shape,
-        code=levels,
-        blocksize=64,
-        quant_type="nf4",
-        dtype=layer.compute_dtype,
-        offset=offset,
-        state2=QuantState(absmax=scales[1], code=scale_levels, blocksize=256, dtype=scales[1].dtype),
-    )
-    layer.quant_state = state
-    if isinstance(codes, FakeTensor):  # it can't be a Params4bit: both are subclasses of Tensor
-        weight = Parameter(codes, requires_grad=False)
-        weight.quant_state = state
-        return weight
-    return Params4bit(
-        codes, requires_grad=False, quant_state=state, blocksize=64, quant_type="nf4", module=layer, bnb_quantized=True
-    )
-
-
-def four_bit_products() -> dict[Any, Any]:
-    """bitsandbytes' operators that multiply with a 4-bit matrix, and functions that do the same in smaller steps.
-
-    Empty before bitsandbytes 0.50, which took these steps where everybody sees them.
-    """
-    import torch
-    from bitsandbytes.backends.default import ops
-
-    if not hasattr(ops, "_gemm_4bit_default_impl"):
-        return {}
-    return {torch.ops.bitsandbytes.gemm_4bit.default: ops._gemm_4bit_default_impl}
-
-
-@contextmanager
-def equal_lengths() -> Iterator[None]:
-    """Inside, transformers takes it that no sequences are packed into one.
-
-    It looks at the position of every token to find out. Fake tensors have none to look at, and then it makes an
-    attention mask (tokens x tokens) that a real run does not make.
-    """
-    from unittest.mock import patch  # here, because it imports asyncio
-
-    from transformers import masking_utils
-
-    if not hasattr(masking_utils, "find_packed_sequence_indices"):
-        yield
-        return
-    with patch.object(masking_utils, "find_packed_sequence_indices", lambda position_ids: None):
-        yield
-
-
 def checkpoint(model: Any) -> None:
     """Gradient checkpointing on, as transformers' trainer turns it on, with or without adapters."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -206,121 +116,6 @@ def add_fused_head(model: Any) -> None:
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
-
-
-@contextmanager
-def whole_scores() -> Iterator[None]:
-    """Inside, on a CPU, the head of TRL's supervised trainer works out all scores at once, as the model would.
-
-    In pieces, it multiplies their gradients in fp32: where bf16 is fast, this takes three times as long as the whole
-    head does, and a tenth more for a step of prisma-lm. With all scores in memory, the step is simulated without
-    `fused_head`.
-    """
-    from unittest.mock import patch
-
-    from torch.nn import functional
-    from trl.trainer import utils
-
-    pieces = getattr(utils, "_ChunkedLogProbFunction", None)
-    if pieces is None:
-        yield
-        return
-
-    def apply(hidden: Any, weight: Any, bias: Any, targets: Any, *how: Any) -> tuple:
-        temperature, _, softcap, scale, wanted = how
-        plain = (temperature, softcap, scale) == (1, None, 1) and set(wanted) <= {"log_probs", "entropy", "is_top1"}
-        if not plain or hidden.device.type != "cpu":
-            return pieces.apply(hidden, weight, bias, targets, *how)
-        scores = functional.linear(hidden, weight, bias).float()
-        log_probs = scores.log_softmax(-1)
-        known = log_probs.detach()
-        entropy = -known.exp().mul_(known).sum(-1)
-        return log_probs.gather(1, targets[:, None])[:, 0], entropy, None, None, scores.argmax(-1) == targets
-
-    with patch.object(utils, "_ChunkedLogProbFunction", SimpleNamespace(apply=apply)):
-        yield
-
-
-@contextmanager
-def adapter_first() -> Iterator[None]:
-    """Inside, PEFT's 4-bit layers work out their adapter before their matrix. The sum is the same.
-
-    Gradient checkpointing repeats a block of the model only as far as something in it was saved. Of a frozen 4-bit
-    product nothing is, but PEFT's adapter comes after it and has to be repeated. In this order the last product of
-    each block is left out: a twelfth of a step at 7B.
-    """
-    from unittest.mock import patch
-
-    import torch
-    from peft.tuners.lora.bnb import Linear4bit
-
-    as_in_peft = Linear4bit.forward
-
-    def forward(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-        active = [name for name in self.active_adapters if name in self.lora_A]
-        special = args or kwargs or self.disable_adapters or self.merged or self.lora_variant
-        if special or len(active) != 1:
-            return as_in_peft(self, x, *args, **kwargs)
-        a, b, dropout = (part[active[0]] for part in (self.lora_A, self.lora_B, self.lora_dropout))
-        read = x if torch.is_autocast_enabled(x.device.type) else self._cast_input_dtype(x, a.weight.dtype)
-        change = b(a(dropout(read))) * self.scaling[active[0]]
-        result = self.base_layer(x)
-        return result + change.to(result.dtype)
-
-    with patch.object(Linear4bit, "forward", forward):
-        yield
-
-
-def newton_schulz(
-    grad: Any, ns_coefficients: tuple[float, float, float], ns_steps: int, eps: float
-) -> Any:  # fmt: skip
-    """The nearest matrix to `grad` (d, k) with singular values near 1, as `torch.optim.Muon` has it, in its own format.
-
-    Each step of the iteration is a polynomial a X + b X X'X + c (X X')^2 X (arXiv 2502.16982, section 2.1).
-    """
-    import torch
-
-    a, b, c = ns_coefficients
-    tall = grad.size(0) > grad.size(1)
-    x = grad.T if tall else grad
-    x = x / x.norm().clamp(min=eps)
-    for _ in range(ns_steps):
-        gram = x @ x.T
-        change = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.addmm(x, change, x, beta=a)
-    return x.T if tall else x
-
-
-@contextmanager
-def muon_without_bfloat16(kind: str) -> Iterator[None]:
-    """Inside, `torch.optim.Muon` works in fp32 on devices of this `kind` that have no units for bfloat16.
-
-    It asks for bfloat16 whatever the device: on an older CPU a step of prisma-lm then takes a minute.
-    """
-    from unittest.mock import patch
-
-    from torch.optim import _muon
-
-    from course_utils.models import hardware
-
-    name = "_zeropower_via_newtonschulz"
-    if hardware.multiplies_bfloat16(kind) or not hasattr(_muon, name):
-        yield
-        return
-    with patch.object(_muon, name, newton_schulz):
-        yield
-
-
-def adamw(parameters: list, eight_bit: bool) -> Any:
-    """AdamW with fp32 state in one kernel, or bitsandbytes' with 8-bit state; both work on fake tensors."""
-    import torch
-    from bitsandbytes.optim import AdamW8bit
-
-    class Coarse(AdamW8bit):
-        def fill_qmap(self) -> None:  # the library's own reads numbers, which fake tensors do not have
-            self.name2qmap = {name: torch.linspace(-1, 1, 256) for name in ("dynamic", "udynamic")}
-
-    return Coarse(parameters) if eight_bit else torch.optim.AdamW(parameters, fused=True)
 
 
 def lora_config(rank: int = 16, alpha: int = 32) -> Any:
@@ -554,8 +349,6 @@ def sft_trainer(
 
 
 # ---------------------------------------------------------------- preferences (TRL)
-
-
 def dpo_config(
     folder: Path, *, batch: int, steps: int, learning_rate: float, beta: float, max_length: int, cpu: bool, seed: int,
     bf16: bool, fp16: bool,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from course_utils import compat
+from course_utils import faster
 from course_utils.settings import BUILD
 
 
@@ -149,7 +149,7 @@ class MuonAdamW:
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = rate
-            with compat.muon_without_bfloat16(self.kind):
+            with faster.muon_without_bfloat16(self.kind):
                 part.step()
             part.zero_grad()
 

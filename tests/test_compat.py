@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.optim import _muon
 
-from course_utils import compat
+from course_utils import compat, faster
+from course_utils.memory import fake
 from course_utils.models import hardware
 from course_utils.settings import ROOT
 
@@ -80,13 +81,14 @@ def _pretrained_takes(keyword: str) -> bool:
     return keyword in known or any(f'"{keyword}"' in text for text in (inspect.getsource(method), config))
 
 
-KEYWORDS = calls(Path(compat.__file__).read_text("utf-8"))
+CALLING = (compat, fake, faster)
+KEYWORDS = [found for module in CALLING for found in calls(Path(module.__file__).read_text("utf-8"))]
 
 
 @pytest.mark.parametrize("called, keyword", KEYWORDS)
 def test_keyword_exists(called, keyword):
     assert takes(called, keyword), (
-        f"{version(called)}: {called} no longer takes {keyword!r}. Change the call in course_utils/compat.py."
+        f"{version(called)}: {called} no longer takes {keyword!r}. Change its call in course_utils."
     )
 
 
@@ -157,7 +159,7 @@ def test_the_minimum_of_torchao_is_pefts_own():
 def test_muon_in_fp32_gives_what_torchs_own_gives(shape):
     grad = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     settings = ((3.4445, -4.7750, 2.0315), 5, 1e-7)
-    ours = compat.newton_schulz(grad, *settings)
+    ours = faster.newton_schulz(grad, *settings)
     theirs = _muon._zeropower_via_newtonschulz(grad, *settings).float()
     assert ours.shape == grad.shape and ours.dtype == torch.float32
     assert (ours - theirs).norm() < 0.02 * theirs.norm()  # theirs is rounded to bfloat16
@@ -167,7 +169,7 @@ def test_muon_in_fp32_gives_what_torchs_own_gives(shape):
 def test_muon_takes_bfloat16_only_where_it_is_fast(monkeypatch, units):
     monkeypatch.setattr(hardware, "cpu_bf16_units", lambda: units)
     hardware.multiplies_bfloat16.cache_clear()
-    with compat.muon_without_bfloat16("cpu"):
+    with faster.muon_without_bfloat16("cpu"):
         made = _muon._zeropower_via_newtonschulz(torch.eye(3), (3.4445, -4.7750, 2.0315), 5, 1e-7)
     hardware.multiplies_bfloat16.cache_clear()
     assert made.dtype == (torch.bfloat16 if units else torch.float32)

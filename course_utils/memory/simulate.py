@@ -29,7 +29,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from course_utils import compat
-from course_utils.memory import fit, formulas, shapes
+from course_utils.memory import fake, fit, formulas, shapes
 from course_utils.memory.shapes import GIB, Architecture
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Ledger(TorchDispatchMode):
         self.peak: dict[str, int] = {}
         self.highest = self.total = 0
         self._open: dict[int, list] = {}  # storage -> [weak reference, bytes, part]
-        self._inside = compat.four_bit_products()
+        self._inside = fake.four_bit_products()
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         if operator in self._inside:
@@ -147,7 +147,7 @@ def skeleton(model: "str | Path | Architecture", method: str, dtype: torch.dtype
     with torch.device("meta"):
         built = AutoModelForCausalLM.from_config(transformers_config(model), dtype=stored, attn_implementation="sdpa")
     if method in ("qlora", "inference-nf4"):
-        built = compat.with_nf4_layers(built, dtype)
+        built = fake.with_nf4_layers(built, dtype)
     if method == "qlora":
         built = compat.prepare_for_training(built)
     return compat.add_peft_lora(built, rank, 2 * rank) if method in ("lora", "qlora") else built
@@ -176,7 +176,7 @@ def _parameter(module: nn.Module, old: nn.Parameter, make: Maker) -> nn.Paramete
     codes = make((weights // 2, 1), torch.uint8)
     scales = make((blocks,), torch.uint8), make((math.ceil(blocks / BLOCK_OF_SCALES),), torch.float32)
     tables = make((16,), torch.float32), make((256,), torch.float32), make((), torch.float32)
-    return compat.nf4_parameter(module, tuple(old.shape), codes, scales, tables)
+    return fake.nf4_parameter(module, tuple(old.shape), codes, scales, tables)
 
 
 # ---------------------------------------------------------------------------------------------- the step
@@ -241,7 +241,7 @@ class Step:
             p.grad = torch.zeros_like(p)
             ledger.label(p.grad, "gradients")
             p.register_post_accumulate_grad_hook(lambda p: ledger.label(p.grad, "gradients"))
-        optimiser = compat.adamw(trained, eight_bit=self.optimiser == "adamw-8bit")
+        optimiser = fake.adamw(trained, eight_bit=self.optimiser == "adamw-8bit")
         optimiser.step()
         ledger.label_rest("optimiser")
         if not self.accumulate:
@@ -331,7 +331,7 @@ def run(step: Step) -> Simulation:
 
     began = time.perf_counter()
     empty = step.skeleton()
-    with compat.equal_lengths(), FakeTensorMode(), Ledger() as ledger:
+    with fake.equal_lengths(), FakeTensorMode(), Ledger() as ledger:
         at_rest = step.run(empty, _empty, ledger, ledger.start)
     return Simulation(step, _gib(at_rest), _gib(ledger.peak), time.perf_counter() - began)
 

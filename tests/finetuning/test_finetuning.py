@@ -21,7 +21,7 @@ import torch
 from lessons import text_of
 from torch import nn
 
-from course_utils import compat
+from course_utils import compat, faster
 from course_utils.finetuning import checkpoints, four_bit, lora_by_hand, qlora, scoring, sft
 from course_utils.finetuning.lora_by_hand import LoRALinear
 from course_utils.finetuning.qlora import Recipe
@@ -697,7 +697,7 @@ def test_all_scores_at_once_train_as_trls_pieces_do(tiny, tokenizer):
     compat.add_fused_head(model)
     text = ids(tokenizer)
     labels = text.masked_fill(torch.arange(text.shape[1]) < 8, -100)
-    for way in (nullcontext, compat.whole_scores):
+    for way in (nullcontext, faster.whole_scores):
         with way():
             out = model(input_ids=text, labels=labels, fused_lm_head=True)
         (gradient,) = torch.autograd.grad(out.loss, model.model.layers[0].mlp.up_proj.weight)
@@ -719,7 +719,7 @@ def test_only_training_on_a_cpu_takes_all_scores_at_once(trainer, monkeypatch):
     assert math.isfinite(trainer.train().training_loss)
     for device, temperature in (("cpu", 0.5), ("meta", 1)):  # scores that are scaled down, and elsewhere
         one = torch.ones(1, 1, device=device)
-        with compat.whole_scores(), pytest.raises(AssertionError, match="in pieces"):
+        with faster.whole_scores(), pytest.raises(AssertionError, match="in pieces"):
             utils._ChunkedLogProbFunction.apply(one, one, None, None, temperature, 32768, None, 1.0, ("log_probs",))
 
 
@@ -740,7 +740,7 @@ def test_the_adapter_before_its_matrix_gives_the_same_numbers_and_repeats_less(c
     model = with_peft(compat.prepare_for_training(chat.model)).train()
     compat.checkpoint(model)
     x, found, made = ids(tokenizer), [], [products(model), products(model, "up_proj")]
-    for way in (nullcontext, compat.adapter_first):
+    for way in (nullcontext, faster.adapter_first):
         model.zero_grad()
         with way(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             loss = model(input_ids=x, labels=x, use_cache=False).loss
@@ -760,7 +760,7 @@ def test_adapters_that_are_off_or_several_are_left_to_peft(chat, tokenizer):
     model, x = with_peft(compat.prepare_for_training(chat.model)), ids(tokenizer)
     model.add_adapter("second", compat.lora_config(8, 16))
     outputs = []
-    for way in (nullcontext, compat.adapter_first):
+    for way in (nullcontext, faster.adapter_first):
         with way(), torch.no_grad():
             model.base_model.set_adapter("default")
             outputs.append([model(x).logits])
@@ -787,6 +787,6 @@ def test_the_trainer_repeats_a_block_without_its_last_product(chat, talks, tmp_p
 def test_the_order_does_not_change_the_simulated_peak():
     shape = dataclasses.replace(shapes.architecture("mistral-7b"), layers=2)
     step = qlora.trainer_step(shape, dataclasses.replace(qlora.RECIPES["full"], max_length=256))
-    with compat.adapter_first():
+    with faster.adapter_first():
         ours = simulate.run.__wrapped__(step).peak
     assert ours == pytest.approx(simulate.run(step).peak, rel=1e-3)
