@@ -28,6 +28,7 @@ check: $(READY)
 	@.venv/bin/ruff format --check .
 	@.venv/bin/course links --check
 	@.venv/bin/course notebooks --check
+	@.venv/bin/python -m course_utils.workshop.density
 
 notebooks: $(READY)
 	@.venv/bin/course notebooks
