@@ -9,7 +9,6 @@ a statement: nanochat, LLMs-from-scratch, fastcore and others.
 import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from course_utils.settings import ROOT, TEXT
 
