@@ -397,11 +397,13 @@ def test_the_loss_falls_on_the_reply_alone(trainer, tokenizer, talks):
     """Token by token: everything up to the assistant's mark is masked, the reply and its end are not."""
     talk, row = talks["train"][0], trainer.train_dataset[0]
     batch = trainer.data_collator([row, trainer.train_dataset[1]])
-    learned = [i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
-    masked = [i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100]
-    assert tokenizer.decode(learned) == talk.reply + "<|end|>"
-    assert tokenizer.decode(masked).endswith("<|assistant|>") and talk.message in tokenizer.decode(masked)
-    assert all(label in (-100, i) for i, label in zip(row["input_ids"], row["labels"], strict=True))
+    read = batch["attention_mask"][0] == 1
+    ids, labels = batch["input_ids"][0][read], batch["labels"][0][read]
+    masked = labels == -100
+    assert ids.tolist() == row["input_ids"]
+    assert tokenizer.decode(ids[~masked]) == talk.reply + "<|end|>"
+    assert tokenizer.decode(ids[masked]).endswith("<|assistant|>") and talk.message in tokenizer.decode(ids[masked])
+    assert torch.equal(labels[~masked], ids[~masked])
     assert (batch["labels"][batch["attention_mask"] == 0] == -100).all()
 
 
