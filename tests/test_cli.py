@@ -171,6 +171,14 @@ def test_bad_input_is_answered_plainly(folder, arguments, said) -> None:
     assert said in result.output and "Traceback" not in result.output
 
 
+def test_vram_says_what_a_configuration_lacks(tmp_path: Path) -> None:
+    config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": 1000}))
+    result = course("vram", "--model", str(tmp_path), "--method", "qlora", "--gpu", "t4")
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    assert "this llama model has no intermediate_size" in " ".join(result.output.replace("│", " ").split())
+
+
 def test_a_wrong_tier_in_the_environment_is_bad_input(monkeypatch) -> None:
     monkeypatch.setenv("COURSE_TIER", "huge")
     result = course("models")
