@@ -201,13 +201,15 @@ def test_run_fails_with_notebook_cell_and_cause(folder: Path, tmp_path: Path) ->
     assert "7.9_small: 1 cells" in said
 
 
-def test_brackets_in_a_failure_are_no_markup(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    failure = runner.Failure(1, "raise ValueError('[/x] [red]')", "ValueError: [/x] [red]")
+@pytest.mark.parametrize("text", ["[/x] [red]", r"\[/x]", r"\\[/x]"])
+def test_brackets_in_a_failure_are_no_markup(text: str, folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """Also behind a backslash, which would undo one that escapes the bracket."""
+    failure = runner.Failure(1, f"raise ValueError('{text}')", f"ValueError: {text}")
     failed = runner.Result("7.9_small", "bundled", 1, 1.0, 1, failure)
     monkeypatch.setattr(runner, "run", lambda *_, **__: [failed])
     result = course("run", "--out", str(tmp_path / "out"))
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
-    assert "ValueError: [/x] [red]" in " ".join(result.output.split())
+    assert f"ValueError: {text}" in " ".join(result.output.split())
 
 
 def test_notebooks_builds_and_checks(folder: Path) -> None:
