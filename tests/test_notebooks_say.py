@@ -7,11 +7,11 @@ that a comparison is printed, and that the text claims no more than its interval
 import re
 
 import pytest
-from lessons import cells, committed, interval, lines_of, printed, prose, rows_of, table
+from said import cells, committed, interval, lines_of, printed, prose, rows_of, table
 
 from course_utils.settings import NOTEBOOKS
 
-ALL = [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
+ALL = [path.stem for path in sorted(NOTEBOOKS.rglob("*.ipynb"))]
 MULTIMODAL = "7.1_multimodal_ai"
 FAMILIES = "7.1_lab_generative_families"
 BINDING = "7.1_lab_binding_senses"

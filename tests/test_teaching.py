@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from lessons import printed
+from said import printed
 
 from course_utils.exercises.authors import whose
 from course_utils.exercises.registry import exercises
