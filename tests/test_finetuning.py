@@ -615,7 +615,7 @@ def test_an_adapter_is_saved_and_loaded_without_a_warning(tiny, tmp_path):
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        compat.add_lora(lm.load(tiny)[0], 4, 8).save_pretrained(tmp_path / "adapter")
+        with_peft(lm.load(tiny)[0]).save_pretrained(tmp_path / "adapter")
         compat.load_lora(lm.load(tiny)[0], tmp_path / "adapter")
 
 
