@@ -51,13 +51,26 @@ def lines_of(output: Any) -> list[str]:
     return [html.unescape(line) for line in lines]
 
 
-def table(notebook: str, caption: str) -> list[dict[str, str]]:
-    """The rows of the table whose caption, or else whose header, holds `caption`."""
+def pages(notebook: str) -> list[str]:
+    """What a notebook shows in HTML: tables, figures, players."""
+    found = []
     for cell in committed(notebook).cells:
         for output in cell.get("outputs", []):
-            page = output.get("data", {}).get("text/html", "")
-            if "<table>" in page and caption in html.unescape(page.partition("<tbody>")[0]):
-                return rows_of(page)
+            found.append(output.get("data", {}).get("text/html", ""))
+    return found
+
+
+def tables(notebook: str) -> list[list[dict[str, str]]]:
+    """The rows of each table that a notebook shows."""
+    return [rows_of(page) for page in pages(notebook) if page.startswith("<table>")]
+
+
+def table(notebook: str, caption: str) -> list[dict[str, str]]:
+    """The rows of the table whose caption, or else whose header, holds `caption`."""
+    for page in pages(notebook):
+        head = html.unescape(page.partition("<tbody>")[0])
+        if page.startswith("<table>") and caption in head:
+            return rows_of(page)
     raise LookupError(f"{notebook} shows no table with {caption!r}.")
 
 
