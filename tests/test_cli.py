@@ -176,6 +176,14 @@ def test_bad_input_is_answered_plainly(folder, arguments, said) -> None:
     assert said in result.output and "Traceback" not in result.output
 
 
+def test_vram_says_what_a_configuration_lacks(tmp_path: Path) -> None:
+    config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": 1000}))
+    result = course("vram", "--model", str(tmp_path), "--method", "qlora", "--gpu", "t4")
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    assert "this llama model has no intermediate_size" in " ".join(result.output.replace("│", " ").split())
+
+
 def test_a_wrong_tier_in_the_environment_is_bad_input(monkeypatch) -> None:
     monkeypatch.setenv("COURSE_TIER", "huge")
     result = course("models")
@@ -196,6 +204,17 @@ def test_run_fails_with_notebook_cell_and_cause(folder: Path, tmp_path: Path) ->
     said = " ".join(result.output.split())
     assert "7.8_bad failed in cell [2] `price = stock['cube']`: NameError: name 'stock'" in said
     assert "7.9_small: 1 cells" in said
+
+
+@pytest.mark.parametrize("text", ["[/x] [red]", r"\[/x]", r"\\[/x]"])
+def test_brackets_in_a_failure_are_no_markup(text: str, folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """Also behind a backslash, which would undo one that escapes the bracket."""
+    failure = runner.Failure(1, f"raise ValueError('{text}')", f"ValueError: {text}")
+    failed = runner.Result("7.9_small", "bundled", 1, 1.0, 1, failure)
+    monkeypatch.setattr(runner, "run", lambda *_, **__: [failed])
+    result = course("run", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    assert f"ValueError: {text}" in " ".join(result.output.split())
 
 
 def test_notebooks_builds_and_checks(folder: Path) -> None:

@@ -131,6 +131,15 @@ def test_a_line_without_end_is_cut_and_brackets_are_no_markup(tmp_path: Path) ->
     assert "x" * 100_000 in page and "The rest of this cell" in page and len(page) < 2_500_000
 
 
+def test_the_limit_holds_while_a_line_never_ends(tmp_path: Path) -> None:
+    endless = "while True:\n    print('x' * 100_000, end='', flush=True)"
+    start = time.monotonic()
+    result = run(write(tmp_path, "9.6_endless", endless), tmp_path / "out", limit=4)
+    assert time.monotonic() - start < 60
+    assert result.failure.cell == 1 and "limit of 4 s" in result.failure.cause
+    assert Path(result.html).stat().st_size < 3_000_000
+
+
 def test_streams_are_joined_as_a_terminal_shows_them() -> None:
     def stream(name: str, text: str):
         return nbformat.v4.new_output("stream", name=name, text=text)
