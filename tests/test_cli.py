@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from course_utils import __version__, cli, doctor, settings
 from course_utils.models import bundled
 from course_utils.workshop import evaluate as evaluation
+from course_utils.workshop import runner
 
 SOURCE = '# %% [markdown]\n# # A title\n\n# %%\nprint("six", 6)\n'
 

@@ -561,11 +561,11 @@ def test_another_recipe_in_the_same_folder_starts_anew(chat, tiny, talks, interr
 
 def test_every_setting_that_changes_the_result_makes_another_run(chat, talks):
     """The last of these, a tenth of an epoch, also where the number of steps stays the same."""
-    rows = finetuning.rows(talks["train"][:4])
+    rows = sft.rows(talks["train"][:4])
 
     def record(**changed):
         recipe = dataclasses.replace(RECIPE, **changed)
-        return finetuning.run_record(chat, rows, rows, recipe, LAPTOP)
+        return sft.run_record(chat, rows, rows, recipe, LAPTOP)
 
     others = {"learning_rate": 2e-2, "conversations": 36, "epochs": 2, "batch": 8, "max_length": 256, "rank": 2}
     others |= {"alpha": 8, "seed": 8, "method": "lora", "measured": 2}

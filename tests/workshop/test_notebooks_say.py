@@ -179,11 +179,7 @@ def test_the_fused_kernel_is_judged_by_factors_that_stand_above() -> None:
     assert "little to win" not in text and "below 1 the fused kernel is the *slower* one" in text
 
 
-OPEN = "three lines still cut the text of a measure; they are mended with the lab's next build"
-LEFT = pytest.param("7.5_lab_dpo", marks=pytest.mark.xfail(reason=OPEN, strict=True))
-
-
-@pytest.mark.parametrize("notebook", [LEFT if name == "7.5_lab_dpo" else name for name in ALL])
+@pytest.mark.parametrize("notebook", ALL)
 def test_no_cell_takes_a_number_apart_that_it_has_printed(notebook: str) -> None:
     """The interval of a measure is its `low` and `high`; `percent` writes both for a table."""
     for cell in cells(notebook, "code"):
