@@ -199,7 +199,7 @@ def test_run_shows_a_table_and_writes_pages(folder: Path, tmp_path: Path) -> Non
 
 
 def test_run_fails_with_notebook_cell_and_cause(folder: Path, tmp_path: Path) -> None:
-    (folder / "7.8_bad.py").write_text("# %%\n1\n\n# %%\nprice = stock['cube']\n")
+    (folder / "text" / "7.8_bad.py").write_text("# %%\n1\n\n# %%\nprice = stock['cube']\n")
     result = course("run", "--out", str(tmp_path / "out"))
     assert result.exit_code == 1
     said = " ".join(result.output.split())
@@ -223,23 +223,23 @@ def test_notebooks_builds_and_checks(folder: Path) -> None:
     assert before.exit_code == 1 and "7.9_small.ipynb is missing" in before.output
     assert course("notebooks").exit_code == 0
     assert course("notebooks", "--check").exit_code == 0
-    (folder / "7.9_small.py").write_text(SOURCE.replace("6)", "7)"))
+    (folder / "text" / "7.9_small.py").write_text(SOURCE.replace("6)", "7)"))
     after = course("notebooks", "--check", "7.9")
     assert after.exit_code == 1 and "cell 2 differs in its source" in after.output
 
 
 def test_a_build_that_fails_names_the_cell_and_others_are_built(folder: Path) -> None:
-    (folder / "7.8_bad.py").write_text("# %%\n1 / 0\n")
+    (folder / "text" / "7.8_bad.py").write_text("# %%\n1 / 0\n")
     result = course("notebooks")
     assert result.exit_code == 1
     assert "7.8_bad failed in cell [1]" in result.output and "built 7.9_small.ipynb" in result.output
 
 
-def test_links_check_says_what_is_out_of_date(folder: Path, monkeypatch) -> None:
-    from course_utils.workshop import links
-
-    monkeypatch.setattr(links.rewrite_links, "__defaults__", (folder, False))
-    page = folder / "7.9_small.py"
+def test_links_check_says_what_is_out_of_date(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    (tmp_path / "README.md").touch()
+    page = tmp_path / "notebooks" / "text" / "7.9_small.py"
+    page.parent.mkdir(parents=True)
     page.write_text('# %% [markdown] tags=["badge"]\n# # A title\n')
     result = course("links", "--check")
     assert result.exit_code == 1 and "7.9_small.py" in result.output and "colab" not in page.read_text()
