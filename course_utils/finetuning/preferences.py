@@ -29,7 +29,6 @@ from course_utils.models.inputs import as_texts
 from course_utils.prisma import lm
 from course_utils.prisma.shop import COLOURS, STATUSES, Order, make_shop
 from course_utils.prisma.text import Example
-from course_utils.settings import paced
 from course_utils.training import Learner
 
 if TYPE_CHECKING:
@@ -182,12 +181,11 @@ def _parts(ids: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def imitate(chat: Chat, seed: int, steps: int = 50, batch: int = 24) -> Chat:
     """`chat` after supervised fine-tuning on the shop's old mail, all weights; `chat` itself stays as it is."""
-    steps = paced(steps)
     model = copy.deepcopy(chat.model)
     model.set_attn_implementation("eager")  # for short rows on a CPU it trains faster than the fused kernel
-    rng, asked = random.Random(f"staff {seed}"), cases(steps * batch, seed)
-    ids, mask = encode(chat, asked, [staff_reply(rng, case) for case in asked])
     learner = Learner(model, 4e-3, steps)
+    rng, asked = random.Random(f"staff {seed}"), cases(learner.steps * batch, seed)
+    ids, mask = encode(chat, asked, [staff_reply(rng, case) for case in asked])
     for at in progress(range(0, len(ids), batch), "Imitating staff"):
         some, on = trimmed(ids[at : at + batch], mask[at : at + batch])
         learner.step(-token_log_probs(model, some, on).sum() / on.sum())
@@ -383,12 +381,11 @@ def with_adapter(chat: Chat, seed: int) -> Chat:
 
 def dpo(chat: Chat, pairs: Sequence[Pair], beta: float, seed: int, steps: int, batch: int = 8) -> Chat:
     """`chat` with an adapter trained by DPO; `chat` itself is the reference."""
-    steps = paced(steps)
     policy = with_adapter(chat, seed)
     ids, mask = encode_pairs(chat, pairs)
     n, reference = len(pairs), reply_log_probs(chat.model, ids, mask)
     learner = Learner(policy.model, 1e-3, steps)
-    for at in progress(batches(n, batch, steps, seed), "DPO steps", steps):
+    for at in progress(batches(n, batch, learner.steps, seed), "DPO steps", learner.steps):
         both = torch.cat([at, at + n])
         said = token_log_probs(policy.model, *trimmed(ids[both], mask[both])).sum(1)
         learner.step(dpo_loss(said[:batch], said[batch:], reference[at], reference[at + n], beta))
@@ -528,10 +525,10 @@ def grpo(
 
     A step draws `size` replies to each of `groups` cases and takes two steps down the loss.
     """
-    steps = paced(steps)
     policy, log = with_adapter(chat, seed), []
     model = policy.model
     learner = Learner(model, rate, 2 * steps)
+    steps = learner.steps // 2
     asked = cases(steps * groups, seed + 1000)
     for step in progress(range(steps), "GRPO steps"):
         some = [case for case in asked[step * groups :][:groups] for _ in range(size)]
