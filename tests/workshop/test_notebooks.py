@@ -51,7 +51,7 @@ def altered(source: Path, tmp_path: Path, change) -> Path:
 
 def text_below(folder: Path, name: str) -> Path:
     """Where the text source `name` of a folder of notebooks belongs."""
-    (folder / "text").mkdir()
+    (folder / "text").mkdir(exist_ok=True)
     return folder / "text" / name
 
 
