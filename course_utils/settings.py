@@ -37,7 +37,7 @@ def is_quick() -> bool:
     return pace == "quick"
 
 
-def paced(steps: int, least: int = 2) -> int:
+def paced(steps: int, least: int = 16) -> int:
     """`steps`, or a tenth of them (`least` at least) where only running matters: `make test` runs the labs so."""
     return min(steps, max(least, steps // 10)) if is_quick() else steps
 

@@ -29,6 +29,7 @@ from course_utils.models.inputs import as_texts
 from course_utils.prisma import lm
 from course_utils.prisma.shop import COLOURS, STATUSES, Order, make_shop
 from course_utils.prisma.text import Example
+from course_utils.settings import paced
 from course_utils.training import Learner
 
 if TYPE_CHECKING:
@@ -525,10 +526,10 @@ def grpo(
 
     A step draws `size` replies to each of `groups` cases and takes two steps down the loss.
     """
+    steps = paced(steps, least=2)  # a step draws replies, which takes longer than learning from them
     policy, log = with_adapter(chat, seed), []
     model = policy.model
     learner = Learner(model, rate, 2 * steps)
-    steps = learner.steps // 2
     asked = cases(steps * groups, seed + 1000)
     for step in progress(range(steps), "GRPO steps"):
         some = [case for case in asked[step * groups :][:groups] for _ in range(size)]

@@ -65,7 +65,7 @@ def toys(n: int, seed: int, colours: Sequence[str] = COLOURS) -> Toys:
 def batches(train: Toys, steps: int, seed: int, label: str, size: int = 64) -> Iterator[Toys]:
     """`steps` random batches of `train`, with a progress bar named `label`."""
     draw = torch.Generator().manual_seed(seed)
-    for _ in figures.progress(range(paced(steps, least=16)), label):
+    for _ in figures.progress(range(paced(steps)), label):
         yield train[torch.randint(len(train), (size,), generator=draw)]
 
 
