@@ -25,7 +25,7 @@ import dataclasses, json, time
 import torch
 from course_utils.finetuning import dryrun
 from course_utils.models import hardware, offline
-from tests.test_dryrun import SHAPE
+from tests.finetuning.test_dryrun import SHAPE
 offline.close_sockets()
 ballast = torch.ones(2**27)  # half a GiB of somebody else's
 began = time.process_time()
