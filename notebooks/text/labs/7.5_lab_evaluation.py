@@ -309,7 +309,7 @@ figures.table(rows, caption="Twenty conversations, again and again")
 # heart, while the validation loss goes up and stays above where it began. The vermilion line marks its lowest point;
 # early stopping keeps the adapter of that step.
 #
-# Now the table, and a surprise. Does the lower validation loss belong to the better replies for new customers? It
+# Now the table. Does the lower validation loss belong to the better replies for new customers? It
 # need not. The loss punishes a few very sure mistakes most, and exact match counts all mistakes alike; so a model
 # can grow too sure of itself and right more often at once. (At step 0 this is the adapter of section 1, and yet it
 # does not repeat the number of section 3. There it sat on the 4-bit weights that it was trained on. Here it sits on
@@ -353,11 +353,14 @@ print(
 )
 
 # %% [markdown]
-# **What to notice.** The second line is a test of the test: a fair ballot has no better seat, so its interval
-# should hold 50. Language models as judges often fail it (arXiv 2306.05685 calls it position bias). Then the first
-# line: does its interval hold 50 as well? If so, nobody has won. And exact match, in sections 3 and 5, puts the two
-# models in the other order: which reply has the better tone, and how many may be sent, are two questions. Compare
-# your own votes with those of the rules: where do you disagree, and who is right?
+# **What to notice.** The second line is a test of the test: a fair ballot has no better seat, so its interval should
+# hold 50. Language models as judges often fail it (arXiv 2306.05685 calls it position bias). Where it fails with our
+# rules, it is chance: they compare two texts and never see a seat. It surprised us all the same. How would you make
+# sure, with a judge who does see it? Let the judge vote on each pair twice, with the seats exchanged.
+#
+# Then the first line: does its interval hold 50? If so, nobody has won. Look also at exact match, in sections 3 and 5:
+# which reply has the better tone, and how many may be sent, are two questions. Compare your own votes with those of the
+# rules: where do you disagree, and who is right?
 
 # %% [markdown]
 # ## 7. Red team
