@@ -483,15 +483,27 @@ def notebooks(
 
     with plain_errors(), interruptible():
         chosen = _texts(units) if units else notebooks.sources()
-        if check:
-            faults = notebooks.check() if not units else [line for path in chosen for line in notebooks.agree(path)]
-        else:
+        if not check:
             faults = _build_all(chosen)
+        elif units:
+            faults = _differences(chosen)
+        else:
+            faults = notebooks.check()
     for fault in faults:
         typer.echo(fault, err=True)
     if faults:
         raise typer.Exit(1)
     typer.echo(f"{len(chosen)} notebooks {'agree with their sources' if check else 'built'}.")
+
+
+def _differences(chosen: list[Path]) -> list[str]:
+    """Where text sources and their .ipynb differ."""
+    from course_utils.workshop import notebooks
+
+    faults: list[str] = []
+    for path in chosen:
+        faults += notebooks.agree(path)
+    return faults
 
 
 def _texts(units: list[str]) -> list[Path]:
