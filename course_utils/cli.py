@@ -399,7 +399,9 @@ def models(as_json: Json = False) -> None:
     screen = console()
     table = view("Models", "role", "tier", "model", ">download GB", ">memory GiB", "licence", "here")
     for model in catalogue.models():
-        here = "chosen" if choices[model.role].model == model else "cached" if model.cached_folder else ""
+        here = "cached" if model.cached_folder else ""
+        if choices[model.role].model == model:
+            here = "chosen"
         sizes = f"{model.download_gb:.2f}", f"{model.memory_gb:g}"
         table.add_row(model.role, model.tier, model.id, *sizes, model.licence, here)
     screen.print(table)
