@@ -37,9 +37,9 @@ def is_quick() -> bool:
     return pace == "quick"
 
 
-def paced(steps: int) -> int:
-    """`steps`, or a tenth of them where only running matters (see `is_quick`): `make test` runs the labs so."""
-    return max(2, steps // 10) if is_quick() else steps
+def paced(steps: int, least: int = 16) -> int:
+    """`steps`, or a tenth of them (`least` at least) where only running matters: `make test` runs the labs so."""
+    return min(steps, max(least, steps // 10)) if is_quick() else steps
 
 
 # ---------------------------------------------------------------- folders

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import faster
-from course_utils.settings import BUILD
+from course_utils.settings import BUILD, paced
 
 
 class Deadline:
@@ -165,7 +165,7 @@ class Learner:
     """AdamW on the weights that are not frozen, of a model and `more`; the rate rises to its peak, then falls to zero.
 
     It rises for the part `rising` of the steps, two at least (OneCycleLR). Gradients longer than `clip` are cut to
-    this length.
+    this length. It plans for `steps` steps, a tenth of what is asked for at the quick pace (settings.paced).
     """
 
     def __init__(
@@ -180,10 +180,11 @@ class Learner:
     ) -> None:
         import torch
 
+        self.steps = paced(steps)
         self.weights, self.clip = [p for p in (*model.parameters(), *more) if p.requires_grad], clip
         self.optimiser = torch.optim.AdamW(self.weights, lr=rate, weight_decay=decay)
         self.plan = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, rate, total_steps=steps, pct_start=max(rising, 2 / steps)
+            self.optimiser, rate, total_steps=self.steps, pct_start=max(rising, 2 / self.steps)
         )
 
     def step(self, loss: Any) -> float:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from course_utils import __version__, cli, doctor, settings
 from course_utils.models import bundled
 from course_utils.workshop import evaluate as evaluation
+from course_utils.workshop import runner
 
 SOURCE = '# %% [markdown]\n# # A title\n\n# %%\nprint("six", 6)\n'
 
@@ -176,6 +177,14 @@ def test_bad_input_is_answered_plainly(folder, arguments, said) -> None:
     assert said in result.output and "Traceback" not in result.output
 
 
+def test_vram_says_what_a_configuration_lacks(tmp_path: Path) -> None:
+    config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": 1000}))
+    result = course("vram", "--model", str(tmp_path), "--method", "qlora", "--gpu", "t4")
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    assert "this llama model has no intermediate_size" in " ".join(result.output.replace("│", " ").split())
+
+
 def test_a_wrong_tier_in_the_environment_is_bad_input(monkeypatch) -> None:
     monkeypatch.setenv("COURSE_TIER", "huge")
     result = course("models")
@@ -190,7 +199,7 @@ def test_run_shows_a_table_and_writes_pages(folder: Path, tmp_path: Path) -> Non
 
 
 def test_run_fails_with_notebook_cell_and_cause(folder: Path, tmp_path: Path) -> None:
-    (folder / "7.8_bad.py").write_text("# %%\n1\n\n# %%\nprice = stock['cube']\n")
+    (folder / "text" / "7.8_bad.py").write_text("# %%\n1\n\n# %%\nprice = stock['cube']\n")
     result = course("run", "--out", str(tmp_path / "out"))
     assert result.exit_code == 1
     said = " ".join(result.output.split())
@@ -198,28 +207,39 @@ def test_run_fails_with_notebook_cell_and_cause(folder: Path, tmp_path: Path) ->
     assert "7.9_small: 1 cells" in said
 
 
+@pytest.mark.parametrize("text", ["[/x] [red]", r"\[/x]", r"\\[/x]"])
+def test_brackets_in_a_failure_are_no_markup(text: str, folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """Also behind a backslash, which would undo one that escapes the bracket."""
+    failure = runner.Failure(1, f"raise ValueError('{text}')", f"ValueError: {text}")
+    failed = runner.Result("7.9_small", "bundled", 1, 1.0, 1, failure)
+    monkeypatch.setattr(runner, "run", lambda *_, **__: [failed])
+    result = course("run", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    assert f"ValueError: {text}" in " ".join(result.output.split())
+
+
 def test_notebooks_builds_and_checks(folder: Path) -> None:
     before = course("notebooks", "--check")
     assert before.exit_code == 1 and "7.9_small.ipynb is missing" in before.output
     assert course("notebooks").exit_code == 0
     assert course("notebooks", "--check").exit_code == 0
-    (folder / "7.9_small.py").write_text(SOURCE.replace("6)", "7)"))
+    (folder / "text" / "7.9_small.py").write_text(SOURCE.replace("6)", "7)"))
     after = course("notebooks", "--check", "7.9")
     assert after.exit_code == 1 and "cell 2 differs in its source" in after.output
 
 
 def test_a_build_that_fails_names_the_cell_and_others_are_built(folder: Path) -> None:
-    (folder / "7.8_bad.py").write_text("# %%\n1 / 0\n")
+    (folder / "text" / "7.8_bad.py").write_text("# %%\n1 / 0\n")
     result = course("notebooks")
     assert result.exit_code == 1
     assert "7.8_bad failed in cell [1]" in result.output and "built 7.9_small.ipynb" in result.output
 
 
-def test_links_check_says_what_is_out_of_date(folder: Path, monkeypatch) -> None:
-    from course_utils.workshop import links
-
-    monkeypatch.setattr(links.rewrite_links, "__defaults__", (folder, False))
-    page = folder / "7.9_small.py"
+def test_links_check_says_what_is_out_of_date(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    (tmp_path / "README.md").touch()
+    page = tmp_path / "notebooks" / "text" / "7.9_small.py"
+    page.parent.mkdir(parents=True)
     page.write_text('# %% [markdown] tags=["badge"]\n# # A title\n')
     result = course("links", "--check")
     assert result.exit_code == 1 and "7.9_small.py" in result.output and "colab" not in page.read_text()

@@ -203,6 +203,16 @@ def test_add_says_when_nothing_is_missing(monkeypatch, capsys):
     assert capsys.readouterr().out == "wandb is here already.\n"
 
 
+def test_tensorflow_is_told_to_be_quiet_and_a_readers_own_setting_stays(monkeypatch):
+    """A library imports it where it is, and its log would stand in the notebook in red."""
+    for own, expected in ((None, "3"), ("0", "0")):
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", own or "")
+        if own is None:
+            monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+        colab.prepare()
+        assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == expected
+
+
 def test_no_notebook_prints_advice_of_its_own():
     """`colab.how_to_add` gives it, because on Colab another one is right."""
     texts = {path.name: path.read_text("utf-8") for path in settings.TEXT.rglob("*.py")}

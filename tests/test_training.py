@@ -15,7 +15,8 @@ def test_the_quick_pace_takes_a_tenth_of_the_steps(monkeypatch):
     monkeypatch.delenv("COURSE_PACE", raising=False)
     assert settings.paced(80) == 80
     monkeypatch.setenv("COURSE_PACE", "quick")
-    assert [settings.paced(steps) for steps in (400, 80, 4)] == [40, 8, 2]
+    assert [settings.paced(steps) for steps in (400, 80, 4)] == [40, 16, 4]
+    assert settings.paced(8, least=2) == 2
     monkeypatch.setenv("COURSE_PACE", "fast")
     with pytest.raises(ValueError, match="no COURSE_PACE 'fast'. Unset it, or set it to quick"):
         settings.paced(80)

@@ -276,7 +276,9 @@ def test_a_user_without_name_and_home_is_no_trouble(tmp_path):
     out = python(
         NOBODY
         + """
-from course_utils import cli, doctor, hardware, open_unit, runner, settings
+from course_utils import cli, doctor, open_unit, settings
+from course_utils.models import hardware
+from course_utils.workshop import runner
 from course_utils.exercises import progress
 assert doctor.healthy(doctor.examine())
 open_unit("7.4", "bundled")
@@ -345,3 +347,11 @@ def test_the_card_can_be_printed_in_any_encoding(encoding):
     code = 'from course_utils import open_unit; open_unit("7.4", "bundled"); print("→ 7 ✓")'
     out = python(code, COURSE_OFFLINE="1", PYTHONIOENCODING=f"{encoding}:strict")
     assert out.startswith("+ Unit 7.4  Self-hosting -") and out.splitlines()[-1] == "> 7 ?"
+
+
+def test_the_card_says_that_the_pace_is_quick(monkeypatch):
+    """A reader who left it switched on must not take what follows for results."""
+    monkeypatch.delenv("COURSE_PACE", raising=False)
+    assert "COURSE_PACE" not in unit.card(unit.open_unit("7.5", tier="bundled"))
+    monkeypatch.setenv("COURSE_PACE", "quick")
+    assert "COURSE_PACE=quick: a tenth of each training" in unit.card(unit.open_unit("7.5", tier="bundled"))

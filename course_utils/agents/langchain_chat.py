@@ -32,7 +32,7 @@ class WindowFull(ValueError):
 
 
 class PrismaChatModel(BaseChatModel):
-    """Wraps a `Chat` of `course_utils.loaders`; it works at every tier."""
+    """Wraps a `Chat` of `models/roles.py`; it works at every tier."""
 
     chat: Any
 

@@ -21,7 +21,6 @@ from course_utils.prisma import lm, text
 from course_utils.prisma.conversations import Conversation
 from course_utils.prisma.shop import make_shop
 from course_utils.prisma.text import Example
-from course_utils.settings import paced
 from course_utils.training import Learner
 
 if TYPE_CHECKING:
@@ -137,11 +136,10 @@ def fit(
     """
     if not rows:
         raise ValueError("there is no row to learn from: `encode` leaves out long examples, so raise its limit")
-    steps = paced(steps)
     learner, draw, losses, started = Learner(model, peak, steps), random.Random(seed), [], time.perf_counter()
     device = learner.weights[0].device
     model.train()
-    for _ in progress(range(steps), label):
+    for _ in progress(range(learner.steps), label):
         parts = lm.collate(draw.sample(rows, min(batch, len(rows))), pad=0)
         with hardware.autocast(device):
             loss = model(**{name: part.to(device) for name, part in parts.items()}).loss

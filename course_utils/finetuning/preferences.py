@@ -206,14 +206,13 @@ def _parts(ids: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def imitate(chat: Chat, seed: int, steps: int = 50, batch: int = 24) -> Chat:
     """`chat` after supervised fine-tuning on the shop's old mail, all weights; `chat` itself stays as it is."""
-    steps = paced(steps)
     model = copy.deepcopy(chat.model)
     model.set_attn_implementation("eager")  # for short rows on a CPU it trains faster than the fused kernel
+    learner = Learner(model, 4e-3, steps)
     rng = random.Random(f"staff {seed}")
-    asked = cases(steps * batch, seed)
+    asked = cases(learner.steps * batch, seed)
     replies = [staff_reply(rng, case) for case in asked]
     ids, mask = encode(chat, asked, replies)
-    learner = Learner(model, 4e-3, steps)
     for start in progress(range(0, len(ids), batch), "Imitating staff"):
         rows = slice(start, start + batch)
         row_ids, row_mask = trimmed(ids[rows], mask[rows])
@@ -444,13 +443,12 @@ def with_adapter(chat: Chat, seed: int) -> Chat:
 
 def dpo(chat: Chat, pairs: Sequence[Pair], beta: float, seed: int, steps: int, batch: int = 8) -> Chat:
     """`chat` with an adapter trained by DPO; `chat` itself is the reference."""
-    steps = paced(steps)
     policy = with_adapter(chat, seed)
     ids, mask = encode_pairs(chat, pairs)
     n = len(pairs)
     reference = reply_log_probs(chat.model, ids, mask)
     learner = Learner(policy.model, 1e-3, steps)
-    for chosen in progress(batches(n, batch, steps, seed), "DPO steps", steps):
+    for chosen in progress(batches(n, batch, learner.steps, seed), "DPO steps", learner.steps):
         rejected = chosen + n  # `encode_pairs` puts them behind all chosen ones
         both = torch.cat([chosen, rejected])
         part = trimmed(ids[both], mask[both])
@@ -610,7 +608,7 @@ def grpo(
 
     A step draws `size` replies to each of `groups` cases and takes two steps down the loss.
     """
-    steps = paced(steps)
+    steps = paced(steps, least=2)  # a step draws replies, which takes longer than learning from them
     policy = with_adapter(chat, seed)
     model = policy.model
     learner = Learner(model, rate, 2 * steps)

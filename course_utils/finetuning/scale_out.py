@@ -1,6 +1,6 @@
 """Unit 7.5: one training run on one process or several, with the same losses: DDP, Accelerate, FSDP.
 
-    course_utils.scale_out.launch(["ddp", "fsdp"], processes=2)
+    scale_out.launch(["ddp", "fsdp"], processes=2)
 
 starts this file as a program, once for each process. They find each other through a file, and talk over loopback.
 Where there are as many GPUs as processes, each gets one; else all are on the CPU (backend gloo).

@@ -93,7 +93,7 @@ def layer_activation_bytes(model: "str | Architecture", method: str, seq: int, b
     attention stores no scores (Dao et al. 2022, arXiv 2205.14135). On top comes what the trained matrices need:
     - full: the 16-bit input of every matrix (q, k, v share one, gate and up too) and of both norms;
     - lora, qlora: a 16-bit copy of its input for each of the seven adapters, as PEFT makes without dropout.
-    Counted in transformers' Llama with `course_utils.simulate`; the idea is that of Korthikanti et al. 2022,
+    Counted in transformers' Llama with `memory/simulate.py`; the idea is that of Korthikanti et al. 2022,
     arXiv 2205.05198.
     """
     a = architecture(model)

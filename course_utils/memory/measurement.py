@@ -1,7 +1,7 @@
 """Formula, simulation and measurement of the same step, side by side: `course bench vram`.
 
 On an NVIDIA card: a 7B model, and `torch.cuda.max_memory_allocated`. Without one: smaller models on the CPU, where
-three independent things are read while the step of `course_utils.simulate` runs on real tensors:
+three independent things are read while the step of `memory/simulate.py` runs on real tensors:
 
 - counted: the simulation's own ledger, now on real storages. Differs if fake and real tensors differ.
 - allocated: PyTorch's allocator, from the log that its profiler keeps. Sees what kernels take inside, too.

@@ -7,7 +7,7 @@
 the 4-bit layers, and one step runs: forward, backward, optimiser. Only the tensors are fake: PyTorch's
 FakeTensorMode gives each result its shape, number format and storage, and neither memory nor numbers. A `Ledger`
 adds up the storages that are alive. `Step.run` is the same code for fake tensors, for real ones on a CPU and for
-real ones on a card, so that `course_utils.vram_bench` can measure what is simulated.
+real ones on a card, so that `memory/measurement.py` can measure what is simulated.
 
 What it does not see: memory that a kernel takes and gives back inside itself, the CUDA context, gaps in the
 allocator. `memory.RUNTIME_GIB` and `memory.RUNTIME_SHARE` stand for those.

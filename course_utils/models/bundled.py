@@ -53,7 +53,7 @@ def verify(model: str | Path) -> Path:
         if recorded.get(f"{place.name}/{file.name}") != sha256(file):
             raise BundledModelError(
                 f"{place.name}/{file.name} differs from the recorded checksum: damaged or changed. {cure} "
-                "If you trained it yourself, record it with `python -m course_utils.bundled`."
+                "If you trained it yourself, record it with `python -m course_utils.models.bundled`."
             )
     return place
 

@@ -128,5 +128,5 @@ def _row(name: str, chunks: Iterator[bytes]) -> str:
 
 if __name__ == "__main__":
     if len(sys.argv) < 4:
-        sys.exit("Usage: python -m course_utils.catalogue ID REVISION FILE ...")
+        sys.exit("Usage: python -m course_utils.models.catalogue ID REVISION FILE ...")
     print(pin(sys.argv[1], sys.argv[2], sys.argv[3:]))

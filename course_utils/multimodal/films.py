@@ -18,7 +18,6 @@ from course_utils.multimodal.binding import log_mels, play, strikes
 from course_utils.prisma import pictures, speech
 from course_utils.prisma.pictures import Toy
 from course_utils.prisma.shop import COLOURS, SHAPES
-from course_utils.settings import paced
 from course_utils.training import Learner
 
 FRAMES, FPS = 12, 10
@@ -177,10 +176,9 @@ def shuffled(films: Films, seed: int) -> Films:
 def fit(model: nn.Module, films: Films, seed: int, steps: int) -> nn.Module:
     """Train `model(frames, sound)`, which gives logits (n, 15), on the four questions at once."""
     draw = torch.Generator().manual_seed(seed)
-    steps = paced(steps)
     learner = Learner(model, 3e-3, steps, decay=0.05, rising=0.3, clip=math.inf)
     model.train()
-    for _ in range(steps):
+    for _ in range(learner.steps):
         rows = torch.randint(len(films), (64,), generator=draw)
         loss = 0
         for i, logits in enumerate(_by_question(model, films[rows])):

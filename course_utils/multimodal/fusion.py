@@ -119,7 +119,7 @@ def fit(model: nn.Module, cases: Cases, seed: int, steps: int = 200, missing: fl
     draw = torch.Generator().manual_seed(seed)
     learner = Learner(model, 2e-3, steps, decay=0.01, rising=0.3, clip=math.inf)
     model.train()
-    for _ in range(steps):
+    for _ in range(learner.steps):
         rows = torch.randint(len(cases), (64,), generator=draw)
         lost = torch.rand(64, generator=draw) < missing
         is_picture = torch.rand(64, generator=draw) < 0.5

@@ -223,7 +223,7 @@ def train_judge(x: Tensor, pairs: Sequence[Pair], seed: int, steps: int = 200) -
         torch.manual_seed(seed)
         net = _picture_net() if x.ndim == 4 else _sound_net()
         learner = Learner(net, 3e-3, steps, decay=0.01, rising=0.3, clip=math.inf)
-        for _ in range(steps):
+        for _ in range(learner.steps):
             rows = torch.randint(len(x), (64,))
             colour, shape = net(x[rows]).split(8, dim=1)  # (64, 8) each
             of_colour = nn.functional.cross_entropy(colour, truth[rows, 0])

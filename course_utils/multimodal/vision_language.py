@@ -20,7 +20,6 @@ from course_utils.models.inputs import as_texts
 from course_utils.prisma.lm import IGNORED
 from course_utils.prisma.pictures import Scene, Toy
 from course_utils.prisma.shop import SHAPES, SIZES, TRAINED_PAIRS
-from course_utils.settings import paced
 from course_utils.training import Learner
 
 Pair = tuple[str, str]
@@ -213,10 +212,9 @@ def fit(
     `vectors` (pictures, p, width) holds what the vision tower sees, `taught` comes from `lesson`.
     """
     ids, labels, rows = taught
-    steps = paced(steps)
     learner = Learner(model, peak, steps, decay=0.01)
     device, draw, losses = learner.weights[0].device, torch.Generator().manual_seed(seed), []
-    for _ in progress(range(steps), label):
+    for _ in progress(range(learner.steps), label):
         at = torch.randint(len(ids), (batch,), generator=draw)
         parts = (vectors[rows[at]], ids[at], labels[at])  # one length: a CPU compiles its kernels only once
         with hardware.autocast(device):

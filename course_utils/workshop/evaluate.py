@@ -93,7 +93,7 @@ def score(measures: dict[str, Measure], bars: dict[str, float]) -> float:
 def verdict(name: str, fresh: Path, n: int = 200) -> str:
     """One line that says whether the model in `fresh` scores better than the shipped one, on the same new cases."""
     shipped = bundled.folder(name)
-    adopt = f"To ship it, copy {fresh} over {shipped} and run `python -m course_utils.bundled`."
+    adopt = f"To ship it, copy {fresh} over {shipped} and run `python -m course_utils.models.bundled`."
     if not list(shipped.glob("*.safetensors")):
         return f"No {name} is shipped yet. {adopt}"
     measure, bars = MEASURES[name], BARS[name]

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from course_utils.settings import BRANCH, REPOSITORY, ROOT
+from course_utils import settings
+from course_utils.settings import BRANCH, REPOSITORY
 
 if TYPE_CHECKING:
     pass
@@ -57,18 +58,19 @@ from course_utils import colab
 colab.prepare()"""
 
 
-def rewrite_links(root: Path = ROOT, check: bool = False) -> list[Path]:
+def rewrite_links(root: Path | None = None, check: bool = False) -> list[Path]:
     """Puts the badge and the first cell of today's settings into the notebooks' text and the README below `root`.
 
     Returns the files that changed. With `check` nothing is written and the list says what would change.
     """
     changed = []
-    texts = root / "notebooks" / "text"
-    for path in [*sorted(texts.rglob("*.py")), root / "README.md"]:
+    place = root or settings.ROOT
+    texts = place / "notebooks" / "text"
+    for path in [*sorted(texts.rglob("*.py")), place / "README.md"]:
         old = path.read_text(encoding="utf-8")
         if path.suffix == ".py":
-            place = path.relative_to(texts).with_suffix("")
-            new = _relink(old, place.as_posix())
+            name = path.relative_to(texts).with_suffix("")
+            new = _relink(old, name.as_posix())
         else:
             new = _readdress(old)
         if new != old:

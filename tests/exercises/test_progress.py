@@ -37,12 +37,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_three_notebooks_write_at_once_and_nothing_is_lost(kept: Path) -> None:
     code = (
         "import sys; from course_utils.exercises import progress\n"
-        "for i in range(100): progress.put('exercises', f'{sys.argv[1]}.{i}', progress.Record('tried', i))"
+        "for i in range(200): progress.put('exercises', f'{sys.argv[1]}.{i}', progress.Record('tried', i))"
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(who)]) for who in range(3)]
-    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
     entries = json.loads(kept.read_text())["exercises"]
-    expected = {f"{who}.{i}": i for who in range(3) for i in range(100)}
+    expected = {f"{who}.{i}": i for who in range(3) for i in range(200)}
     assert {name: entry["attempts"] for name, entry in entries.items()} == expected
     assert os.listdir(kept.parent) == [kept.name]
 

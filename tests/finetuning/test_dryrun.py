@@ -23,8 +23,9 @@ TINY = dataclasses.replace(SHAPE, hidden=256, heads=4, kv_heads=2, intermediate=
 SCRIPT = """
 import dataclasses, json, time
 import torch
-from course_utils import dryrun, hardware, offline
-from tests.test_dryrun import SHAPE
+from course_utils.finetuning import dryrun
+from course_utils.models import hardware, offline
+from tests.finetuning.test_dryrun import SHAPE
 offline.close_sockets()
 ballast = torch.ones(2**27)  # half a GiB of somebody else's
 began = time.process_time()

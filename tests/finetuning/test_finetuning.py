@@ -400,11 +400,13 @@ def test_the_loss_falls_on_the_reply_alone(trainer, tokenizer, talks):
     """Token by token: everything up to the assistant's mark is masked, the reply and its end are not."""
     talk, row = talks["train"][0], trainer.train_dataset[0]
     batch = trainer.data_collator([row, trainer.train_dataset[1]])
-    learned = [i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
-    masked = [i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100]
-    assert tokenizer.decode(learned) == talk.reply + "<|end|>"
-    assert tokenizer.decode(masked).endswith("<|assistant|>") and talk.message in tokenizer.decode(masked)
-    assert all(label in (-100, i) for i, label in zip(row["input_ids"], row["labels"], strict=True))
+    read = batch["attention_mask"][0] == 1
+    ids, labels = batch["input_ids"][0][read], batch["labels"][0][read]
+    masked = labels == -100
+    assert ids.tolist() == row["input_ids"]
+    assert tokenizer.decode(ids[~masked]) == talk.reply + "<|end|>"
+    assert tokenizer.decode(ids[masked]).endswith("<|assistant|>") and talk.message in tokenizer.decode(ids[masked])
+    assert torch.equal(labels[~masked], ids[~masked])
     assert (batch["labels"][batch["attention_mask"] == 0] == -100).all()
 
 
@@ -557,6 +559,26 @@ def test_another_recipe_in_the_same_folder_starts_anew(chat, tiny, talks, interr
     assert sorted(path.name for path in (folder / "earlier-1").glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
 
 
+def test_every_setting_that_changes_the_result_makes_another_run(chat, talks):
+    """The last of these, a tenth of an epoch, also where the number of steps stays the same."""
+    rows = sft.rows(talks["train"][:4])
+
+    def record(**changed):
+        recipe = dataclasses.replace(RECIPE, **changed)
+        return sft.run_record(chat, rows, rows, recipe, LAPTOP)
+
+    others = {"learning_rate": 2e-2, "conversations": 36, "epochs": 2, "batch": 8, "max_length": 256, "rank": 2}
+    others |= {"alpha": 8, "seed": 8, "method": "lora", "measured": 2}
+    memory = {"at_once": 2, "checkpointing": True}
+    assert {field.name for field in dataclasses.fields(RECIPE)} == others.keys() | memory.keys()
+    for name, value in others.items():
+        if name == "batch":
+            assert record(batch=8, at_once=8) != record()
+        else:
+            assert record(**{name: value}) != record(), name
+    assert record(**memory) == record() and record(epochs=0.95) != record()
+
+
 def test_a_finished_run_is_said_to_be_one(tiny, tmp_path, capsys):
     recipe = dataclasses.replace(killed.RECIPE, conversations=4, measured=1)
     curves = []
@@ -588,6 +610,16 @@ def test_weights_that_are_trained_in_part_are_not_trained_as_if_they_were_new(tm
     )
     with pytest.raises(ValueError, match="make the trainer again"):
         sft.train(trainer)
+
+
+def test_an_adapter_is_saved_and_loaded_without_a_warning(tiny, tmp_path):
+    """PEFT looks for the configuration of the model below, and says so where it finds none."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with_peft(lm.load(tiny)[0]).save_pretrained(tmp_path / "adapter")
+        compat.load_lora(lm.load(tiny)[0], tmp_path / "adapter")
 
 
 def test_adapters_of_an_earlier_trainer_are_taken_out(tiny, tokenizer):

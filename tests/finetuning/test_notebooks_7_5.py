@@ -78,6 +78,15 @@ def test_the_marks_of_a_chat_template_come_from_the_tokenizer(source: Path) -> N
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_labels_are_those_that_a_step_is_given(source: Path) -> None:
+    """A row of the trainer's data has them in one version of TRL and a mask in their place in another: Colab's."""
+    for cell in code_cells(source):
+        if "train_dataset" in cell and '["labels"]' in cell:
+            assert not re.search(r"\b(row|example)\[\"labels\"\]", cell)
+            assert "data_collator(" in cell
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_a_generator_is_made_in_the_cell_that_draws_from_it(source: Path) -> None:
     """Otherwise a second run of the cell goes on where the first one stopped, and gives other numbers."""
     for cell in code_cells(source):

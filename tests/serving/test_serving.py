@@ -164,6 +164,15 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(fake, tmp_path, monkeypa
     assert not list(tmp_path.glob("course-server-*"))
 
 
+def test_vllm_is_given_three_times_as_long_as_it_took(fake, monkeypatch):
+    """On two busy cores it took up to 283 s."""
+    assert lifecycle.TIMEOUTS["vllm"] >= 3 * 283
+    monkeypatch.setitem(lifecycle.TIMEOUTS, "vllm", 1.5)
+    monkeypatch.setenv("FAKE", "hang")
+    with pytest.raises(serving.ServerError, match="not ready after 2 s; `timeout` allows more"):
+        serving.start(fake, backend="vllm")
+
+
 def test_a_port_in_use_and_a_missing_program_are_named(fake, tmp_path, monkeypatch):
     with listening() as port, pytest.raises(serving.ServerError, match=f"Port {port} is in use"):
         serving.start(fake, backend="llama.cpp", port=port)
@@ -288,7 +297,7 @@ import os, signal, sys, time
 from pathlib import Path
 from course_utils import serving
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored
-server = serving.start(Path(sys.argv[1]), backend="llama.cpp")
+server = serving.start(Path(sys.argv[1]), backend=sys.argv[2])
 worker = os.fork()
 if not worker:
     time.sleep(200)
@@ -298,12 +307,20 @@ time.sleep(200)
 """
 
 
-@pytest.mark.parametrize(("way", "mode"), [("SIGKILL", "stubborn"), ("SIGTERM", "ok"), ("SIGHUP", "ok")])
-def test_a_server_ends_with_the_notebook_however_that_ends(fake, monkeypatch, way, mode):
+@pytest.mark.parametrize(
+    ("way", "mode", "backend"),
+    [
+        ("SIGKILL", "stubborn", "llama.cpp"),
+        ("SIGTERM", "ok", "llama.cpp"),
+        ("SIGHUP", "ok", "llama.cpp"),
+        ("SIGKILL", "ok", "vllm"),
+    ],
+)
+def test_a_server_ends_with_the_notebook_however_that_ends(fake, monkeypatch, way, mode, backend):
     """Also one that takes no notice of a signal, and what it started, while a worker of the notebook lives on."""
     monkeypatch.setenv("FAKE", mode)
     monkeypatch.setenv("TMPDIR", str(fake.parent))
-    line = [sys.executable, "-c", NOTEBOOK, str(fake)]
+    line = [sys.executable, "-c", NOTEBOOK, str(fake), backend]
     with subprocess.Popen(line, stdout=subprocess.PIPE, cwd=ROOT, text=True) as notebook:
         worker, port, folder = notebook.stdout.readline().split()
         tree = psutil.Process(notebook.pid).children(recursive=True)

@@ -51,7 +51,7 @@ def altered(source: Path, tmp_path: Path, change) -> Path:
 
 def text_below(folder: Path, name: str) -> Path:
     """Where the text source `name` of a folder of notebooks belongs."""
-    (folder / "text").mkdir()
+    (folder / "text").mkdir(exist_ok=True)
     return folder / "text" / name
 
 
@@ -277,3 +277,9 @@ def test_heat_maps_side_by_side_share_one_scale(source: Path) -> None:
     inside = [node for loop in loops for node in ast.walk(loop)]
     calls = [node for node in inside if isinstance(node, ast.Call) and ast.unparse(node.func) == "figures.heatmap"]
     assert [ast.unparse(call) for call in calls if _own_scale(call)] == []
+
+
+def test_no_outputs_are_built_at_the_quick_pace(built: Path, monkeypatch) -> None:
+    monkeypatch.setenv("COURSE_PACE", "quick")
+    with pytest.raises(notebooks.BuildError, match="unset it"):
+        notebooks.build(built)

@@ -131,6 +131,15 @@ def test_a_line_without_end_is_cut_and_brackets_are_no_markup(tmp_path: Path) ->
     assert "x" * 100_000 in page and "The rest of this cell" in page and len(page) < 2_500_000
 
 
+def test_the_limit_holds_while_a_line_never_ends(tmp_path: Path) -> None:
+    endless = "while True:\n    print('x' * 100_000, end='', flush=True)"
+    start = time.monotonic()
+    result = run(write(tmp_path, "9.6_endless", endless), tmp_path / "out", limit=4)
+    assert time.monotonic() - start < 60
+    assert result.failure.cell == 1 and "limit of 4 s" in result.failure.cause
+    assert Path(result.html).stat().st_size < 3_000_000
+
+
 def test_streams_are_joined_as_a_terminal_shows_them() -> None:
     def stream(name: str, text: str):
         return nbformat.v4.new_output("stream", name=name, text=text)
@@ -167,7 +176,7 @@ def test_without_room_every_notebook_has_a_result(tmp_path: Path, monkeypatch) -
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
 def test_too_few_files_are_said_before_the_kernel_starts(tmp_path: Path) -> None:
-    code = "import resource, sys; from pathlib import Path; from course_utils import runner\n"
+    code = "import resource, sys; from pathlib import Path; from course_utils.workshop import runner\n"
     code += "resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))\n"
     code += "(result,) = runner.run([Path(sys.argv[1])], out=Path(sys.argv[2])); print(result.failure.cause)"
     command = [sys.executable, "-c", code, str(write(tmp_path, "9.6_few", "1")), str(tmp_path / "out")]
@@ -199,7 +208,7 @@ def test_kernels_are_offline_and_write_only_into_scratch(tmp_path: Path) -> None
 
 def test_it_runs_without_a_writable_home(tmp_path: Path) -> None:
     path = write(tmp_path, "9.8_home", "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()")
-    code = "import sys; from pathlib import Path; from course_utils import runner\n"
+    code = "import sys; from pathlib import Path; from course_utils.workshop import runner\n"
     code += "r, = runner.run([Path(sys.argv[1])], out=Path(sys.argv[2])); sys.exit(r.failure is not None)"
     env = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "XDG", "IPYTHON", "HF_"))}
     env["HOME"] = "/dev/null/nobody"
@@ -215,7 +224,7 @@ def test_ctrl_c_stops_the_kernel_and_removes_the_scratch_folder(tmp_path: Path) 
     quick = write(tmp_path, "9.8_quick", "print('done')")
     cell = f"import os, time\nopen({str(pid_file)!r}, 'w').write(str(os.getpid()))\ntime.sleep(300)"
     path = write(tmp_path, "9.9_long", cell)
-    code = "import signal, sys; from pathlib import Path; from course_utils import runner\n"
+    code = "import signal, sys; from pathlib import Path; from course_utils.workshop import runner\n"
     # A shell that starts the tests in the background makes its children deaf to Ctrl-C.
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "runner.run([Path(sys.argv[1]), Path(sys.argv[2])], out=Path(sys.argv[3]))"

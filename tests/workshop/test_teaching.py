@@ -5,13 +5,12 @@ prints there (" ... " joins pieces of one line); each number in the other cells 
 the digits that the note gives. A share in per cent elsewhere in the note must be one of the numbers of its tables.
 """
 
-import html
 import re
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
+from said import printed
 
 from course_utils.exercises.authors import whose
 from course_utils.exercises.registry import exercises
@@ -21,30 +20,6 @@ NOTES = sorted((NOTEBOOKS / "teaching").glob("*.md"))
 BLOCK = re.compile(r"<!-- numbers: (\S+) -->\n((?:\|.*\n?)+)")
 NUMBER = re.compile(r"(?<![\w.,@])[-+]?\d[\d,]*(?:\.\d+)?")
 SHARES = re.compile(r"((?:[\d.]+(?:, | and | or | to |; ))*[\d.]+) ?%")
-
-
-def printed(notebook: Any) -> list[str]:
-    """The lines of a notebook's outputs: printed lines, rows and captions of tables, texts of figures."""
-    lines = []
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            lines += lines_of(output)
-    return [" ".join(line.split()) for line in lines]
-
-
-def lines_of(output: Any) -> list[str]:
-    if output.output_type == "stream":
-        return output.text.splitlines()
-    shown = output.get("data", {})
-    page = shown.get("text/html", "")
-    if not page:
-        return shown.get("text/plain", "").splitlines()
-    lines = re.findall(r' alt="([^"]*)"', page)
-    for row in re.findall(r"(?s)<tr>(.*?)</tr>", page):
-        cells = re.sub(r"</t[dh]>", " | ", row)
-        lines.append(re.sub(r"<[^>]+>", "", cells))
-    lines += re.findall(r"(?s)<caption>(.*?)</caption>", page)
-    return [html.unescape(line) for line in lines]
 
 
 def value(text: str) -> float:

@@ -190,7 +190,7 @@ def bind(
     settings = {"decay": 0.05, "rising": 0.3, "clip": math.inf, "more": [scale]}
     learner = Learner(model, rate, steps, **settings)  # AdamW
     model.train()
-    for _ in range(steps):
+    for _ in range(learner.steps):
         rows = torch.randint(len(pairs), (batch,), generator=draw)
         learner.step(contrastive_loss(model(pairs.mels[rows]), pairs.pictures[rows], scale.exp()))
     return model.eval()

@@ -56,7 +56,7 @@ from course_utils import compat, figures
 from course_utils.exercises import check, hint, quiz, solution
 from course_utils.finetuning import four_bit, qlora
 from course_utils.finetuning import preferences as prefs
-from course_utils.measures import share
+from course_utils.measures import percent, share
 
 chat = unit.load("chat")
 
@@ -103,11 +103,7 @@ def row(name: str, texts: list[str]) -> dict:
     whole = share([all(one.values()) for one in passed])
     mark = sum(prefs.points(case, text) for case, text in zip(test, texts, strict=True)) / len(test)
     words = sum(len(text.split()) for text in texts) / len(test)
-    return (
-        {"model": name}
-        | shares
-        | {"all three": str(whole).split(",")[0] + ")", "points": mark, "words": words}
-    )
+    return {"model": name} | shares | {"all three": percent(whole), "points": mark, "words": words}
 
 
 # %% tags=["topic:dpo"]
@@ -407,7 +403,7 @@ for name, some in spoilt.items():
     wins[name] = prefs.win_rate(test, texts, start_texts)
     table.append(line)
 for line, measure in zip(table, wins.values(), strict=True):
-    line["wins"] = str(measure).split(",")[0] + ")"
+    line["wins"] = percent(measure)
 figures.table(table, caption="The same recipe on other labels; wins against the model before DPO")
 
 # %% [markdown]
@@ -430,7 +426,7 @@ found = {0.1: result}
 for beta in (0.02, 0.5):
     policy = prefs.dpo(start, clean, beta=beta, seed=unit.seed, steps=40)
     found[beta], texts = exam(policy, f"beta {beta}")
-    found[beta]["wins"] = str(prefs.win_rate(test, texts, start_texts)).split(",")[0] + ")"
+    found[beta]["wins"] = percent(prefs.win_rate(test, texts, start_texts))
 points = [(0.0, begin["points"], "start")]
 for beta, one in sorted(found.items()):
     points.append((one["KL from the start"], one["points"], f"beta {beta}"))

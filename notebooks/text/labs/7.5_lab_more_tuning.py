@@ -137,12 +137,12 @@ lines = [
 figures.table(lines, caption="The same, each seed on its own")
 
 # %% [markdown]
-# **What to notice.** With one task in training the model is perfect at it and deaf to every other instruction: it
-# has no reason to read the instruction at all. With two and with four it reads enough to tell *those* tasks apart,
-# and still no more. Only the greatest variety, at the same number of steps, teaches something else: to look at what
-# is asked and do that. The trained tasks pay a little for it. FLAN reports the same: more clusters of tasks, better
-# results on the held-out ones. The two seeds lie far apart, although with eight tasks both have the same ones. Only
-# the records, their order and the first numbers of the adapter differ. So believe the step up from zero, and not
+# **What to notice.** With one task in training the model is perfect at it and deaf to every other instruction: it has
+# no reason to read the instruction at all. With two and with four it reads enough to tell *those* tasks apart, and
+# still no more. Only the greatest variety, at the same number of steps, teaches something else: to look at what is
+# asked and do that. The trained tasks pay little for it, if anything. FLAN reports the same: more clusters of tasks,
+# better results on the held-out ones. The two seeds lie far apart, although with eight tasks both have the same ones.
+# Only the records, their order and the first numbers of the adapter differ. So believe the step up from zero, and not
 # its height: two seeds cannot measure that.
 #
 # Then look at the limits. A wording that was never trained costs something. And the field that no instruction ever
@@ -258,11 +258,12 @@ figures.table(
 )
 
 # %% [markdown]
-# **What to notice.** Compare the seeds before you compare the lines: they differ as much as the lines do, and all
-# three intervals overlap. So the mails made the text more than a hundred times less surprising, and the job gained
-# nothing that we can see. The job is to *copy* a number and to *choose* a topic. Predicting the next word of a mail
-# trains neither, or not in sixty steps. Gururangan et al. did find gains, with tasks that need the words of a
-# domain, and with far more text. Perplexity on your text is a means. Measure the job.
+# **What to notice.** Compare the seeds before you compare the lines: they differ nearly as much as the lines do. The
+# mails made the text more than a hundred times less surprising, and the job gained nothing. Without replay it is even
+# the lowest of the three. Its interval ends where the others begin, and two seeds are too few to say more. The job is
+# to *copy* a number and to *choose* a topic. Predicting the next word of a mail trains neither, or not in sixty steps.
+# Gururangan et al. did find gains, with tasks that need the words of a domain, and with far more text. Perplexity on
+# your text is a means. Measure the job.
 #
 # ## What you take with you
 # - Instruction tuning teaches to read the instruction. At the same number of steps, variety is what did it.

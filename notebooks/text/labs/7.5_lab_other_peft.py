@@ -306,10 +306,10 @@ figures.show(fig, alt=f"Share of right replies against trained parameters, for t
 # **What to notice.** Read the two columns of seeds before the means. The job that the model *knows* needs almost
 # nothing: 5,120 trained numbers replace a prompt of 40 tokens, and all methods do it. The job that is *new* separates
 # them. Whatever only adds something to read, or only turns existing units up and down, stays near zero here. What adds
-# *new computation*, adapters and LoRA, learns it, and gets close to full fine-tuning with a few per cent of the
-# parameters. It is not the number that counts: prefix tuning trains twice as many as LoRA at rank 1. Petrov et al.
-# (2023, arXiv 2310.19698) give the reason: a prefix can shift what attention puts out, but not how the tokens of a
-# request attend to each other.
+# *new computation*, adapters and LoRA, learns half of it or more with a few per cent of the parameters. Training all
+# weights learns more than LoRA does. It is not the number that counts: prefix tuning trains twice as many as LoRA at
+# rank 1. Petrov et al. (2023, arXiv 2310.19698) give the reason: a prefix can shift what attention puts out, but not
+# how the tokens of a request attend to each other.
 #
 # Is prompt tuning useless, then? The paper's main figure says when it is not: with T5 it falls far behind full
 # fine-tuning at 60 million parameters, and meets it at 10 billion. The larger the model, the more of your job is

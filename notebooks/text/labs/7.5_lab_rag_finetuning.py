@@ -237,13 +237,13 @@ figures.table(table, caption="Right answers, 72 questions of each kind, one trai
 # are what teaches to choose.
 #
 # The last column is a test for memory: without pages nobody can *read* a number. We expected RAFT with fixed vouchers
-# to learn them by heart, and changing ones to cure that. The memory is there, but small, and the intervals of the two
-# rows overlap everywhere. With the page in view, reading is easier to learn than remembering. Do not rely on it: a
+# to learn them by heart, and changing ones to cure that. If a memory is there, it is small, and the intervals of the
+# two rows overlap everywhere. With the page in view, reading is easier to learn than remembering. Do not rely on it: a
 # larger model, trained for longer, remembers more. Changing the facts in the training data costs nothing, and this
 # column shows whether you need it.
 #
-# LoRA trains a twentieth of the weights and gets as far on *new* and *changed* vouchers. On the *trained* ones it
-# lies below. It is one seed, so read its row with its intervals.
+# LoRA trains a twentieth of the weights and gets as far, and further on *new* vouchers. It is one seed, so read its row
+# with its intervals.
 #
 # ## 5. When the search misses
 #
@@ -285,8 +285,8 @@ figures.table(
 # %% [markdown]
 # **What to notice.** One printed reply proves nothing, whatever it says here: read the table. Nothing in the first
 # training said that a page could be missing, so the model gives *somebody else's* number, which is the worst of all
-# answers. One row in three with the page missing teaches it to say, more often than not, that it does not know. The
-# other columns are the price: a model that may refuse also refuses, or errs, where the page is there. The same
+# answers. One row in three with the page missing teaches it to say that it does not know, about three times in five.
+# The other columns are the price: a model that may refuse also refuses, or errs, where the page is there. The same
 # steps now have to teach two things. Measure both sides.
 #
 # ## What you take with you

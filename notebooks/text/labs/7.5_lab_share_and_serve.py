@@ -262,10 +262,10 @@ told = ", ".join(f"{form} {loss:.1%}" for form, loss in lost.items())
 figures.show(fig, alt=f"The error of storing merged weights as a share of the change: {told}")
 
 # %% [markdown]
-# **What to notice.** In 16 bits nearly nothing of the change is lost, and the answers stay. In NF4 a large part of it
-# is rounded away: the steps of NF4 are nearly as coarse as the change is large. (The change is large here. A smaller
-# one is lost more easily, in every format: compare in your own case.) That holds for both roads into 4 bits, so
-# neither is free; measure before you ship one. The first row is the third road, and the one that QLoRA trained for:
+# **What to notice.** In 16 bits nearly nothing of the change is lost, and nearly all answers stay. In NF4 a large part
+# of it is rounded away: the steps of NF4 are nearly as coarse as the change is large. (The change is large here. A
+# smaller one is lost more easily, in every format: compare in your own case.) That holds for both roads into 4 bits,
+# so neither is free; measure before you ship one. The first row is the third road, and the one that QLoRA trained for:
 # keep the adapter beside the 4-bit weights. Its answers are not those of the 16-bit base either, because the base
 # under it is another one.
 #
