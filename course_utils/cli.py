@@ -399,7 +399,9 @@ def models(as_json: Json = False) -> None:
     screen = console()
     table = view("Models", "role", "tier", "model", ">download GB", ">memory GiB", "licence", "here")
     for model in catalogue.models():
-        here = "chosen" if choices[model.role].model == model else "cached" if model.cached_folder else ""
+        here = "cached" if model.cached_folder else ""
+        if choices[model.role].model == model:
+            here = "chosen"
         sizes = f"{model.download_gb:.2f}", f"{model.memory_gb:g}"
         table.add_row(model.role, model.tier, model.id, *sizes, model.licence, here)
     screen.print(table)
@@ -483,15 +485,27 @@ def notebooks(
 
     with plain_errors(), interruptible():
         chosen = _texts(units) if units else notebooks.sources()
-        if check:
-            faults = notebooks.check() if not units else [line for path in chosen for line in notebooks.agree(path)]
-        else:
+        if not check:
             faults = _build_all(chosen)
+        elif units:
+            faults = _differences(chosen)
+        else:
+            faults = notebooks.check()
     for fault in faults:
         typer.echo(fault, err=True)
     if faults:
         raise typer.Exit(1)
     typer.echo(f"{len(chosen)} notebooks {'agree with their sources' if check else 'built'}.")
+
+
+def _differences(chosen: list[Path]) -> list[str]:
+    """Where text sources and their .ipynb differ."""
+    from course_utils.workshop import notebooks
+
+    faults: list[str] = []
+    for path in chosen:
+        faults += notebooks.agree(path)
+    return faults
 
 
 def _texts(units: list[str]) -> list[Path]:

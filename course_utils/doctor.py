@@ -76,16 +76,20 @@ def requirements() -> tuple[list[Requirement], dict[str, list[Requirement]]]:
     from packaging.requirements import Requirement
 
     project = colab.project()
+    extras: dict[str, list[Requirement]] = {}
     if project:
         needed = [Requirement(text) for text in project.get("dependencies", [])]
-        optional = {n: [Requirement(t) for t in ts] for n, ts in project["optional-dependencies"].items()}
+        for extra, lines in project["optional-dependencies"].items():
+            extras[extra] = [Requirement(text) for text in lines]
     else:
-        lines = [Requirement(text) for text in metadata.requires(DISTRIBUTION) or []]
-        names = metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
-        needed = [r for r in lines if not r.marker or r.marker.evaluate({"extra": ""})]
-        optional = {n: [r for r in lines if r.marker and f'extra == "{n}"' in str(r.marker)] for n in names}
-    here = [r for r in needed if not r.marker or r.marker.evaluate({"extra": ""})]
-    return here, {n: [r for r in rs if r.name != DISTRIBUTION] for n, rs in optional.items()}
+        needed = [Requirement(text) for text in metadata.requires(DISTRIBUTION) or []]
+        for extra in metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []:
+            extras[extra] = [line for line in needed if f'extra == "{extra}"' in str(line.marker)]
+    here = [line for line in needed if not line.marker or line.marker.evaluate({"extra": ""})]
+    optional = {}
+    for extra, lines in extras.items():
+        optional[extra] = [line for line in lines if line.name != DISTRIBUTION]
+    return here, optional
 
 
 def installed(name: str) -> str | None:

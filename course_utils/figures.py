@@ -207,11 +207,11 @@ class Table:
         def line(cells: list[str], tag: str) -> str:
             align = ["right" if i in self.right else "left" for i in range(len(cells))]
             scope = ' scope="col"' if tag == "th" else ""
-            inner = "".join(
+            inner = [
                 f'<{tag}{scope} style="text-align: {a}">{html.escape(c)}</{tag}>'
                 for a, c in zip(align, cells, strict=True)
-            )
-            return f"<tr>{inner}</tr>"
+            ]
+            return f"<tr>{''.join(inner)}</tr>"
 
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
         body = "\n".join(line(row, "td") for row in self.rows)
@@ -219,7 +219,8 @@ class Table:
 
     def __repr__(self) -> str:
         lines = [self.header, *self.rows]
-        widths = [max(len(row[i]) for row in lines) for i in range(len(self.header))]
+        columns = zip(*lines, strict=True)
+        widths = [max(map(len, column)) for column in columns]
 
         def line(row: list[str]) -> str:
             pairs = enumerate(zip(row, widths, strict=True))
@@ -242,10 +243,19 @@ def table(rows: Iterable[Mapping], caption: str = "", digits: int = 2) -> Table:
     if not rows:
         raise ValueError("table() needs at least one row.")
     header = list(rows[0])
-    numeric = [all(isinstance(row[key], Real) for row in rows) for key in header]
-    text = [[_cell(row[key], digits) for key in header] for row in rows]
-    right = frozenset(i for i, number in enumerate(numeric) if number)
+    right = frozenset(i for i, key in enumerate(header) if _is_numeric(rows, key))
+    text = [_cells(row, header, digits) for row in rows]
     return Table(text, [str(key) for key in header], caption, right)
+
+
+def _is_numeric(rows: Sequence[Mapping], key: object) -> bool:
+    """Whether a column holds nothing but numbers."""
+    return all(isinstance(row[key], Real) for row in rows)
+
+
+def _cells(row: Mapping, header: Iterable, digits: int) -> list[str]:
+    """A row of a table as texts, in the order of its header."""
+    return [_cell(row[key], digits) for key in header]
 
 
 def _cell(value, digits: int) -> str:

@@ -25,28 +25,37 @@ def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
     """Wilson's 95 % interval of a share: it stays within 0..1 and is honest near both ends."""
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} successes out of {n} is no share")
-    share, spread = successes / n, z * z / n
+    share = successes / n
+    spread = z * z / n
     centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
+    variance = share * (1 - share) / n + spread / (4 * n)
+    half = z / (1 + spread) * math.sqrt(variance)
     # Rounding must not push the interval past the share itself.
-    return max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0)
+    low = min(centre - half, share)
+    high = max(centre + half, share)
+    return max(low, 0.0), min(high, 1.0)
 
 
 def share(successes: Sequence[bool] | Sequence[int]) -> Measure:
     """The share of successes as a Measure in per cent. ValueError without cases."""
-    right, n = sum(int(one) for one in successes), len(successes)
+    n = len(successes)
+    right = sum(int(success) for success in successes)
     low, high = wilson(right, n)
     return Measure(right / n, low, high, n, "%")
 
 
 def percent(measure: Measure) -> str:
     """ "87 % (82 to 91)": a share with its 95 % interval, for a table."""
-    return f"{100 * measure.value:.0f} % ({100 * measure.low:.0f} to {100 * measure.high:.0f})"
+    value = 100 * measure.value
+    low = 100 * measure.low
+    high = 100 * measure.high
+    return f"{value:.0f} % ({low:.0f} to {high:.0f})"
 
 
 def spread(values: Sequence[float]) -> str:
     """ "81 (78 to 84)": the mean, the lowest and the highest of some values, for a table."""
-    return f"{sum(values) / len(values):.0f} ({min(values):.0f} to {max(values):.0f})"
+    mean = sum(values) / len(values)
+    return f"{mean:.0f} ({min(values):.0f} to {max(values):.0f})"
 
 
 def bootstrap(values: Sequence[float], unit: str, seed: int = 0, rounds: int = 2000) -> Measure:
@@ -54,9 +63,11 @@ def bootstrap(values: Sequence[float], unit: str, seed: int = 0, rounds: int = 2
     import numpy as np
 
     numbers = np.asarray(values, float)
-    means = np.random.default_rng(seed).choice(numbers, (rounds, len(numbers))).mean(1)
+    n = len(numbers)
+    rng = np.random.default_rng(seed)
+    means = rng.choice(numbers, (rounds, n)).mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
-    return Measure(float(numbers.mean()), float(low), float(high), len(numbers), unit)
+    return Measure(float(numbers.mean()), float(low), float(high), n, unit)
 
 
 def error_bars(measures: Iterable[Measure]) -> tuple[list[float], tuple[list[float], list[float]]]:

@@ -156,13 +156,15 @@ def run_langchain(agent: Runnable, question: str) -> Trace:
 
 
 def _steps(messages: Sequence[BaseMessage]) -> list[Step]:
-    calls = {call["id"]: call for m in messages if isinstance(m, AIMessage) for call in m.tool_calls}
+    calls = {}
     steps = []
     for message in messages:
-        if isinstance(message, ToolMessage):
+        if isinstance(message, AIMessage):
+            calls |= {call["id"]: call for call in message.tool_calls}
+        elif isinstance(message, ToolMessage):
             call = calls[message.tool_call_id]
-            argument = str(next(iter(call["args"].values()), ""))
-            steps.append(Step("", call["name"], argument, message.text))
+            argument = next(iter(call["args"].values()), "")
+            steps.append(Step("", call["name"], str(argument), message.text))
     return steps
 
 

@@ -55,8 +55,11 @@ class Trace:
 
 def tokens(chat: "Chat", trace: Trace) -> tuple[int, int]:
     """Tokens that the model read and wrote for a trace. Each turn reads the whole prompt again."""
-    counts = [count(chat, part) for turn in trace.log for part in turn]
-    return sum(counts[0::2]), sum(counts[1::2])
+    read, written = 0, 0
+    for prompt, reply in trace.log:
+        read += count(chat, prompt)
+        written += count(chat, reply)
+    return read, written
 
 
 def count(chat: "Chat", words: str) -> int:

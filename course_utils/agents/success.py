@@ -25,8 +25,12 @@ def outcomes(tasks: Sequence[text.Episode], traces: Sequence[Trace]) -> list[boo
 def by_kind(tasks: Sequence[text.Episode], runs: dict[str, Sequence[Trace]]) -> list[dict]:
     """Rows of a table: for each kind of task how many there are and how many each run got right."""
     right = {name: outcomes(tasks, traces) for name, traces in runs.items()}
+    kinds = dict.fromkeys(task.kind for task in tasks)
     rows = []
-    for kind in dict.fromkeys(task.kind for task in tasks):
-        at = [i for i, task in enumerate(tasks) if task.kind == kind]
-        rows.append({"kind": kind, "tasks": len(at)} | {n: sum(r[i] for i in at) for n, r in right.items()})
+    for kind in kinds:
+        places = [i for i, task in enumerate(tasks) if task.kind == kind]
+        row = {"kind": kind, "tasks": len(places)}
+        for name, marks in right.items():
+            row[name] = sum(marks[i] for i in places)
+        rows.append(row)
     return rows

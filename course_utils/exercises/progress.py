@@ -229,7 +229,10 @@ def _nests_deeper(content: Any, limit: int) -> bool:
     """Whether there are lists or tables in each other more than `limit` times."""
     level = [content]
     for _ in range(limit):
-        level = [child for node in level for child in _inside(node)]
+        deeper: list[Any] = []
+        for node in level:
+            deeper += _inside(node)
+        level = deeper
     return bool(level)
 
 

@@ -127,12 +127,18 @@ def _units() -> tuple[ModuleType, ...]:
 
 def exercises() -> dict[str, Exercise]:
     """Every exercise by name, in the order of the course."""
-    return {one.name: one for unit in _units() for one in unit.EXERCISES}
+    known: dict[str, Exercise] = {}
+    for unit in _units():
+        known |= {task.name: task for task in unit.EXERCISES}
+    return known
 
 
 def quizzes() -> dict[str, Quiz]:
     """Every quiz by name, in the order of the course."""
-    return {one.name: one for unit in _units() for one in unit.QUIZZES}
+    known: dict[str, Quiz] = {}
+    for unit in _units():
+        known |= {task.name: task for task in unit.QUIZZES}
+    return known
 
 
 def exercise(name: str) -> Exercise:

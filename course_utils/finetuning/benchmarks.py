@@ -136,7 +136,9 @@ def evaluate(chat: Chat, n: int = 40) -> dict[str, Measure]:
             confirm_run_unsafe_code=False,  # tasks that execute what a model wrote are refused
             random_seed=SEED,
         )
-    marks = {name: [one[metric] for one in found["samples"][name]] for name, metric in METRICS.items()}
+    marks = {}
+    for name, metric in METRICS.items():
+        marks[name] = [sample[metric] for sample in found["samples"][name]]
     return {
         "choose (as MMLU): right": share([mark == 1 for mark in marks["choose"]]),
         "run (as HumanEval): passed": share([mark == 1 for mark in marks["run"]]),

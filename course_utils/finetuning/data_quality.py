@@ -57,15 +57,20 @@ class Row:
 
     def says(self, role: str) -> str:
         """What this role says first; an empty text if it says nothing."""
-        return next((m["content"] for m in self.messages if m["role"] == role), "")
+        said = (message["content"] for message in self.messages if message["role"] == role)
+        return next(said, "")
 
     @property
     def text(self) -> str:
-        return "\n".join(m["content"] for m in self.messages)
+        contents = [message["content"] for message in self.messages]
+        return "\n".join(contents)
 
     def saying(self, role: str, content: str) -> Row:
         """The row with other words for `role`."""
-        turns = ({**m, "content": content} if m["role"] == role else m for m in self.messages)
+        turns = []
+        for message in self.messages:
+            said = content if message["role"] == role else message["content"]
+            turns.append({**message, "content": said})
         return replace(self, messages=tuple(turns))
 
 
@@ -90,7 +95,8 @@ def _joined(number: int, content: Any) -> str:
     if not isinstance(content, list):
         raise ValueError(f"what turn {number} says is {_kind(content)} and not text")
     parts = [part.get("text") if isinstance(part, dict) else part for part in content]
-    if others := [part for part in parts if not isinstance(part, str)]:
+    others = [part for part in parts if not isinstance(part, str)]
+    if others:
         raise ValueError(f"turn {number} has {len(others)} of {len(parts)} parts that are not text")
     return "".join(parts)
 
@@ -133,14 +139,14 @@ def to_messages(row: dict) -> list[dict]:
     if "messages" in row:
         return _turns("messages", row["messages"])
     if {"prompt", "completion"} <= row.keys():
-        return [*_said("user", row["prompt"]), *_said("assistant", row["completion"])]
+        asked = _said("user", row["prompt"])
+        answered = _said("assistant", row["completion"])
+        return [*asked, *answered]
     if {"instruction", "output"} <= row.keys():
-        asked = {"role": "user", "content": row.get("input") or row["instruction"]}
-        system = [{"role": "system", "content": row["instruction"]}] if row.get("input") else []
-        return [*system, asked, {"role": "assistant", "content": row["output"]}]
+        return _from_alpaca(row)
     if "conversations" in row:
         turns = _turns("conversations", row["conversations"])
-        return [_turn(number, one) for number, one in enumerate(turns, 1)]
+        return [_turn(number, turn) for number, turn in enumerate(turns, 1)]
     known = ", ".join(sorted(map(str, row))) or "nothing in it"
     raise ValueError(f"a row with {known} is in no format known here: rename its parts, or write a converter")
 
@@ -171,39 +177,63 @@ def _turn(number: int, one: Any) -> Any:
     return {"role": roles[speaker], "content": one["value"]}
 
 
+def _from_alpaca(row: dict) -> list[dict]:
+    """The instruction is the user's message, or the system's where there is an input too."""
+    instruction, output = row["instruction"], row["output"]
+    reply = {"role": "assistant", "content": output}
+    asked = row.get("input")
+    if not asked:
+        return [{"role": "user", "content": instruction}, reply]
+    return [{"role": "system", "content": instruction}, {"role": "user", "content": asked}, reply]
+
+
 def broken_format(rows: Sequence[Row]) -> dict[int, str]:
     """Rows that no chat template can take, or that would teach the model to stop at the wrong place."""
-    found = {}
+    faults = {}
     for row in rows:
-        roles = [m["role"] for m in row.messages]
-        turns = roles[1:] if roles[:1] == ["system"] else roles
-        if row.fault:
-            found[row.id] = row.fault
-        elif not roles:
-            found[row.id] = "there are no turns"
-        elif any(not m["content"].strip() for m in row.messages):
-            found[row.id] = "a turn is empty"
-        elif not turns or len(turns) % 2 or turns != ["user", "assistant"] * (len(turns) // 2):
-            found[row.id] = f"roles in a wrong order: {', '.join(roles)}"
-        elif re.search(r"<\|\w+\|>", row.text):
-            found[row.id] = "a marker of the chat template inside a turn"
-        elif not row.messages[-1]["content"].endswith(conversations.SIGN_OFF):
-            found[row.id] = f"the reply stops before its end: ...{row.messages[-1]['content'][-20:]!r}"
-    return found
+        fault = _format_fault(row)
+        if fault:
+            faults[row.id] = fault
+    return faults
 
 
 # ---------------------------------------------------------------- near-duplicates and leaks
 
 
+def _format_fault(row: Row) -> str:
+    """What is wrong with the format of a row; an empty text if nothing is."""
+    if row.fault:
+        return row.fault
+    roles = [message["role"] for message in row.messages]
+    if not roles:
+        return "there are no turns"
+    if any(not message["content"].strip() for message in row.messages):
+        return "a turn is empty"
+    turns = roles[1:] if roles[0] == "system" else roles
+    rounds = len(turns) // 2
+    if not turns or turns != ["user", "assistant"] * rounds:
+        return f"roles in a wrong order: {', '.join(roles)}"
+    if re.search(r"<\|\w+\|>", row.text):
+        return "a marker of the chat template inside a turn"
+    last = row.messages[-1]["content"]
+    if not last.endswith(conversations.SIGN_OFF):
+        return f"the reply stops before its end: ...{last[-20:]!r}"
+    return ""
+
+
 def shingles(text: str, n: int = 3) -> set[str]:
     """All runs of `n` words, small letters, without punctuation; the whole text if it is shorter."""
     words = re.findall(r"\w+", text.lower())
-    return {" ".join(words[i : i + n]) for i in range(max(1, len(words) - n + 1))}
+    count = max(1, len(words) - n + 1)
+    return {" ".join(words[i : i + n]) for i in range(count)}
 
 
 def jaccard(a: set, b: set) -> float:
     """What two sets share, as a part of all that is in them."""
-    return len(a & b) / len(a | b) if a | b else 1.0
+    together = a | b
+    if not together:
+        return 1.0
+    return len(a & b) / len(together)
 
 
 def minhash(items: Iterable[str], a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -211,13 +241,16 @@ def minhash(items: Iterable[str], a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Two sets have the same smallest value with a probability that is just their Jaccard similarity.
     """
-    x = np.array([_hashed(item) for item in items], np.uint64)[:, None]
-    return (((a * x + b) % np.uint64(PRIME)) & np.uint64(LARGEST)).min(0)
+    x = np.array([_hashed(item) for item in items], np.uint64)[:, None]  # (items, 1)
+    remainders = (a * x + b) % np.uint64(PRIME)  # (items, functions)
+    hashes = remainders & np.uint64(LARGEST)
+    return hashes.min(0)
 
 
 def _hashed(item: str) -> int:
     """32 bits of SHA-1, as datasketch takes them."""
-    return int.from_bytes(hashlib.sha1(item.encode()).digest()[:4], "little")
+    digest = hashlib.sha1(item.encode()).digest()
+    return int.from_bytes(digest[:4], "little")
 
 
 def similar_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> list[tuple[int, int, float]]:
@@ -237,8 +270,10 @@ def similar_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> list[tu
     for j, items in enumerate(sets):
         sketch = MinHash(num_perm=PERMUTATIONS, seed=1)
         sketch.update_batch([item.encode() for item in items])
-        alike = [(i, j, jaccard(sets[i], items)) for i in index.query(sketch)]
-        pairs += sorted(pair for pair in alike if pair[2] >= threshold)
+        for i in sorted(index.query(sketch)):
+            alike = jaccard(sets[i], items)
+            if alike >= threshold:
+                pairs.append((i, j, alike))
         index.insert(j, sketch)
     return pairs
 
@@ -255,30 +290,33 @@ def _that_say_something(rows: Sequence[Row]) -> list[Row]:
 
 def duplicates(rows: Sequence[Row]) -> dict[int, str]:
     """Rows that say nearly the same as an earlier row of their split."""
-    rows, found = _that_say_something(rows), {}
-    for i, j, similar in _pairs(tuple(row.text for row in rows)):
-        if rows[i].split == rows[j].split and rows[i].id not in found:
-            found[rows[j].id] = f"{similar:.0%} the same as row {rows[i].id}"
-    return found
+    rows = _that_say_something(rows)
+    texts = tuple(row.text for row in rows)
+    copies = {}
+    for i, j, similar in _pairs(texts):
+        earlier, later = rows[i], rows[j]
+        if earlier.split == later.split and earlier.id not in copies:
+            copies[later.id] = f"{similar:.0%} the same as row {earlier.id}"
+    return copies
 
 
 def leaks(rows: Sequence[Row]) -> dict[int, str]:
     """Training rows that validation or test know too: the text, the order or the customer."""
-    rows, found = _that_say_something(rows), {}
-    for i, j, similar in _pairs(tuple(row.text for row in rows)):
+    rows = _that_say_something(rows)
+    texts = tuple(row.text for row in rows)
+    leaked = {}
+    for i, j, similar in _pairs(texts):
         for mine, other in ((rows[i], rows[j]), (rows[j], rows[i])):
             if mine.split == "train" != other.split:
-                found[mine.id] = f"{similar:.0%} the same as row {other.id} of {other.split}"
-    for what, value in (("order", "number"), ("customer", "customer")):
-        held = {}
+                leaked[mine.id] = f"{similar:.0%} the same as row {other.id} of {other.split}"
+    for what, key in (("order", "number"), ("customer", "customer")):
+        held = _held_out(rows, key)
         for row in rows:
-            if row.split != "train":
-                held.setdefault(record(row).get(value), row)
-        for row in rows:
-            known = record(row).get(value)
+            known = record(row).get(key)
             if row.split == "train" and known and known in held:
-                found.setdefault(row.id, f"{what} {known} is in {held[known].split} too, row {held[known].id}")
-    return found
+                other = held[known]
+                leaked.setdefault(row.id, f"{what} {known} is in {other.split} too, row {other.id}")
+    return leaked
 
 
 # ---------------------------------------------------------------- contradictions
@@ -295,11 +333,23 @@ def record(row: Row) -> dict[str, str]:
     return found.groupdict() if found else {}
 
 
+def _held_out(rows: Sequence[Row], key: str) -> dict[str | None, Row]:
+    """The first row outside of training for each value of `key` in the orders' records."""
+    held: dict[str | None, Row] = {}
+    for row in rows:
+        if row.split != "train":
+            held.setdefault(record(row).get(key), row)
+    return held
+
+
 def untrue(row: Row) -> str:
     """What the reply says that its own facts do not; an empty text if all is covered or there is no record."""
-    beyond = claims_beyond(row.says("system"), row.says("assistant")) if record(row) else ()
+    if not record(row):
+        return ""
+    beyond = claims_beyond(row.says("system"), row.says("assistant"))
     for what in ("number", "toy", "name", "status"):
-        if said := sorted(value for kind, value in beyond if kind == what):
+        said = sorted(value for kind, value in beyond if kind == what)
+        if said:
             return f"{what} {', '.join(said)}: not in the facts"
     return ""
 
@@ -308,10 +358,12 @@ def policy(row: Row) -> tuple[tuple[str, str], str]:
     """The situation (topic of the reply, status of the order) and the reply without names, numbers and products."""
     reply = row.says("assistant")
     topic, _, rest = reply.partition(":")
-    plain = PRODUCT.sub("PRODUCT", re.sub(r"\d+", "NUMBER", rest))
+    plain = re.sub(r"\d+", "NUMBER", rest)
+    plain = PRODUCT.sub("PRODUCT", plain)
     plain = re.sub(rf"\b(?:{'|'.join(COLOURS)})\b", "COLOUR", plain)
     plain = re.sub(rf"\b(?:{'|'.join(NAMES)})\b", "NAME", plain)
-    return (topic, record(row).get("status", "")), plain
+    status = record(row).get("status", "")
+    return (topic, status), plain
 
 
 def contradictions(rows: Sequence[Row]) -> dict[int, str]:
@@ -336,15 +388,18 @@ def contradictions(rows: Sequence[Row]) -> dict[int, str]:
 
 def listed(text: str) -> set[str]:
     """The words of `text` that are on the list of insults."""
-    return set(re.findall(r"[a-z]+", text.lower())) & manners.INSULTS
+    words = re.findall(r"[a-z]+", text.lower())
+    return set(words) & manners.INSULTS
 
 
 def stock() -> list[str]:
     """The sentences that the conversations are made of: written by hand, read by us, civil."""
-    replies = [part for intent in conversations.INTENTS.values() for r in intent.replies for part in (r.fact, r.step)]
-    asked = [
-        part for intent in conversations.INTENTS.values() for part in (*intent.first, *intent.second, intent.feeling)
-    ]
+    asked: list[str] = []
+    replies: list[str] = []
+    for intent in conversations.INTENTS.values():
+        asked += [*intent.first, *intent.second, intent.feeling]
+        for reply in intent.replies:
+            replies += [reply.fact, reply.step]
     return [part for part in (*asked, *replies) if part]
 
 
@@ -355,17 +410,24 @@ class ToneClassifier:
     """
 
     def __init__(self, civil: Sequence[str]) -> None:
-        groups = manners.RUDE, (*manners.CIVIL, *civil)
-        x = self._features([text for group in groups for text in group])
-        y = np.repeat([1.0, 0.0], [len(group) for group in groups])
+        rude = manners.RUDE
+        polite = (*manners.CIVIL, *civil)
+        x = self._features([*rude, *polite])  # (texts, FEATURES)
+        y = np.repeat([1.0, 0.0], [len(rude), len(polite)])
         self.weights, self.bias = np.zeros(FEATURES), 0.0
         for _ in range(300):  # gradient descent; the problem is convex, so there is nothing to tune but its end
-            error = (self._sigmoid(x @ self.weights + self.bias) - y) / len(y)
-            self.weights -= 10.0 * (x.T @ error + 3e-4 * self.weights)
+            error = (self._chances(x) - y) / len(y)
+            slope = x.T @ error + 3e-4 * self.weights
+            self.weights -= 10.0 * slope
             self.bias -= 10.0 * error.sum()
 
     @staticmethod
     def _sigmoid(z: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-z))
+
+    def _chances(self, x: np.ndarray) -> np.ndarray:
+        """How likely each row of features is rude."""
+        z = x @ self.weights + self.bias
         return 1 / (1 + np.exp(-z))
 
     def _features(self, texts: Sequence[str]) -> np.ndarray:
@@ -374,17 +436,21 @@ class ToneClassifier:
         for row, text in zip(x, texts, strict=True):
             for item in shingles(text, 1) | shingles(text, 2):
                 row[_hashed(item) % FEATURES] = 1
-        return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1)
+        lengths = np.linalg.norm(x, axis=1, keepdims=True)
+        return x / np.maximum(lengths, 1)
 
     def rudeness(self, texts: Sequence[str]) -> np.ndarray:
         """How likely each text is rude, 0 to 1: the highest of its sentences."""
         texts = as_list(texts, "texts")
         if not texts:
             return np.zeros(0)
-        sentences = [re.findall(r"[^.!?]+", text) or [text] for text in texts]
-        flat = self._sigmoid(self._features([s for some in sentences for s in some]) @ self.weights + self.bias)
-        ends = np.cumsum([len(some) for some in sentences])
-        return np.array([part.max() for part in np.split(flat, ends[:-1])])
+        sentences: list[str] = []
+        starts: list[int] = []
+        for text in texts:
+            starts.append(len(sentences))
+            sentences += re.findall(r"[^.!?]+", text) or [text]
+        chances = self._chances(self._features(sentences))
+        return np.maximum.reduceat(chances, starts)
 
 
 def toxic(rows: Sequence[Row], civil: Sequence[str] | None = None) -> dict[int, str]:
@@ -392,15 +458,20 @@ def toxic(rows: Sequence[Row], civil: Sequence[str] | None = None) -> dict[int, 
 
     `civil` shows the classifier what is said in this shop without offence; left out, the `stock`.
     """
-    turns = [(row, m["content"]) for row in rows for m in row.messages if m["role"] != "system" and m["content"]]
-    scores = ToneClassifier(stock() if civil is None else civil).rudeness([text for _, text in turns])
-    found = {}
+    turns: list[tuple[Row, str]] = []
+    for row in rows:
+        said = [message["content"] for message in row.messages if message["role"] != "system"]
+        turns += [(row, text) for text in said if text]
+    classifier = ToneClassifier(stock() if civil is None else civil)
+    scores = classifier.rudeness([text for _, text in turns])
+    rude = {}
     for (row, text), score in zip(turns, scores, strict=True):
-        if words := listed(text):
-            found[row.id] = f"on the list of insults: {', '.join(sorted(words))}"
+        words = listed(text)
+        if words:
+            rude[row.id] = f"on the list of insults: {', '.join(sorted(words))}"
         elif score > 0.5:
-            found.setdefault(row.id, f"rude with a probability of {score:.0%}")
-    return found
+            rude.setdefault(row.id, f"rude with a probability of {score:.0%}")
+    return rude
 
 
 PERSONAL = {
@@ -412,8 +483,13 @@ PERSONAL = {
 
 def luhn(number: str) -> bool:
     """Whether the last digit checks (ISO/IEC 7812-1): it does for card numbers, and for one number in ten by chance."""
-    digits = [int(d) for d in re.sub(r"\D", "", number)][::-1]
-    return (sum(digits[::2]) + sum(sum(divmod(2 * d, 10)) for d in digits[1::2])) % 10 == 0
+    plain = re.sub(r"\D", "", number)
+    digits = [int(digit) for digit in plain]
+    digits.reverse()
+    total = sum(digits[::2])
+    for digit in digits[1::2]:
+        total += sum(divmod(2 * digit, 10))  # of a doubled digit both digits count
+    return total % 10 == 0
 
 
 def personal_data(rows: Sequence[Row]) -> dict[int, str]:
@@ -444,20 +520,26 @@ def examine(rows: Sequence[Row]) -> dict[str, dict[int, str]]:
 
     ValueError if two rows share an id. TypeError for what is not made by `rows_of`.
     """
-    if others := [one for one in rows if not isinstance(one, Row)]:
+    others = [row for row in rows if not isinstance(row, Row)]
+    if others:
         raise TypeError(f"examine takes rows, and there is {_kind(others[0])}: make them with rows_of(...)")
-    if len({row.id for row in rows}) < len(rows):
+    ids = {row.id for row in rows}
+    if len(ids) < len(rows):
         raise ValueError("two rows have the same id: number them anew, or a removal would take the wrong one")
     return {kind: detect(rows) for kind, detect in DETECTORS.items()}
 
 
 def clean(rows: Sequence[Row], found: dict[str, dict[int, str]]) -> tuple[list[Row], list[dict]]:
     """`rows` without those in `found` (from `examine`), and one line for each removal: row, split, fault, reason."""
-    splits, removed = {row.id: row.split for row in rows}, {}
+    splits = {row.id: row.split for row in rows}
+    removed: dict[int, dict] = {}
     for kind, reasons in found.items():
         for id_, reason in reasons.items():
-            removed.setdefault(id_, {"row": id_, "split": splits[id_], "fault": kind, "reason": reason})
-    return [row for row in rows if row.id not in removed], [removed[id_] for id_ in sorted(removed)]
+            line = {"row": id_, "split": splits[id_], "fault": kind, "reason": reason}
+            removed.setdefault(id_, line)
+    kept = [row for row in rows if row.id not in removed]
+    lines = [removed[id_] for id_ in sorted(removed)]
+    return kept, lines
 
 
 # ---------------------------------------------------------------- faults to find
@@ -468,13 +550,17 @@ def _edited(rng: random.Random, text: str, edits: int) -> str:
     words = text.split(" ")
     for _ in range(min(edits, len(words) - 1)):
         del words[rng.randrange(len(words))]
-    return " ".join(words).replace(".", rng.choice("!;"), 1)
+    shorter = " ".join(words)
+    return shorter.replace(".", rng.choice("!;"), 1)
 
 
 def _copied(rng: random.Random, row: Row) -> Row:
     """The row once more: as it is, or with up to four words of the message and of the reply dropped."""
     edits = rng.randrange(5)
-    return row if not edits else row.saying("user", _edited(rng, row.says("user"), edits))
+    if not edits:
+        return row
+    asked = _edited(rng, row.says("user"), edits)
+    return row.saying("user", asked)
 
 
 def _about_the_same_order(rng: random.Random, row: Row) -> Row:
@@ -490,14 +576,20 @@ def _contradicting(rng: random.Random, row: Row) -> Row:
 
     The last one is hard: the number stands in the facts, but it is how many toys were ordered.
     """
-    reply, known = row.says("assistant"), record(row)
+    reply = row.says("assistant")
+    known = record(row)
+    other = {}
     promised = re.findall(r"(?:within|for) \d+ (?:days|months)", reply)
-    other = {promised[0]: re.sub(r"\d+", known["quantity"], promised[0])} if promised else {}
+    if promised:
+        other[promised[0]] = re.sub(r"\d+", known["quantity"], promised[0])
+    numbers = [number for number in range(1000, 10000) if str(number) != known["number"]]
+    names = [name for name in NAMES if name != known["customer"]]
+    statuses = [status for status in STATUSES if status != known["status"]]
     other |= {
-        known["number"]: str(rng.choice([n for n in range(1000, 10000) if str(n) != known["number"]])),
-        known["customer"]: rng.choice([name for name in NAMES if name != known["customer"]]),
+        known["number"]: str(rng.choice(numbers)),
+        known["customer"]: rng.choice(names),
         known["product"]: "tiny brown box",
-        f"is {known['status']}": f"is {rng.choice([s for s in STATUSES if s != known['status']])}",
+        f"is {known['status']}": f"is {rng.choice(statuses)}",
         "can cancel": "can not cancel",
         "can not cancel": "can cancel",
         "we are sorry": "we are not sorry",
@@ -509,30 +601,39 @@ def _contradicting(rng: random.Random, row: Row) -> Row:
 
 def _insulting(rng: random.Random, row: Row) -> Row:
     role = rng.choice(("user", "assistant"))
-    insult, said = rng.choice(manners.RUDE_TEST), row.says(role)
-    return row.saying(role, f"{insult} {said}" if role == "user" else said.replace(". ", f". {insult} ", 1))
+    insult = rng.choice(manners.RUDE_TEST)
+    said = row.says(role)
+    if role == "user":
+        return row.saying(role, f"{insult} {said}")
+    return row.saying(role, said.replace(". ", f". {insult} ", 1))
 
 
 def _malformed(rng: random.Random, row: Row) -> Row:
     system, asked, reply = row.messages
     text = reply["content"]
-    return rng.choice(
-        (
-            row.saying("assistant", " "),
-            row.saying("assistant", text[: rng.randrange(10, len(text) - 2)]),
-            row.saying("assistant", f"{text}<|end|>"),
-            replace(row, messages=(system, reply, asked)),
-            replace(row, messages=(system, asked)),
-        )
+    end = rng.randrange(10, len(text) - 2)
+    variants = (
+        row.saying("assistant", " "),
+        row.saying("assistant", text[:end]),
+        row.saying("assistant", f"{text}<|end|>"),
+        replace(row, messages=(system, reply, asked)),
+        replace(row, messages=(system, asked)),
     )
+    return rng.choice(variants)
 
 
 def _exposing(rng: random.Random, row: Row) -> Row:
     card = f"4000 0000 {rng.randrange(1000, 10000)} {rng.randrange(100, 1000)}"
-    card += next(d for d in "0123456789" if luhn(card + d))
-    name = f"{record(row)['customer'].lower()}{rng.randrange(10, 99)}"
-    told = (f"My mail is {name}@example.org.", f"Call me at +49 30 5550{rng.randrange(100, 1000)}.")
-    told = rng.choice((*told, f"I paid with card {card}.", f"My mail is {name} at example dot org."))
+    card += next(digit for digit in "0123456789" if luhn(card + digit))
+    customer = record(row)["customer"].lower()
+    name = f"{customer}{rng.randrange(10, 99)}"
+    sentences = (
+        f"My mail is {name}@example.org.",
+        f"Call me at +49 30 5550{rng.randrange(100, 1000)}.",
+        f"I paid with card {card}.",
+        f"My mail is {name} at example dot org.",
+    )
+    told = rng.choice(sentences)
     return row.saying("user", f"{row.says('user')} {told}")
 
 
@@ -541,7 +642,8 @@ def plant_faults(rows: Sequence[Row], seed: int = SEED, each: int = 20) -> tuple
 
     Duplicates and leaks are added with new ids at the end, the other faults replace a sound row.
     """
-    rng, train = random.Random(seed), [row for row in rows if row.split == "train"]
+    rng = random.Random(seed)
+    train = [row for row in rows if row.split == "train"]
     held = [row for row in rows if row.split != "train"]
     if len(train) < 5 * each or len(held) < each:
         raise ValueError(
@@ -553,21 +655,29 @@ def plant_faults(rows: Sequence[Row], seed: int = SEED, each: int = 20) -> tuple
         "toxic": _insulting,
         "contradiction": _contradicting,
     }
-    chosen = rng.sample(train, each * (len(changes) + 1))
-    new, truth = {row.id: row for row in rows}, {}
+    chosen = rng.sample(train, each * (len(changes) + 1))  # the last `each` are for copies
+    new = {row.id: row for row in rows}
+    truth: dict[int, str] = {}
     for i, (kind, change) in enumerate(changes.items()):
-        for row in chosen[i * each : (i + 1) * each]:
-            new[row.id], truth[row.id] = change(rng, row), kind
-    for id_, (kind, row) in enumerate(_copies(rng, chosen[-each:], held, each), max(new) + 1):
-        new[id_], truth[id_] = replace(row, id=id_, split="train"), kind
+        start = i * each
+        for row in chosen[start : start + each]:
+            new[row.id] = change(rng, row)
+            truth[row.id] = kind
+    copies = _copies(rng, chosen[-each:], held, each)
+    for id_, (kind, row) in enumerate(copies, max(new) + 1):
+        new[id_] = replace(row, id=id_, split="train")
+        truth[id_] = kind
     return list(new.values()), truth
 
 
 def _copies(rng: random.Random, train: Sequence[Row], held: Sequence[Row], each: int) -> list[tuple[str, Row]]:
     """A duplicate of each row of `train`, and `each` leaks of rows in `held`."""
-    spread = (_copied, _about_the_same_order)
-    made = [("duplicate", _copied(rng, row)) for row in train]
-    return made + [("leak", spread[i % 2](rng, row)) for i, row in enumerate(rng.sample(held, each))]
+    copies = [("duplicate", _copied(rng, row)) for row in train]
+    leaked = rng.sample(held, each)
+    for i, row in enumerate(leaked):
+        leak = _about_the_same_order if i % 2 else _copied
+        copies.append(("leak", leak(rng, row)))
+    return copies
 
 
 def scores(found: dict[str, dict[int, str]], truth: dict[int, str]) -> list[dict]:
@@ -595,7 +705,8 @@ def fingerprint(lines: Iterable[Any]) -> str:
     """SHA-256 of anything as JSON lines, in their order: other data, another fingerprint."""
     digest = hashlib.sha256()
     for line in lines:
-        digest.update(json.dumps(line, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+        text = json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n"
+        digest.update(text.encode())
     return digest.hexdigest()
 
 
@@ -606,32 +717,61 @@ def data_card(rows: Sequence[Row], origin: str, limits: Sequence[str], removed: 
     """
     if not rows:
         raise ValueError("a data card needs rows to describe")
-    splits, kinds = Counter(row.split for row in rows), Counter(line["fault"] for line in removed)
-    words = [len(row.text.split()) for row in rows]
-    topics = Counter(policy(row)[0][0] for row in rows)
+    kinds = Counter(line["fault"] for line in removed)
+    digest = fingerprint([row.split, row.messages] for row in rows)
     parts = [
         "---\nlicense: cc-by-4.0\nlanguage: en\ntask_categories: [text-generation]\n---",
         "# Support conversations of Prisma, a made-up toy shop",
         f"## Origin\n{origin}",
-        "## Rows\n| split | rows | orders | customers |\n| --- | --- | --- | --- |\n"
-        + "\n".join(_split_line(rows, split) for split in splits),
-        f"{len(rows):,} rows of {min(words)} to {max(words)} words; each has a system turn with the facts, a "
-        f"customer's message, a reply. Topics: {', '.join(f'{topic} {n}' for topic, n in sorted(topics.items()))}.",
-        "## Checked\n" + (_removal_lines(kinds) if kinds else "Nothing was removed."),
-        "## Limits\n" + "\n".join(f"- {limit}" for limit in limits),
-        f"## Fingerprint\nSHA-256 of the rows: `{fingerprint([row.split, row.messages] for row in rows)}`",
+        f"## Rows\n{_split_table(rows)}",
+        _description(rows),
+        f"## Checked\n{_removal_lines(kinds)}",
+        f"## Limits\n{_listing(limits)}",
+        f"## Fingerprint\nSHA-256 of the rows: `{digest}`",
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def _split_table(rows: Sequence[Row]) -> str:
+    """A Markdown table with a line for each split, in the order in which they come."""
+    head = "| split | rows | orders | customers |\n| --- | --- | --- | --- |"
+    splits = Counter(row.split for row in rows)
+    lines = [_split_line(rows, split) for split in splits]
+    return "\n".join([head, *lines])
+
+
 def _split_line(rows: Sequence[Row], split: str) -> str:
     records = [record(row) for row in rows if row.split == split]
-    distinct = [len({r.get(key) for r in records} - {None}) for key in ("number", "customer")]
-    return f"| {split} | {len(records):,} | {distinct[0]:,} | {distinct[1]} |"
+    orders = _distinct(records, "number")
+    customers = _distinct(records, "customer")
+    return f"| {split} | {len(records):,} | {orders:,} | {customers} |"
+
+
+def _distinct(records: Sequence[dict[str, str]], key: str) -> int:
+    """How many different values of `key` there are; records without it do not count."""
+    values = {known.get(key) for known in records}
+    return len(values - {None})
+
+
+def _description(rows: Sequence[Row]) -> str:
+    """How many rows, how long, and how often each topic comes."""
+    words = [len(row.text.split()) for row in rows]
+    topics: Counter[str] = Counter()
+    for row in rows:
+        (topic, _), _ = policy(row)
+        topics[topic] += 1
+    counts = [f"{topic} {n}" for topic, n in sorted(topics.items())]
+    return (
+        f"{len(rows):,} rows of {min(words)} to {max(words)} words; each has a system turn with the facts, a "
+        f"customer's message, a reply. Topics: {', '.join(counts)}."
+    )
 
 
 def _removal_lines(kinds: Counter) -> str:
-    return f"Removed: {sum(kinds.values())} rows.\n" + "\n".join(f"- {kind}: {n}" for kind, n in sorted(kinds.items()))
+    if not kinds:
+        return "Nothing was removed."
+    lines = [f"{kind}: {n}" for kind, n in sorted(kinds.items())]
+    return f"Removed: {sum(kinds.values())} rows.\n{_listing(lines)}"
 
 
 ORIGIN = (
@@ -647,9 +787,15 @@ LIMITS = (
 )
 
 
+def _listing(lines: Sequence[str]) -> str:
+    """A list in Markdown."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
 def write_card(path: Path = CARD) -> Path:
     """Write the card of the course's 2,000 conversations."""
-    card = data_card(rows_of(conversations.make_conversations()), ORIGIN.format(seed=SEED), LIMITS)
+    rows = rows_of(conversations.make_conversations())
+    card = data_card(rows, ORIGIN.format(seed=SEED), LIMITS)
     path.write_text(card, encoding="utf-8", newline="\n")
     return path
 

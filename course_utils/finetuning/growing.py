@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from course_utils.finetuning import peft_methods
@@ -55,17 +56,24 @@ def _wording(topic: str, text: str) -> Wording:
 def by_hand(split: str = "train", each: int | None = None) -> list[Wording]:
     """The hand-written wordings of a split, all or `each` per topic, the seed's first."""
     spread = {topic: wordings(intent, split) for topic, intent in INTENTS.items()}
-    if each is not None and not 0 < each <= min(map(len, spread.values())):
-        raise ValueError(f"there are {min(map(len, spread.values()))} wordings per topic in {split!r}, not {each}")
-    chosen = {
-        t: some if each is None else [some[i * len(some) // each] for i in range(each)] for t, some in spread.items()
-    }
-    return [_wording(topic, text) for topic, some in chosen.items() for text in some]
+    fewest = min(map(len, spread.values()))
+    if each is not None and not 0 < each <= fewest:
+        raise ValueError(f"there are {fewest} wordings per topic in {split!r}, not {each}")
+    chosen: list[Wording] = []
+    for topic, texts in spread.items():
+        if each is not None:
+            places = [i * len(texts) // each for i in range(each)]  # evenly spread
+            texts = [texts[place] for place in places]
+        chosen += [_wording(topic, text) for text in texts]
+    return chosen
 
 
 def letters() -> list[Wording]:
     """A hundred letters in nobody's template: see `prisma/letters.py`."""
-    return [_wording(topic, text) for topic, some in LETTERS.items() for text in some]
+    all_letters: list[Wording] = []
+    for topic, texts in LETTERS.items():
+        all_letters += [_wording(topic, text) for text in texts]
+    return all_letters
 
 
 # ---------------------------------------------------------------- training a small model on short rows
@@ -73,7 +81,8 @@ def letters() -> list[Wording]:
 
 def encode(tokenizer: Any, asked: str, answer: str) -> lm.Row:
     """Token ids and labels of one question and its answer; only the answer and its end are learned."""
-    return lm.encode(tokenizer, exchange("mail", asked, answer))
+    example = exchange("mail", asked, answer)
+    return lm.encode(tokenizer, example)
 
 
 def fit(chat: Chat, rows: Sequence[lm.Row], steps: int, seed: int, batch: int = 12) -> Chat:
@@ -96,7 +105,8 @@ def teach_writing(chat: Chat, archive: Sequence[Wording], steps: int, seed: int)
     """prisma-lm after it has read old letters, without their topics. A larger model has read enough: it is returned."""
     if chat.tier != "bundled":
         return chat
-    return fit(chat, [encode(chat.tokenizer, ASKED, one.text) for one in archive], steps, seed, batch=16)
+    rows = [encode(chat.tokenizer, ASKED, letter.text) for letter in archive]
+    return fit(chat, rows, steps, seed, batch=16)
 
 
 def write(chat: Chat, seeds: Sequence[Wording], n: int, temperature: float, seed: int) -> list[str]:
@@ -126,14 +136,17 @@ class TopicGuess:
     """
 
     def __init__(self, seeds: Sequence[Wording], background: Sequence[str]) -> None:
-        if len({one.topic for one in seeds}) < 2:
+        if len({seed.topic for seed in seeds}) < 2:
             raise ValueError("a topic is guessed by comparing: give seeds of at least two topics")
-        texts = [shingles(text, 1) for text in (*background, *(one.text for one in seeds))]
-        counts = Counter(word for words in texts for word in words if len(word) > 1)  # no placeholders
+        texts = [*background, *(seed.text for seed in seeds)]
+        counts: Counter[str] = Counter()
+        for text in texts:
+            words = shingles(text, 1)
+            counts.update(word for word in words if len(word) > 1)  # no placeholders
         self.weight = {word: math.log((1 + len(texts)) / count) ** 2 for word, count in counts.items()}
-        self.words: dict[str, set[str]] = {one.topic: set() for one in seeds}
-        for one in seeds:
-            self.words[one.topic] |= shingles(one.text, 1)
+        self.words: dict[str, set[str]] = {seed.topic: set() for seed in seeds}
+        for seed in seeds:
+            self.words[seed.topic] |= shingles(seed.text, 1)
 
     def _total(self, words: set[str]) -> float:
         return sum(self.weight.get(word, 0.0) for word in words)
@@ -142,17 +155,21 @@ class TopicGuess:
         """The likeliest topic, and by how much its cosine leads the second."""
         said = shingles(text, 1)
         size = max(self._total(said), 1e-9) ** 0.5
-        score = {t: self._total(words & said) / self._total(words) ** 0.5 / size for t, words in self.words.items()}
-        first, second = sorted(score, key=score.__getitem__, reverse=True)[:2]
-        return first, score[first] - score[second]
+        cosine = {}
+        for topic, words in self.words.items():
+            shared = self._total(words & said)
+            cosine[topic] = shared / self._total(words) ** 0.5 / size
+        first, second = sorted(cosine, key=cosine.__getitem__, reverse=True)[:2]
+        return first, cosine[first] - cosine[second]
 
 
 def malformed(text: str) -> bool:
     """Whether `text` is no message: no order number or two, no sentence, a word twice in a row."""
     words = text.split()
-    twice = any(a == b for a, b in zip(words, words[1:], strict=False))
-    once = len(re.findall(r"\bN\b", text)) == 1
-    return twice or not once or not re.fullmatch(r"[A-Z][^<>\n]*[.?!]", text)
+    twice = any(word == after for word, after in pairwise(words))
+    numbers = re.findall(r"\bN\b", text)
+    sentence = re.fullmatch(r"[A-Z][^<>\n]*[.?!]", text)
+    return twice or len(numbers) != 1 or not sentence
 
 
 def control(
@@ -164,26 +181,36 @@ def control(
     alike (Jaccard, pairs of words) to every seed and to all that was accepted before.
     """
     texts = as_texts(texts)
-    guess, kept, refused = TopicGuess(seeds, texts), [], Counter()
-    taken = [shingles(one.text, 2) for one in seeds]
+    guess = TopicGuess(seeds, texts)
+    kept: list[Wording] = []
+    refused: Counter[str] = Counter()
+    taken = [shingles(seed.text, 2) for seed in seeds]
     for text in texts:
-        (topic, led), pairs = guess(text), shingles(text, 2)
-        reason = "form" if malformed(text) else "topic unclear" if led < lead else ""
-        if not reason and max(jaccard(pairs, other) for other in taken) >= limit:
-            reason = "not new"
-        if reason:
-            refused[reason] += 1
-            continue
-        kept.append(Wording(topic, text))
-        taken.append(pairs)
+        topic, led = guess(text)
+        pairs = shingles(text, 2)
+        if malformed(text):
+            refused["form"] += 1
+        elif led < lead:
+            refused["topic unclear"] += 1
+        elif max(jaccard(pairs, other) for other in taken) >= limit:
+            refused["not new"] += 1
+        else:
+            kept.append(Wording(topic, text))
+            taken.append(pairs)
     return kept, refused
 
 
 def distinct(texts: Sequence[str], n: int) -> float:
     """distinct-n: different runs of `n` words as a share of all (Li et al. 2016, arXiv 1510.03055)."""
     texts = as_texts(texts)
-    runs = [tuple(words[i : i + n]) for text in texts for words in [text.split()] for i in range(len(words) - n + 1)]
-    return len(set(runs)) / len(runs) if runs else 0.0
+    runs: list[tuple[str, ...]] = []
+    for text in texts:
+        words = text.split()
+        starts = range(len(words) - n + 1)
+        runs += [tuple(words[start : start + n]) for start in starts]
+    if not runs:
+        return 0.0
+    return len(set(runs)) / len(runs)
 
 
 # ---------------------------------------------------------------- the task that grown data is judged by
@@ -196,28 +223,46 @@ def tickets(source: Sequence[Wording], n: int, seed: int) -> list[Ticket]:
     """
     if not source:
         raise ValueError("there is no wording to fill: loosen the controls, or sample more candidates")
-    rng, spread = random.Random(seed), {}
-    for one in rng.sample(list(source), len(source)):
-        spread.setdefault(one.topic, []).append(one)
-    turns = (list(spread.values())[i % len(spread)] for i in range(n))
-    return [_filled(some[i // len(spread) % len(some)], rng) for i, some in enumerate(turns)]
+    rng = random.Random(seed)
+    spread: dict[str, list[Wording]] = {}
+    for wording in rng.sample(list(source), len(source)):
+        spread.setdefault(wording.topic, []).append(wording)
+    topics = list(spread.values())
+    filled = []
+    for i in range(n):
+        turn, place = divmod(i, len(topics))
+        texts = topics[place]
+        filled.append(_filled(texts[turn % len(texts)], rng))
+    return filled
 
 
-def _filled(one: Wording, rng: random.Random) -> Ticket:
-    product = f"{rng.choice(SIZES)} {rng.choice(COLOURS)} {rng.choice(SHAPES)}"
-    other = f"{rng.choice(SIZES)} {rng.choice(COLOURS)} {rng.choice(SHAPES)}"
-    data = {"N": str(rng.randrange(1000, 10000)), "P": product, "Q": other, "S": product.split()[-1]}
-    data |= {"C": rng.choice([c for c in COLOURS if c not in product]), "A": rng.choice(NAMES)}
+def _filled(wording: Wording, rng: random.Random) -> Ticket:
+    product = _product(rng)
+    other = _product(rng)
+    number = str(rng.randrange(1000, 10000))
+    free = [colour for colour in COLOURS if colour not in product]
+    colour = rng.choice(free)
+    name = rng.choice(NAMES)
+    data = {"N": number, "P": product, "Q": other, "S": product.split()[-1], "C": colour, "A": name}
     marks = "".join(PLACEHOLDERS.values())
-    return Ticket(re.sub(rf"\b[{marks}]\b", lambda mark: data[mark[0]], one.text), f"{one.topic} {data['N']}")
+    message = re.sub(rf"\b[{marks}]\b", lambda mark: data[mark[0]], wording.text)
+    return Ticket(message, f"{wording.topic} {number}")
+
+
+def _product(rng: random.Random) -> str:
+    return f"{rng.choice(SIZES)} {rng.choice(COLOURS)} {rng.choice(SHAPES)}"
 
 
 def learn(chat: Chat, filed: Sequence[Ticket], steps: int, seed: int) -> Chat:
     """prisma-lm as the mail room: it reads a message and writes its topic and order number."""
-    return fit(chat, [encode(chat.tokenizer, one.message, one.filed) for one in filed], steps, seed)
+    return fit(chat, _rows(chat, filed), steps, seed)
+
+
+def _rows(chat: Chat, tickets: Sequence[Ticket]) -> list[lm.Row]:
+    return [encode(chat.tokenizer, ticket.message, ticket.filed) for ticket in tickets]
 
 
 def right(chat: Chat, exam: Sequence[Ticket]) -> list[bool]:
     """Whether the model files each message right, as greedy decoding would."""
-    rows = [encode(chat.tokenizer, one.message, one.filed) for one in exam]
-    return [one.right for one in lm.read(chat.model, rows, chat.tokenizer.pad_token_id)]
+    readings = lm.read(chat.model, _rows(chat, exam), chat.tokenizer.pad_token_id)
+    return [reading.right for reading in readings]

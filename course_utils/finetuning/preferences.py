@@ -71,37 +71,47 @@ class Case:
     @property
     def fact(self) -> str:
         """The one sentence that answers the question."""
-        said = self.order.status if self.kind == "status" else f"the {self.order.product.name}"
-        return f"Order {self.order.number} is {said}."
+        order = self.order
+        said = order.status if self.kind == "status" else f"the {order.product.name}"
+        return f"Order {order.number} is {said}."
 
 
 def cases(n: int, seed: int) -> list[Case]:
     """`n` questions, each about an order of its own, from shops that open after every 400 orders."""
-    rng, made = random.Random(f"cases {seed}"), []
-    while len(made) < n:
-        for order in make_shop(rng.randrange(10**9)).orders.values():
+    rng = random.Random(f"cases {seed}")
+    asked: list[Case] = []
+    while len(asked) < n:
+        shop = make_shop(rng.randrange(10**9))
+        for order in shop.orders.values():
             kind = rng.choice(list(QUESTIONS))
-            made.append(Case(order, kind, rng.choice(QUESTIONS[kind]).format(n=order.number)))
-    return made[:n]
+            question = rng.choice(QUESTIONS[kind])
+            asked.append(Case(order, kind, question.format(n=order.number)))
+    return asked[:n]
 
 
 def wrong_fact(rng: random.Random, case: Case) -> str:
     """The fact with another status, or with another colour of the toy."""
     if case.kind == "status":
         status = case.order.status
-        return case.fact.replace(f"is {status}", f"is {rng.choice([s for s in STATUSES if s != status])}")
+        others = [other for other in STATUSES if other != status]
+        return case.fact.replace(f"is {status}", f"is {rng.choice(others)}")
     colour = case.order.product.colour
-    return case.fact.replace(f" {colour} ", f" {rng.choice([c for c in COLOURS if c != colour])} ")
+    others = [other for other in COLOURS if other != colour]
+    return case.fact.replace(f" {colour} ", f" {rng.choice(others)} ")
 
 
 def staff_reply(rng: random.Random, case: Case) -> str:
     """A reply out of the shop's old mail: some staff are polite, some careless, some like to write much."""
-    parts = [THANKS] if rng.random() < 0.35 else []
-    parts.append(case.fact if rng.random() < 0.7 else wrong_fact(rng, case))
-    if THANKS not in parts and rng.random() < 0.5:
+    polite = rng.random() < 0.35
+    parts = [THANKS] if polite else []
+    careful = rng.random() < 0.7
+    fact = case.fact if careful else wrong_fact(rng, case)
+    parts.append(fact)
+    if not polite and rng.random() < 0.5:
         parts.append(rng.choice(RUDE))
-    extras = rng.choices(range(3), (0.4, 0.35, 0.25))[0]
-    return " ".join(parts + rng.sample(EXTRAS, extras))
+    (extras,) = rng.choices(range(3), (0.4, 0.35, 0.25))
+    parts += rng.sample(EXTRAS, extras)
+    return " ".join(parts)
 
 
 # ---------------------------------------------------------------- the judge
@@ -119,9 +129,12 @@ def checks(case: Case, reply: str) -> dict[str, bool]:
     rude, and no sentence stands there twice. brevity: at most MOST_WORDS words.
     """
     said = sentences(reply)
+    rude = not set(said).isdisjoint(RUDE)
+    repeats = len(set(said)) < len(said)
+    thanks = said[:1] == [THANKS]
     return {
-        "fact": [s for s in said if "Order " in s] == [case.fact],
-        "courtesy": said[:1] == [THANKS] and not set(said) & set(RUDE) and len(set(said)) == len(said),
+        "fact": _orders_named(said) == [case.fact],
+        "courtesy": thanks and not rude and not repeats,
         "brevity": len(reply.split()) <= MOST_WORDS,
     }
 
@@ -135,20 +148,28 @@ def points(case: Case, reply: str) -> int:
 # ---------------------------------------------------------------- tokens and their probabilities
 
 
+def _orders_named(said: Sequence[str]) -> list[str]:
+    """The sentences that name an order."""
+    return [sentence for sentence in said if "Order " in sentence]
+
+
 def encode(chat: Chat, asked: Sequence[Case], replies: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Token ids and masks (n, longest) of prompts with their replies, where the model is. ValueError without any."""
     replies = as_texts(replies, "replies")
     if not asked:
         raise ValueError("there is no reply to encode: ask for more cases, or clean the pairs less strictly")
-    tokenizer, device = chat.tokenizer, chat.model.device
-    examples = [
-        Example("reply", ((chat.prompt(case.messages), False), (reply + tokenizer.eos_token, True)))
-        for case, reply in zip(asked, replies, strict=True)
-    ]
-    rows = [lm.encode(tokenizer, one) for one in examples]
-    made, longest = lm.collate(rows, tokenizer.pad_token_id), max(len(ids) for ids, _ in rows)
-    ids, mask = made["input_ids"], (made["labels"] != lm.IGNORED).float()
-    return ids[:, :longest].to(device), mask[:, :longest].to(device)
+    tokenizer = chat.tokenizer
+    device = chat.model.device
+    rows = []
+    for case, reply in zip(asked, replies, strict=True):
+        prompt = chat.prompt(case.messages)
+        example = Example("reply", ((prompt, False), (reply + tokenizer.eos_token, True)))
+        rows.append(lm.encode(tokenizer, example))
+    batch = lm.collate(rows, tokenizer.pad_token_id)
+    longest = max(len(ids) for ids, _ in rows)
+    ids = batch["input_ids"][:, :longest]
+    mask = batch["labels"][:, :longest] != lm.IGNORED
+    return ids.to(device), mask.float().to(device)
 
 
 def token_log_probs(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
@@ -160,24 +181,27 @@ def token_log_probs(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
 
 def batches(n: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
     """Row numbers for `steps` batches, each row once before any comes again."""
-    draw, order = torch.Generator().manual_seed(seed), torch.empty(0, dtype=torch.long)
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.long)
     for _ in range(steps):
         while len(order) < batch:
-            order = torch.cat([order, torch.randperm(n, generator=draw)])
+            again = torch.randperm(n, generator=draw)
+            order = torch.cat([order, again])
         yield order[:batch]
         order = order[batch:]
 
 
 def trimmed(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Without the columns in which all rows are padding, but in steps of 16: a CPU compiles kernels by length."""
-    width = lm.padded(int(mask.any(0).nonzero().max()) + 1)
+    used = mask.any(0).nonzero()
+    width = lm.padded(int(used.max()) + 1)
     return ids[:, :width], mask[:, :width]
 
 
 def _parts(ids: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """What fits into memory at once, 64 rows each."""
-    for some, on in zip(ids.split(64), mask.split(64), strict=True):
-        yield trimmed(some, on)
+    for part in zip(ids.split(64), mask.split(64), strict=True):
+        yield trimmed(*part)
 
 
 def imitate(chat: Chat, seed: int, steps: int = 50, batch: int = 24) -> Chat:
@@ -185,12 +209,17 @@ def imitate(chat: Chat, seed: int, steps: int = 50, batch: int = 24) -> Chat:
     model = copy.deepcopy(chat.model)
     model.set_attn_implementation("eager")  # for short rows on a CPU it trains faster than the fused kernel
     learner = Learner(model, 4e-3, steps)
-    rng, asked = random.Random(f"staff {seed}"), cases(learner.steps * batch, seed)
-    ids, mask = encode(chat, asked, [staff_reply(rng, case) for case in asked])
-    for at in progress(range(0, len(ids), batch), "Imitating staff"):
-        some, on = trimmed(ids[at : at + batch], mask[at : at + batch])
-        learner.step(-token_log_probs(model, some, on).sum() / on.sum())
-    return dataclasses.replace(chat, model=model.eval().requires_grad_(False))
+    rng = random.Random(f"staff {seed}")
+    asked = cases(learner.steps * batch, seed)
+    replies = [staff_reply(rng, case) for case in asked]
+    ids, mask = encode(chat, asked, replies)
+    for start in progress(range(0, len(ids), batch), "Imitating staff"):
+        rows = slice(start, start + batch)
+        row_ids, row_mask = trimmed(ids[rows], mask[rows])
+        log_probs = token_log_probs(model, row_ids, row_mask)
+        learner.step(-log_probs.sum() / row_mask.sum())
+    model.eval().requires_grad_(False)
+    return dataclasses.replace(chat, model=model)
 
 
 # ---------------------------------------------------------------- sampling
@@ -208,28 +237,33 @@ class Drawn:
 @torch.no_grad()
 def draw(chat: Chat, asked: Sequence[Case], seed: int, temperature: float = 1.0, room: int = 64) -> Drawn:
     """One reply to each case, at most `room` tokens, drawn at `temperature`; 0 is greedy."""
-    model, tokenizer = quick_copy(chat.model), chat.tokenizer
+    model = quick_copy(chat.model)
+    tokenizer = chat.tokenizer
     prompts = [chat.prompt(case.messages) for case in asked]
     inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
+    prompt_ids, attention = inputs["input_ids"], inputs["attention_mask"]
     how = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        rows = model.generate(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=room, **ends, **how
-        )
-    start = inputs["input_ids"].shape[1]
-    before = start - inputs["attention_mask"].sum(1)  # padding on the left, which now moves to the right
-    ids = torch.stack([row.roll(-int(k)) for row, k in zip(rows, before, strict=True)])
+        rows = model.generate(input_ids=prompt_ids, attention_mask=attention, max_new_tokens=room, **ends, **how)
+    start = prompt_ids.shape[1]
+    before = start - attention.sum(1)  # padding on the left, which now moves to the right
+    ids = torch.stack([row.roll(-int(k)) for row, k in zip(rows, before, strict=True)])  # (n, t)
     place = torch.arange(ids.shape[1], device=ids.device)
-    mask = (place >= (start - before)[:, None]) & (ids != tokenizer.pad_token_id)
-    return Drawn(ids, mask.float(), tokenizer.batch_decode(rows[:, start:], skip_special_tokens=True))
+    behind_prompt = place >= (start - before)[:, None]
+    mask = behind_prompt & (ids != tokenizer.pad_token_id)
+    texts = tokenizer.batch_decode(rows[:, start:], skip_special_tokens=True)
+    return Drawn(ids, mask.float(), texts)
 
 
 def sample(chat: Chat, asked: Sequence[Case], seed: int, temperature: float = 1.0) -> list[str]:
     """The texts of `draw`, any number of them, 128 at a time."""
-    parts = [asked[at : at + 128] for at in range(0, len(asked), 128)]
-    return [text for i, part in enumerate(parts) for text in draw(chat, part, seed + i, temperature).texts]
+    texts: list[str] = []
+    for i, start in enumerate(range(0, len(asked), 128)):
+        part = asked[start : start + 128]
+        texts += draw(chat, part, seed + i, temperature).texts
+    return texts
 
 
 def quick_copy(model: nn.Module) -> nn.Module:
@@ -237,7 +271,8 @@ def quick_copy(model: nn.Module) -> nn.Module:
     copied = copy.deepcopy(model)
     merge = getattr(copied, "merge_and_unload", None)
     merged = merge() if merge else copied
-    if hardware.multiplies_bfloat16(next(merged.parameters()).device.type):
+    device = next(merged.parameters()).device
+    if hardware.multiplies_bfloat16(device.type):
         merged = merged.to(torch.bfloat16)
     return merged.eval()
 
@@ -257,7 +292,9 @@ class Pair:
     @property
     def longer(self) -> int:
         """How many words the chosen reply has more than the rejected one."""
-        return len(self.chosen.split()) - len(self.rejected.split())
+        chosen = self.chosen.split()
+        rejected = self.rejected.split()
+        return len(chosen) - len(rejected)
 
     @property
     def flipped(self) -> Pair:
@@ -281,13 +318,16 @@ class Rater:
 
     def value(self, case: Case, reply: str) -> float:
         said = sentences(reply)
-        right = [s for s in said if "Order " in s] == [case.fact]
-        rude = any(s in RUDE for s in said)
-        return self.fact * right + self.thanks * (said[:1] == [THANKS]) + self.rude * rude + self.length * len(said)
+        right = _orders_named(said) == [case.fact]
+        thanks = said[:1] == [THANKS]
+        rude = any(sentence in RUDE for sentence in said)
+        content = self.fact * right + self.thanks * thanks
+        return content + self.rude * rude + self.length * len(said)
 
     def compare(self, rng: random.Random, case: Case, one: str, other: str) -> Pair:
         gap = self.value(case, one) - self.value(case, other)
-        first = rng.random() < 1 / (1 + math.exp(-gap))
+        chance = 1 / (1 + math.exp(-gap))
+        first = rng.random() < chance
         chosen, rejected = (one, other) if first != self.upside_down else (other, one)
         return Pair(case, chosen, rejected, self.name)
 
@@ -300,22 +340,31 @@ Written = Sequence[tuple[str, str]]
 def rated(asked: Sequence[Case], written: Written, seed: int, raters: Sequence[Rater] = RATERS) -> list[Pair]:
     """Each two replies compared by one rater; the raters take turns."""
     rng = random.Random(f"rated {seed}")
-    return [
-        raters[i % len(raters)].compare(rng, case, *two)
-        for i, (case, two) in enumerate(zip(asked, written, strict=True))
-    ]
+    pairs = []
+    for i, (case, two) in enumerate(zip(asked, written, strict=True)):
+        rater = raters[i % len(raters)]
+        pairs.append(rater.compare(rng, case, *two))
+    return pairs
 
 
 def agreement(asked: Sequence[Case], written: Written, seed: int) -> Tensor:
     """All RATERS compare the same replies: the share on which each two agree, (raters, raters)."""
-    choices = [[pair.chosen for pair in rated(asked, written, seed + i, [one])] for i, one in enumerate(RATERS)]
-    same = [[sum(a == b for a, b in zip(x, y, strict=True)) / len(asked) for y in choices] for x in choices]
-    return torch.tensor(same)
+    choices = []
+    for i, rater in enumerate(RATERS):
+        pairs = rated(asked, written, seed + i, [rater])
+        choices.append([pair.chosen for pair in pairs])
+    shares = torch.zeros(len(RATERS), len(RATERS))
+    for row, mine in enumerate(choices):
+        for column, yours in enumerate(choices):
+            same = sum(a == b for a, b in zip(mine, yours, strict=True))
+            shares[row, column] = same / len(asked)
+    return shares
 
 
 def alike(pair: Pair) -> bool:
     """Whether the two replies are nearly the same, word by word: there is little to prefer."""
-    return SequenceMatcher(None, pair.chosen.split(), pair.rejected.split()).ratio() >= 0.9
+    matcher = SequenceMatcher(None, pair.chosen.split(), pair.rejected.split())
+    return matcher.ratio() >= 0.9
 
 
 def balanced(pairs: Sequence[Pair]) -> list[Pair]:
@@ -323,13 +372,19 @@ def balanced(pairs: Sequence[Pair]) -> list[Pair]:
     groups: dict[int, list[Pair]] = defaultdict(list)
     for pair in pairs:
         groups[pair.longer].append(pair)
-    kept = [pair for d, group in groups.items() for pair in group[: min(len(group), len(groups.get(-d, [])))]]
+    kept: list[Pair] = []
+    for longer, group in groups.items():
+        opposite = groups.get(-longer, [])
+        count = min(len(group), len(opposite))
+        kept += group[:count]
     return sorted(kept, key=lambda pair: pair.case.order.number)
 
 
 def with_flips(pairs: Sequence[Pair], part: float, seed: int) -> list[Pair]:
     """The pairs, a `part` (0 to 1) of them with the labels exchanged."""
-    turned = set(random.Random(f"flipped {seed}").sample(range(len(pairs)), round(part * len(pairs))))
+    rng = random.Random(f"flipped {seed}")
+    count = round(part * len(pairs))
+    turned = set(rng.sample(range(len(pairs)), count))
     return [pair.flipped if i in turned else pair for i, pair in enumerate(pairs)]
 
 
@@ -356,40 +411,50 @@ def dpo_loss(
 def encode_pairs(chat: Chat, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
     """Token ids and masks (2 n, longest): all chosen replies, then all rejected ones."""
     asked = [pair.case for pair in pairs]
-    return encode(chat, asked * 2, [p.chosen for p in pairs] + [p.rejected for p in pairs])
+    chosen = [pair.chosen for pair in pairs]
+    rejected = [pair.rejected for pair in pairs]
+    return encode(chat, asked * 2, chosen + rejected)
 
 
 def preference_rows(pairs: Sequence[Pair]) -> list[dict]:
     """TRL's format: chat messages under prompt, chosen and rejected."""
-
-    def said(text: str) -> list[dict]:
-        return [{"role": "assistant", "content": text}]
-
-    return [{"prompt": p.case.messages, "chosen": said(p.chosen), "rejected": said(p.rejected)} for p in pairs]
+    rows = []
+    for pair in pairs:
+        chosen = {"role": "assistant", "content": pair.chosen}
+        rejected = {"role": "assistant", "content": pair.rejected}
+        rows.append({"prompt": pair.case.messages, "chosen": [chosen], "rejected": [rejected]})
+    return rows
 
 
 @torch.no_grad()
 def reply_log_probs(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     """The log-probability of each whole reply, (n,)."""
-    return torch.cat([token_log_probs(model, *part).sum(1) for part in _parts(ids, mask)])
+    sums = [token_log_probs(model, *part).sum(1) for part in _parts(ids, mask)]
+    return torch.cat(sums)
 
 
 def with_adapter(chat: Chat, seed: int) -> Chat:
     """A copy of `chat` with a fresh LoRA adapter; switched off, the adapter leaves `chat`'s own model."""
     torch.manual_seed(seed)
-    return dataclasses.replace(chat, model=compat.add_peft_lora(copy.deepcopy(chat.model), rank=16, alpha=32))
+    copied = copy.deepcopy(chat.model)
+    adapted = compat.add_peft_lora(copied, rank=16, alpha=32)
+    return dataclasses.replace(chat, model=adapted)
 
 
 def dpo(chat: Chat, pairs: Sequence[Pair], beta: float, seed: int, steps: int, batch: int = 8) -> Chat:
     """`chat` with an adapter trained by DPO; `chat` itself is the reference."""
     policy = with_adapter(chat, seed)
     ids, mask = encode_pairs(chat, pairs)
-    n, reference = len(pairs), reply_log_probs(chat.model, ids, mask)
+    n = len(pairs)
+    reference = reply_log_probs(chat.model, ids, mask)
     learner = Learner(policy.model, 1e-3, steps)
-    for at in progress(batches(n, batch, learner.steps, seed), "DPO steps", learner.steps):
-        both = torch.cat([at, at + n])
-        said = token_log_probs(policy.model, *trimmed(ids[both], mask[both])).sum(1)
-        learner.step(dpo_loss(said[:batch], said[batch:], reference[at], reference[at + n], beta))
+    for chosen in progress(batches(n, batch, learner.steps, seed), "DPO steps", learner.steps):
+        rejected = chosen + n  # `encode_pairs` puts them behind all chosen ones
+        both = torch.cat([chosen, rejected])
+        part = trimmed(ids[both], mask[both])
+        said = token_log_probs(policy.model, *part).sum(1)  # (2 batch,)
+        loss = dpo_loss(said[:batch], said[batch:], reference[chosen], reference[rejected], beta)
+        learner.step(loss)
     policy.model.eval()
     return policy
 
@@ -404,9 +469,13 @@ def win_rate(asked: Sequence[Case], ours: Sequence[str], theirs: Sequence[str]) 
     """
     ours = as_texts(ours, "replies")
     theirs = as_texts(theirs, "replies")
-    pairs = [(points(case, a), points(case, b)) for case, a, b in zip(asked, ours, theirs, strict=True)]
-    won = sum(0.5 * (a > b) + 0.5 * (a >= b) for a, b in pairs)
-    return Measure(won / len(pairs), *wilson(won, len(pairs)), len(pairs), "%")
+    won = 0.0
+    for case, our_reply, their_reply in zip(asked, ours, theirs, strict=True):
+        our_points = points(case, our_reply)
+        their_points = points(case, their_reply)
+        won += 0.5 * (our_points > their_points) + 0.5 * (our_points >= their_points)
+    n = len(asked)
+    return Measure(won / n, *wilson(won, n), n, "%")
 
 
 def divergence(policy: Chat, reference: Chat, asked: Sequence[Case], seed: int) -> tuple[list[str], float]:
@@ -415,8 +484,10 @@ def divergence(policy: Chat, reference: Chat, asked: Sequence[Case], seed: int) 
     The mean of log p - log q over the policy's own replies estimates KL(p, q).
     """
     drawn = draw(policy, asked, seed)
-    ours, theirs = (reply_log_probs(chat.model, drawn.ids, drawn.mask) for chat in (policy, reference))
-    return drawn.texts, (ours - theirs).mean().item()
+    ours = reply_log_probs(policy.model, drawn.ids, drawn.mask)
+    theirs = reply_log_probs(reference.model, drawn.ids, drawn.mask)
+    gained = ours - theirs
+    return drawn.texts, gained.mean().item()
 
 
 # ---------------------------------------------------------------- a learned reward
@@ -433,19 +504,24 @@ class RewardModel:
 
     def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Rewards (n,) of replies (n, t)."""
-        return (last_states(self.lm, ids, mask) - self.mean) / self.spread @ self.head
+        states = last_states(self.lm, ids, mask)
+        scaled = (states - self.mean) / self.spread
+        return scaled @ self.head
 
 
 @torch.no_grad()
 def last_states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     """Hidden states (n, width) at the last token of each reply."""
-    found = []
-    for some, on in _parts(ids, mask):
+    states = []
+    for part_ids, part_mask in _parts(ids, mask):
         with hardware.autocast(ids.device):
-            states = model.base_model(some).last_hidden_state.float()
-        last = (on * torch.arange(some.shape[1], device=ids.device)).argmax(1)
-        found.append(states[torch.arange(len(some), device=ids.device), last])
-    return torch.cat(found)
+            hidden = model.base_model(part_ids).last_hidden_state.float()  # (rows, t, width)
+        n, length = part_ids.shape
+        places = torch.arange(length, device=ids.device)
+        last = (part_mask * places).argmax(1)
+        rows = torch.arange(n, device=ids.device)
+        states.append(hidden[rows, last])
+    return torch.cat(states)
 
 
 def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
@@ -458,15 +534,19 @@ def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
 
 def learn_reward(chat: Chat, pairs: Sequence[Pair]) -> RewardModel:
     """A reward model from preferences: `chat` stays as it is, the head is fitted, its squared size kept small."""
-    states = last_states(chat.model, *encode_pairs(chat, pairs))
-    mean, spread = states.mean(0), states.std(0) + 1e-5
-    chosen, rejected = ((states - mean) / spread).split(len(pairs))
+    ids, mask = encode_pairs(chat, pairs)
+    states = last_states(chat.model, ids, mask)  # (2 n, width)
+    mean = states.mean(0)
+    spread = states.std(0) + 1e-5
+    scaled = (states - mean) / spread
+    chosen, rejected = scaled.split(len(pairs))
     head = torch.zeros(states.shape[1], device=states.device, requires_grad=True)
     optimiser = torch.optim.LBFGS([head], max_iter=60)
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = bradley_terry_loss(chosen @ head, rejected @ head) + 0.1 * head.square().sum()
+        loss = bradley_terry_loss(chosen @ head, rejected @ head)
+        loss = loss + 0.1 * head.square().sum()
         loss.backward()
         return loss
 
@@ -476,8 +556,10 @@ def learn_reward(chat: Chat, pairs: Sequence[Pair]) -> RewardModel:
 
 def told_apart(model: RewardModel, chat: Chat, pairs: Sequence[Pair]) -> Measure:
     """The share of pairs in which the chosen reply has the higher reward."""
-    chosen, rejected = model(*encode_pairs(chat, pairs)).split(len(pairs))
-    return share((chosen > rejected).tolist())
+    rewards = model(*encode_pairs(chat, pairs))
+    chosen, rejected = rewards.split(len(pairs))
+    higher = chosen > rejected
+    return share(higher.tolist())
 
 
 # ---------------------------------------------------------------- policy optimisation
@@ -527,22 +609,36 @@ def grpo(
     A step draws `size` replies to each of `groups` cases and takes two steps down the loss.
     """
     steps = paced(steps, least=2)  # a step draws replies, which takes longer than learning from them
-    policy, log = with_adapter(chat, seed), []
+    policy = with_adapter(chat, seed)
     model = policy.model
     learner = Learner(model, rate, 2 * steps)
     asked = cases(steps * groups, seed + 1000)
+    log = []
     for step in progress(range(steps), "GRPO steps"):
-        some = [case for case in asked[step * groups :][:groups] for _ in range(size)]
-        drawn = draw(policy, some, seed + step, room=room)
-        got = reward(some, drawn)
-        advantage = advantages(got.view(groups, size)).flatten()
+        first = step * groups
+        repeated = _each_repeated(asked[first : first + groups], size)
+        drawn = draw(policy, repeated, seed + step, room=room)
+        rewards = reward(repeated, drawn)  # (groups * size,)
+        advantage = advantages(rewards.view(groups, size)).flatten()
         ids, mask = trimmed(drawn.ids, drawn.mask)
         old, reference = _before(model, ids, mask)
+        said = mask[:, 1:]  # as long as the log-probabilities
         for _ in range(2):
             new = token_log_probs(model, ids, mask)
-            learner.step(grpo_loss(new, old, reference, advantage, mask[:, 1:], beta))
-        kl = ((old - reference) * mask[:, 1:]).sum(1).mean().item()
-        log.append({"reward": got.mean().item(), "kl": kl, "tokens": mask.sum(1).mean().item()})
-        log[-1]["points"] = sum(points(c, t) for c, t in zip(some, drawn.texts, strict=True)) / len(some)
+            loss = grpo_loss(new, old, reference, advantage, said, beta)
+            learner.step(loss)
+        kl = ((old - reference) * said).sum(1).mean().item()
+        tokens = mask.sum(1).mean().item()
+        total = sum(points(case, text) for case, text in zip(repeated, drawn.texts, strict=True))
+        mean_points = total / len(repeated)
+        log.append({"reward": rewards.mean().item(), "kl": kl, "tokens": tokens, "points": mean_points})
     model.eval()
     return policy, log
+
+
+def _each_repeated(asked: Sequence[Case], size: int) -> list[Case]:
+    """Every case `size` times in a row: a group of replies belongs to one case."""
+    repeated: list[Case] = []
+    for case in asked:
+        repeated += [case] * size
+    return repeated

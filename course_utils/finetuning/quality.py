@@ -37,15 +37,19 @@ def reply_log_probs(
     import torch
 
     cases = _cases(chat, talks, prompts)
-    parts = [cases[start : start + 16] for start in range(0, len(cases), 16)]
+    log_probs: list[Tensor] = []
     with torch.inference_mode():
-        return [one for part in parts for one in _log_probs(chat, part)]
+        for start in range(0, len(cases), 16):
+            log_probs += _log_probs(chat, cases[start : start + 16])
+    return log_probs
 
 
 def _cases(chat: "Chat", talks: Sequence[Conversation], prompts: Sequence[str] | None = None) -> list[tuple[str, str]]:
     """What is read, and what is wanted."""
-    prompts = [chat.prompt(talk.prompt) for talk in talks] if prompts is None else prompts
-    return list(zip(prompts, [talk.reply for talk in talks], strict=True))
+    if prompts is None:
+        prompts = [chat.prompt(talk.prompt) for talk in talks]
+    replies = [talk.reply for talk in talks]
+    return list(zip(prompts, replies, strict=True))
 
 
 def _log_probs(chat: "Chat", cases: Sequence[tuple[str, str]]) -> "list[Tensor]":
@@ -54,13 +58,18 @@ def _log_probs(chat: "Chat", cases: Sequence[tuple[str, str]]) -> "list[Tensor]"
 
     from course_utils.prisma import lm
 
+    end = chat.tokenizer.eos_token_id
     prompts = [_ids(chat, prompt) for prompt, _ in cases]
-    replies = [[*_ids(chat, reply), chat.tokenizer.eos_token_id] for _, reply in cases]
+    replies = [[*_ids(chat, reply), end] for _, reply in cases]
     rows = [torch.tensor(a + b) for a, b in zip(prompts, replies, strict=True)]
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(chat.model.device)
-    said = lm.token_log_probs(chat.model(ids).logits, ids)  # place i holds the token i + 1
-    starts = [len(prompt) - 1 for prompt in prompts]
-    return [row[start : start + len(reply)] for row, start, reply in zip(said, starts, replies, strict=True)]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(chat.model.device)  # (cases, longest)
+    logits = chat.model(ids).logits
+    said = lm.token_log_probs(logits, ids)  # place i holds the token i + 1
+    log_probs = []
+    for row, prompt, reply in zip(said, prompts, replies, strict=True):
+        start = len(prompt) - 1
+        log_probs.append(row[start : start + len(reply)])
+    return log_probs
 
 
 def _ids(chat: "Chat", text: str) -> list[int]:
@@ -69,7 +78,8 @@ def _ids(chat: "Chat", text: str) -> list[int]:
 
 def perplexity(log_probs: "Sequence[Tensor]") -> Measure:
     """exp of the mean loss per token, all tokens of all replies together; interval over replies."""
-    return _of_sums([[one.sum().item(), len(one)] for one in log_probs], lambda sums: math.exp(-sums[0] / sums[1]), "")
+    cases = [[reply.sum().item(), len(reply)] for reply in log_probs]
+    return _of_sums(cases, lambda sums: math.exp(-sums[0] / sums[1]), "")
 
 
 def _of_sums(cases: Sequence[Sequence[float]], statistic: Callable[[Any], float], unit: str) -> Measure:
@@ -77,9 +87,13 @@ def _of_sums(cases: Sequence[Sequence[float]], statistic: Callable[[Any], float]
     import numpy as np
 
     counted = np.array(cases)
-    picks = np.random.default_rng(0).integers(0, len(counted), (1000, len(counted)))
-    low, high = np.quantile([statistic(counted[some].sum(0)) for some in picks], [0.025, 0.975])
-    return Measure(statistic(counted.sum(0)), float(low), float(high), len(counted), unit)
+    n = len(counted)
+    rng = np.random.default_rng(0)
+    picks = rng.integers(0, n, (1000, n))
+    resampled = [statistic(counted[pick].sum(0)) for pick in picks]
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    value = statistic(counted.sum(0))
+    return Measure(value, float(low), float(high), n, unit)
 
 
 @dataclass(frozen=True)
@@ -107,29 +121,41 @@ def memorise(
     """
     import torch
 
-    def drawn() -> "Tensor":
-        some = rng.sample(talks, min(5, len(talks)))
-        with hardware.autocast(chat.model.device):
-            return -torch.cat(_log_probs(chat, _cases(chat, some))).mean()
-
-    rng, weights = random.Random(seed), {n: p for n, p in chat.model.named_parameters() if p.requires_grad}
-    optimiser, curve, best = torch.optim.AdamW(weights.values(), rate), [], {}
+    rng = random.Random(seed)
+    weights = {name: weight for name, weight in chat.model.named_parameters() if weight.requires_grad}
+    optimiser = torch.optim.AdamW(weights.values(), rate)
+    curve: list[dict[str, float]] = []
+    best: dict[str, Tensor] = {}
+    lowest = float("inf")
     for step in range(paced(steps) + 1):
         if step % every == 0:
-            losses = {"training": _loss(chat, talks), "validation": _loss(chat, validation)}
-            if losses["validation"] < min([row["validation"] for row in curve], default=float("inf")):
+            training = _loss(chat, talks)
+            validating = _loss(chat, validation)
+            if validating < lowest:
+                lowest = validating
                 best = _copied(weights)
-            curve.append({"step": step, **losses})
+            curve.append({"step": step, "training": training, "validation": validating})
         optimiser.zero_grad()
-        drawn().backward()
+        batch = rng.sample(talks, min(5, len(talks)))
+        _batch_loss(chat, batch).backward()
         optimiser.step()
     return Memorised(curve, best, _copied(weights))
+
+
+def _batch_loss(chat: "Chat", talks: Sequence[Conversation]) -> "Tensor":
+    """The mean loss of the wanted replies' tokens, to be trained with."""
+    import torch
+
+    with hardware.autocast(chat.model.device):
+        log_probs = _log_probs(chat, _cases(chat, talks))
+        return -torch.cat(log_probs).mean()
 
 
 def _loss(chat: "Chat", talks: Sequence[Conversation]) -> float:
     import torch
 
-    return -torch.cat(reply_log_probs(chat, talks)).mean().item()
+    log_probs = torch.cat(reply_log_probs(chat, talks))
+    return -log_probs.mean().item()
 
 
 def _copied(weights: "dict[str, Tensor]") -> "dict[str, Tensor]":
@@ -142,29 +168,37 @@ def _copied(weights: "dict[str, Tensor]") -> "dict[str, Tensor]":
 def token_f1(wanted: str, written: str) -> float:
     """Harmonic mean of precision and recall over words, each counted as often as it stands (arXiv 1606.05250)."""
     a, b = wanted.split(), written.split()
-    common = sum((Counter(a) & Counter(b)).values())
-    return 2 * common / (len(a) + len(b)) if common else float(a == b)
+    shared = Counter(a) & Counter(b)
+    common = sum(shared.values())
+    if not common:
+        return float(a == b)
+    return 2 * common / (len(a) + len(b))
 
 
 def bleu(wanted: Sequence[str], written: Sequence[str]) -> Measure:
     """Corpus BLEU in points (Papineni et al. 2002) by sacrebleu; the interval resamples its sentence statistics."""
     wanted = as_texts(wanted, "replies")
     written = as_texts(written, "replies")
+    counts = [_bleu_counts(truth, text) for truth, text in zip(wanted, written, strict=True)]
+    return _of_sums(counts, _bleu, "points")
+
+
+def _bleu_counts(wanted: str, written: str) -> list[int]:
+    """What a reply adds to BLEU: both lengths, then matches and totals for runs of one to four words."""
     from sacrebleu.metrics import BLEU
 
-    def one(hypothesis: str, reference: str) -> list[int]:
-        found = BLEU(effective_order=True).sentence_score(hypothesis, [reference])
-        return [found.sys_len, found.ref_len, *found.counts, *found.totals]
-
-    return _of_sums([one(text, truth) for truth, text in zip(wanted, written, strict=True)], _bleu, "points")
+    metric = BLEU(effective_order=True)
+    score = metric.sentence_score(written, [wanted])
+    return [score.sys_len, score.ref_len, *score.counts, *score.totals]
 
 
 def _bleu(sums: Any) -> float:
     """BLEU of summed lengths, matches and totals, smoothed as sacrebleu does by default."""
     from sacrebleu.metrics import BLEU
 
-    said, truth, numbers = int(sums[0]), int(sums[1]), [int(one) for one in sums[2:]]
-    return BLEU.compute_bleu(numbers[:4], numbers[4:], said, truth, smooth_method="exp").score
+    said, truth, *numbers = [int(number) for number in sums]
+    score = BLEU.compute_bleu(numbers[:4], numbers[4:], said, truth, smooth_method="exp")
+    return score.score
 
 
 def rouge_l(wanted: Sequence[str], written: Sequence[str]) -> list[float]:
@@ -174,9 +208,8 @@ def rouge_l(wanted: Sequence[str], written: Sequence[str]) -> list[float]:
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"])
-    return [
-        scorer.score(target, prediction)["rougeL"].fmeasure for target, prediction in zip(wanted, written, strict=True)
-    ]
+    scores = [scorer.score(truth, text) for truth, text in zip(wanted, written, strict=True)]
+    return [score["rougeL"].fmeasure for score in scores]
 
 
 def greedy_match(wanted: "Tensor", written: "Tensor") -> dict[str, float]:
@@ -188,8 +221,10 @@ def greedy_match(wanted: "Tensor", written: "Tensor") -> dict[str, float]:
     from torch.nn.functional import normalize
 
     alike = normalize(written, dim=-1) @ normalize(wanted, dim=-1).T  # (n, m)
-    precision, recall = alike.amax(1).mean().item(), alike.amax(0).mean().item()
-    return {"precision": precision, "recall": recall, "F1": 2 * precision * recall / (precision + recall)}
+    precision = alike.amax(1).mean().item()
+    recall = alike.amax(0).mean().item()
+    harmonic = 2 * precision * recall / (precision + recall)
+    return {"precision": precision, "recall": recall, "F1": harmonic}
 
 
 def bert_score(embedder: "Embedder", wanted: Sequence[str], written: Sequence[str]) -> list[float]:
@@ -197,8 +232,14 @@ def bert_score(embedder: "Embedder", wanted: Sequence[str], written: Sequence[st
     wanted = as_texts(wanted, "replies")
     written = as_texts(written, "replies")
     vectors = {text: token_vectors(embedder, text) for text in {*wanted, *written} if text.strip()}
-    pairs = zip(wanted, written, strict=True)
-    return [greedy_match(vectors[a], vectors[b])["F1"] if b.strip() else 0.0 for a, b in pairs]
+    scores = []
+    for truth, text in zip(wanted, written, strict=True):
+        if text.strip():
+            match = greedy_match(vectors[truth], vectors[text])
+            scores.append(match["F1"])
+        else:
+            scores.append(0.0)
+    return scores
 
 
 def token_vectors(embedder: "Embedder", text: str) -> "Tensor":
@@ -206,20 +247,24 @@ def token_vectors(embedder: "Embedder", text: str) -> "Tensor":
     import torch
 
     device = next(embedder.model.parameters()).device
-    ids = embedder.tokenizer(text.strip(), return_tensors="pt", truncation=True, max_length=256)["input_ids"]
+    tokens = embedder.tokenizer(text.strip(), return_tensors="pt", truncation=True, max_length=256)
+    ids = tokens["input_ids"].to(device)  # (1, tokens)
     with torch.inference_mode():
-        return embedder.model(input_ids=ids.to(device)).last_hidden_state[0].float()
+        states = embedder.model(input_ids=ids).last_hidden_state
+        return states[0].float()
 
 
 def rescaled(scores: Sequence[float], baseline: float) -> list[float]:
     """BERTScores on a scale where pairs that do not belong together have 0 (arXiv 1904.09675, section 5)."""
-    return [(one - baseline) / (1 - baseline) for one in scores]
+    return [(score - baseline) / (1 - baseline) for score in scores]
 
 
 def strangers_score(embedder: "Embedder", wanted: Sequence[str]) -> float:
     """The mean BERTScore of replies to different customers: the baseline of `rescaled`."""
     wanted = as_texts(wanted, "replies")
-    return sum(bert_score(embedder, wanted, [*wanted[1:], wanted[0]])) / len(wanted)
+    strangers = [*wanted[1:], wanted[0]]
+    scores = bert_score(embedder, wanted, strangers)
+    return sum(scores) / len(wanted)
 
 
 def _paired(talks: Sequence[Conversation], written: Sequence[str]) -> list[tuple[Conversation, str]]:
@@ -236,16 +281,13 @@ def metrics(talks: Sequence[Conversation], written: Sequence[str], embedder: "Em
     baseline = strangers_score(embedder, wanted)
     right = share([conversations.graded(talk, text) for talk, text in pairs])
     bert = rescaled(bert_score(embedder, wanted, written), baseline)
-
-    def points(values: Sequence[float]) -> Measure:
-        return bootstrap([100 * value for value in values], "points")
-
+    f1 = [token_f1(talk.reply, text) for talk, text in pairs]
     return {
         "exact match": Measure(100 * right.value, 100 * right.low, 100 * right.high, right.n, "points"),
-        "token F1": points([token_f1(talk.reply, text) for talk, text in pairs]),
+        "token F1": _points(f1),
         "BLEU": bleu(wanted, written),
-        "ROUGE-L": points(rouge_l(wanted, written)),
-        "BERTScore": points(bert),
+        "ROUGE-L": _points(rouge_l(wanted, written)),
+        "BERTScore": _points(bert),
     }
 
 
@@ -254,12 +296,16 @@ def span(measure: Measure, digits: int = 0) -> str:
     return f"{measure.value:.{digits}f} ({measure.low:.{digits}f} to {measure.high:.{digits}f})"
 
 
+def _points(values: Sequence[float]) -> Measure:
+    return bootstrap([100 * value for value in values], "points")
+
+
 def damaged(talk: Conversation, how: str, rng: random.Random) -> str:
     """The wanted reply with one fault: a digit changed, a sentence missing, two sentences swapped, capitals lost."""
-    text, sentences = talk.reply, talk.reply.split(". ")
+    text = talk.reply
+    sentences = text.split(". ")
     if how == "one wrong digit":
-        place = rng.choice([match.start() for match in re.finditer(r"\d", text)] or [0])
-        return text[:place] + rng.choice([d for d in "123456789" if d != text[place]]) + text[place + 1 :]
+        return _with_a_wrong_digit(text, rng)
     if how == "a sentence missing":
         return ". ".join(sentences[:1] + sentences[2:])
     if how == "two sentences swapped":
@@ -277,26 +323,41 @@ LONE = {
 NUMBER = re.compile(r"\d+")
 
 
+def _with_a_wrong_digit(text: str, rng: random.Random) -> str:
+    """The text with one of its digits exchanged; without any, its first sign."""
+    places = [match.start() for match in re.finditer(r"\d", text)]
+    place = rng.choice(places or [0])
+    others = [digit for digit in "123456789" if digit != text[place]]
+    return text[:place] + rng.choice(others) + text[place + 1 :]
+
+
 def claims(text: str) -> set[tuple[str, str]]:
     """What a text says that can be looked up: numbers, toys, statuses of orders, names of customers."""
-    found = {("toy", " ".join(filter(None, parts))) for parts in TOY.findall(text)}
-    found |= {("number", digits) for digits in NUMBER.findall(text)}
-    return found | {(kind, word) for kind, pattern in LONE.items() for word in pattern.findall(text)}
+    said = {("number", digits) for digits in NUMBER.findall(text)}
+    for parts in TOY.findall(text):
+        words = filter(None, parts)  # a toy may come without its size
+        said.add(("toy", " ".join(words)))
+    for kind, pattern in LONE.items():
+        said |= {(kind, word) for word in pattern.findall(text)}
+    return said
 
 
 def unsupported(talk: Conversation, reply: str) -> set[tuple[str, str]]:
     """Claims of `reply` that stand neither in the records nor in the customer's message."""
-    return claims_beyond("\n".join((*talk.facts, talk.message)), reply)
+    source = "\n".join((*talk.facts, talk.message))
+    return claims_beyond(source, reply)
 
 
 def claims_beyond(source: str, reply: str) -> set[tuple[str, str]]:
     """Claims of `reply` that `source` does not make. A toy may be named without its size."""
-    return {one for one in claims(reply) - claims(source) if not (one[0] == "toy" and one[1] in source)}
+    beyond = claims(reply) - claims(source)
+    return {(kind, word) for kind, word in beyond if kind != "toy" or word not in source}
 
 
 def hallucination_rate(talks: Sequence[Conversation], written: Sequence[str]) -> Measure:
     """The share of replies with at least one claim that nothing supports."""
-    return share([bool(unsupported(talk, text)) for talk, text in _paired(talks, written)])
+    invents = [bool(unsupported(talk, text)) for talk, text in _paired(talks, written)]
+    return share(invents)
 
 
 # ---------------------------------------------------------------- tone
@@ -317,7 +378,11 @@ TONE: dict[str, Callable[[Conversation, str], bool]] = {
 def tone(talks: Sequence[Conversation], written: Sequence[str]) -> dict[str, Measure]:
     """The share of replies that keep each rule of the rubric. No rule looks at the facts."""
     pairs = _paired(talks, written)
-    return {name: share([bool(rule(talk, text)) for talk, text in pairs]) for name, rule in TONE.items()}
+    kept = {}
+    for name, rule in TONE.items():
+        marks = [bool(rule(talk, text)) for talk, text in pairs]
+        kept[name] = share(marks)
+    return kept
 
 
 # ---------------------------------------------------------------- blind comparison
@@ -338,11 +403,13 @@ def ballot(talks: Sequence[Conversation], systems: dict[str, Sequence[str]], see
     """One pair for each conversation from the replies of two `systems`, which of them is "a" drawn by `seed`."""
     if len(systems) != 2 or min(map(len, systems.values())) < len(talks):
         raise ValueError(f"A ballot compares two systems, each with replies to all {len(talks)} conversations.")
-    names, rng = list(systems), random.Random(f"ballot {seed}")
+    names = list(systems)
+    rng = random.Random(f"ballot {seed}")
     pairs = []
     for i, talk in enumerate(talks):
         first, second = rng.sample(names, 2)
-        pairs.append(Pair(talk, systems[first][i], systems[second][i], first, second))
+        pair = Pair(talk, systems[first][i], systems[second][i], first, second)
+        pairs.append(pair)
     return pairs
 
 
@@ -352,14 +419,11 @@ def vote_by_rules(pair: Pair) -> str:
     The better reply keeps more of the tone rubric; among equals it has fewer unsupported claims; among equals again
     it says more that the records support.
     """
-
-    def merits(text: str) -> tuple[int, int, int]:
-        kept = sum(bool(rule(pair.talk, text)) for rule in TONE.values())
-        invented = unsupported(pair.talk, text)
-        return kept, -len(invented), len(claims(text) - invented)
-
-    a, b = merits(pair.a), merits(pair.b)
-    return "=" if a == b else "a" if a > b else "b"
+    a = _merits(pair.talk, pair.a)
+    b = _merits(pair.talk, pair.b)
+    if a == b:
+        return "="
+    return "a" if a > b else "b"
 
 
 def reveal(pairs: Sequence[Pair], votes: Sequence[str]) -> list[str]:
@@ -372,9 +436,18 @@ def reveal(pairs: Sequence[Pair], votes: Sequence[str]) -> list[str]:
     return [seat[vote] for seat, vote in zip(seats, votes, strict=True)]
 
 
+def _merits(talk: Conversation, text: str) -> tuple[int, int, int]:
+    """What a reply is compared by: rules kept, invented claims (negative), supported claims."""
+    kept = sum(bool(rule(talk, text)) for rule in TONE.values())
+    invented = unsupported(talk, text)
+    supported = claims(text) - invented
+    return kept, -len(invented), len(supported)
+
+
 def win_rate(winners: Sequence[str], system: str) -> Measure:
     """How often `system` won, a tie as half a win, with a bootstrap over pairs."""
-    return bootstrap([100 * (0.5 if winner == "tie" else winner == system) for winner in winners], "points")
+    worth = {system: 100, "tie": 50.0}
+    return bootstrap([worth.get(winner, 0) for winner in winners], "points")
 
 
 # ---------------------------------------------------------------- red team
@@ -428,6 +501,7 @@ def attacked(
 ) -> tuple[list[Conversation], list[str], Measure]:
     """The changed conversations, the replies to them, and the share that fell for the attack."""
     changed = [attack.change(talk) for talk in talks]
-    written = chat.complete_many([chat.prompt(talk.prompt) for talk in changed], max_new_tokens=90)
+    prompts = [chat.prompt(talk.prompt) for talk in changed]
+    written = chat.complete_many(prompts, max_new_tokens=90)
     fell = [attack.fell(talk, text) for talk, text in zip(changed, written, strict=True)]
     return changed, written, share(fell)

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,11 +67,14 @@ def rows(tokenizer: Any, n: int) -> list[Row]:
     from course_utils.prisma import conversations, lm
     from course_utils.prisma.text import Example
 
-    made = []
-    for talk in conversations.by_split(conversations.make_conversations(max(100, 2 * n)))["train"][:n]:
+    talks = conversations.make_conversations(max(100, 2 * n))
+    train = conversations.by_split(talks)["train"]
+    encoded = []
+    for talk in train[:n]:
         asked = tokenizer.apply_chat_template(talk.prompt, tokenize=False, add_generation_prompt=True)
-        made.append(Example("support", ((asked, False), (talk.reply + tokenizer.eos_token, True))))
-    return [lm.encode(tokenizer, one) for one in made]
+        example = Example("support", ((asked, False), (talk.reply + tokenizer.eos_token, True)))
+        encoded.append(lm.encode(tokenizer, example))
+    return encoded
 
 
 def padded(part: Sequence[Row], pad: int, device: Any = "cpu") -> dict[str, Tensor]:
@@ -84,7 +88,10 @@ def learned(part: Iterable[Row]) -> int:
     """How many tokens the loss counts."""
     from course_utils.prisma.lm import IGNORED
 
-    return sum(label != IGNORED for _, labels in part for label in labels[1:])
+    count = 0
+    for _, labels in part:
+        count += sum(label != IGNORED for label in labels[1:])
+    return count
 
 
 # ---------------------------------------------------------------- one step, however many hands
@@ -95,7 +102,9 @@ def loss_sum(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     from torch.nn.functional import cross_entropy
 
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    return cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch["labels"][:, 1:].flatten(), reduction="sum")
+    predicted = logits[:, :-1].flatten(0, 1).float()  # (rows * (t - 1), vocabulary)
+    wanted = batch["labels"][:, 1:].flatten()
+    return cross_entropy(predicted, wanted, reduction="sum")
 
 
 def backward(
@@ -154,10 +163,16 @@ def sizes(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, int]:
     import torch
 
     parameters = list(model.parameters())
-    states = [value for state in optimiser.state.values() for value in state.values() if torch.is_tensor(value)]
     gradients = [p.grad for p in parameters if p.grad is not None]
-    named = {"parameters": parameters, "gradients": gradients, "optimiser": states}
-    return {name: sum(_local(t).nbytes for t in tensors) for name, tensors in named.items()}
+    states: list[Tensor] = []
+    for state in optimiser.state.values():
+        states += [value for value in state.values() if torch.is_tensor(value)]
+    return {"parameters": _bytes(parameters), "gradients": _bytes(gradients), "optimiser": _bytes(states)}
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    """The bytes of the pieces that this process holds."""
+    return sum(_local(tensor).nbytes for tensor in tensors)
 
 
 def train(mode: str, steps: int, batch: int, pieces: int = 1, rank: int = 0, processes: int = 1) -> Report:
@@ -175,9 +190,11 @@ def train(mode: str, steps: int, batch: int, pieces: int = 1, rank: int = 0, pro
     device = _device(rank, processes)
     model = wrap(mode, model.to(device).train())
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-4, foreach=False)
-    everything, losses, seconds, held = rows(tokenizer, steps * batch), [], [], {}
+    everything = rows(tokenizer, steps * batch)
+    losses, seconds, held = [], [], {}
     for step in range(steps):
-        whole = everything[step * batch : (step + 1) * batch]
+        start = step * batch
+        whole = everything[start : start + batch]
         cut = _pieces(whole, pieces, rank, processes)
         parts = [padded(part, tokenizer.pad_token_id, device) for part in cut]
         started = time.perf_counter()
@@ -187,7 +204,7 @@ def train(mode: str, steps: int, batch: int, pieces: int = 1, rank: int = 0, pro
         optimiser.zero_grad()
         losses.append(_added_up(share, processes))
         seconds.append(time.perf_counter() - started)
-    mark = sum(float(_whole(p.detach()).double().abs().sum()) for p in model.parameters())
+    mark = sum(_absolute_sum(parameter) for parameter in model.parameters())
     return Report(mode, rank, processes, str(device), losses, seconds=seconds, fingerprint=mark, **held)
 
 
@@ -237,8 +254,8 @@ def launch(modes: Sequence[str], processes: int = 2, steps: int = 8, batch: int 
             for process in running:
                 process.kill()
                 process.wait()
-        made = [folder / f"{mode}-{rank}.json" for mode in modes for rank in range(processes)]
-        return [Report(**json.loads(path.read_text("utf-8"))) for path in made]
+        paths = [folder / f"{mode}-{rank}.json" for mode, rank in product(modes, range(processes))]
+        return [Report(**json.loads(path.read_text("utf-8"))) for path in paths]
 
 
 def _start(line: list[str], rank: int, processes: int, folder: Path) -> subprocess.Popen:
@@ -263,12 +280,20 @@ def _wait(running: Sequence[subprocess.Popen], folder: Path, end: float) -> None
         time.sleep(0.1)
 
 
+def _absolute_sum(parameter: Tensor) -> float:
+    """The sum of a parameter's absolute values, gathered from all processes."""
+    whole = _whole(parameter.detach())
+    return float(whole.double().abs().sum())
+
+
 def loopback() -> str:
     """The name of the network interface that reaches only this machine, such as "lo"."""
     import psutil
 
-    found = (name for name, places in psutil.net_if_addrs().items() if any(p.address == "127.0.0.1" for p in places))
-    return next(found, "lo")
+    for name, places in psutil.net_if_addrs().items():
+        if any(place.address == "127.0.0.1" for place in places):
+            return name
+    return "lo"
 
 
 def main() -> None:

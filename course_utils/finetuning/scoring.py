@@ -17,16 +17,20 @@ if TYPE_CHECKING:
 
 def replies(chat: Chat, talks: Sequence[Conversation]) -> list[str]:
     """What the model answers to each conversation, greedy, at most 120 tokens."""
-    return chat.complete_many([chat.prompt(talk.prompt) for talk in talks], max_new_tokens=120)
+    prompts = [chat.prompt(talk.prompt) for talk in talks]
+    return chat.complete_many(prompts, max_new_tokens=120)
 
 
 def score(talks: Sequence[Conversation], written: Sequence[str]) -> dict[str, Measure]:
     """The share of replies with each part of the house style right, and of those fit to be sent ("all")."""
     written = as_texts(written, "replies")
-    checks = [conversations.parts_right(talk, text) for talk, text in zip(talks, written, strict=True)]
-    parts = {name: share([check[name] for check in checks]) for name in checks[0]}
-    whole = [conversations.graded(talk, text) for talk, text in zip(talks, written, strict=True)]
-    return {**parts, "all": share(whole)}
+    pairs = list(zip(talks, written, strict=True))
+    checks = [conversations.parts_right(talk, text) for talk, text in pairs]
+    shares = {}
+    for name in checks[0]:
+        shares[name] = share([check[name] for check in checks])
+    whole = [conversations.graded(talk, text) for talk, text in pairs]
+    return {**shares, "all": share(whole)}
 
 
 def reply_times(chat: Chat, prompt: str, rounds: int = 8, tokens: int = 16) -> dict[str, list[float]]:

@@ -228,6 +228,8 @@ def held_mb(trainer: Any) -> dict[str, float]:
         return sum(t.numel() * t.element_size() for t in tensors) / 1e6
 
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
-    states = [t for state in trainer.optimizer.state.values() for t in state.values() if torch.is_tensor(t)]
+    states: list[torch.Tensor] = []
+    for state in trainer.optimizer.state.values():
+        states += [value for value in state.values() if torch.is_tensor(value)]
     everything = [*trainer.model.parameters(), *trainer.model.buffers()]
     return {"weights": size(everything), "gradients": size(trained), "optimiser": size(states)}

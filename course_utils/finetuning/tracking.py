@@ -77,7 +77,10 @@ def read_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
     events = EventAccumulator(str(folder))
     events.Reload()
-    return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    curves = {}
+    for name in events.Tags()["scalars"]:
+        curves[name] = [(event.step, event.value) for event in events.Scalars(name)]
+    return curves
 
 
 # ---------------------------------------------------------------- MLflow

@@ -37,9 +37,12 @@ NEW_FORM = ("Tell me the {a} and the {b}.",)
 
 def field_tasks(held_out: int, seed: int) -> dict[str, list[Pair]]:
     """Tasks are pairs of fields to write in this order: "train", "held out" and those with the "new field"."""
-    known = list(itertools.permutations([field for field in FIELDS if field != NEW], 2))
+    old_fields = [field for field in FIELDS if field != NEW]
+    known = list(itertools.permutations(old_fields, 2))
     random.Random(seed).shuffle(known)
-    new = [pair for field in FIELDS if field != NEW for pair in ((field, NEW), (NEW, field))]
+    new: list[Pair] = []
+    for field in old_fields:
+        new += [(field, NEW), (NEW, field)]
     return {"train": known[held_out:], "held out": known[:held_out], "new field": new}
 
 
@@ -50,15 +53,18 @@ def instructions(tasks: Sequence[Pair], n: int, seed: int, forms: Sequence[str] 
     """
     if not tasks or n > 9000:
         raise ValueError(f"{n} records for {len(tasks)} tasks: hold out fewer tasks, and ask for at most 9,000 records")
-    rng, made = random.Random(seed), []
-    for i, order in enumerate(make_shop(seed, n).orders.values()):
+    rng = random.Random(seed)
+    shop = make_shop(seed, n)
+    examples = []
+    for i, order in enumerate(shop.orders.values()):
         first, second = tasks[i % len(tasks)]
-        lines = [f"{field}: {value(order)}" for field, value in FIELDS.items()]
-        rng.shuffle(lines)
-        asked = "\n".join((*lines, rng.choice(forms).format(a=first, b=second)))
+        record = [f"{field}: {value(order)}" for field, value in FIELDS.items()]
+        rng.shuffle(record)
+        instruction = rng.choice(forms).format(a=first, b=second)
+        asked = "\n".join((*record, instruction))
         reply = "".join(f"{field}: {FIELDS[field](order)}\n" for field in (first, second))
-        made.append(text.exchange(f"{first}, {second}", asked, reply))
-    return made
+        examples.append(text.exchange(f"{first}, {second}", asked, reply))
+    return examples
 
 
 # ---------------------------------------------------------------- what the model could do before
@@ -68,14 +74,20 @@ SKILLS = ("worked", "planner", "reflect", "executor")
 
 def skills(n: int, seed: int) -> dict[str, list[Example]]:
     """`n` examples of each of four things that prisma-lm can do. One wanted reply each."""
-    return {name: list(itertools.islice(text.mixture(seed, {name: 1.0}), n)) for name in SKILLS}
+    examples = {}
+    for name in SKILLS:
+        endless = text.mixture(seed, {name: 1.0})
+        examples[name] = list(itertools.islice(endless, n))
+    return examples
 
 
 def with_replay(new: Sequence[Any], old: Sequence[Any], part: float, seed: int) -> list[Any]:
     """`new`, and so many of `old` that they make `part` (0 to below 1) of the whole."""
     if not 0 <= part < 1:
         raise ValueError(f"the replayed part must be at least 0 and below 1, not {part}")
-    return [*new, *random.Random(seed).choices(list(old), k=round(len(new) * part / (1 - part)))]
+    count = round(len(new) * part / (1 - part))
+    replayed = random.Random(seed).choices(list(old), k=count)
+    return [*new, *replayed]
 
 
 def perplexity(model: nn.Module, rows: Sequence[lm.Row]) -> float:
@@ -119,20 +131,32 @@ def search(asked: Sequence[str], pages: Sequence[str], k: int) -> list[list[int]
     """
     asked = as_texts(asked, "questions")
     pages = as_texts(pages, "pages")
-    bags = [set(re.findall(r"\w+", page.lower())) for page in pages]
-    found_in = Counter(word for bag in bags for word in bag)
-    rarity = {word: math.log(len(pages) / n) for word, n in found_in.items()}
+    bags = [_words(page) for page in pages]
+    pages_with: Counter[str] = Counter()
+    for bag in bags:
+        pages_with.update(bag)
+    rarity = {word: math.log(len(pages) / n) for word, n in pages_with.items()}
     results = []
     for question in asked:
-        words = set(re.findall(r"\w+", question.lower()))
-        scores = [sum(rarity[word] for word in words & bag) for bag in bags]
-        results.append(sorted(range(len(bags)), key=lambda i: -scores[i])[:k])
+        words = _words(question)
+        scores = [_total(rarity, words & bag) for bag in bags]
+        best = sorted(range(len(bags)), key=lambda i: -scores[i])
+        results.append(best[:k])
     return results
+
+
+def _words(said: str) -> set[str]:
+    return set(re.findall(r"\w+", said.lower()))
+
+
+def _total(rarity: dict[str, float], words: set[str]) -> float:
+    return sum(rarity[word] for word in words)
 
 
 def _reply(question: str, pages: Sequence[str], answer: str) -> Example:
     """A question under its pages, in the form in which prisma-lm reads; without pages, in that of a direct question."""
-    head = text.prompt("read", "\n".join((*pages, question))) if pages else text.prompt("direct", question)
+    asked = "\n".join((*pages, question))
+    head = text.prompt("read" if pages else "direct", asked)
     return Example("voucher", ((head, False), (f"Answer: {answer}<|end|>", True)))
 
 
@@ -141,17 +165,26 @@ def voucher_tasks(names: Sequence[str], worth: dict[str, int], k: int, seed: int
 
     Without pages (k = 0) the model can only guess or remember.
     """
-    rng, asked = random.Random(seed), voucher_questions(names, seed)
+    rng = random.Random(seed)
+    asked = voucher_questions(names, seed)
     everybody = rng.sample(list(worth), len(worth))  # pages that fit equally badly come in another order each time
-    pages, made = [voucher_page(name, worth[name]) for name in everybody], []
-    for name, question, found in zip(names, asked, search(asked, pages, k), strict=True):
-        made.append(_reply(question, [pages[i] for i in rng.sample(found, len(found))], f"{worth[name]} euros"))
-    return made
+    pages = [voucher_page(name, worth[name]) for name in everybody]
+    results = search(asked, pages, k)
+    examples = []
+    for name, question, hits in zip(names, asked, results, strict=True):
+        shuffled = rng.sample(hits, len(hits))
+        shown = [pages[i] for i in shuffled]
+        examples.append(_reply(question, shown, f"{worth[name]} euros"))
+    return examples
 
 
 def missing_tasks(names: Sequence[str], worth: dict[str, int], k: int, seed: int) -> list[Example]:
     """`voucher_tasks` in which the page that is asked for is not there. The right answer is UNKNOWN."""
-    rng, asked = random.Random(seed), voucher_questions(names, seed)
-    others = [[other for other in worth if other != name] for name in names]
-    shown = [[voucher_page(other, worth[other]) for other in rng.sample(some, k)] for some in others]
-    return [_reply(question, pages, UNKNOWN) for question, pages in zip(asked, shown, strict=True)]
+    rng = random.Random(seed)
+    asked = voucher_questions(names, seed)
+    examples = []
+    for name, question in zip(names, asked, strict=True):
+        others = [other for other in worth if other != name]
+        pages = [voucher_page(other, worth[other]) for other in rng.sample(others, k)]
+        examples.append(_reply(question, pages, UNKNOWN))
+    return examples

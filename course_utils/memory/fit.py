@@ -26,7 +26,9 @@ class Verdict:
         return self.fits and self.needed > 0.9 * self.available
 
     def __str__(self) -> str:
-        relation = "fits, but only just" if self.tight else "fits" if self.fits else "does not fit"
+        relation = "fits" if self.fits else "does not fit"
+        if self.tight:
+            relation = "fits, but only just"
         first = f"{relation}: needs {self.needed:.1f} GiB, {self.place} has {self.available:.1f} GiB"
         return "\n".join([first, *(f"  - {line}" for line in self.advice)])
 

@@ -56,16 +56,20 @@ def weight_bytes(model: "str | Architecture", number_format: str = "fp16") -> fl
     16. int8 has one 32-bit scale for each output of a matrix (Dettmers et al. 2022, arXiv 2208.07339).
     """
     a = architecture(model)
-    total, matrices = parameter_count(a), matrix_count(a)
-    if number_format in ("fp32", "fp16"):
-        return total * (4 if number_format == "fp32" else 2)
+    total = parameter_count(a)
+    if number_format == "fp32":
+        return total * 4
+    if number_format == "fp16":
+        return total * 2
     if number_format in GGUF_BITS:
         return total * GGUF_BITS[number_format] / 8
+    matrices = matrix_count(a)
     rest = 2 * (total - matrices)
     if number_format == "nf4":
         return rest + matrices * NF4_BITS / 8
     if number_format == "int8":
-        return rest + matrices + 4 * a.layers * sum(outputs for _, outputs in matrix_shapes(a))
+        scales = a.layers * sum(outputs for _, outputs in matrix_shapes(a))
+        return rest + matrices + 4 * scales
     known = ", ".join(["fp32", "fp16", "int8", "nf4", *GGUF_BITS])
     raise ValueError(f"No number format {number_format!r}. Known: {known}.")
 
@@ -94,13 +98,17 @@ def layer_activation_bytes(model: "str | Architecture", method: str, seq: int, b
     """
     a = architecture(model)
     mlp = a.intermediate * a.active_experts
-    base = 2 * 4 * a.hidden + 2 * (2 * a.query_width + 2 * a.kv_width) + (4 if method == "qlora" else 2) * 3 * mlp
+    norms = 2 * 4 * a.hidden
+    attention = 2 * (2 * a.query_width + 2 * a.kv_width)
+    gated = (4 if method == "qlora" else 2) * 3 * mlp
     extra = 0
     if method in ("lora", "qlora"):
         extra = 2 * sum(inputs for inputs, _ in matrix_shapes(a, active=True))
     elif method == "full":
         extra = 2 * (2 * a.hidden + mlp) + 2 * 2 * a.hidden
-    return (base + extra) * seq * batch * (2 if method == "inference-fp32" else 1)
+    a_token = norms + attention + gated + extra
+    wide = 2 if method == "inference-fp32" else 1
+    return a_token * seq * batch * wide
 
 
 def logit_bytes(model: "str | Architecture", method: str, seq: int, batch: int = 1) -> float:
@@ -217,26 +225,18 @@ def estimate(
     """
     a = architecture(model)
     check(method, optimiser, seq=seq, batch=batch, rank=rank)
-    training, adapted = method in TRAINING, method in ("lora", "qlora")
-    number_format = {"lora": "fp16", "qlora": "nf4", "full": "fp32"}.get(method, method.removeprefix("inference-"))
-    trained = lora_count(a, rank) if adapted else parameter_count(a) if method == "full" else 0
-    layer = layer_activation_bytes(a, method, seq, batch)
-    four_bit, wide = number_format == "nf4", method == "qlora"
-    checkpoints = (4 if wide else 2) * a.hidden * seq * batch * a.layers
-    head = a.vocab * a.hidden
-    logits = logit_bytes(a, method, seq, batch)
-    kept = layer if not training else checkpoints + max(layer - logits, 0) if checkpointing else a.layers * layer
+    trained = _trained_count(a, method, rank)
     sizes = {
-        "weights": weight_bytes(a, number_format) + (2 * (parameter_count(a) - matrix_count(a)) if wide else 0),
-        "adapters": 4 * trained if adapted else 0,
+        "weights": _held_weight_bytes(a, method),
+        "adapters": 4 * trained if method in ("lora", "qlora") else 0,
         "gradients": 4 * trained,
         "optimiser_state": OPTIMISERS[optimiser] * trained,
-        "activations": kept,
-        "logits": logits,
-        "kv_cache": 0 if training else kv_cache_bytes(a, seq, batch, 4 if method == "inference-fp32" else 2),
-        "dequantised": 2 * (max(i * o for i, o in matrix_shapes(a)) + head * wide) if four_bit else 0,
+        "activations": _activation_bytes(a, method, seq, batch, checkpointing),
+        "logits": logit_bytes(a, method, seq, batch),
+        "kv_cache": _cache_bytes(a, method, seq, batch),
+        "dequantised": _dequantised_bytes(a, method),
     }
-    margin = RUNTIME_GIB * GIB + RUNTIME_SHARE * sum(sizes.values())
+    sizes["margin"] = RUNTIME_GIB * GIB + RUNTIME_SHARE * sum(sizes.values())
     settings = {
         "model": _name(model, a),
         "shape": a,
@@ -246,7 +246,59 @@ def estimate(
         "rank": rank,
     }
     settings |= {"checkpointing": checkpointing, "optimiser": optimiser}
-    return Estimate(**settings, **{name: size / GIB for name, size in {**sizes, "margin": margin}.items()})
+    in_gib = {name: size / GIB for name, size in sizes.items()}
+    return Estimate(**settings, **in_gib)
+
+
+def _number_format(method: str) -> str:
+    """The format of the weights."""
+    formats = {"lora": "fp16", "qlora": "nf4", "full": "fp32"}
+    return formats.get(method, method.removeprefix("inference-"))
+
+
+def _trained_count(a: Architecture, method: str, rank: int) -> int:
+    """How many parameters are trained."""
+    if method in ("lora", "qlora"):
+        return lora_count(a, rank)
+    return parameter_count(a) if method == "full" else 0
+
+
+def _held_weight_bytes(a: Architecture, method: str) -> float:
+    """Bytes of the weights; for qlora what is not 4-bit takes 32 bits instead of 16."""
+    held = weight_bytes(a, _number_format(method))
+    if method == "qlora":
+        held += 2 * (parameter_count(a) - matrix_count(a))
+    return held
+
+
+def _activation_bytes(a: Architecture, method: str, seq: int, batch: int, checkpointing: bool) -> float:
+    """Bytes kept for the backward pass, or one layer's at inference."""
+    layer = layer_activation_bytes(a, method, seq, batch)
+    if method not in TRAINING:
+        return layer
+    if not checkpointing:
+        return a.layers * layer
+    wide = 4 if method == "qlora" else 2
+    checkpoints = wide * a.hidden * seq * batch * a.layers
+    logits = logit_bytes(a, method, seq, batch)
+    return checkpoints + max(layer - logits, 0)
+
+
+def _cache_bytes(a: Architecture, method: str, seq: int, batch: int) -> float:
+    """Bytes of keys and values; training keeps none."""
+    if method in TRAINING:
+        return 0
+    wide = 4 if method == "inference-fp32" else 2
+    return kv_cache_bytes(a, seq, batch, wide)
+
+
+def _dequantised_bytes(a: Architecture, method: str) -> float:
+    """Bytes of the largest 4-bit matrix (qlora: and the head) in 16 bits while it is used."""
+    if _number_format(method) != "nf4":
+        return 0
+    largest = max(inputs * outputs for inputs, outputs in matrix_shapes(a))
+    head = a.vocab * a.hidden if method == "qlora" else 0
+    return 2 * (largest + head)
 
 
 def _name(model: "str | Path | Architecture", shape: Architecture) -> str:

@@ -58,12 +58,16 @@ class Comparison:
     def row(self) -> dict:
         """For a table."""
         s = self.step
-        checkpoints = ("on" if s.checkpointing else "off") if s.method in formulas.TRAINING else ""
+        checkpoints = ""
+        if s.method in formulas.TRAINING:
+            checkpoints = "on" if s.checkpointing else "off"
         row = {"model": s.shape.id, "method": s.method, "layers": s.shape.layers, "tokens": s.seq, "batch": s.batch}
         row |= {"checkpointing": checkpoints, "formula": self.predicted, "simulated": self.simulated}
-        row |= {"measured": self.measured}
-        row |= {"resident": self.resident} if self.resident is not None else {}
-        return row | {"error": f"{self.error:+.1%}"}
+        row["measured"] = self.measured
+        if self.resident is not None:
+            row["resident"] = self.resident
+        row["error"] = f"{self.error:+.1%}"
+        return row
 
 
 # ---------------------------------------------------------------------------------------------- what is measured
@@ -95,7 +99,8 @@ def quick_dtype() -> str:
 
 def large_steps() -> list[Step]:
     """Steps for a card: QLoRA of 7B models over length, batch and checkpointing, and LoRA."""
-    mistral, qwen = shapes.architecture("mistral-7b"), shapes.architecture("qwen2.5-7b")
+    mistral = shapes.architecture("mistral-7b")
+    qwen = shapes.architecture("qwen2.5-7b")
     return [
         Step(mistral, "qlora", 512, 1),
         Step(mistral, "qlora", 512, 1, checkpointing=False),
@@ -159,13 +164,15 @@ def allocated(step: Step) -> float:
     """GiB at the peak, by PyTorch's CPU allocator, of the step on real tensors."""
     from torch.profiler import ProfilerActivity, profile
 
-    empty, marks = step.skeleton(), []
+    empty = step.skeleton()
+    marks: list[torch.Tensor] = []
     gc.collect()  # what dies of old age meanwhile would count as given back
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as log:
         step.run(empty, touched(), Ledger(), lambda: marks.append(torch.zeros(MARK, dtype=torch.uint8)))
-    changes = sorted((e.start_ns(), e.nbytes()) for e in log.profiler.kineto_results.events() if e.name() == "[memory]")
+    events = log.profiler.kineto_results.events()
+    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
     now = peak = 0
-    for _, size in changes:
+    for _, size in sorted(changes):
         now += size
         peak = now if size == MARK else max(peak, now)  # what came before the mark was preparation
     return (peak - MARK) / GIB
@@ -182,9 +189,10 @@ def resident(steps: Sequence[Step]) -> list[float] | None:
     """
     if not os.access(CLEAR, os.W_OK):
         return None
+    fields = [dataclasses.asdict(step) for step in steps]
     done = subprocess.run(
         [sys.executable, "-m", "course_utils.memory.measurement"],
-        input=json.dumps([dataclasses.asdict(step) for step in steps]),
+        input=json.dumps(fields),
         env=os.environ | HONEST_MEMORY,
         cwd=Path(__file__).parents[2],
         capture_output=True,
@@ -192,7 +200,8 @@ def resident(steps: Sequence[Step]) -> list[float] | None:
     )
     if done.returncode:
         raise RuntimeError(f"The process that was to be measured failed: {done.stderr[-1000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    last = done.stdout.splitlines()[-1]
+    return json.loads(last)
 
 
 def _grow(step: Step) -> float:
@@ -211,7 +220,9 @@ def _give_back() -> None:
 
 
 def _kib(name: str) -> int:
-    return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith(name))
+    lines = STATUS.read_text().splitlines()
+    line = next(line for line in lines if line.startswith(name))
+    return int(line.split()[1])
 
 
 @dataclass
@@ -244,7 +255,9 @@ def peak_watch(device: str) -> Iterator[Peak]:
 
 
 def _resident_gib(name: str) -> float:
-    return _kib(name) * 1024 / GIB if STATUS.exists() else 0.0
+    if not STATUS.exists():
+        return 0.0
+    return _kib(name) * 1024 / GIB
 
 
 # ---------------------------------------------------------------------------------------------- side by side
@@ -252,13 +265,15 @@ def _resident_gib(name: str) -> float:
 
 def compare(steps: Sequence[Step], cuda: bool) -> list[Comparison]:
     """Predict, simulate and measure every step, on the GPU or on the CPU."""
-    grown = (None if cuda else resident(steps)) or [None] * len(steps)
-    found = []
-    for step, size in zip(steps, grown, strict=True):
+    grown = None if cuda else resident(steps)
+    comparisons = []
+    for step, size in zip(steps, grown or [None] * len(steps), strict=True):
         measured = on_cuda(step) if cuda else allocated(step)
         real = None if cuda else counted(step)
-        found.append(Comparison(step, simulate.formula(step).tensors, simulate.run(step).peak, measured, real, size))
-    return found
+        predicted = simulate.formula(step).tensors
+        simulated = simulate.run(step).peak
+        comparisons.append(Comparison(step, predicted, simulated, measured, real, size))
+    return comparisons
 
 
 def _read_steps(text: str) -> Iterator[Step]:

@@ -144,8 +144,11 @@ class Speech:
             raise ValueError(f"{self.name} {self._english_only('name a language')}")
         sounds = _heard(sounds)
         _silent(sounds, "no language, so what is found there means nothing")
-        found = [row for spectra in self._spectra(sounds) for row in self.model.detect_language(spectra)[1]]
-        return [dict(sorted(row.items(), key=lambda pair: -pair[1])) for row in found]
+        chances: list[dict[str, float]] = []
+        for spectra in self._spectra(sounds):
+            _, rows = self.model.detect_language(spectra)
+            chances += rows
+        return [dict(sorted(row.items(), key=lambda pair: -pair[1])) for row in chances]
 
     def translate_many(self, sounds: "Sequence[np.ndarray]") -> list[str]:
         """Each sound in English, whatever language is spoken. ValueError if the model never learned that."""
@@ -341,8 +344,14 @@ class _Stop:
     def __call__(self, ids: "torch.Tensor", scores: Any, **_: Any) -> "torch.Tensor":
         import torch
 
-        tails = self.tokenizer.batch_decode(ids[:, max(self.start, ids.shape[1] - self.tail) :])
-        return torch.tensor([any(s in tail for s in self.stop) for tail in tails], device=ids.device)
+        start = max(self.start, ids.shape[1] - self.tail)
+        tails = self.tokenizer.batch_decode(ids[:, start:])
+        stopped = [self._stops(tail) for tail in tails]
+        return torch.tensor(stopped, device=ids.device)
+
+    def _stops(self, tail: str) -> bool:
+        """Whether a stop string stands in the end of a text."""
+        return any(stop in tail for stop in self.stop)
 
 
 def _before(text: str, stop: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ The lesson itself (the audio encoder, the contrastive training, the adapter, the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from course_utils.prisma.shop import COLOURS, SHAPES, SIZES
 
 SAMPLES = speech.RATE  # one second of sound
 CHUNK = 256  # sounds and pictures made at a time: thousands at once would fill the memory
-KINDS = [Toy(size, colour, shape) for colour in COLOURS for shape in SHAPES for size in SIZES]  # all 192
+KINDS = [Toy(size, colour, shape) for colour, shape, size in product(COLOURS, SHAPES, SIZES)]  # all 192
 PLACE = {toy: i for i, toy in enumerate(KINDS)}
 # Everything below is made up: real toys of these shapes would sound otherwise. A size sets the pitch, a shape
 # the overtones, and each colour stands for a material, which sets how long a tone lasts and how bright it is.
@@ -54,26 +55,34 @@ def ring_out(frequency: np.ndarray, decay: np.ndarray, weight: np.ndarray, sampl
     `frequency` in hertz, `decay` in seconds, `weight`: each (n, m). An exponential of a sum is a product, so
     each sound is one matrix product of coarse steps by fine steps.
     """
-    pace = (-1 / decay + 2j * np.pi * frequency) / speech.RATE
-    fine, coarse = np.arange(128), np.arange(-(-samples // 128)) * 128
-    steps = np.exp(pace[..., None] * fine).astype(np.complex64)
-    blocks = (weight[..., None] * np.exp(pace[..., None] * coarse)).astype(np.complex64)
-    return np.matmul(blocks.transpose(0, 2, 1), steps).imag.reshape(len(pace), -1)[:, :samples]
+    pace = (-1 / decay + 2j * np.pi * frequency) / speech.RATE  # (n, m)
+    fine = np.arange(128)
+    coarse = np.arange(-(-samples // 128)) * 128
+    steps = np.exp(pace[..., None] * fine).astype(np.complex64)  # (n, m, 128)
+    blocks = weight[..., None] * np.exp(pace[..., None] * coarse)
+    blocks = blocks.astype(np.complex64).transpose(0, 2, 1)  # (n, blocks, m)
+    waves = np.matmul(blocks, steps).imag
+    return waves.reshape(len(pace), -1)[:, :samples]
 
 
 def strikes(toys: Sequence[Toy], rng: np.random.Generator, samples: int = SAMPLES) -> np.ndarray:
     """Each toy struck once at time 0: float32 (n, samples), highest peak 1. No two strikes are alike."""
-    shape = len(toys), 6
-    base = np.array([PITCH[toy.size] for toy in toys]) * rng.lognormal(0, 0.12, len(toys))
-    ratios = np.array([OVERTONES[toy.shape] for toy in toys]) * rng.lognormal(0, 0.012, shape)
-    _, lasting, dull, click = zip(*(MATERIALS[toy.colour] for toy in toys), strict=True)
-    decay = np.array(lasting) * rng.lognormal(0, 0.18, len(toys))
-    frequency = np.minimum(base[:, None] * ratios, 7600)
-    weight = np.exp(-np.array(dull)[:, None] * np.arange(6)) * rng.lognormal(0, 0.5, shape)
+    n = len(toys)
+    pitches = np.array([PITCH[toy.size] for toy in toys])
+    base = pitches * rng.lognormal(0, 0.12, n)
+    overtones = np.array([OVERTONES[toy.shape] for toy in toys])
+    ratios = overtones * rng.lognormal(0, 0.012, (n, 6))
+    materials = [MATERIALS[toy.colour] for toy in toys]
+    _, lasting, dull, click = zip(*materials, strict=True)
+    decay = np.array(lasting) * rng.lognormal(0, 0.18, n)
+    frequency = np.minimum(base[:, None] * ratios, 7600)  # (n, 6)
+    loss = np.array(dull)[:, None] * np.arange(6)
+    weight = np.exp(-loss) * rng.lognormal(0, 0.5, (n, 6))
     sound = ring_out(frequency, decay[:, None] * ratios**-0.5, weight, samples)
-    burst = rng.standard_normal((len(toys), 160)) * np.exp(-np.arange(160) / 40) * np.array(click)[:, None]
-    sound[:, :160] += burst * np.abs(sound).max(1, keepdims=True)
-    return (sound / np.abs(sound).max(1, keepdims=True)).astype(np.float32)
+    fading = np.exp(-np.arange(160) / 40)
+    burst = rng.standard_normal((n, 160)) * fading * np.array(click)[:, None]
+    sound[:, :160] += burst * _peaks(sound)
+    return (sound / _peaks(sound)).astype(np.float32)
 
 
 def play(strike: np.ndarray, hits: Sequence[float], loudness: Sequence[float], samples: int = SAMPLES) -> np.ndarray:
@@ -88,38 +97,53 @@ def play(strike: np.ndarray, hits: Sequence[float], loudness: Sequence[float], s
     return sound
 
 
+def _peaks(sounds: np.ndarray) -> np.ndarray:
+    """The highest peak of each sound (n, samples): (n, 1)."""
+    return np.abs(sounds).max(1, keepdims=True)
+
+
 def falls(toys: Sequence[Toy], seed: int | Sequence[int], varied: bool = True) -> np.ndarray:
     """Each toy falls on the floor and bounces on, lower each time: float32 (n, SAMPLES).
 
     `varied` sounds have echoes, background noise of 5 to 30 dB and any loudness; the others are dry and clean.
     """
     rng = np.random.default_rng(seed)
-    sounds = [_fall(strike, rng) for strike in strikes(toys, rng)]
-    return _roughen(np.stack(sounds), rng) if varied else 0.3 * np.stack(sounds)
+    sounds = np.stack([_fall(strike, rng) for strike in strikes(toys, rng)])
+    if varied:
+        return _roughen(sounds, rng)
+    return 0.3 * sounds
 
 
 def _fall(strike: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """First contact within 0.1 s, then up to three bounces, each sooner and softer than the last."""
-    time, gap, spring = rng.uniform(0, 0.1), rng.uniform(0.2, 0.4), rng.uniform(0.3, 0.7)
+    time = rng.uniform(0, 0.1)
+    gap = rng.uniform(0.2, 0.4)
+    spring = rng.uniform(0.3, 0.7)
     hits, loudness = [], []
     for bounce in range(rng.integers(1, 5)):
         hits.append(time)
         loudness.append(spring**bounce)
-        time, gap = time + gap, gap * spring
+        time += gap
+        gap *= spring
     return play(strike, hits, loudness)
 
 
 def _roughen(sounds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Adds two echoes and noise, and draws the loudness; sounds (n, samples)."""
     n, samples = sounds.shape
-    hiss = np.stack([speech.noise(kind, 8 * samples, rng) for kind in ("white", "pink") for _ in range(4)])
+    kinds = ["white"] * 4 + ["pink"] * 4
+    hiss = np.stack([speech.noise(kind, 8 * samples, rng) for kind in kinds])
     rough = np.empty_like(sounds)
     for i, sound in enumerate(sounds):
-        echoes = play(sound, rng.uniform(0.005, 0.12, 2), rng.uniform(0, 0.45, 2), samples)
+        delays = rng.uniform(0.005, 0.12, 2)
+        loudness = rng.uniform(0, 0.45, 2)
+        echoes = play(sound, delays, loudness, samples)
         start = rng.integers(7 * samples)
         noise = hiss[rng.integers(len(hiss)), start : start + samples]
-        level = np.sqrt((sound**2).mean() / (noise**2).mean()) * 10 ** (-rng.uniform(5, 30) / 20)
-        rough[i] = (sound + echoes + level * noise) * rng.uniform(0.1, 0.5)
+        ratio = (sound**2).mean() / (noise**2).mean()
+        level = np.sqrt(ratio) * 10 ** (-rng.uniform(5, 30) / 20)
+        together = sound + echoes + level * noise
+        rough[i] = together * rng.uniform(0.1, 0.5)
     return rough
 
 
@@ -149,8 +173,9 @@ class Pairs:
 def draw_toys(n: int, seed: int, kinds: Sequence[tuple[str, str]]) -> list[Toy]:
     """`n` toys whose colour and shape are one of `kinds`, in every size."""
     rng = np.random.default_rng(seed)
-    chosen = rng.integers(len(kinds), size=n), rng.integers(len(SIZES), size=n)
-    return [Toy(SIZES[size], *kinds[kind]) for kind, size in zip(*chosen, strict=True)]
+    kind_numbers = rng.integers(len(kinds), size=n)
+    size_numbers = rng.integers(len(SIZES), size=n)
+    return [Toy(SIZES[size], *kinds[kind]) for kind, size in zip(kind_numbers, size_numbers, strict=True)]
 
 
 def make_pairs(clip, toys: Sequence[Toy], seed: int) -> Pairs:
@@ -158,14 +183,19 @@ def make_pairs(clip, toys: Sequence[Toy], seed: int) -> Pairs:
     seen = []
     for i in range(0, len(toys), CHUNK):
         scenes = [Scene((toy,)) for toy in toys[i : i + CHUNK]]
-        seen.append(encode(clip, pictures.draw_many(scenes, seed + i)))
-    return Pairs(tuple(toys), hear_falls(toys, seed), torch.cat(seen))
+        images = pictures.draw_many(scenes, seed + i)
+        seen.append(encode(clip, images))
+    mels = hear_falls(toys, seed)
+    return Pairs(tuple(toys), mels, torch.cat(seen))
 
 
 def hear_falls(toys: Sequence[Toy], seed: int, varied: bool = True) -> Tensor:
     """Log-mels (n, 80, 100) of `falls`."""
-    parts = [falls(toys[i : i + CHUNK], [seed, i], varied) for i in range(0, len(toys), CHUNK)]
-    return torch.cat([log_mels(part) for part in parts])
+    mels = []
+    for i in range(0, len(toys), CHUNK):
+        sounds = falls(toys[i : i + CHUNK], [seed, i], varied)
+        mels.append(log_mels(sounds))
+    return torch.cat(mels)
 
 
 def encode(clip, images: Sequence) -> Tensor:
@@ -196,11 +226,13 @@ def hear(encoder: nn.Module, mels: Tensor) -> Tensor:
 
     Returns (n, frames / 2, width). The library's own `forward` takes nothing but a whole window.
     """
-    x = nn.functional.gelu(encoder.conv1(mels))
-    x = nn.functional.gelu(encoder.conv2(x)).transpose(1, 2)
-    if x.shape[1] > len(encoder.positional_embedding):
-        raise ValueError(f"{mels.shape[-1]} frames are more than the {2 * len(encoder.positional_embedding)} it hears")
-    x = x + encoder.positional_embedding[: x.shape[1]]
+    gelu = nn.functional.gelu
+    x = gelu(encoder.conv1(mels))  # (n, width, frames)
+    x = gelu(encoder.conv2(x)).transpose(1, 2)  # (n, frames / 2, width)
+    positions = encoder.positional_embedding
+    if x.shape[1] > len(positions):
+        raise ValueError(f"{mels.shape[-1]} frames are more than the {2 * len(positions)} it hears")
+    x = x + positions[: x.shape[1]]
     for block in encoder.blocks:
         x = block(x)
     return encoder.ln_post(x)

@@ -26,22 +26,31 @@ def photos(n: int, seed: int, side: int = SIDE) -> Tensor:
     rng = random.Random(f"photos {seed}")
     scenes = [pictures.random_scene(rng, (1, 2)) for _ in range(n)]
     drawn = pictures.draw_batch(scenes, np.random.default_rng(seed), side)
-    return torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255
+    return _as_pixels(drawn)
+
+
+def _as_pixels(images: np.ndarray) -> Tensor:
+    """uint8 (n, h, w, 3) as numbers in 0..1, (n, 3, h, w)."""
+    channels = torch.from_numpy(images).permute(0, 3, 1, 2)
+    return channels.float() / 255
 
 
 def _region(pixels: Tensor) -> Tensor:
     """A soft mask (n, 1, h, w) of what stands out from its surroundings: the toys."""
-    ground = F.adaptive_avg_pool2d(pixels, 1)
-    apart = F.avg_pool2d((pixels - ground).norm(dim=1, keepdim=True), 5, 1, 2)
+    ground = F.adaptive_avg_pool2d(pixels, 1)  # (n, 3, 1, 1)
+    difference = (pixels - ground).norm(dim=1, keepdim=True)  # (n, 1, h, w)
+    apart = F.avg_pool2d(difference, 5, 1, 2)
     level = apart.flatten(1).quantile(0.8, dim=1)[:, None, None, None]
     return torch.sigmoid((apart - level) * 30)
 
 
 def with_other_hue(pixels: Tensor, angle: Tensor) -> Tensor:
     """Colours (n, 3, h, w) turned about the grey axis by `angle` (n,) in radians: another hue, the same light."""
-    cos, sin, third = angle.cos(), angle.sin() / 3**0.5, (1 - angle.cos()) / 3
-    rows = torch.stack([cos + third, third - sin, third + sin], 1)
-    matrix = torch.stack([rows, rows.roll(1, 1), rows.roll(2, 1)], 1)
+    cos = angle.cos()
+    sin = angle.sin() / 3**0.5
+    third = (1 - cos) / 3
+    rows = torch.stack([cos + third, third - sin, third + sin], 1)  # (n, 3)
+    matrix = torch.stack([rows, rows.roll(1, 1), rows.roll(2, 1)], 1)  # (n, 3, 3)
     return torch.einsum("nij,njhw->nihw", matrix, pixels)
 
 
@@ -50,10 +59,13 @@ def _moved(pixels: Tensor, mask: Tensor, draw: torch.Generator) -> tuple[Tensor,
     n = len(pixels)
     angle = 0.35 * (2 * torch.rand(n, generator=draw) - 1)
     move = 0.15 * (2 * torch.rand(n, 2, generator=draw) - 1)
-    rows = [angle.cos(), -angle.sin(), move[:, 0], angle.sin(), angle.cos(), move[:, 1]]
-    grid = F.affine_grid(torch.stack(rows, 1).view(n, 2, 3), list(pixels.shape), align_corners=False)
+    cos, sin = angle.cos(), angle.sin()
+    numbers = torch.stack([cos, -sin, move[:, 0], sin, cos, move[:, 1]], 1)
+    matrices = numbers.view(n, 2, 3)
+    grid = F.affine_grid(matrices, list(pixels.shape), align_corners=False)
     changed = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
-    return changed, torch.maximum(mask, F.grid_sample(mask, grid, align_corners=False))
+    mask_after = F.grid_sample(mask, grid, align_corners=False)
+    return changed, torch.maximum(mask, mask_after)
 
 
 def manipulate(pixels: Tensor, kind: str, seed: int) -> Tensor:
@@ -64,15 +76,19 @@ def manipulate(pixels: Tensor, kind: str, seed: int) -> Tensor:
     """
     if kind not in EDITS:
         raise ValueError(f"a manipulation is one of {', '.join(EDITS)}, not {kind!r}")
-    draw, mask = torch.Generator().manual_seed(seed), _region(pixels)
+    draw = torch.Generator().manual_seed(seed)
+    mask = _region(pixels)
     if kind == "editing":
-        changed = with_other_hue(pixels, 1 + 4.2 * torch.rand(len(pixels), generator=draw))
+        angle = 1 + 4.2 * torch.rand(len(pixels), generator=draw)
+        changed = with_other_hue(pixels, angle)
     elif kind == "replacement":
-        changed, mask = pixels.roll(1, 0), mask.roll(1, 0)
+        changed = pixels.roll(1, 0)
+        mask = mask.roll(1, 0)
     else:
         changed, mask = _moved(pixels, mask, draw)
     mixed = pixels + mask * (changed - pixels)
-    return (mixed.clamp(0, 1) * 255).round() / 255
+    levels = mixed.clamp(0, 1) * 255
+    return levels.round() / 255
 
 
 # --- the detector ---------------------------------------------------------------------------------------
@@ -84,13 +100,18 @@ def traces(pixels: Tensor) -> Tensor:
     A Laplacian removes the smooth part. In blocks of 8 x 8 pixels we take how strong the grain is in each
     colour channel and how much the channels agree, and sort the blocks, so that places do not matter.
     """
-    kernel = torch.tensor([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]]).expand(3, 1, 3, 3) / 6
+    laplacian = torch.tensor([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]])
+    kernel = laplacian.expand(3, 1, 3, 3) / 6
     grain = F.conv2d(pixels, kernel, padding=1, groups=3)
-    blocks = F.unfold(grain, 8, stride=8).unflatten(1, (3, 64)).permute(0, 3, 1, 2)  # n, blocks, channels, 64
-    strength = (blocks.square().mean(-1) + 1e-6).log()
-    unit = F.normalize(blocks, dim=-1)
-    agree = torch.stack([(unit[:, :, i] * unit[:, :, j]).sum(-1) for i, j in ((0, 1), (0, 2), (1, 2))], 2)
-    return torch.cat([strength, agree], 2).sort(1).values.flatten(1)
+    cut = F.unfold(grain, 8, stride=8).unflatten(1, (3, 64))
+    blocks = cut.permute(0, 3, 1, 2)  # (n, blocks, channels, 64)
+    power = blocks.square().mean(-1)
+    strength = (power + 1e-6).log()  # (n, blocks, channels)
+    red, green, blue = F.normalize(blocks, dim=-1).unbind(2)
+    pairs = ((red, green), (red, blue), (green, blue))
+    agree = torch.stack([(first * second).sum(-1) for first, second in pairs], 2)
+    features = torch.cat([strength, agree], 2)
+    return features.sort(1).values.flatten(1)
 
 
 class Detector(nn.Module):
@@ -100,10 +121,13 @@ class Detector(nn.Module):
         super().__init__()
         x = torch.cat([traces(real), traces(fake)])
         y = torch.cat([torch.zeros(len(real)), torch.ones(len(fake))])
-        self.centre, self.spread = x.mean(0), x.std(0) + 1e-6
+        self.centre = x.mean(0)
+        self.spread = x.std(0) + 1e-6
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.net = nn.Sequential(nn.Linear(x.shape[1], 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 1))
+            first = nn.Linear(x.shape[1], 64)
+            last = nn.Linear(64, 1)
+            self.net = nn.Sequential(first, nn.ReLU(), nn.Dropout(0.3), last)
             self._learn(x, y, steps)
         self.eval()
 
@@ -111,13 +135,15 @@ class Detector(nn.Module):
         optimiser = torch.optim.AdamW(self.net.parameters(), 2e-3, weight_decay=0.1)
         for _ in range(steps):
             rows = torch.randint(len(x), (128,))
-            loss = F.binary_cross_entropy_with_logits(self._logits(x[rows]), y[rows])
+            logits = self._logits(x[rows])
+            loss = F.binary_cross_entropy_with_logits(logits, y[rows])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
 
     def _logits(self, x: Tensor) -> Tensor:
-        return self.net((x - self.centre) / self.spread)[:, 0]
+        scaled = (x - self.centre) / self.spread
+        return self.net(scaled)[:, 0]
 
     @torch.inference_mode()
     def forward(self, pixels: Tensor) -> Tensor:
@@ -130,12 +156,13 @@ class Detector(nn.Module):
 
 def jpeg(pixels: Tensor, quality: int) -> Tensor:
     """Pictures (n, 3, h, w) in 0..1 after JPEG at `quality` (1 to 95)."""
-    out = []
-    for one in (pixels * 255).round().byte().permute(0, 2, 3, 1).numpy():
+    levels = (pixels * 255).round().byte()
+    compressed = []
+    for picture in levels.permute(0, 2, 3, 1).numpy():
         file = io.BytesIO()
-        Image.fromarray(one).save(file, "JPEG", quality=quality)
-        out.append(np.array(Image.open(file)))
-    return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2).float() / 255
+        Image.fromarray(picture).save(file, "JPEG", quality=quality)
+        compressed.append(np.array(Image.open(file)))
+    return _as_pixels(np.stack(compressed))
 
 
 def cropped(pixels: Tensor, border: int) -> Tensor:
@@ -152,12 +179,15 @@ def cropped(pixels: Tensor, border: int) -> Tensor:
 
 def cosines(side: int) -> Tensor:
     """The orthonormal matrix (side, side) of the discrete cosine transform: `m @ x @ m.T` transforms a picture."""
-    k, i = torch.arange(side)[:, None], torch.arange(side)[None]
-    matrix = torch.cos(torch.pi * (i + 0.5) * k / side) * (2 / side) ** 0.5
+    k = torch.arange(side)[:, None]
+    i = torch.arange(side)[None]
+    angles = torch.pi * (i + 0.5) * k / side
+    matrix = torch.cos(angles) * (2 / side) ** 0.5
     matrix[0] /= 2**0.5
     return matrix
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
     """How alike pictures in 0..1 are, in decibels (10 log10 of 1 over the mean squared error)."""
-    return float(-10 * (a - b).square().mean().log10())
+    error = (a - b).square().mean()
+    return float(-10 * error.log10())

@@ -57,8 +57,10 @@ class Story:
 
 def _touches(period: float, phase: float) -> tuple[float, ...] | None:
     """The times in a film at which a toy of this `period` is on the floor; None if one is too near an end."""
-    length, edge = FILM / speech.RATE, 0.04
-    times = [phase % period + i * period for i in range(9)]
+    length = FILM / speech.RATE
+    edge = 0.04
+    first = phase % period
+    times = [first + i * period for i in range(9)]
     if any(t < edge or length - edge < t < length for t in times):
         return None
     return tuple(t for t in times if t < length)
@@ -66,20 +68,30 @@ def _touches(period: float, phase: float) -> tuple[float, ...] | None:
 
 def draw_story(rng: np.random.Generator) -> Story:
     """A toy hops across, always equally high. Played backwards a story is another one, just as likely."""
-    toy = Toy("small", COLOURS[rng.integers(8)], SHAPES[rng.integers(8)])
-    bounces, in_step = int(rng.integers(1, 4)), bool(rng.integers(2))
+    colour = int(rng.integers(8))
+    shape = int(rng.integers(8))
+    bounces = int(rng.integers(1, 4))
+    in_step = bool(rng.integers(2))
     while True:
-        period, phase, late = rng.uniform(0.3, 1.1), rng.uniform(0, 1.1), rng.uniform(0.25, 0.75)
-        hits, other = _touches(period, phase), _touches(period, phase + late * period)
+        period = rng.uniform(0.3, 1.1)
+        phase = rng.uniform(0, 1.1)
+        late = rng.uniform(0.25, 0.75)
+        hits = _touches(period, phase)
+        other = _touches(period, phase + late * period)
         if hits and other and len(hits) == len(other) == bounces:
             break
-    near, far = rng.uniform(0.18, 0.35), rng.uniform(0.65, 0.82)
-    right, floor, height = bool(rng.integers(2)), rng.uniform(0.7, 0.84), rng.uniform(0.3, 0.5)
-    when = (np.arange(FRAMES) + 0.5) / FPS
-    part = (when - hits[0]) / period % 1
+    near = rng.uniform(0.18, 0.35)
+    far = rng.uniform(0.65, 0.82)
+    right = bool(rng.integers(2))
+    floor = rng.uniform(0.7, 0.84)
+    height = rng.uniform(0.3, 0.5)
     across = np.linspace(near, far, FRAMES) if right else np.linspace(far, near, FRAMES)
-    way = np.stack([across, floor - height * 4 * part * (1 - part)], 1)
-    answers = COLOURS.index(toy.colour), int(right), bounces - 1, int(in_step)
+    when = (np.arange(FRAMES) + 0.5) / FPS
+    part = (when - hits[0]) / period % 1  # of the way from one bounce to the next
+    up = height * 4 * part * (1 - part)
+    way = np.stack([across, floor - up], 1)
+    toy = Toy("small", COLOURS[colour], SHAPES[shape])
+    answers = colour, int(right), bounces - 1, int(in_step)
     return Story(toy, way, hits, hits if in_step else other, answers)
 
 
@@ -96,8 +108,10 @@ def draw_film(story: Story, rng: np.random.Generator) -> np.ndarray:
 def film_sound(story: Story, rng: np.random.Generator) -> np.ndarray:
     """What is heard in a film, with noise: float32 (FILM,)."""
     strike = strikes([story.toy], rng, FILM)[0]
-    sound = play(strike, story.heard, rng.uniform(0.6, 1, len(story.heard)), FILM)
-    return 0.3 * sound + rng.normal(0, 0.002, FILM).astype(np.float32)
+    loudness = rng.uniform(0.6, 1, len(story.heard))
+    sound = play(strike, story.heard, loudness, FILM)
+    noise = rng.normal(0, 0.002, FILM).astype(np.float32)
+    return 0.3 * sound + noise
 
 
 def see(clip, stories: Sequence[Story], rng: np.random.Generator) -> Tensor:
@@ -105,19 +119,25 @@ def see(clip, stories: Sequence[Story], rng: np.random.Generator) -> Tensor:
 
     Its patches are averaged to 2 by 2: the vector that CLIP gives out says *what* is there, the patches where.
     """
+    device = next(clip.model.parameters()).device
     parts = []
     for i in range(0, len(stories), 64):  # all frames at once would fill the memory
-        images = [Image.fromarray(frame) for story in stories[i : i + 64] for frame in draw_film(story, rng)]
-        with hardware.autocast(next(clip.model.parameters()).device):
-            parts.append(representations.picture_tokens(clip, images, grid=2).flatten(1))
+        images: list[Image.Image] = []
+        for story in stories[i : i + 64]:
+            images += map(Image.fromarray, draw_film(story, rng))
+        with hardware.autocast(device):
+            tokens = representations.picture_tokens(clip, images, grid=2)  # (frames, 4, width)
+        parts.append(tokens.flatten(1))
     return torch.cat(parts).unflatten(0, (len(stories), FRAMES))
 
 
 def listen(stories: Sequence[Story], rng: np.random.Generator) -> Tensor:
     """Their sound cut into pieces as long as a frame: (n, FRAMES, 100), 20 bands of pitch at 5 moments."""
-    mels = log_mels(np.stack([film_sound(story, rng) for story in stories]))
-    few = nn.functional.avg_pool2d(mels[:, None], (4, 2))[:, 0]
-    return few.unflatten(2, (FRAMES, 5)).permute(0, 2, 1, 3).flatten(2)
+    sounds = np.stack([film_sound(story, rng) for story in stories])
+    mels = log_mels(sounds)  # (n, 80, moments)
+    few = nn.functional.avg_pool2d(mels[:, None], (4, 2))[:, 0]  # (n, 20, FRAMES * 5)
+    pieces = few.unflatten(2, (FRAMES, 5)).permute(0, 2, 1, 3)  # (n, FRAMES, 20, 5)
+    return pieces.flatten(2)
 
 
 def answers(stories: Sequence[Story]) -> Tensor:
@@ -129,23 +149,28 @@ def make_films(clip, n: int, seed: int) -> Films:
     """`n` films with their sounds, as a frozen `clip` and a log-mel front end see and hear them."""
     rng = np.random.default_rng([seed, 4])
     stories = [draw_story(rng) for _ in range(n)]
-    return Films(see(clip, stories, rng), listen(stories, rng), answers(stories))
+    frames = see(clip, stories, rng)
+    sound = listen(stories, rng)
+    return Films(frames, sound, answers(stories))
 
 
 def standardise(train: Films, *others: Films) -> list[Films]:
     """All films with every number scaled so that those of `train` have mean 0 and deviation 1."""
-    scaled = fusion.scaled
-    return [
-        Films(scaled(films.frames, train.frames), scaled(films.sound, train.sound), films.answers)
-        for films in (train, *others)
-    ]
+    standardised = []
+    for films in (train, *others):
+        frames = fusion.scaled(films.frames, train.frames)
+        sound = fusion.scaled(films.sound, train.sound)
+        standardised.append(Films(frames, sound, films.answers))
+    return standardised
 
 
 def shuffled(films: Films, seed: int) -> Films:
     """The films with their frames in random order, each film in its own; the sound stays as it was."""
     draw = torch.Generator().manual_seed(seed)
-    order = torch.rand(films.frames.shape[:2], generator=draw).argsort(1)
-    return replace(films, frames=films.frames.gather(1, order[..., None].expand_as(films.frames)))
+    n, length = films.frames.shape[:2]
+    order = torch.rand((n, length), generator=draw).argsort(1)
+    places = order[..., None].expand_as(films.frames)
+    return replace(films, frames=films.frames.gather(1, places))
 
 
 def fit(model: nn.Module, films: Films, seed: int, steps: int) -> nn.Module:
@@ -155,14 +180,24 @@ def fit(model: nn.Module, films: Films, seed: int, steps: int) -> nn.Module:
     model.train()
     for _ in range(learner.steps):
         rows = torch.randint(len(films), (64,), generator=draw)
-        logits = model(films.frames[rows], films.sound[rows]).split(list(QUESTIONS.values()), 1)
-        learner.step(sum(nn.functional.cross_entropy(a, films.answers[rows, i]) for i, a in enumerate(logits)))
+        loss = 0
+        for i, logits in enumerate(_by_question(model, films[rows])):
+            loss = loss + nn.functional.cross_entropy(logits, films.answers[rows, i])
+        learner.step(loss)
     return model.eval()
+
+
+def _by_question(model: nn.Module, films: Films) -> tuple[Tensor, ...]:
+    """What a model says: logits (n, answers) for each of QUESTIONS."""
+    logits = model(films.frames, films.sound)
+    return logits.split(list(QUESTIONS.values()), 1)
 
 
 @torch.inference_mode()
 def marks(model: nn.Module, films: Films) -> dict[str, float]:
     """The share of right answers to each of QUESTIONS."""
-    logits = model(films.frames, films.sound).split(list(QUESTIONS.values()), 1)
-    right = [(a.argmax(1) == films.answers[:, i]).float().mean().item() for i, a in enumerate(logits)]
-    return dict(zip(QUESTIONS, right, strict=True))
+    shares = {}
+    for i, (question, logits) in enumerate(zip(QUESTIONS, _by_question(model, films), strict=True)):
+        right = logits.argmax(1) == films.answers[:, i]
+        shares[question] = right.float().mean().item()
+    return shares

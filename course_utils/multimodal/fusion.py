@@ -3,6 +3,7 @@
 import math
 import random
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from course_utils.prisma import pictures, speech, wishes
 from course_utils.prisma.shop import COLOURS, SHAPES, SIZES
 from course_utils.training import Learner
 
-CLASSES = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+CLASSES = list(product(COLOURS, SHAPES))
 
 
 @dataclass(frozen=True)
@@ -49,23 +50,28 @@ def fusion_cases(
     Voices of test cases are not in training cases. `picture_noise` is the standard deviation of noise on
     pixels of 0..1; `snr_db` the signal-to-noise ratio of pink noise on the voice, None for a clean one.
     """
-    rng, noise = random.Random(f"fusion {test} {seed}"), np.random.default_rng(seed)
+    rng = random.Random(f"fusion {test} {seed}")
+    noise = np.random.default_rng(seed)
     clips = [wish for wish in wishes.load() if wish.test is test]
     sounds = [wish.audio if snr_db is None else speech.add_noise(wish.audio, snr_db, noise) for wish in clips]
     chosen = [rng.randrange(len(clips)) for _ in range(n)]
     same = [rng.random() < 0.5 for _ in range(n)]
     scenes = []
     for i, agree in zip(chosen, same, strict=True):
-        other = [colour for colour in COLOURS if colour != clips[i].colour]
-        pair = clips[i].colour if agree else rng.choice(other), rng.choice(SHAPES)
+        asked = clips[i].colour
+        others = [colour for colour in COLOURS if colour != asked]
+        colour = asked if agree else rng.choice(others)
+        pair = colour, rng.choice(SHAPES)
         scenes.append(pictures.scene_of(pair, size=rng.choice(SIZES)))
     images = pictures.draw_many(scenes, rng.getrandbits(32), picture_side(clip.model))
     images = [_grainy(image, picture_noise, noise) for image in images]
+    colours = [COLOURS.index(clips[i].colour) for i in chosen]
+    shapes = [SHAPES.index(scene.toys[0].shape) for scene in scenes]
     return Cases(
         picture_tokens(clip, images),
         sound_tokens(hearing, sounds)[chosen],
-        torch.tensor([COLOURS.index(clips[i].colour) for i in chosen]),
-        torch.tensor([SHAPES.index(scene.toys[0].shape) for scene in scenes]),
+        torch.tensor(colours),
+        torch.tensor(shapes),
         torch.tensor(same).long(),
     )
 
@@ -76,29 +82,36 @@ def _grainy(image, spread: float, noise: np.random.Generator):
 
     if not spread:
         return image
-    pixels = np.asarray(image) / 255 + noise.normal(0, spread, (image.height, image.width, 3))
-    return Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8))
+    grain = noise.normal(0, spread, (image.height, image.width, 3))
+    pixels = np.asarray(image) / 255 + grain
+    levels = np.clip(pixels, 0, 1) * 255
+    return Image.fromarray(levels.astype(np.uint8))
 
 
 def scaled(tokens: Tensor, reference: Tensor) -> Tensor:
     """`tokens` (n, t, width) scaled so that the numbers of `reference` (m, t, width) have mean 0 and deviation 1."""
     flat = reference.flatten(0, 1)
-    return (tokens - flat.mean(0)) / (flat.std(0) + 1e-5)
+    mean = flat.mean(0)
+    spread = flat.std(0) + 1e-5
+    return (tokens - mean) / spread
 
 
 def standardise(train: Cases, *others: Cases) -> list[Cases]:
     """All cases with features scaled so that those of `train` have mean 0 and deviation 1; zeros mean "none"."""
-    return [
-        replace(cases, picture=scaled(cases.picture, train.picture), sound=scaled(cases.sound, train.sound))
-        for cases in (train, *others)
-    ]
+    standardised = []
+    for cases in (train, *others):
+        picture = scaled(cases.picture, train.picture)
+        sound = scaled(cases.sound, train.sound)
+        standardised.append(replace(cases, picture=picture, sound=sound))
+    return standardised
 
 
 def without(cases: Cases, part: str) -> Cases:
     """The cases with "picture" or "sound" missing: its (standardised) tokens are all zero."""
     if part not in ("picture", "sound"):
         raise ValueError(f'what is to be missing is "picture" or "sound", not {part!r}')
-    return replace(cases, **{part: torch.zeros_like(getattr(cases, part))})
+    tokens = getattr(cases, part)
+    return replace(cases, **{part: torch.zeros_like(tokens)})
 
 
 def fit(model: nn.Module, cases: Cases, seed: int, steps: int = 200, missing: float = 0.0) -> nn.Module:
@@ -109,22 +122,33 @@ def fit(model: nn.Module, cases: Cases, seed: int, steps: int = 200, missing: fl
     for _ in range(learner.steps):
         rows = torch.randint(len(cases), (64,), generator=draw)
         lost = torch.rand(64, generator=draw) < missing
-        which = torch.rand(64, generator=draw) < 0.5
-        picture = cases.picture[rows] * ~(lost & which)[:, None, None]
-        sound = cases.sound[rows] * ~(lost & ~which)[:, None, None]
-        answers = cases.colour[rows], cases.shape[rows], cases.same[rows]
+        is_picture = torch.rand(64, generator=draw) < 0.5
+        no_picture = (lost & is_picture)[:, None, None]
+        no_sound = (lost & ~is_picture)[:, None, None]
+        picture = cases.picture[rows] * ~no_picture  # (64, t, width)
+        sound = cases.sound[rows] * ~no_sound
         # For two dozen tokens the plain kernel is faster on a CPU than the fused one.
         with sdpa_kernel(SDPBackend.MATH):
-            logits = model(picture, sound).split([len(COLOURS), len(SHAPES), 2], dim=1)
-        learner.step(sum(nn.functional.cross_entropy(guess, true) for guess, true in zip(logits, answers, strict=True)))
+            guesses = _by_question(model(picture, sound))
+        answers = cases.colour[rows], cases.shape[rows], cases.same[rows]
+        loss = 0
+        for logits, true in zip(guesses, answers, strict=True):
+            loss = loss + nn.functional.cross_entropy(logits, true)
+        learner.step(loss)
     return model.eval()
+
+
+def _by_question(logits: Tensor) -> tuple[Tensor, ...]:
+    """What a model says (n, 18), cut into colours, shapes, and whether the colours are the same."""
+    return logits.split([len(COLOURS), len(SHAPES), 2], dim=1)
 
 
 @torch.inference_mode()
 def marks(model: nn.Module, cases: Cases) -> dict[str, float]:
     """Shares of right answers: the colour that was said, the shape that is seen, both, and the comparison."""
-    colour, shape, same = model(cases.picture, cases.sound).split([len(COLOURS), len(SHAPES), 2], dim=1)
-    said, seen = colour.argmax(1) == cases.colour, shape.argmax(1) == cases.shape
+    colour, shape, same = _by_question(model(cases.picture, cases.sound))
+    said = colour.argmax(1) == cases.colour
+    seen = shape.argmax(1) == cases.shape
     rows = {"colour said": said, "shape seen": seen, "wanted toy": said & seen}
     rows["same colour?"] = same.argmax(1) == cases.same
     return {name: right.float().mean().item() for name, right in rows.items()}

@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class Toys:
         return len(self.pixels)
 
     def __getitem__(self, rows: Tensor | slice) -> "Toys":
-        return Toys(*(getattr(self, part.name)[rows] for part in fields(self)))
+        return Toys(self.pixels[rows], self.colour[rows], self.shape[rows])
 
 
 def toys(n: int, seed: int, colours: Sequence[str] = COLOURS) -> Toys:
@@ -54,11 +54,13 @@ def toys(n: int, seed: int, colours: Sequence[str] = COLOURS) -> Toys:
     if not colours or not set(colours) <= set(COLOURS):
         raise ValueError(f"Prisma's colours are {', '.join(COLOURS)}; asked for: {', '.join(colours) or 'none'}")
     rng = np.random.default_rng(seed)
-    colour = np.array([COLOURS.index(name) for name in colours])[rng.integers(len(colours), size=n)]
+    numbers = np.array([COLOURS.index(name) for name in colours])
+    colour = numbers[rng.integers(len(colours), size=n)]
     shape = rng.integers(len(SHAPES), size=n)
     pairs = [(COLOURS[c], SHAPES[s]) for c, s in zip(colour, shape, strict=True)]
-    canvas = pictures.draw_plain(pairs, GROUND, SIDE, rng)
-    pixels = torch.from_numpy(canvas.clip(0, 1)).permute(0, 3, 1, 2) * 2 - 1
+    canvas = pictures.draw_plain(pairs, GROUND, SIDE, rng)  # (n, SIDE, SIDE, 3)
+    bright = torch.from_numpy(canvas.clip(0, 1))
+    pixels = bright.permute(0, 3, 1, 2) * 2 - 1  # (n, 3, SIDE, SIDE)
     return Toys(pixels.contiguous(), torch.from_numpy(colour), torch.from_numpy(shape))
 
 
@@ -66,19 +68,23 @@ def batches(train: Toys, steps: int, seed: int, label: str, size: int = 64) -> I
     """`steps` random batches of `train`, with a progress bar named `label`."""
     draw = torch.Generator().manual_seed(seed)
     for _ in figures.progress(range(paced(steps)), label):
-        yield train[torch.randint(len(train), (size,), generator=draw)]
+        rows = torch.randint(len(train), (size,), generator=draw)
+        yield train[rows]
 
 
 def strip(pixels: Tensor) -> Tensor:
     """Pictures (n, 3, side, side) in -1..1 side by side: one picture (side, n * side, 3) in 0..1."""
-    return (torch.cat(list(pixels), 2).permute(1, 2, 0).clamp(-1, 1) + 1) / 2
+    row = torch.cat(list(pixels), 2)  # (3, side, n * side)
+    limited = row.permute(1, 2, 0).clamp(-1, 1)
+    return (limited + 1) / 2
 
 
 def show_rows(rows: dict[str, Tensor], alt: str, height: float = 0.55) -> None:
     """Show one row of pictures (n, 3, side, side) in -1..1 for each name in `rows`."""
     fig, axes = figures.figure(len(rows), 1, width=9, height=height * len(rows))
     for ax, (name, pixels) in zip(np.atleast_1d(axes), rows.items(), strict=True):
-        ax.imshow(strip(pixels).numpy(), interpolation="nearest")
+        picture = strip(pixels).numpy()
+        ax.imshow(picture, interpolation="nearest")
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
@@ -90,12 +96,11 @@ def show_rows(rows: dict[str, Tensor], alt: str, height: float = 0.55) -> None:
 
 def encoder(out: int) -> nn.Sequential:
     """A convolutional reader: pictures (n, 3, 16, 16) to (n, out). Layers as in DCGAN (arXiv 1511.06434)."""
-    return nn.Sequential(
-        *(nn.Conv2d(3, 32, 4, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(32, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.ReLU()),
-        *(nn.Conv2d(64, 128, 3, 1, 1), nn.BatchNorm2d(128), nn.ReLU()),
-        *(nn.Flatten(), nn.Linear(16 * 128, out)),
-    )
+    layers = [nn.Conv2d(3, 32, 4, 2, 1), nn.ReLU()]  # (n, 32, 8, 8)
+    layers += [nn.Conv2d(32, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.ReLU()]  # (n, 64, 4, 4)
+    layers += [nn.Conv2d(64, 128, 3, 1, 1), nn.BatchNorm2d(128), nn.ReLU()]  # (n, 128, 4, 4)
+    layers += [nn.Flatten(), nn.Linear(16 * 128, out)]
+    return nn.Sequential(*layers)
 
 
 def decoder(latent: int) -> nn.Sequential:
@@ -103,12 +108,13 @@ def decoder(latent: int) -> nn.Sequential:
 
     Like DCGAN's generator, but it grows by sub-pixel convolutions (arXiv 1609.05158): half the time on a CPU.
     """
-    return nn.Sequential(
-        *(nn.Linear(latent, 16 * 128), nn.Unflatten(1, (128, 4, 4)), nn.BatchNorm2d(128), nn.ReLU()),
-        *(nn.Conv2d(128, 256, 3, padding=1), nn.PixelShuffle(2), nn.BatchNorm2d(64), nn.ReLU()),
-        *(nn.Conv2d(64, 32, 3, padding=1), nn.PixelShuffle(2), nn.ReLU()),
-        *(nn.Conv2d(8, 3, 3, padding=1), nn.Tanh()),
-    )
+    layers = [nn.Linear(latent, 16 * 128), nn.Unflatten(1, (128, 4, 4))]
+    layers += [nn.BatchNorm2d(128), nn.ReLU()]
+    layers += [nn.Conv2d(128, 256, 3, padding=1), nn.PixelShuffle(2)]  # (n, 64, 8, 8)
+    layers += [nn.BatchNorm2d(64), nn.ReLU()]
+    layers += [nn.Conv2d(64, 32, 3, padding=1), nn.PixelShuffle(2), nn.ReLU()]  # (n, 8, 16, 16)
+    layers += [nn.Conv2d(8, 3, 3, padding=1), nn.Tanh()]
+    return nn.Sequential(*layers)
 
 
 class Crowd(nn.Module):
@@ -120,8 +126,11 @@ class Crowd(nn.Module):
         """x (n, c, h, w) to (n, c + 1, h, w); ValueError if the crowds do not come out even."""
         if len(x) % self.size:
             raise ValueError(f"{len(x)} pictures are no whole number of crowds of {self.size}")
-        differ = x.unflatten(0, (-1, self.size)).std(1).mean((1, 2, 3)).repeat_interleave(self.size)
-        return torch.cat([x, differ[:, None, None, None].expand(-1, 1, *x.shape[2:])], 1)
+        crowds = x.unflatten(0, (-1, self.size))  # (crowds, size, c, h, w)
+        differ = crowds.std(1).mean((1, 2, 3))  # (crowds,)
+        each = differ.repeat_interleave(self.size)  # (n,)
+        channel = each[:, None, None, None].expand(-1, 1, *x.shape[2:])
+        return torch.cat([x, channel], 1)
 
 
 def critic(crowd: bool = True, width: int = 32) -> nn.Sequential:
@@ -129,13 +138,14 @@ def critic(crowd: bool = True, width: int = 32) -> nn.Sequential:
 
     With `crowd` it also sees how much the pictures around this one differ; then n must be divisible by 16.
     """
-    return nn.Sequential(
-        *(nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)),
-        *(nn.Conv2d(width, 2 * width, 4, 2, 1), nn.BatchNorm2d(2 * width), nn.LeakyReLU(0.2)),
-        *((Crowd(),) if crowd else ()),
-        *(nn.Conv2d(2 * width + crowd, 4 * width, 3, 1, 1), nn.BatchNorm2d(4 * width), nn.LeakyReLU(0.2)),
-        *(nn.Flatten(), nn.Linear(64 * width, 1)),
-    )
+    wider, widest = 2 * width, 4 * width
+    layers = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]  # (n, width, 8, 8)
+    layers += [nn.Conv2d(width, wider, 4, 2, 1), nn.BatchNorm2d(wider), nn.LeakyReLU(0.2)]  # (n, wider, 4, 4)
+    if crowd:
+        layers.append(Crowd())
+    layers += [nn.Conv2d(wider + crowd, widest, 3, 1, 1), nn.BatchNorm2d(widest), nn.LeakyReLU(0.2)]
+    layers += [nn.Flatten(), nn.Linear(16 * widest, 1)]
+    return nn.Sequential(*layers)
 
 
 def translator() -> nn.Sequential:
@@ -144,13 +154,13 @@ def translator() -> nn.Sequential:
     Every pixel of the result can see nearly the whole input, so it is free to paint another toy.
     """
     leak = nn.LeakyReLU(0.2)
-    return nn.Sequential(
-        *(nn.Conv2d(3, 32, 4, 2, 1), leak),
-        *(nn.Conv2d(32, 64, 4, 2, 1), nn.BatchNorm2d(64), leak),
-        *(nn.Conv2d(64, 32, 3, padding=1), nn.BatchNorm2d(32), leak),
-        *(nn.Conv2d(32, 256, 3, padding=1), nn.PixelShuffle(2), nn.BatchNorm2d(64), nn.ReLU()),
-        *(nn.Conv2d(64, 12, 3, padding=1), nn.PixelShuffle(2), nn.Tanh()),
-    )
+    layers = [nn.Conv2d(3, 32, 4, 2, 1), leak]  # (n, 32, 8, 8)
+    layers += [nn.Conv2d(32, 64, 4, 2, 1), nn.BatchNorm2d(64), leak]  # (n, 64, 4, 4)
+    layers += [nn.Conv2d(64, 32, 3, padding=1), nn.BatchNorm2d(32), leak]
+    layers += [nn.Conv2d(32, 256, 3, padding=1), nn.PixelShuffle(2)]  # (n, 64, 8, 8)
+    layers += [nn.BatchNorm2d(64), nn.ReLU()]
+    layers += [nn.Conv2d(64, 12, 3, padding=1), nn.PixelShuffle(2), nn.Tanh()]  # (n, 3, 16, 16)
+    return nn.Sequential(*layers)
 
 
 class LocalTranslator(nn.Module):
@@ -159,20 +169,22 @@ class LocalTranslator(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         leak = nn.LeakyReLU(0.2)
-        self.change = nn.Sequential(
-            *(nn.Conv2d(3, 24, 3, padding=1), leak, nn.Conv2d(24, 24, 3, padding=1), leak),
-            nn.Conv2d(24, 3, 3, padding=1),
-        )
+        first = nn.Conv2d(3, 24, 3, padding=1)
+        second = nn.Conv2d(24, 24, 3, padding=1)
+        third = nn.Conv2d(24, 3, 3, padding=1)
+        self.change = nn.Sequential(first, leak, second, leak, third)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels (n, 3, h, w) in -1..1 to the same shape and range."""
-        return torch.tanh(1.5 * pixels + self.change(pixels))
+        changed = 1.5 * pixels + self.change(pixels)
+        return torch.tanh(changed)
 
 
 def waves(position: Tensor, size: int) -> Tensor:
     """Sines and cosines (n, size) of positions (n,) in 0..1: how a network is told a number."""
-    turns = torch.exp(torch.linspace(0, math.log(1000), size // 2))
-    angles = position[:, None] * turns
+    exponents = torch.linspace(0, math.log(1000), size // 2)
+    turns = torch.exp(exponents)
+    angles = position[:, None] * turns  # (n, size // 2)
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
@@ -184,17 +196,25 @@ class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.think = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        widen = nn.Linear(width, 4 * width)
+        narrow = nn.Linear(4 * width, width)
+        self.think = nn.Sequential(widen, nn.GELU("tanh"), narrow)
         self.steer = nn.Linear(width, 6 * width)
         nn.init.zeros_(self.steer.weight)
         nn.init.zeros_(self.steer.bias)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        a, b, c, d, e, f = self.steer(condition)[:, None].chunk(6, -1)
-        parts = self.qkv(self.norm(x) * (1 + a) + b).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        x = x + c * self.out(F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2))
-        return x + f * self.think(self.norm(x) * (1 + d) + e)
+        told = self.steer(condition)[:, None]  # (n, 1, 6 * width)
+        scale, shift, gate, scale_2, shift_2, gate_2 = told.chunk(6, -1)
+        seen = self.norm(x) * (1 + scale) + shift
+        qkv = self.qkv(seen).unflatten(-1, (3, self.heads, -1))  # (n, t, 3, heads, width / heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (n, heads, t, width / heads) each
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        x = x + gate * self.out(mixed.transpose(1, 2).flatten(2))
+        seen = self.norm(x) * (1 + scale_2) + shift_2
+        return x + gate_2 * self.think(seen)
 
 
 class Denoiser(nn.Module):
@@ -204,23 +224,31 @@ class Denoiser(nn.Module):
 
     def __init__(self, width: int = 128, layers: int = 4) -> None:
         super().__init__()
-        self.width, numbers = width, 3 * self.patch**2
-        self.read, self.write = nn.Linear(numbers, width), nn.Linear(width, numbers)
-        self.place = nn.Parameter(torch.randn((SIDE // self.patch) ** 2, width) * 0.1)
+        self.width = width
+        numbers = 3 * self.patch**2
+        places = (SIDE // self.patch) ** 2
+        self.read = nn.Linear(numbers, width)
+        self.write = nn.Linear(width, numbers)
+        self.place = nn.Parameter(torch.randn(places, width) * 0.1)
         self.clock = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.colour, self.shape = nn.Embedding(NONE + 1, width), nn.Embedding(NONE + 1, width)
+        self.colour = nn.Embedding(NONE + 1, width)
+        self.shape = nn.Embedding(NONE + 1, width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(layers))
         nn.init.zeros_(self.write.weight)
         nn.init.zeros_(self.write.bias)
 
     def forward(self, noisy: Tensor, when: Tensor, colour: Tensor, shape: Tensor) -> Tensor:
         """What noise is in `noisy` (n, 3, SIDE, SIDE)? `when` is the time (n,) in 0..1, NONE an untold label."""
-        condition = F.silu(self.clock(waves(when, self.width)) + self.colour(colour) + self.shape(shape))
-        x = self.read(F.pixel_unshuffle(noisy, self.patch).flatten(2).transpose(1, 2)) + self.place
+        time = self.clock(waves(when, self.width))
+        condition = F.silu(time + self.colour(colour) + self.shape(shape))  # (n, width)
+        patches = F.pixel_unshuffle(noisy, self.patch).flatten(2)  # (n, numbers, places)
+        x = self.read(patches.transpose(1, 2)) + self.place  # (n, places, width)
         for block in self.blocks:
             x = block(x, condition)
-        x = self.write(F.layer_norm(x, (self.width,))).transpose(1, 2)
-        return F.pixel_shuffle(x.unflatten(2, (SIDE // self.patch, -1)), self.patch)
+        x = F.layer_norm(x, (self.width,))
+        patches = self.write(x).transpose(1, 2)
+        grid = patches.unflatten(2, (SIDE // self.patch, -1))
+        return F.pixel_shuffle(grid, self.patch)
 
 
 class LatentDenoiser(nn.Module):
@@ -228,14 +256,18 @@ class LatentDenoiser(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.read, self.clock = nn.Linear(size, 256), nn.Linear(256, 256)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(256), nn.Linear(256, 512), nn.SiLU(), nn.Linear(512, 256)) for _ in range(3)
-        )
+        self.read = nn.Linear(size, 256)
+        self.clock = nn.Linear(256, 256)
+        self.blocks = nn.ModuleList(self._block() for _ in range(3))
         self.write = nn.Linear(256, size)
 
+    @staticmethod
+    def _block() -> nn.Sequential:
+        return nn.Sequential(nn.LayerNorm(256), nn.Linear(256, 512), nn.SiLU(), nn.Linear(512, 256))
+
     def forward(self, noisy: Tensor, when: Tensor) -> Tensor:
-        told, x = self.clock(waves(when, 256)), self.read(noisy)
+        told = self.clock(waves(when, 256))
+        x = self.read(noisy)
         for block in self.blocks:
             x = x + block(x + told)
         return self.write(x)
@@ -270,14 +302,18 @@ class Descent:
     def __init__(
         self, parts: Iterable[nn.Module], rate: float, steps: int, betas: tuple[float, float] = (0.9, 0.99)
     ) -> None:
-        weights = [weight for part in parts for weight in part.parameters()]
+        weights: list[nn.Parameter] = []
+        for part in parts:
+            weights += part.parameters()
         self.optimiser = torch.optim.AdamW(weights, rate, betas, weight_decay=0.01)
-        self.rate, self.steps, self.done, self.start = rate, steps, 0, time.process_time()
+        self.rate, self.steps, self.done = rate, steps, 0
+        self.start = time.process_time()
 
     def step(self, loss: Tensor) -> float:
         """Go one step down `loss` and return its value."""
+        progress = self.done / self.steps
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.done / self.steps, self.rate)
+            group["lr"] = learning_rate(progress, self.rate)
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
@@ -302,14 +338,20 @@ class Judge:
     def __init__(self, tower: nn.Module, known: Toys) -> None:
         self.tower = tower.eval()
         seen = self.features(known.pixels)
-        self.centre, self.spread = seen.mean(0), seen.std(0) + 1e-6
-        scaled = self._scaled(seen)
-        square = scaled.T @ scaled + 1e-3 * len(scaled) * torch.eye(scaled.shape[1])
-        answers = torch.cat([F.one_hot(known.colour, 8), F.one_hot(known.shape, 8)], 1).float()
-        self.weights = torch.linalg.solve(square, scaled.T @ answers)
+        self.centre = seen.mean(0)
+        self.spread = seen.std(0) + 1e-6
+        scaled = self._scaled(seen)  # (n, d + 1)
+        colours = F.one_hot(known.colour, 8)
+        shapes = F.one_hot(known.shape, 8)
+        answers = torch.cat([colours, shapes], 1).float()  # (n, 16)
+        ridge = 1e-3 * len(scaled) * torch.eye(scaled.shape[1])
+        square = scaled.T @ scaled + ridge
+        self.weights = torch.linalg.solve(square, scaled.T @ answers)  # (d + 1, 16)
 
     def _scaled(self, seen: Tensor) -> Tensor:
-        return F.pad((seen - self.centre) / self.spread, (0, 1), value=1.0)
+        """Features (n, d) brought to one scale, and a column of ones behind them for the bias."""
+        scaled = (seen - self.centre) / self.spread
+        return F.pad(scaled, (0, 1), value=1.0)
 
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> Tensor:
@@ -317,19 +359,23 @@ class Judge:
 
         Grey is put around each, so that the toy is as large as prisma-clip knows it, and it is enlarged.
         """
-        side, found = self.tower.visual.image_size, []
-        side, border = side if isinstance(side, int) else side[0], round(0.375 * pixels.shape[-1])
+        size = self.tower.visual.image_size
+        side = size if isinstance(size, int) else size[0]
+        border = round(0.375 * pixels.shape[-1])
+        vectors = []
         for part in pixels.clamp(-1, 1).split(256):
             framed = F.pad(part, (border,) * 4, value=2 * GROUND - 1)
-            large = F.interpolate(framed, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
+            large = F.interpolate(framed, (side, side), mode="bicubic", antialias=True)
             with fast():
-                found.append(self.tower.encode_image(large).float())
-        return torch.cat(found).clone()
+                seen = self.tower.encode_image(large.clamp(-1, 1))
+            vectors.append(seen.float())
+        return torch.cat(vectors).clone()
 
     def name(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Colour and shape, as indices (n,) each, that the probes read from features (n, d)."""
         answers = self._scaled(seen) @ self.weights
-        return answers[:, :8].argmax(1), answers[:, 8:].argmax(1)
+        colours, shapes = answers[:, :8], answers[:, 8:]
+        return colours.argmax(1), shapes.argmax(1)
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
@@ -340,12 +386,19 @@ def frechet(a: Tensor, b: Tensor) -> float:
     """
     if min(len(a), len(b)) < 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"features {tuple(a.shape)} and {tuple(b.shape)}: two rows each and one width are needed")
-    a, b = a.double(), b.double()
-    first, second = torch.cov(a.T).reshape(a.shape[1], -1), torch.cov(b.T).reshape(b.shape[1], -1)
+    a = a.double()
+    b = b.double()
+    width = a.shape[1]
+    first = torch.cov(a.T).reshape(width, -1)  # (d, d), of one column too
+    second = torch.cov(b.T).reshape(width, -1)
     values, vectors = torch.linalg.eigh(first)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    mixed = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0).sqrt().sum()
-    return ((a.mean(0) - b.mean(0)) ** 2).sum().item() + (first.trace() + second.trace() - 2 * mixed).item()
+    # A B has the eigenvalues of the symmetric root B root, for which there is a better algorithm.
+    mixed = torch.linalg.eigvalsh(root @ second @ root)
+    overlap = mixed.clamp(min=0).sqrt().sum()
+    apart = ((a.mean(0) - b.mean(0)) ** 2).sum()
+    spread = first.trace() + second.trace() - 2 * overlap
+    return apart.item() + spread.item()
 
 
 def distance(made: Tensor, real: Tensor) -> Measure:
@@ -354,19 +407,23 @@ def distance(made: Tensor, real: Tensor) -> Measure:
     With few pictures the distance is too large, so compare only numbers from equally many.
     """
     values = [frechet(part, real) for part in made.chunk(3)]
-    return Measure(sum(values) / len(values), min(values), max(values), len(made))
+    mean = sum(values) / len(values)
+    return Measure(mean, min(values), max(values), len(made))
 
 
 def covered(labels: Tensor, kinds: int = 8) -> int:
     """How many of `kinds` classes get at least a quarter of their fair share of `labels` (n,)."""
     counts = torch.bincount(labels, minlength=kinds)
-    return int((counts >= len(labels) / kinds / 4).sum())
+    fair = len(labels) / kinds
+    enough = counts >= fair / 4
+    return int(enough.sum())
 
 
 def entropy(labels: Tensor, kinds: int = 8) -> float:
     """The entropy of `labels` (n,) in bits: log2(kinds) if all classes come equally often, 0 if only one does."""
     shares = torch.bincount(labels, minlength=kinds) / len(labels)
-    return float(torch.special.entr(shares).sum() / math.log(2))
+    nats = torch.special.entr(shares).sum()
+    return float(nats / math.log(2))
 
 
 def information(a: Tensor, b: Tensor) -> float:

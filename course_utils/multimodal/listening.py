@@ -30,11 +30,16 @@ def mel_filters(mels: int = 80) -> Tensor:
     """
     top = 15 + 27 * np.log(8000 / 1000) / np.log(6.4)  # 8 kHz on this scale; 1 kHz is 15
     steps = np.linspace(0, top, mels + 2)
-    edges = np.where(steps < 15, steps * 200 / 3, 1000 * 6.4 ** ((steps - 15) / 27))  # in Hz
-    low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    even_steps = steps * 200 / 3
+    even_ratios = 1000 * 6.4 ** ((steps - 15) / 27)
+    edges = np.where(steps < 15, even_steps, even_ratios)  # in Hz
+    low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]  # (mels, 1) each
     pitch = np.linspace(0, 8000, 201)
-    rows = np.minimum((pitch - low) / (middle - low), (high - pitch) / (high - middle)).clip(0)
-    return torch.from_numpy(rows * 2 / (high - low)).float()
+    rising = (pitch - low) / (middle - low)
+    falling = (high - pitch) / (high - middle)
+    triangles = np.minimum(rising, falling).clip(0)  # (mels, 201)
+    areas = triangles * 2 / (high - low)
+    return torch.from_numpy(areas).float()
 
 
 @dataclass(frozen=True)
@@ -50,22 +55,30 @@ class Heard:
 @torch.inference_mode()
 def listen(hearing, sounds: Sequence[np.ndarray]) -> Heard:
     """Encode each sound once, at most one window long; keep the states, and what is decoded as English."""
-    model, texts, sure, first, means = hearing.model, [], [], [], []
+    model = hearing.model
+    texts, sure, first, means = [], [], [], []
     options = DecodingOptions(language="en", without_timestamps=True, fp16=model.device.type == "cuda")
     start = get_tokenizer(model.is_multilingual, num_languages=model.num_languages).sot
-    hook = model.decoder.ln.register_forward_hook(lambda *parts: first.append(parts[2][:, 0].float().cpu()))
+
+    def keep_first_state(module: nn.Module, inputs: tuple, states: Tensor) -> None:
+        first.append(states[:, 0].float().cpu())
+
+    hook = model.decoder.ln.register_forward_hook(keep_first_state)
     try:
         for i in range(0, len(sounds), 16):
             part = sounds[i : i + 16]
-            states = model.encoder(torch.stack([hearing.mel(sound) for sound in part]).to(model.device))
-            heard = zip(states, part, strict=True)
-            means += [row[: len(sound) // 320 + 1].mean(0).float().cpu() for row, sound in heard]
-            keep = len(first)
-            model.decoder(torch.full((len(part), 1), start, device=model.device), states)
-            made = model.decode(states, options)
-            del first[keep + 1 :]  # the hook hears the decoding, too
-            texts += [one.text.strip() for one in made]
-            sure += [one.avg_logprob for one in made]
+            mels = torch.stack([hearing.mel(sound) for sound in part])
+            states = model.encoder(mels.to(model.device))  # (sounds, positions, width)
+            for row, sound in zip(states, part, strict=True):
+                sounding = row[: len(sound) // 320 + 1]
+                means.append(sounding.mean(0).float().cpu())
+            kept = len(first)
+            begun = torch.full((len(part), 1), start, device=model.device)
+            model.decoder(begun, states)
+            results = model.decode(states, options)
+            del first[kept + 1 :]  # the hook hears the decoding, too
+            texts += [result.text.strip() for result in results]
+            sure += [result.avg_logprob for result in results]
     finally:
         hook.remove()
     return Heard(texts, torch.tensor(sure), torch.cat(first), torch.stack(means))

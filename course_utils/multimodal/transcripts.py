@@ -15,8 +15,14 @@ from course_utils.prisma.shop import COLOURS, SHAPES, SIZES
 
 def plain_words(text: str) -> str:
     """Lower-case words without punctuation, digits spelt one by one: what two transcripts are compared by."""
-    spelt = re.sub(r"\d", lambda digit: f" {speech.DIGITS[int(digit.group())]} ", text.lower())
-    return " ".join(re.findall(r"[a-z']+", spelt))
+    spelt = re.sub(r"\d", _spelt, text.lower())
+    words = re.findall(r"[a-z']+", spelt)
+    return " ".join(words)
+
+
+def _spelt(digit: re.Match) -> str:
+    number = int(digit.group())
+    return f" {speech.DIGITS[number]} "
 
 
 def word_error(said: Sequence[str], heard: Sequence[str], seed: int = 0) -> Measure:
@@ -25,21 +31,28 @@ def word_error(said: Sequence[str], heard: Sequence[str], seed: int = 0) -> Meas
     heard = as_texts(heard, "sentences")
     if len(said) != len(heard) or not said:
         raise ValueError(f"{len(said)} sentences said, {len(heard)} heard: one transcript each is needed")
-    said, heard = ([plain_words(one) for one in texts] for texts in (said, heard))
-    errors = np.array([speech.word_errors(s, h) for s, h in zip(said, heard, strict=True)])
-    words = np.array([len(s.split()) for s in said])
-    draws = np.random.default_rng(seed).integers(len(said), size=(1000, len(said)))
+    n = len(said)
+    plain_said = [plain_words(text) for text in said]
+    plain_heard = [plain_words(text) for text in heard]
+    errors = np.array([speech.word_errors(*pair) for pair in zip(plain_said, plain_heard, strict=True)])
+    words = np.array([len(text.split()) for text in plain_said])
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(n, size=(1000, n))
     rates = errors[draws].sum(1) / words[draws].sum(1)
     low, high = np.quantile(rates, [0.025, 0.975])
-    return Measure(float(errors.sum() / words.sum()), float(low), float(high), len(said), "%")
+    rate = errors.sum() / words.sum()
+    return Measure(float(rate), float(low), float(high), n, "%")
 
 
 def wanted(text: str) -> tuple[str, str] | None:
     """Colour and shape that a request names, or None if it names no single product."""
     words = text.split()
+    singular = [word.removesuffix("s") for word in words]
     colours = [word for word in words if word in COLOURS]
-    shapes = [word.removesuffix("s") for word in words if word.removesuffix("s") in SHAPES]
-    return (colours[0], shapes[0]) if len(colours) == len(shapes) == 1 else None
+    shapes = [word for word in singular if word in SHAPES]
+    if len(colours) != 1 or len(shapes) != 1:
+        return None
+    return colours[0], shapes[0]
 
 
 def shelf(size: int, seed: int) -> list:

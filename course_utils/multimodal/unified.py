@@ -43,7 +43,8 @@ INSTRUMENTS = {
 def pairs_of(n: int, seed: int, pairs: Sequence[Pair] = TRAINED_PAIRS) -> list[Pair]:
     """`n` colour-shape pairs: each of `pairs` about equally often, in random order."""
     drawn = [pairs[i % len(pairs)] for i in range(n)]
-    random.Random(f"pairs {seed}").shuffle(drawn)
+    rng = random.Random(f"pairs {seed}")
+    rng.shuffle(drawn)
     return drawn
 
 
@@ -56,22 +57,25 @@ def draw_toys(pairs: Sequence[Pair], seed: int) -> Tensor:
     ValueError for a colour or a shape that Prisma does not have.
     """
     rng = np.random.default_rng(seed)
-    made = draw_plain(pairs, PAPER, SIDE, rng)
-    made += rng.normal(0, 0.01, made.shape)
-    return torch.from_numpy(made).clamp(0, 1).permute(0, 3, 1, 2).contiguous()
+    drawn = draw_plain(pairs, PAPER, SIDE, rng)  # (n, SIDE, SIDE, 3)
+    drawn += rng.normal(0, 0.01, drawn.shape)
+    pixels = torch.from_numpy(drawn).clamp(0, 1)
+    return pixels.permute(0, 3, 1, 2).contiguous()
 
 
 def to_patches(images: Tensor) -> Tensor:
     """Pictures (n, 3, SIDE, SIDE) as rows of patches (n, 36, 3 * PATCH * PATCH)."""
     cut = images.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)  # (n, 3, rows, columns, PATCH, PATCH)
-    return cut.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+    grid = cut.permute(0, 2, 3, 1, 4, 5)  # (n, rows, columns, 3, PATCH, PATCH)
+    return grid.flatten(3).flatten(1, 2)
 
 
 def from_patches(patches: Tensor) -> Tensor:
     """The inverse of `to_patches`."""
     rows = SIDE // PATCH
     grid = patches.unflatten(1, (rows, rows)).unflatten(3, (3, PATCH, PATCH))
-    return grid.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+    cut = grid.permute(0, 3, 1, 4, 2, 5)  # (n, 3, rows, PATCH, columns, PATCH)
+    return cut.flatten(4, 5).flatten(2, 3)
 
 
 # ---------------------------------------------------------------- sounds
@@ -82,19 +86,28 @@ def play_toys(pairs: Sequence[Pair], seed: int) -> Tensor:
 
     Key, loudness, timing and noise differ from jingle to jingle.
     """
-    rng, note = np.random.default_rng(seed), FRAME * FRAMES // 4
-    time, made = np.arange(note) / RATE, np.zeros((len(pairs), 4, note), np.float32)
-    for notes, (colour, shape) in zip(made, pairs, strict=True):
-        tones, decay = INSTRUMENTS[colour]
-        base, late = 330 * 2 ** rng.uniform(-0.02, 0.02), int(rng.integers(0, RATE // 50))
+    rng = np.random.default_rng(seed)
+    note = FRAME * FRAMES // 4  # samples in each of the four notes
+    jingles = np.zeros((len(pairs), 4, note), np.float32)
+    for notes, (colour, shape) in zip(jingles, pairs, strict=True):
+        base = 330 * 2 ** rng.uniform(-0.02, 0.02)
+        late = int(rng.integers(0, RATE // 50))
         for wave, step in zip(notes, TUNES[shape], strict=True):
-            pitch = 2 * math.pi * base * 2 ** (step / 12)
-            for overtone, strength in enumerate(tones, 1):
-                wave[late:] += (strength * np.sin(pitch * overtone * time + rng.uniform(0, 6.28)))[: note - late]
-            wave[late:] *= np.exp(-decay * time)[: note - late]
+            turning = 2 * math.pi * base * 2 ** (step / 12)  # radians a second
+            _play_note(wave[late:], turning, INSTRUMENTS[colour], rng)
         notes *= rng.uniform(0.07, 0.13)
         notes += rng.normal(0, 0.002, notes.shape)
-    return torch.from_numpy(made.reshape(len(pairs), -1))
+    return torch.from_numpy(jingles.reshape(len(pairs), -1))
+
+
+def _play_note(wave: np.ndarray, turning: float, instrument: tuple, rng: np.random.Generator) -> None:
+    """Add a note to the silence in `wave` (samples,), in place; its lowest tone is `turning` radians a second."""
+    tones, decay = instrument
+    time = np.arange(len(wave)) / RATE
+    for overtone, strength in enumerate(tones, 1):
+        phase = rng.uniform(0, 6.28)
+        wave += strength * np.sin(turning * overtone * time + phase)
+    wave *= np.exp(-decay * time)
 
 
 def to_frames(waves: Tensor) -> Tensor:
@@ -102,7 +115,8 @@ def to_frames(waves: Tensor) -> Tensor:
     from whisper import log_mel_spectrogram
 
     mels = torch.stack([log_mel_spectrogram(wave) for wave in waves])  # (n, MELS, 100 a second)
-    return mels.unflatten(2, (FRAMES, FRAME // 160)).mean(3).transpose(1, 2).contiguous()
+    frames = mels.unflatten(2, (FRAMES, FRAME // 160)).mean(3)  # (n, MELS, FRAMES)
+    return frames.transpose(1, 2).contiguous()
 
 
 def hear(frames: Tensor) -> np.ndarray:
@@ -112,14 +126,20 @@ def hear(frames: Tensor) -> np.ndarray:
     """
     from whisper.audio import mel_filters
 
-    filters = mel_filters("cpu", MELS).numpy()
-    centres = filters @ np.linspace(0, RATE / 2, filters.shape[1]) / filters.sum(1)
-    power = 10 ** (frames.float().numpy() * 4 - 4) / filters.sum(1)
-    loud = np.sqrt(np.repeat(power, FRAME, 0)) * (power > power.max() * 1e-3).repeat(FRAME, 0)
+    filters = mel_filters("cpu", MELS).numpy()  # (MELS, frequencies)
+    weights = filters.sum(1)
+    frequencies = np.linspace(0, RATE / 2, filters.shape[1])
+    centres = filters @ frequencies / weights  # (MELS,)
+    power = 10 ** (frames.float().numpy() * 4 - 4) / weights  # undoes Whisper's logarithm
+    audible = power > power.max() * 1e-3
+    loud = np.sqrt(np.repeat(power, FRAME, 0)) * audible.repeat(FRAME, 0)  # (samples, MELS)
     time = np.arange(FRAME * len(frames))[:, None] / RATE
     phases = np.random.default_rng(0).uniform(0, 6.28, len(centres))
-    wave = (loud * np.sin(2 * math.pi * centres * time + phases)).sum(1)
-    return (0.3 * wave / np.abs(wave).max()).astype(np.float32)
+    turns = 2 * math.pi * centres * time
+    waves = loud * np.sin(turns + phases)
+    wave = waves.sum(1)
+    level = 0.3 * wave / np.abs(wave).max()
+    return level.astype(np.float32)
 
 
 # ---------------------------------------------------------------- codebooks
@@ -134,11 +154,15 @@ def nearest(rows: Tensor, book: Tensor) -> Tensor:
 
 def _spread_out(rows: Tensor, k: int, draw: torch.Generator) -> Tensor:
     """k-means++ seeding: each new centre is drawn in proportion to its squared distance from those before."""
-    chosen = [rows[torch.randint(len(rows), (1,), generator=draw)]]
+    number = torch.randint(len(rows), (1,), generator=draw)
+    chosen = [rows[number]]  # (1, d) each
     away = ((rows - chosen[0]) ** 2).sum(1)
     for _ in range(k - 1):
-        chosen.append(rows[torch.multinomial(away.clamp(min=1e-12), 1, generator=draw)])
-        away = torch.minimum(away, ((rows - chosen[-1]) ** 2).sum(1))
+        number = torch.multinomial(away.clamp(min=1e-12), 1, generator=draw)
+        centre = rows[number]
+        chosen.append(centre)
+        squares = ((rows - centre) ** 2).sum(1)
+        away = torch.minimum(away, squares)
     return torch.cat(chosen)
 
 
@@ -149,12 +173,14 @@ def learn_codebook(rows: Tensor, k: int, seed: int) -> Tensor:
     """
     if len(rows) < k:
         raise ValueError(f"{len(rows)} rows cannot fill a codebook of {k}")
-    book = _spread_out(rows, k, torch.Generator().manual_seed(seed))
+    draw = torch.Generator().manual_seed(seed)
+    book = _spread_out(rows, k, draw)
     for _ in range(12):
         codes = nearest(rows, book)
-        count = torch.bincount(codes, minlength=k)[:, None]
+        count = torch.bincount(codes, minlength=k)[:, None]  # (k, 1)
         total = torch.zeros_like(book).index_add_(0, codes, rows)
-        book = torch.where(count > 0, total / count.clamp(min=1), book)
+        mean = total / count.clamp(min=1)
+        book = torch.where(count > 0, mean, book)
     return book
 
 
@@ -169,33 +195,40 @@ class Judge:
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> list[Pair]:
-        colours, shapes = (part.argmax(1).tolist() for part in self.net(x).split(8, dim=1))
-        return [(COLOURS[c], SHAPES[s]) for c, s in zip(colours, shapes, strict=True)]
+        colours, shapes = self.net(x).split(8, dim=1)
+        best_colours = colours.argmax(1).tolist()
+        best_shapes = shapes.argmax(1).tolist()
+        return [(COLOURS[c], SHAPES[s]) for c, s in zip(best_colours, best_shapes, strict=True)]
 
 
 def _picture_net() -> nn.Module:
-    def block(a: int, b: int) -> list[nn.Module]:
-        return [nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2)]
-
-    return nn.Sequential(*block(3, 16), *block(16, 32), *block(32, 48), nn.Flatten(), nn.Linear(48 * 9, 16))
+    layers: list[nn.Module] = []
+    for before, after in ((3, 16), (16, 32), (32, 48)):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after)]
+        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [nn.Flatten(), nn.Linear(48 * 9, 16)]
+    return nn.Sequential(*layers)
 
 
 def _sound_net() -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(FRAMES * MELS, 96), nn.ReLU(), nn.Dropout(0.2), nn.Linear(96, 16))
+    first = nn.Linear(FRAMES * MELS, 96)
+    last = nn.Linear(96, 16)
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Dropout(0.2), last)
 
 
 def train_judge(x: Tensor, pairs: Sequence[Pair], seed: int, steps: int = 200) -> Judge:
     """Train a judge on real examples `x`: pictures (n, 3, SIDE, SIDE) or sounds (n, FRAMES, MELS)."""
-    truth = torch.tensor([(COLOURS.index(colour), SHAPES.index(shape)) for colour, shape in pairs])
+    truth = torch.tensor([(COLOURS.index(colour), SHAPES.index(shape)) for colour, shape in pairs])  # (n, 2)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = _picture_net() if x.ndim == 4 else _sound_net()
         learner = Learner(net, 3e-3, steps, decay=0.01, rising=0.3, clip=math.inf)
         for _ in range(learner.steps):
             rows = torch.randint(len(x), (64,))
-            colour, shape = net(x[rows]).split(8, dim=1)
-            loss = nn.functional.cross_entropy(colour, truth[rows, 0])
-            learner.step(loss + nn.functional.cross_entropy(shape, truth[rows, 1]))
+            colour, shape = net(x[rows]).split(8, dim=1)  # (64, 8) each
+            of_colour = nn.functional.cross_entropy(colour, truth[rows, 0])
+            of_shape = nn.functional.cross_entropy(shape, truth[rows, 1])
+            learner.step(of_colour + of_shape)
     return Judge(net.eval())
 
 
@@ -203,9 +236,11 @@ def agreement(said: Sequence[Pair], true: Sequence[Pair]) -> dict[str, Measure]:
     """The shares with the right colour, the right shape, and both. ValueError if the lengths differ."""
     if len(said) != len(true):
         raise ValueError(f"{len(said)} judgements for {len(true)} toys: one each is needed")
-    parts = [(s[0] == t[0], s[1] == t[1]) for s, t in zip(said, true, strict=True)]
-    marks = {"colour": share([a for a, _ in parts]), "shape": share([b for _, b in parts])}
-    return marks | {"both": share([a and b for a, b in parts])}
+    pairs = list(zip(said, true, strict=True))
+    colours = [judged[0] == truth[0] for judged, truth in pairs]
+    shapes = [judged[1] == truth[1] for judged, truth in pairs]
+    both = [colour and shape for colour, shape in zip(colours, shapes, strict=True)]
+    return {"colour": share(colours), "shape": share(shapes), "both": share(both)}
 
 
 # ---------------------------------------------------------------- the transformer
@@ -238,19 +273,22 @@ def fit(model: nn.Module, sentences: Tensor, steps: int, seed: int, peak: float 
 
     Muon for the matrices, AdamW for the rest, bf16 where that is fast, as in the recipe of prisma-lm.
     """
-    device, draw = next(model.parameters()).device, torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
+    draw = torch.Generator().manual_seed(seed)
     optimiser = MuonAdamW(model, peak, lambda name, weight: weight.ndim == 2 and "embed" not in name)
     losses = []
     model.train()
     steps = paced(steps)
     for step in progress(range(steps), "Training"):
-        rows = sentences[torch.randint(len(sentences), (batch,), generator=draw)].to(device)
+        numbers = torch.randint(len(sentences), (batch,), generator=draw)
+        rows = sentences[numbers].to(device)  # (batch, length)
         with hardware.autocast(device):
-            logits = model(rows).logits[:, :-1].float()
+            logits = model(rows).logits[:, :-1].float()  # (batch, length - 1, vocabulary)
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step(learning_rate(step / steps, peak))
+        rate = learning_rate(step / steps, peak)
+        optimiser.step(rate)
         losses.append(loss.item())
     model.eval()
     return losses
@@ -261,11 +299,12 @@ def go_on(model: nn.Module, begun: Tensor, new: int, temperature: float, seed: i
     """The `new` tokens (n, new) that `model` writes after `begun` (n, t). Temperature 0 takes the likeliest."""
     device = next(model.parameters()).device
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    mask = torch.ones_like(begun, device=device)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         rows = model.generate(
             input_ids=begun.to(device),
-            attention_mask=torch.ones_like(begun, device=device),
+            attention_mask=mask,
             max_new_tokens=new,
             min_new_tokens=new,
             **sampling,
@@ -276,9 +315,12 @@ def go_on(model: nn.Module, begun: Tensor, new: int, temperature: float, seed: i
 @torch.inference_mode()
 def bits(model: nn.Module, sentences: Tensor, start: int) -> float:
     """How many bits the tokens from `start` on cost in the mean sentence, given all that stands before them."""
-    device, total = next(model.parameters()).device, 0.0
-    for rows in sentences.split(128):
-        logits = model(rows.to(device)).logits[:, start - 1 : -1].float()
-        truth = rows[:, start:].to(device)
-        total += nn.functional.cross_entropy(logits.flatten(0, 1), truth.flatten(), reduction="sum").item()
-    return total / len(sentences) / math.log(2)
+    device = next(model.parameters()).device
+    nats = 0.0
+    for part in sentences.split(128):
+        rows = part.to(device)
+        logits = model(rows).logits[:, start - 1 : -1].float()  # (n, tokens from start on, vocabulary)
+        truth = rows[:, start:].flatten()
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), truth, reduction="sum")
+        nats += loss.item()
+    return nats / len(sentences) / math.log(2)

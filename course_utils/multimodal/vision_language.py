@@ -100,7 +100,8 @@ def _left(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
 
 def _missing(scene: Scene, rng: random.Random) -> str:
     """A shape that no toy of the scene has."""
-    return rng.choice([shape for shape in SHAPES if all(shape != toy.shape for toy in scene.toys)])
+    there = {toy.shape for toy in scene.toys}
+    return rng.choice([shape for shape in SHAPES if shape not in there])
 
 
 def _there(scene: Scene, rng: random.Random) -> tuple[str, str]:
@@ -128,16 +129,17 @@ def questions(seen: Sequence[Scene], seed: int, kinds: Sequence[str], each: int 
 
     Scenes that none fits get none. ValueError for a kind that is not in KINDS.
     """
-    if unknown := sorted(set(kinds) - set(KINDS)):
+    unknown = sorted(set(kinds) - set(KINDS))
+    if unknown:
         raise ValueError(f"no such kind of question: {', '.join(unknown)}; there are {', '.join(KINDS)}")
-    rng, made = random.Random(f"questions {seed}"), []
+    rng = random.Random(f"questions {seed}")
+    asked: list[Question] = []
     for number, scene in enumerate(seen):
         for _ in range(each):
-            tried = ((kind, KINDS[kind](scene, rng)) for kind in rng.sample(list(kinds), len(kinds)))
-            found = next(((kind, one) for kind, one in tried if one), None)
-            if found:
-                made.append(Question(found[0], *found[1], number))
-    return made
+            question = _question(number, scene, kinds, rng)
+            if question:
+                asked.append(question)
+    return asked
 
 
 # ---------------------------------------------------------------- tokens
@@ -150,6 +152,16 @@ def prompt_ids(tokenizer, text: str) -> list[int]:
     return tokenizer(written)["input_ids"]
 
 
+def _question(number: int, scene: Scene, kinds: Sequence[str], rng: random.Random) -> Question | None:
+    """A question of the first kind, in random order, that fits the scene; None if none does."""
+    for kind in rng.sample(list(kinds), len(kinds)):
+        drawn = KINDS[kind](scene, rng)
+        if drawn:
+            text, answer = drawn
+            return Question(kind, text, answer, number)
+    return None
+
+
 def lesson(tokenizer, asked: Sequence[Question]) -> tuple[Tensor, Tensor, Tensor]:
     """Token ids and labels, both (n, longest), padded on the right, and picture numbers (n,).
 
@@ -157,20 +169,29 @@ def lesson(tokenizer, asked: Sequence[Question]) -> tuple[Tensor, Tensor, Tensor
     """
     if not asked:
         raise ValueError("no question to learn from: ask for other kinds, or about other scenes")
-    rows = []
-    for one in asked:
-        head, tail = prompt_ids(tokenizer, one.text), tokenizer(one.answer)["input_ids"] + [tokenizer.eos_token_id]
-        rows.append((head + tail, [IGNORED] * len(head) + tail))
-    longest = max(len(ids) for ids, _ in rows)
-    ids = torch.tensor([r + [tokenizer.pad_token_id] * (longest - len(r)) for r, _ in rows])
-    labels = torch.tensor([r + [IGNORED] * (longest - len(r)) for _, r in rows])
-    return ids, labels, torch.tensor([one.picture for one in asked])
+    all_ids, all_labels = [], []
+    for question in asked:
+        head = prompt_ids(tokenizer, question.text)
+        tail = tokenizer(question.answer)["input_ids"] + [tokenizer.eos_token_id]
+        all_ids.append(head + tail)
+        all_labels.append([IGNORED] * len(head) + tail)
+    ids = _padded(all_ids, tokenizer.pad_token_id)
+    labels = _padded(all_labels, IGNORED)
+    return ids, labels, torch.tensor([question.picture for question in asked])
+
+
+def _padded(rows: Sequence[list[int]], filler: int) -> Tensor:
+    """Rows of numbers, filled up on the right: (n, longest)."""
+    longest = max(map(len, rows))
+    return torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
 
 
 def answer_loss(model: nn.Module, vectors: Tensor, ids: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of the answers. The logits that predict token j stand at position p + j - 1."""
-    logits = model(vectors, ids)[:, vectors.shape[1] : -1].float()
-    return nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+    pictured = vectors.shape[1]
+    logits = model(vectors, ids)[:, pictured:-1].float()  # (n, longest - 1, vocabulary)
+    wanted = labels[:, 1:].flatten()
+    return nn.functional.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=IGNORED)
 
 
 # ---------------------------------------------------------------- learning
@@ -210,15 +231,19 @@ def answers(
 
     With `shift` each question gets the picture of the question `shift` places further on: a wrong one.
     """
+    heads = [prompt_ids(tokenizer, question.text) for question in asked]
+    numbers = [asked[(i + shift) % len(asked)].picture for i in range(len(asked))]
     groups: dict[int, list[int]] = defaultdict(list)  # prompts of one length need no padding
-    heads = [prompt_ids(tokenizer, one.text) for one in asked]
     for i, head in enumerate(heads):
         groups[len(head)].append(i)
     written: dict[int, str] = {}
-    for part in (group[i : i + batch] for group in groups.values() for i in range(0, len(group), batch)):
-        shown = vectors[[asked[(i + shift) % len(asked)].picture for i in part]]
-        texts = _continued(model, tokenizer, shown, torch.tensor([heads[i] for i in part]))
-        written.update(zip(part, texts, strict=True))
+    for group in groups.values():
+        for start in range(0, len(group), batch):
+            part = group[start : start + batch]
+            shown = vectors[[numbers[i] for i in part]]  # (n, p, width)
+            ids = torch.tensor([heads[i] for i in part])
+            texts = _continued(model, tokenizer, shown, ids)
+            written.update(zip(part, texts, strict=True))
     return [written[i] for i in range(len(asked))]
 
 
@@ -251,23 +276,28 @@ def by_kind(asked: Sequence[Question], written: Sequence[str]) -> dict[str, Meas
     """`exact` for each kind of question, in the order of KINDS; the two kinds of POLLS count as one."""
     written = as_texts(written, "replies")
     rights: dict[str, list[bool]] = defaultdict(list)
-    for one, text in zip(asked, written, strict=True):
-        rights["yes or no" if one.kind in POLLS else one.kind].append(one.answer == text)
+    for question, text in zip(asked, written, strict=True):
+        kind = "yes or no" if question.kind in POLLS else question.kind
+        rights[kind].append(question.answer == text)
     return {kind: share(rights[kind]) for kind in (*KINDS, "yes or no") if kind in rights}
 
 
 def said_yes(asked: Sequence[Question], written: Sequence[str], kind: str) -> Measure:
     """The share of "yes" among the answers to the questions of one kind."""
     written = as_texts(written, "replies")
-    return share([text == "yes" for one, text in zip(asked, written, strict=True) if one.kind == kind])
+    yes = [text == "yes" for question, text in zip(asked, written, strict=True) if question.kind == kind]
+    return share(yes)
 
 
 def by_word(asked: Sequence[Question], written: Sequence[str]) -> dict[str, Measure]:
     """Captions word by word: the shares with the right size, colour and shape."""
     written = as_texts(written, "replies")
-    pairs = [(one.answer.split(), text.split()) for one, text in zip(asked, written, strict=True)]
-    words = ("size", "colour", "shape")
-    return {name: share([len(w) > i and w[i] == a[i] for a, w in pairs]) for i, name in enumerate(words)}
+    pairs = [(question.answer.split(), text.split()) for question, text in zip(asked, written, strict=True)]
+    shares = {}
+    for i, name in enumerate(("size", "colour", "shape")):
+        right = [len(said) > i and said[i] == true[i] for true, said in pairs]
+        shares[name] = share(right)
+    return shares
 
 
 def blind_guesses(taught: Sequence[Question], asked: Sequence[Question]) -> list[str]:
@@ -276,8 +306,11 @@ def blind_guesses(taught: Sequence[Question], asked: Sequence[Question]) -> list
     Where `taught` never asked these words, the most frequent answer to that kind of question.
     """
     same_words, same_kind = defaultdict(Counter), defaultdict(Counter)
-    for one in taught:
-        same_words[one.text][one.answer] += 1
-        same_kind[one.kind][one.answer] += 1
-    found = [same_words[one.text] or same_kind[one.kind] for one in asked]
-    return [counts.most_common(1)[0][0] if counts else "" for counts in found]
+    for question in taught:
+        same_words[question.text][question.answer] += 1
+        same_kind[question.kind][question.answer] += 1
+    guesses = []
+    for question in asked:
+        counts = same_words[question.text] or same_kind[question.kind]
+        guesses.append(max(counts, key=counts.__getitem__, default=""))
+    return guesses

@@ -10,6 +10,7 @@ import random
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,12 @@ def vocabulary() -> tuple[str, ...]:
     The end token has the highest id: CLIP's text tower reads its answer where the id is largest.
     """
     frames = [*pictures.PROMPTS, *pictures.REQUESTS, *pictures.PLURALS, *pictures.FRAMES]
-    frames += [form for forms in pictures.WORDS_BETWEEN.values() for form in forms]
-    words = set(re.findall(r"[a-z]+", " ".join(frames).lower())) | set(speech.vocabulary())
-    words |= {*COLOURS, *SHAPES, *SIZES, *(f"{shape}s" for shape in SHAPES)}
+    for forms in pictures.WORDS_BETWEEN.values():
+        frames += forms
+    text = " ".join(frames).lower()
+    words = set(re.findall(r"[a-z]+", text))
+    plurals = [f"{shape}s" for shape in SHAPES]
+    words.update(speech.vocabulary(), COLOURS, SHAPES, SIZES, plurals)
     return ("[pad]", "[start]", "[unk]", *sorted(words), "[end]")
 
 
@@ -95,8 +99,9 @@ def save(model: open_clip.CLIP, folder: Path) -> Path:
         _write_tokenizer(fresh)
         content = json.dumps(config(), indent=2) + "\n"
         (fresh / "open_clip_config.json").write_text(content, encoding="utf-8", newline="\n")
-        weights = {key: value.detach().cpu().half().contiguous() for key, value in model.state_dict().items()}
-        save_file(weights, fresh / "model.safetensors", metadata={"format": "pt"})
+        weights = model.state_dict()
+        halves = {key: value.detach().cpu().half().contiguous() for key, value in weights.items()}
+        save_file(halves, fresh / "model.safetensors", metadata={"format": "pt"})
         for file in sorted(fresh.iterdir()):
             os.chmod(file, 0o644)
             os.replace(file, folder / file.name)
@@ -113,8 +118,10 @@ def load(folder: Path = FOLDER) -> Loaded:
         if not (folder / file).is_file():
             cure = f"Restore it (`git checkout -- {folder}`) or run `course train {NAME}`."
             raise FileNotFoundError(f"{folder / file} is missing. {cure}")
-    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
-    return model.eval(), preprocess, open_clip.get_tokenizer(f"local-dir:{folder}")
+    place = f"local-dir:{folder}"
+    model, preprocess = open_clip.create_model_from_pretrained(place)
+    tokenizer = open_clip.get_tokenizer(place)
+    return model.eval(), preprocess, tokenizer
 
 
 # --- training -------------------------------------------------------------------------------------------
@@ -122,7 +129,9 @@ def load(folder: Path = FOLDER) -> Loaded:
 
 def _training_scene(rng: random.Random) -> pictures.Scene:
     """A toy in a colour without a name teaches what its shape is in any colour."""
-    return pictures.unnamed_scene(rng) if rng.random() < UNNAMED else pictures.random_scene(rng, TOYS, HELD_OUT)
+    if rng.random() < UNNAMED:
+        return pictures.unnamed_scene(rng)
+    return pictures.random_scene(rng, TOYS, HELD_OUT)
 
 
 def draw_training_batch(seed: int, step: int, size: int = BATCH) -> tuple[np.ndarray, list, list]:
@@ -134,14 +143,13 @@ def draw_training_batch(seed: int, step: int, size: int = BATCH) -> tuple[np.nda
     """
     rng = random.Random(f"{NAME} {seed} {step}")
     scenes = [_training_scene(rng) for _ in range(size)]
-    images = pictures.draw_batch(scenes, np.random.default_rng(rng.getrandbits(64)))
-    known = [pictures.facts(scene) for scene in scenes]
+    drawing = np.random.default_rng(rng.getrandbits(64))
+    images = pictures.draw_batch(scenes, drawing)
+    captions = [pictures.captions(scene, rng) for scene in scenes]
     texts, masks = [], []
-    for kind in zip(*(pictures.captions(scene, rng) for scene in scenes), strict=True):
-        mask = np.array([[stated.facts <= facts for stated in kind] for facts in known])
-        np.fill_diagonal(mask, False)
-        texts.append([one.text for one in kind])
-        masks.append(mask)
+    for kind in zip(*captions, strict=True):  # the complete captions, then the partial ones
+        texts.append([stated.text for stated in kind])
+        masks.append(_also_true(scenes, kind))
     return images, texts, masks
 
 
@@ -176,28 +184,47 @@ class MaskedClipLoss(open_clip.ClipLoss):
         return per_image.masked_fill(self.mask, no), per_text.masked_fill(self.mask.T, no)
 
 
+def _also_true(scenes: list[pictures.Scene], captions: Sequence[pictures.Caption]) -> np.ndarray:
+    """Where a caption (column) of another picture is true of this one (row) too: bool (n, n)."""
+    rows = []
+    for scene in scenes:
+        known = pictures.facts(scene)
+        rows.append([stated.facts <= known for stated in captions])
+    mask = np.array(rows)
+    np.fill_diagonal(mask, False)
+    return mask
+
+
 def _tokens(tokenizer: Any, texts: list[str]) -> torch.Tensor:
     """Token ids (n, longest); a tenth of the filler words are hidden, so that [unk] comes to mean nothing."""
     ids = tokenizer(texts)
     words = vocabulary()
-    content = {*COLOURS, *SHAPES, *(f"{s}s" for s in SHAPES), *SIZES, *pictures.MEANT, *words[:3], words[-1]}
+    plurals = [f"{shape}s" for shape in SHAPES]
+    content = {*COLOURS, *SHAPES, *plurals, *SIZES, *pictures.MEANT, *words[:3], words[-1]}
     filler = torch.tensor([word not in content for word in words])
-    hidden = filler[ids] & (torch.rand(ids.shape) < 0.1)
-    longest = int((ids != 0).sum(1).max())
-    return ids.masked_fill(hidden, words.index("[unk]"))[:, :longest]
+    chosen = torch.rand(ids.shape) < 0.1
+    hidden = filler[ids] & chosen
+    lengths = (ids != 0).sum(1)
+    longest = int(lengths.max())
+    unknown = words.index("[unk]")
+    return ids.masked_fill(hidden, unknown)[:, :longest]
 
 
 def normalise(images: np.ndarray, device: str) -> torch.Tensor:
     """uint8 (n, h, w, 3) to float (n, 3, h, w) in -1..1, as the shipped preprocessing does."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    pixels = torch.from_numpy(images).to(device)
+    floats = pixels.permute(0, 3, 1, 2).float()
+    return floats.div_(127.5).sub_(1)
 
 
 def encode_short(model: open_clip.CLIP, tokens: torch.Tensor) -> torch.Tensor:
     """`model.encode_text(..., normalize=True)` of tokens cut to the longest caption: padding costs time."""
-    length = tokens.shape[1]
-    x = model.token_embedding(tokens) + model.positional_embedding[:length]
-    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
-    last = x[torch.arange(len(x), device=x.device), tokens.argmax(-1)]
+    n, length = tokens.shape
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]  # (n, length, width)
+    mask = model.attn_mask[:length, :length]
+    x = model.ln_final(model.transformer(x, attn_mask=mask))
+    rows = torch.arange(n, device=x.device)
+    last = x[rows, tokens.argmax(-1)]  # (n, width), at the end token
     return torch.nn.functional.normalize(last @ model.text_projection, dim=-1)
 
 
@@ -210,12 +237,18 @@ class BusyPatches(torch.nn.Module):
 
     def __init__(self, pixels: torch.Tensor, side: int) -> None:
         super().__init__()
-        patches = pixels.mean(1).unfold(1, side, side).unfold(2, side, side).flatten(3).flatten(1, 2)
-        busiest = patches.std(-1).topk(patches.shape[1] // 2).indices + 1  # token 0 is the class token
-        self.keep = torch.cat([torch.zeros_like(busiest[:, :1]), busiest], 1)
+        grey = pixels.mean(1)  # (n, h, w)
+        cut = grey.unfold(1, side, side).unfold(2, side, side)  # (n, rows, columns, side, side)
+        patches = cut.flatten(3).flatten(1, 2)  # (n, patches, side * side)
+        half = patches.shape[1] // 2
+        busiest = patches.std(-1).topk(half).indices + 1  # token 0 is the class token
+        class_token = torch.zeros_like(busiest[:, :1])
+        self.keep = torch.cat([class_token, busiest], 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.gather(1, self.keep[..., None].expand(-1, -1, x.shape[-1]))
+        width = x.shape[-1]
+        places = self.keep[..., None].expand(-1, -1, width)
+        return x.gather(1, places)
 
 
 def step_loss(model: open_clip.CLIP, tokenizer: Any, batch: tuple, busy: bool = False) -> torch.Tensor:
@@ -225,9 +258,11 @@ def step_loss(model: open_clip.CLIP, tokenizer: Any, batch: tuple, busy: bool = 
     """
     images, texts, masks = batch
     device = next(model.parameters()).device.type
-    loss_of, total, pixels = MaskedClipLoss(), 0.0, normalise(images, device)
+    pixels = normalise(images, device)
     side = model.visual.patch_size[0]
     model.visual.patch_dropout = BusyPatches(pixels, side) if busy else torch.nn.Identity()
+    loss_of = MaskedClipLoss()
+    total = 0.0
     # The fused attention kernel is slower than plain products for 65 tokens on a CPU.
     with sdpa_kernel(SDPBackend.MATH), hardware.autocast(device):
         image = model.encode_image(pixels, normalize=True)
@@ -235,7 +270,8 @@ def step_loss(model: open_clip.CLIP, tokenizer: Any, batch: tuple, busy: bool = 
             tokens = _tokens(tokenizer, text).to(device)
             loss_of.mask = torch.from_numpy(mask).to(device)
             encoded = encode_short(model, tokens)
-            total = total + loss_of(image.float(), encoded.float(), model.logit_scale.exp())
+            scale = model.logit_scale.exp()
+            total = total + loss_of(image.float(), encoded.float(), scale)
     return total / len(texts)
 
 
@@ -255,6 +291,7 @@ def tokenizer_of() -> Any:
 def learner(model: open_clip.CLIP, optimiser: MuonAdamW, seed: int) -> Callable[[tuple, int, float], float]:
     """The step that `training.run` repeats."""
     tokenizer = tokenizer_of()
+    largest = float(np.log(100))
 
     def learn(batch: tuple, step: int, part: float) -> float:
         # Each step has a seed of its own, so that a resumed run sees what an unbroken one would.
@@ -262,9 +299,10 @@ def learner(model: open_clip.CLIP, optimiser: MuonAdamW, seed: int) -> Callable[
         loss = step_loss(model, tokenizer, batch, busy=part < HALF)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step(learning_rate(part, PEAK))
+        rate = learning_rate(part, PEAK)
+        optimiser.step(rate)
         with torch.no_grad():
-            model.logit_scale.clamp_(max=float(np.log(100)))
+            model.logit_scale.clamp_(max=largest)
         return loss.item()
 
     return learn
@@ -276,14 +314,16 @@ def train(minutes: float = 75, device: str = "cpu", resume: bool = False) -> Pat
     A run that was killed goes on where its last checkpoint stood with `resume`; without it, training starts
     anew.
     """
-    model, point = build().to(device), checkpoint(NAME)
-    optimiser, state = MuonAdamW(model, PEAK, is_inner), {"step": 0, "spent": 0.0}
+    model = build().to(device)
+    point = checkpoint(NAME)
+    optimiser = MuonAdamW(model, PEAK, is_inner)
+    state = {"step": 0, "spent": 0.0}
     if resume:
         state.update(point.load(model, optimiser))
-    deadline, learn = Deadline(minutes, state["spent"]), learner(model, optimiser, SEED)
-    run(
-        NAME, training_batches(SEED, state["step"]), learn, deadline, state, lambda s: point.save(model, optimiser, **s)
-    )
+    deadline = Deadline(minutes, state["spent"])
+    learn = learner(model, optimiser, SEED)
+    batches = training_batches(SEED, state["step"])
+    run(NAME, batches, learn, deadline, state, lambda s: point.save(model, optimiser, **s))
     model.visual.patch_dropout = torch.nn.Identity()
     return save(model.float(), point.folder / "model")
 
@@ -296,8 +336,12 @@ def embed_images(loaded: Loaded, images: Sequence[Any]) -> torch.Tensor:
     """Unit vectors (n, 128) of PIL pictures, through the shipped preprocessing."""
     model, preprocess, _ = loaded
     device = next(model.parameters()).device
-    pixels = torch.stack([preprocess(one) for one in images]).split(256)
-    return torch.cat([model.encode_image(part.to(device), normalize=True).cpu() for part in pixels])
+    pixels = torch.stack([preprocess(image) for image in images])  # (n, 3, 64, 64)
+    vectors = []
+    for part in pixels.split(256):
+        encoded = model.encode_image(part.to(device), normalize=True)
+        vectors.append(encoded.cpu())
+    return torch.cat(vectors)
 
 
 @torch.no_grad()
@@ -306,15 +350,22 @@ def embed_texts(loaded: Loaded, texts: Sequence[str]) -> torch.Tensor:
     texts = as_texts(texts)
     model, _, tokenizer = loaded
     device = next(model.parameters()).device
-    parts = tokenizer(texts).split(512)
-    return torch.cat([model.encode_text(part.to(device), normalize=True).cpu() for part in parts])
+    vectors = []
+    for part in tokenizer(texts).split(512):
+        encoded = model.encode_text(part.to(device), normalize=True)
+        vectors.append(encoded.cpu())
+    return torch.cat(vectors)
 
 
 def class_vectors(loaded: Loaded, prompts: Sequence[str] = pictures.PROMPTS) -> torch.Tensor:
     """One unit vector (64, 128) a colour-shape class, colours slowest: the mean over the prompts."""
-    names = [f"{'an' if c == 'orange' else 'a'} {c} {s}" for c in COLOURS for s in SHAPES]
-    texts = [prompt.format(name) for prompt in prompts for name in names]
-    mean = embed_texts(loaded, texts).reshape(len(prompts), len(names), -1).mean(0)
+    names = []
+    for colour, shape in product(COLOURS, SHAPES):
+        article = "an" if colour == "orange" else "a"
+        names.append(f"{article} {colour} {shape}")
+    texts = [prompt.format(name) for prompt, name in product(prompts, names)]
+    vectors = embed_texts(loaded, texts).reshape(len(prompts), len(names), -1)  # (prompts, 64, 128)
+    mean = vectors.mean(0)
     return torch.nn.functional.normalize(mean, dim=-1)
 
 
@@ -323,35 +374,49 @@ def zero_shot(loaded: Loaded, pairs: Sequence[tuple[str, str]], n: int, seed: in
     rng = random.Random(seed)
     chosen = [pairs[i % len(pairs)] for i in range(n)]
     scenes = [pictures.scene_of(pair, size=rng.choice(SIZES)) for pair in chosen]
-    images = embed_images(loaded, pictures.draw_many(scenes, seed))
-    guesses = (images @ class_vectors(loaded).T).argmax(1).tolist()
-    truth = [COLOURS.index(c) * len(SHAPES) + SHAPES.index(s) for c, s in chosen]
-    return share([guess == true for guess, true in zip(guesses, truth, strict=True)])
+    images = embed_images(loaded, pictures.draw_many(scenes, seed))  # (n, 128)
+    alike = images @ class_vectors(loaded).T  # (n, 64)
+    guesses = alike.argmax(1).tolist()
+    classes = list(product(COLOURS, SHAPES))
+    right = [classes[guess] == tuple(pair) for guess, pair in zip(guesses, chosen, strict=True)]
+    return share(right)
 
 
 def retrieval(loaded: Loaded, n: int, seed: int) -> tuple[Measure, Measure]:
     """R@1 among `n` distinct scenes of two or three toys: picture to caption, caption to picture."""
     rng = random.Random(seed)
     scenes = pictures.distinct_scenes(rng, n)
-    texts = embed_texts(loaded, [pictures.caption(scene, rng) for scene in scenes])
-    alike = embed_images(loaded, pictures.draw_many(scenes, seed)) @ texts.T
+    captions = [pictures.caption(scene, rng) for scene in scenes]
+    texts = embed_texts(loaded, captions)
+    images = embed_images(loaded, pictures.draw_many(scenes, seed))
+    alike = images @ texts.T  # (pictures, captions)
     truth = torch.arange(n)
-    return share((alike.argmax(1) == truth).tolist()), share((alike.argmax(0) == truth).tolist())
+    to_caption = alike.argmax(1) == truth
+    to_picture = alike.argmax(0) == truth
+    return share(to_caption.tolist()), share(to_picture.tolist())
 
 
 def swapped_colours(loaded: Loaded, n: int, seed: int) -> Measure:
     """How often the true caption of two toys beats the same words with the colours exchanged."""
     rng = random.Random(seed)
-    scenes = [pictures.random_scene(rng, (2,)) for _ in range(4 * n)]
-    # With the same colour or the same shape twice, the exchange would change nothing.
-    scenes = [one for one in scenes if not set(one.toys[0].pair) & set(one.toys[1].pair)][:n]
-    # The same seed draws the same words around the toys.
-    true = [pictures.caption(one, random.Random(seed + i)) for i, one in enumerate(scenes)]
-    swapped = map(pictures.swap_colours, scenes)
-    false = [pictures.caption(one, random.Random(seed + i)) for i, one in enumerate(swapped)]
+    drawn = [pictures.random_scene(rng, (2,)) for _ in range(4 * n)]
+    scenes = [scene for scene in drawn if _differ_in_both(scene)][:n]
+    true, false = [], []
+    for i, scene in enumerate(scenes):
+        # The same seed draws the same words around the toys.
+        true.append(pictures.caption(scene, random.Random(seed + i)))
+        swapped = pictures.swap_colours(scene)
+        false.append(pictures.caption(swapped, random.Random(seed + i)))
     images = embed_images(loaded, pictures.draw_many(scenes, seed))
-    margin = (images * (embed_texts(loaded, true) - embed_texts(loaded, false))).sum(1)
+    difference = embed_texts(loaded, true) - embed_texts(loaded, false)
+    margin = (images * difference).sum(1)
     return share((margin > 0).tolist())
+
+
+def _differ_in_both(scene: pictures.Scene) -> bool:
+    """Whether two toys share neither colour nor shape: else the exchange would change nothing."""
+    first, second = scene.toys
+    return set(first.pair).isdisjoint(second.pair)
 
 
 def evaluate(loaded: Loaded | Path = FOLDER, seed: int = 2026, n: int = 500) -> dict[str, Measure]:
@@ -359,7 +424,8 @@ def evaluate(loaded: Loaded | Path = FOLDER, seed: int = 2026, n: int = 500) -> 
 
     Training seeds are strings that name the model, so no number given here repeats a training picture.
     """
-    loaded = load(loaded) if isinstance(loaded, Path) else loaded
+    if isinstance(loaded, Path):
+        loaded = load(loaded)
     to_text, to_image = retrieval(loaded, n, seed + 2)
     return {
         "zero-shot, pairs never trained": zero_shot(loaded, HELD_OUT, n, seed),

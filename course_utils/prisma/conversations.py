@@ -272,9 +272,11 @@ def _facts(intent: Intent, slots: dict[str, str], toolbox: Toolbox) -> tuple[str
 
 def wordings(intent: Intent, split: str) -> list[str]:
     """The pairs of sentences that a split may use, the seed's first."""
-    pairs = [(i, j) for i in range(len(intent.first)) for j in range(len(intent.second))]
-    mine = [(i, j) for i, j in pairs if SPLIT_PAIRS[(i + j) % len(SPLIT_PAIRS)] == split]
-    return [f"{intent.first[i]} {intent.second[j]}".strip() for i, j in mine]
+    texts = []
+    for (i, first), (j, second) in product(enumerate(intent.first), enumerate(intent.second)):
+        if SPLIT_PAIRS[(i + j) % len(SPLIT_PAIRS)] == split:
+            texts.append(f"{first} {second}".strip())
+    return texts
 
 
 def _message(rng: random.Random, wording: str, slots: dict[str, str]) -> str:
@@ -333,7 +335,9 @@ def _quotas(room: dict[str, int]) -> Counter:
     """How many conversations of each kind, and of each status in it, a split takes; 0 of what nobody would write."""
     quotas: Counter = Counter()
     for split, kind in product(room, INTENTS):
-        statuses = [status for reply in INTENTS[kind].replies for status in reply.statuses]
+        statuses: list[str] = []
+        for reply in INTENTS[kind].replies:
+            statuses += reply.statuses
         quotas[split, kind] = -(-room[split] // len(INTENTS))
         quotas |= {(split, kind, status): -(-quotas[split, kind] // len(statuses)) for status in statuses}
     return quotas
@@ -434,14 +438,18 @@ def sharegpt_row(one: Conversation) -> dict:
 def write_sample(path: Path = SAMPLE) -> Path:
     """Write the ten seeds and five grown conversations of each intent as JSON lines."""
     grown = make_conversations()
-    chosen = seeds() + [c for kind in INTENTS for c in [g for g in grown if g.intent == kind][:5]]
-    rows = [
-        {"id": i, "kind": "seed" if i < len(INTENTS) else "grown", "intent": c.intent, "split": c.split}
-        | {"messages": c.messages, "required": c.required}
-        for i, c in enumerate(chosen)
-    ]
+    chosen = seeds()
+    for kind in INTENTS:
+        alike = [talk for talk in grown if talk.intent == kind]
+        chosen += alike[:5]
+    lines = []
+    for i, talk in enumerate(chosen):
+        origin = "seed" if i < len(INTENTS) else "grown"
+        row = {"id": i, "kind": origin, "intent": talk.intent, "split": talk.split}
+        row |= {"messages": talk.messages, "required": talk.required}
+        lines.append(json.dumps(row) + "\n")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8", newline="\n")
+    path.write_text("".join(lines), encoding="utf-8", newline="\n")
     return path
 
 

@@ -117,8 +117,10 @@ IGNORED = -100
 
 def encode(tokenizer: PreTrainedTokenizerFast, example: text.Example) -> Row:
     """Token ids of an example and its labels."""
+    texts = [piece for piece, _ in example.pieces]
+    tokens = tokenizer(texts)["input_ids"]
     ids, labels = [], []
-    for (_, learn), piece in zip(example.pieces, tokenizer([p for p, _ in example.pieces])["input_ids"], strict=True):
+    for (_, learn), piece in zip(example.pieces, tokens, strict=True):
         ids += piece
         labels += piece if learn else [IGNORED] * len(piece)
     return ids, labels
@@ -132,9 +134,14 @@ def padded(length: int) -> int:
 def collate(rows: Sequence[Row], pad: int) -> dict[str, torch.Tensor]:
     """Right-padded `input_ids`, `labels`, `attention_mask`, each (rows, longest)."""
     longest = padded(max(len(ids) for ids, _ in rows))
-    ids = torch.tensor([r + [pad] * (longest - len(r)) for r, _ in rows])
-    labels = torch.tensor([r + [IGNORED] * (longest - len(r)) for _, r in rows])
-    return {"input_ids": ids, "labels": labels, "attention_mask": (ids != pad).long()}
+    all_ids, all_labels = [], []
+    for ids, labels in rows:
+        room = longest - len(ids)
+        all_ids.append(ids + [pad] * room)
+        all_labels.append(labels + [IGNORED] * room)
+    input_ids = torch.tensor(all_ids)
+    mask = (input_ids != pad).long()
+    return {"input_ids": input_ids, "labels": torch.tensor(all_labels), "attention_mask": mask}
 
 
 def token_log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -142,7 +149,9 @@ def token_log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 
     `logits` (n, t, vocabulary) are the model's for these tokens.
     """
-    return logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+    chances = logits[:, :-1].float().log_softmax(-1)  # (n, t - 1, vocabulary)
+    said = ids[:, 1:, None]
+    return chances.gather(-1, said).squeeze(-1)
 
 
 @dataclass(frozen=True)
@@ -164,24 +173,35 @@ def read(model: torch.nn.Module, rows: Sequence[Row], pad: int, batch: int = 64,
 
     In the number format of the caller's autocast.
     """
-    found, device = {}, next(model.parameters()).device
+    readings: dict[int, Reading] = {}
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
-    for part in (order[i : i + batch] for i in range(0, len(order), batch)):
-        inputs = {name: one.to(device) for name, one in collate([rows[i] for i in part], pad).items()}
-        wanted = inputs.pop("labels")[:, 1:]
-        learned = wanted != IGNORED
-        logits = model(**inputs, **more).logits[:, :-1]
-        each = torch.zeros(wanted.shape, device=device)
-        each[learned] = torch.nn.functional.cross_entropy(logits[learned].float(), wanted[learned], reduction="none")
-        right = ((logits.argmax(-1) == wanted) | ~learned).all(1)
-        lines = zip(each.sum(1).tolist(), learned.sum(1).tolist(), right.tolist(), strict=True)
-        found.update({i: Reading(*line) for i, line in zip(part, lines, strict=True)})
-    return [found[i] for i in range(len(rows))]
+    for start in range(0, len(order), batch):
+        part = order[start : start + batch]
+        inputs = collate([rows[i] for i in part], pad)
+        readings |= zip(part, _read_batch(model, inputs, more), strict=True)
+    return [readings[i] for i in range(len(rows))]
+
+
+def _read_batch(model: torch.nn.Module, batch: dict[str, torch.Tensor], more: dict[str, Any]) -> Iterator[Reading]:
+    """A Reading of each row of a batch from `collate`."""
+    device = next(model.parameters()).device
+    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+    wanted = inputs.pop("labels")[:, 1:]  # (rows, t - 1)
+    learned = wanted != IGNORED
+    logits = model(**inputs, **more).logits[:, :-1]
+    losses = torch.zeros(wanted.shape, device=device)
+    chances = logits[learned].float()
+    losses[learned] = torch.nn.functional.cross_entropy(chances, wanted[learned], reduction="none")
+    likeliest = logits.argmax(-1) == wanted
+    right = (likeliest | ~learned).all(1)
+    return map(Reading, losses.sum(1).tolist(), learned.sum(1).tolist(), right.tolist())
 
 
 def perplexity(found: Sequence[Reading]) -> float:
     """exp of the mean loss of all learned tokens together."""
-    return math.exp(sum(one.loss for one in found) / sum(one.tokens for one in found))
+    loss = sum(reading.loss for reading in found)
+    tokens = sum(reading.tokens for reading in found)
+    return math.exp(loss / tokens)
 
 
 # ---------------------------------------------------------------- the curriculum
@@ -189,17 +209,22 @@ def perplexity(found: Sequence[Reading]) -> float:
 
 def batches(tokenizer: PreTrainedTokenizerFast, seed: int, shares: dict[str, float]) -> Iterator[dict]:
     """Endless batches of examples of like length, about BATCH_TOKENS tokens each."""
-    rng, examples = random.Random(seed), text.mixture(seed, shares)
+    rng = random.Random(seed)
+    examples = text.mixture(seed, shares)
     while True:
-        rows = sorted((encode(tokenizer, e) for e in itertools.islice(examples, POOL)), key=lambda r: len(r[0]))
-        cut, made = [], []
+        rows = [encode(tokenizer, example) for example in itertools.islice(examples, POOL)]
+        rows.sort(key=lambda row: len(row[0]))
+        cut: list[Row] = []
+        full: list[list[Row]] = []
         for row in rows:
-            if cut and (len(cut) + 1) * padded(len(row[0])) > BATCH_TOKENS:
-                made.append(cut)
+            longest = padded(len(row[0]))
+            if cut and (len(cut) + 1) * longest > BATCH_TOKENS:
+                full.append(cut)
                 cut = []
             cut.append(row)
-        rng.shuffle(made)  # the last, unfinished cut is dropped
-        yield from (collate(rows, tokenizer.pad_token_id) for rows in made)
+        rng.shuffle(full)  # the last, unfinished cut is dropped
+        for rows in full:
+            yield collate(rows, tokenizer.pad_token_id)
 
 
 def token_rows(vocabulary: int, seed: int, done: Callable[[], float]) -> Iterator[dict]:
@@ -211,10 +236,12 @@ def token_rows(vocabulary: int, seed: int, done: Callable[[], float]) -> Iterato
     draw = torch.Generator().manual_seed(seed)
     while True:
         longest = 8 + int(16 * done())
-        n = int(torch.randint(3, longest + 1, (1,), generator=draw))
-        row = torch.randint(len(MARKERS), vocabulary, (BATCH_TOKENS // (4 * n), n), generator=draw)
-        ids = torch.cat([row, row, row], 1)
-        labels = torch.cat([torch.full_like(row, IGNORED), row, row], 1)
+        length = int(torch.randint(3, longest + 1, (1,), generator=draw))
+        count = BATCH_TOKENS // (4 * length)
+        row = torch.randint(len(MARKERS), vocabulary, (count, length), generator=draw)
+        ids = torch.cat([row, row, row], 1)  # (count, 3 * length)
+        unlearned = torch.full_like(row, IGNORED)
+        labels = torch.cat([unlearned, row, row], 1)
         yield {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
 
 
@@ -225,14 +252,17 @@ def is_inner(name: str, parameter: torch.nn.Parameter) -> bool:
 
 def rate(done: float, step: int) -> float:
     """The share of the peak learning rate: 50 steps of warm-up, then flat, then down over the last 40 %."""
-    return min(1.0, (step + 1) / 50) * min(1.0, max(0.0, (1 - done) / 0.4))
+    rising = min(1.0, (step + 1) / 50)
+    falling = max(0.0, (1 - done) / 0.4)
+    return rising * min(1.0, falling)
 
 
 def step(model: LlamaForCausalLM, optimiser: MuonAdamW, batch: dict, number: int, part: float) -> float:
     """Step `number` in bfloat16 where that is fast, `part` of the way through the training. Returns the loss."""
     device = next(model.parameters()).device
+    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
     with hardware.autocast(device):
-        loss = model(**{k: v.to(device) for k, v in batch.items()}).loss
+        loss = model(**inputs).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimiser.step(PEAK * rate(part, number))

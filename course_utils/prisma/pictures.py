@@ -8,7 +8,7 @@ import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,7 +71,8 @@ class Scene:
     @property
     def key(self) -> tuple:
         """What a complete caption says: two scenes with the same key have the same captions."""
-        return self.relation, tuple(toy.pair for toy in self.toys)
+        pairs = tuple(toy.pair for toy in self.toys)
+        return self.relation, pairs
 
 
 def scene_of(*pairs: tuple[str, str], relation: str | None = None, size: str = "medium") -> Scene:
@@ -82,27 +83,38 @@ def scene_of(*pairs: tuple[str, str], relation: str | None = None, size: str = "
     toys = [Toy(size, colour, shape) for colour, shape in pairs]
     forward = {back: ahead for ahead, back in OPPOSITE.items()}
     if relation in forward:
-        toys, relation = toys[::-1], forward[relation]
-    return Scene(tuple(toys), relation if len(toys) > 1 else None)
+        toys.reverse()
+        relation = forward[relation]
+    if len(toys) == 1:
+        relation = None
+    return Scene(tuple(toys), relation)
 
 
 def random_scene(rng: random.Random, toys: Sequence[int] = (1, 2, 3), exclude: Iterable[tuple[str, str]] = ()) -> Scene:
     """A scene with a number of toys out of `toys`, all different, none of the pairs in `exclude`."""
-    count, banned, drawn = rng.choice(toys), set(exclude), []
+    count = rng.choice(toys)
+    sizes = SIZES if count < 3 else SIZES[:2]
+    banned = set(exclude)
+    drawn: list[Toy] = []
     while len(drawn) < count:
-        pair = rng.choice(COLOURS), rng.choice(SHAPES)
-        if pair not in banned:
-            banned.add(pair)
-            drawn.append(Toy(rng.choice(SIZES if count < 3 else SIZES[:2]), *pair))
+        colour = rng.choice(COLOURS)
+        shape = rng.choice(SHAPES)
+        if (colour, shape) not in banned:
+            banned.add((colour, shape))
+            size = rng.choice(sizes)
+            drawn.append(Toy(size, colour, shape))
     if count == 1:
         return Scene(tuple(drawn))
     kinds = ("left of", "above") if count == 3 else ("left of", "left of", "above", "above", "in front of")
-    return Scene(tuple(drawn), rng.choice(kinds))
+    relation = rng.choice(kinds)
+    return Scene(tuple(drawn), relation)
 
 
 def unnamed_scene(rng: random.Random) -> Scene:
     """One toy in a colour that has no name here (teal, pink, brown, grey): a caption can state only its shape."""
-    return Scene((Toy(rng.choice(SIZES), None, rng.choice(SHAPES)),))
+    size = rng.choice(SIZES)
+    shape = rng.choice(SHAPES)
+    return Scene((Toy(size, None, shape),))
 
 
 def distinct_scenes(
@@ -121,8 +133,9 @@ def swap_colours(scene: Scene) -> Scene:
     if len(scene.toys) < 2:
         raise ValueError("a scene needs two toys before their colours can be exchanged")
     first, second, *rest = scene.toys
-    swapped = replace(first, colour=second.colour), replace(second, colour=first.colour)
-    return replace(scene, toys=(*swapped, *rest))
+    first_swapped = replace(first, colour=second.colour)
+    second_swapped = replace(second, colour=first.colour)
+    return replace(scene, toys=(first_swapped, second_swapped, *rest))
 
 
 # --- captions -------------------------------------------------------------------------------------------
@@ -186,13 +199,19 @@ class Caption(NamedTuple):
 
 def facts(scene: Scene) -> frozenset[str]:
     """Everything that some caption could truly say about `scene`."""
-    found = {f"{len(scene.toys)} toys"}
+    true = {f"{len(scene.toys)} toys"}
     for toy in scene.toys:
-        found |= {toy.shape, toy.size, toy.name, f"{toy.size} {toy.name}", f"{toy.size} {toy.shape}"}
-        found |= {toy.colour, f"{toy.size} {toy.colour}"} if toy.colour else set()
+        true |= {toy.shape, toy.size, toy.name, f"{toy.size} {toy.name}", f"{toy.size} {toy.shape}"}
+        if toy.colour:
+            true |= {toy.colour, f"{toy.size} {toy.colour}"}
     for i, first in enumerate(scene.toys):
-        found |= {f"{first.name} {scene.relation} {second.name}" for second in scene.toys[i + 1 :]}
-    return frozenset(found)
+        for second in scene.toys[i + 1 :]:
+            true.add(f"{first.name} {scene.relation} {second.name}")
+    return frozenset(true)
+
+
+def _stating(text: str, fact: str) -> Caption:
+    return Caption(text, frozenset((fact,)))
 
 
 def _name(toy: Toy, rng: random.Random, article: bool = True) -> Caption:
@@ -200,17 +219,22 @@ def _name(toy: Toy, rng: random.Random, article: bool = True) -> Caption:
     sized = rng.random() < 0.3
     words = f"{toy.size} {toy.name}" if sized else toy.name
     if not article:
-        return Caption(words, frozenset((words,)))
+        return _stating(words, words)
     forms = ("{a} {w}", "{a} {w}", "{a} {w}", "the {w}", "one {w}", "{a} {s}that is {c}")
     form = rng.choice(forms if toy.colour else forms[:-1])
     size = f"{toy.size} {toy.shape} " if sized else f"{toy.shape} "
-    a = "an" if (toy.shape if "{s}" in form and not sized else words)[0] in "aeiou" else "a"
-    return Caption(form.format(a=a, w=words, s=size, c=toy.colour), frozenset((words,)))
+    next_word = size if "{s}" in form else words  # the article's form hangs on it
+    a = "an" if next_word[0] in "aeiou" else "a"
+    text = form.format(a=a, w=words, s=size, c=toy.colour)
+    return _stating(text, words)
 
 
 def _join(names: list[Caption], text: str, *more: str) -> Caption:
-    stated = frozenset().union(*(name.facts for name in names))
-    return Caption(text.format(*(name.text for name in names)), stated | set(more))
+    words = [name.text for name in names]
+    stated = frozenset(more)
+    for name in names:
+        stated |= name.facts
+    return Caption(text.format(*words), stated)
 
 
 def _related(first: Toy, second: Toy, relation: str, rng: random.Random) -> Caption:
@@ -218,26 +242,34 @@ def _related(first: Toy, second: Toy, relation: str, rng: random.Random) -> Capt
     names = [_name(first, rng), _name(second, rng)]
     fact = f"{first.name} {relation} {second.name}"
     if rng.random() < 0.5:
-        names, relation = names[::-1], OPPOSITE[relation]
+        names.reverse()
+        relation = OPPOSITE[relation]
     words = rng.choice(WORDS_BETWEEN[relation])
     return _join(names, f"{{}} {words} {{}}", fact)
 
 
 def _three(scene: Scene, rng: random.Random) -> Caption:
-    names = [_name(toy, rng, article=rng.random() < 0.7) for toy in scene.toys]
+    names: list[Caption] = []
+    for toy in scene.toys:
+        article = rng.random() < 0.7
+        names.append(_name(toy, rng, article))
     ends = {"left of": ("left", "right"), "above": ("top", "bottom")}[scene.relation]
     stated = [f"{a.name} {scene.relation} {b.name}" for a, b in pairwise(scene.toys)]
     if rng.random() < 0.35:
-        names, ends = names[::-1], ends[::-1]
+        names.reverse()
+        ends = ends[::-1]
     along = f"from {ends[0]} to {ends[1]}"
-    form = rng.choice((along + " {} {} and {}", along + " {} then {} then {}", "{} {} and {} " + along))
+    forms = (f"{along} {{}} {{}} and {{}}", f"{along} {{}} then {{}} then {{}}", f"{{}} {{}} and {{}} {along}")
+    form = rng.choice(forms)
     return _join(names, form, *stated)
 
 
 def _complete(scene: Scene, rng: random.Random) -> Caption:
     if len(scene.toys) == 1:
         return _name(scene.toys[0], rng)
-    return _three(scene, rng) if len(scene.toys) == 3 else _related(*scene.toys, scene.relation, rng)
+    if len(scene.toys) == 3:
+        return _three(scene, rng)
+    return _related(*scene.toys, scene.relation, rng)
 
 
 def _partial(scene: Scene, rng: random.Random) -> Caption:
@@ -246,45 +278,55 @@ def _partial(scene: Scene, rng: random.Random) -> Caption:
     kind = rng.random()
     if kind < 0.3 and toy.colour:
         form = rng.choice(("something {}", "a toy that is {}", "{}"))
-        return Caption(form.format(toy.colour), frozenset((toy.colour,)))
+        return _stating(form.format(toy.colour), toy.colour)
     if kind < 0.6:
-        return Caption(rng.choice(("a {}", "a toy {}", "{}")).format(toy.shape), frozenset((toy.shape,)))
+        form = rng.choice(("a {}", "a toy {}", "{}"))
+        return _stating(form.format(toy.shape), toy.shape)
     if kind < 0.7:
-        words = f"{toy.size} {rng.choice((f'{toy.colour} toy', toy.shape) if toy.colour else (toy.shape,))}"
-        return Caption(f"a {words}", frozenset((words.removesuffix(" toy"),)))
+        nouns = (f"{toy.colour} toy", toy.shape) if toy.colour else (toy.shape,)
+        words = f"{toy.size} {rng.choice(nouns)}"
+        return _stating(f"a {words}", words.removesuffix(" toy"))
     if kind < 0.75:
         number = ("one toy", "two toys", "three toys")[len(scene.toys) - 1]
-        return Caption(number, frozenset((f"{len(scene.toys)} toys",)))
+        return _stating(number, f"{len(scene.toys)} toys")
     if len(scene.toys) == 1 or kind < 0.85:
         return _name(toy, rng)
     first, second = rng.sample(scene.toys, 2)
     form = rng.choice(("{} and {}", "{} with {}", "{} next to {}"))
-    return _join([_name(first, rng), _name(second, rng)], form)
+    names = [_name(first, rng), _name(second, rng)]
+    return _join(names, form)
 
 
 def _dress(stated: Caption, rng: random.Random) -> Caption:
-    template = rng.choice(PROMPTS if rng.random() < 0.6 else REQUESTS) if rng.random() < 0.7 else "{}"
+    if rng.random() >= 0.7:
+        return stated
+    templates = PROMPTS if rng.random() < 0.6 else REQUESTS
+    template = rng.choice(templates)
     return Caption(template.format(stated.text), stated.facts)
 
 
 def _plural(toy: Toy, rng: random.Random) -> Caption:
     """What a customer asks for in the plural finds the picture of one."""
     name = _name(toy, rng, article=False)
-    return Caption(rng.choice(PLURALS).format(f"{name.text}s"), name.facts)
+    template = rng.choice(PLURALS)
+    return Caption(template.format(f"{name.text}s"), name.facts)
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
     """One complete caption: every toy by colour and shape, and how they stand."""
-    return _dress(_complete(scene, rng), rng).text
+    stated = _complete(scene, rng)
+    return _dress(stated, rng).text
 
 
 def captions(scene: Scene, rng: random.Random, complete: int = 1, partial: int = 1) -> list[Caption]:
     """Captions of one scene with the facts that they state: `complete` full ones, `partial` shorter ones."""
-    found = [_complete(scene, rng) for _ in range(complete)] + [_partial(scene, rng) for _ in range(partial)]
+    plain = [_complete(scene, rng) for _ in range(complete)]
+    plain += [_partial(scene, rng) for _ in range(partial)]
     if len(scene.toys) == 1 and rng.random() < 0.12:
-        found[0] = _plural(scene.toys[0], rng)
-        return found[:1] + [_dress(one, rng) for one in found[1:]]
-    return [_dress(one, rng) for one in found]
+        plural = _plural(scene.toys[0], rng)
+        dressed = [_dress(stated, rng) for stated in plain[1:]]
+        return [plural, *dressed]
+    return [_dress(stated, rng) for stated in plain]
 
 
 # --- solids ---------------------------------------------------------------------------------------------
@@ -292,53 +334,77 @@ def captions(scene: Scene, rng: random.Random, complete: int = 1, partial: int =
 # bound of the distance to the surface, negative inside. After Inigo Quilez' articles on distance functions.
 
 
+def _length(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The length of vectors given by their parts along two axes."""
+    return np.sqrt(first**2 + second**2)
+
+
 def _extrude(flat: np.ndarray, z: np.ndarray, half: float, rounding: float) -> np.ndarray:
     deep = np.abs(z) - half
-    outside = np.sqrt(np.maximum(flat, 0) ** 2 + np.maximum(deep, 0) ** 2)
-    return np.minimum(np.maximum(flat, deep), 0) + outside - rounding
+    outside = _length(np.maximum(flat, 0), np.maximum(deep, 0))
+    inside = np.minimum(np.maximum(flat, deep), 0)
+    return inside + outside - rounding
 
 
 def _cube(p: np.ndarray) -> np.ndarray:
     q = np.abs(p) - 0.56
-    return np.sqrt((np.maximum(q, 0) ** 2).sum(0)) + np.minimum(q.max(0), 0)
+    squares = np.maximum(q, 0) ** 2
+    outside = np.sqrt(squares.sum(0))
+    inside = np.minimum(q.max(0), 0)
+    return outside + inside
 
 
 def _ball(p: np.ndarray) -> np.ndarray:
-    return np.sqrt((p**2).sum(0)) - 0.8
+    squares = p**2
+    return np.sqrt(squares.sum(0)) - 0.8
 
 
 def _cone(p: np.ndarray) -> np.ndarray:
-    radius = np.sqrt(p[0] ** 2 + p[2] ** 2)
-    return np.maximum(radius * 0.92 + (p[1] - 0.92) * 0.39, -0.66 - p[1])
+    radius = _length(p[0], p[2])
+    side = radius * 0.92 + (p[1] - 0.92) * 0.39
+    bottom = -0.66 - p[1]
+    return np.maximum(side, bottom)
 
 
 def _cylinder(p: np.ndarray) -> np.ndarray:
-    return _extrude(np.sqrt(p[0] ** 2 + p[2] ** 2) - 0.48, p[1], 0.72, 0.0)
+    disc = _length(p[0], p[2]) - 0.48
+    return _extrude(disc, p[1], 0.72, 0.0)
 
 
 def _pyramid(p: np.ndarray) -> np.ndarray:
-    side = np.maximum(np.abs(p[0]), np.abs(p[2]))
-    return np.maximum(side * 0.85 + (p[1] - 0.72) * 0.52, -0.42 - p[1])
+    reach = np.maximum(np.abs(p[0]), np.abs(p[2]))
+    side = reach * 0.85 + (p[1] - 0.72) * 0.52
+    bottom = -0.42 - p[1]
+    return np.maximum(side, bottom)
 
 
 def _ring(p: np.ndarray) -> np.ndarray:
-    return np.sqrt((np.sqrt(p[0] ** 2 + p[1] ** 2) - 0.68) ** 2 + p[2] ** 2) - 0.22
+    from_circle = _length(p[0], p[1]) - 0.68
+    return _length(from_circle, p[2]) - 0.22
 
 
 def _star(p: np.ndarray) -> np.ndarray:
     x, y = np.abs(p[0]), p[1]
+    # Fold the plane twice, so that one of the five points stands for all.
     for kx, ky in ((0.809017, -0.587785), (-0.809017, -0.587785)):
-        over = 2 * np.maximum(kx * x + ky * y, 0)
-        x, y = x - over * kx, y - over * ky
-    return _extrude(np.abs(x) * 0.845 + (y - 0.9) * 0.535, p[2], 0.17, 0.05)
+        along = kx * x + ky * y
+        over = 2 * np.maximum(along, 0)
+        x = x - over * kx
+        y = y - over * ky
+    flat = np.abs(x) * 0.845 + (y - 0.9) * 0.535
+    return _extrude(flat, p[2], 0.17, 0.05)
 
 
 def _heart(p: np.ndarray) -> np.ndarray:
-    x, y = np.abs(p[0]) / 1.45, p[1] / 1.45 + 0.55
-    lobe = np.sqrt((x - 0.25) ** 2 + (y - 0.75) ** 2) - 0.3536
+    x = np.abs(p[0]) / 1.45
+    y = p[1] / 1.45 + 0.55
+    lobe = _length(x - 0.25, y - 0.75) - 0.3536
     over = 0.5 * np.maximum(x + y, 0)
-    notch = np.minimum(x**2 + (y - 1) ** 2, (x - over) ** 2 + (y - over) ** 2)
-    flat = np.where(x + y > 1, lobe, np.sqrt(notch) * np.sign(x - y))
+    to_notch = x**2 + (y - 1) ** 2
+    to_side = (x - over) ** 2 + (y - over) ** 2
+    notch = np.sqrt(np.minimum(to_notch, to_side))
+    below = notch * np.sign(x - y)
+    flat = np.where(x + y > 1, lobe, below)
     return _extrude(flat * 1.45, p[2], 0.17, 0.08)
 
 
@@ -363,187 +429,327 @@ TURNS = {
 
 
 def _uniform(rng: np.random.Generator, low: float, high: float, *shape: int) -> np.ndarray:
-    return rng.uniform(low, high, shape).astype(np.float32)
+    drawn = rng.uniform(low, high, shape)
+    return drawn.astype(np.float32)
 
 
 def _rotations(shape: str, rng: np.random.Generator, n: int) -> np.ndarray:
     """Random turns (n, 3, 3) from the toy's frame to the camera's, within TURNS."""
-    pitch, yaw, roll = (np.radians(_uniform(rng, *limits, n)) for limits in TURNS[shape])
+    degrees = [_uniform(rng, *limits, n) for limits in TURNS[shape]]
+    pitch, yaw, roll = map(np.radians, degrees)
+    return _turn(roll, 0, 1) @ _turn(pitch, 1, 2) @ _turn(yaw, 0, 2)
 
-    def turn(angle: np.ndarray, i: int, j: int) -> np.ndarray:
-        matrix = np.tile(np.eye(3, dtype=np.float32), (n, 1, 1))
-        matrix[:, i, i] = matrix[:, j, j] = np.cos(angle)
-        matrix[:, i, j], matrix[:, j, i] = -np.sin(angle), np.sin(angle)
-        return matrix
 
-    return turn(roll, 0, 1) @ turn(pitch, 1, 2) @ turn(yaw, 0, 2)
+def _turn(angle: np.ndarray, i: int, j: int) -> np.ndarray:
+    """Rotations (n, 3, 3) by each angle (n,) in the plane of axes `i` and `j`."""
+    identity = np.eye(3, dtype=np.float32)
+    matrix = np.tile(identity, (len(angle), 1, 1))
+    matrix[:, i, i] = matrix[:, j, j] = np.cos(angle)
+    matrix[:, i, j] = -np.sin(angle)
+    matrix[:, j, i] = np.sin(angle)
+    return matrix
 
 
 def _march(
     shape: str, turns: np.ndarray, uv: np.ndarray, pixel: np.ndarray, light: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Coverage, diffuse light and highlight (each n, pixels) of `shape` seen at `uv` (2, n, pixels)."""
-    solid, frame = SOLIDS[shape], turns.transpose(2, 1, 0)[..., None]  # frame[axis of toy, axis of camera]
-    start = frame[:, 0] * uv[0] + frame[:, 1] * uv[1] + frame[:, 2] * 1.1
+    solid = SOLIDS[shape]
+    frame = turns.transpose(2, 1, 0)[..., None]  # (axis of toy, axis of camera, n, 1)
+    start = frame[:, 0] * uv[0] + frame[:, 1] * uv[1] + frame[:, 2] * 1.1  # (3, n, pixels)
     travelled = np.zeros(uv.shape[1:], np.float32)
     nearest = np.full(uv.shape[1:], 9, np.float32)
+    # Each step goes as far as the solid allows; eleven of them reach a surface, or pass it by.
     for _ in range(11):
         distance = solid(start - frame[:, 2] * travelled)
         np.minimum(nearest, distance, out=nearest)
         travelled += distance
     point = start - frame[:, 2] * np.minimum(travelled, 2.2)
+    normal = _normals(solid, point)
+    back = turns.transpose(0, 2, 1)
+    to_light = np.einsum("nij,nj->in", back, light)[..., None]  # (3, n, 1)
+    half = to_light + frame[:, 2]
+    half /= np.sqrt((half**2).sum(0))
+    coverage = np.clip(1 - nearest / pixel, 0, 1)
+    diffuse = np.maximum((normal * to_light).sum(0), 0)
+    mirrored = np.maximum((normal * half).sum(0), 0)
+    return coverage, diffuse, mirrored**24
+
+
+def _normals(solid: Callable[[np.ndarray], np.ndarray], point: np.ndarray) -> np.ndarray:
+    """Which way the surface faces at each `point` (3, n, pixels): unit vectors of the same shape."""
     normal = np.zeros_like(point)
+    # The corners of a tetrahedron: four looks tell the slope along all three axes.
     for corner in ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)):
         offset = np.array(corner, np.float32)[:, None, None]
         normal += offset * solid(point + 0.03 * offset)
     normal /= np.sqrt((normal**2).sum(0)) + 1e-6
-    to_light = np.einsum("nij,nj->in", turns.transpose(0, 2, 1), light)[..., None]
-    half = to_light + frame[:, 2]
-    half /= np.sqrt((half**2).sum(0))
-    shine = np.maximum((normal * half).sum(0), 0) ** 24
-    return np.clip(1 - nearest / pixel, 0, 1), np.maximum((normal * to_light).sum(0), 0), shine
+    return normal
 
 
 def _rgb(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
     """Hue, saturation, value (n,) in 0..1 to red, green, blue (n, 3)."""
-    k = (np.array([5, 3, 1], np.float32) + hue[:, None] * 6) % 6
-    return value[:, None] * (1 - saturation[:, None] * np.clip(np.minimum(k, 4 - k), 0, 1))
+    corners = np.array([5, 3, 1], np.float32)
+    k = (corners + hue[:, None] * 6) % 6
+    part = np.clip(np.minimum(k, 4 - k), 0, 1)
+    missing = saturation[:, None] * part
+    return value[:, None] * (1 - missing)
 
 
 def draw_paint(colour: str | None, rng: np.random.Generator) -> np.ndarray:
     if colour is None:
         return unnamed(rng)
-    return _rgb(*(_uniform(rng, *limits, 1) for limits in HSV[colour]))[0]
+    hue, saturation, value = [_uniform(rng, *limits, 1) for limits in HSV[colour]]
+    return _rgb(hue, saturation, value)[0]
 
 
 def unnamed(rng: np.random.Generator) -> np.ndarray:
     """Any paint (3,) that lies clearly outside of every named colour."""
     while True:
-        paint = hue, saturation, value = [float(x) for x in _uniform(rng, 0, 1, 3)]
+        drawn = _uniform(rng, 0, 1, 3)
+        paint = hue, saturation, value = [float(x) for x in drawn]
         grey = value < 0.3 or (saturation < 0.25 and value > 0.7)  # would pass for black or for white
-        if not grey and not any(_close(paint, HSV[one]) for one in COLOURS if one not in ("white", "black")):
-            return _rgb(*(np.array([x], np.float32) for x in paint))[0]
+        if not grey and not _named(paint):
+            return _rgb(drawn[:1], drawn[1:2], drawn[2:])[0]
+
+
+def _named(paint: Sequence[float]) -> bool:
+    """Whether a paint is close to a colour with a hue of its own."""
+    hues = [colour for colour in COLOURS if colour not in ("white", "black")]
+    return any(_close(paint, HSV[colour]) for colour in hues)
 
 
 def _close(paint: Sequence[float], ranges: tuple) -> bool:
     """Whether a paint lies in a colour's ranges, widened by what light and tint may do to it."""
     (low, high), saturations, values = ranges
     turned = (paint[0] - low + 0.07) % 1
-    return turned < high - low + 0.14 and paint[1] > saturations[0] - 0.3 and paint[2] > values[0] - 0.35
+    if turned >= high - low + 0.14:
+        return False
+    strong = paint[1] > saturations[0] - 0.3
+    bright = paint[2] > values[0] - 0.35
+    return strong and bright
 
 
 def layout(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Centres (k, 2; x to the right, y down) and radii (k,) of the toys, in parts of the picture's side."""
-    radii = np.array([rng.uniform(*RADII[toy.size]) for toy in scene.toys])
+    drawn = [rng.uniform(*RADII[toy.size]) for toy in scene.toys]
+    radii = np.array(drawn)
     centres = np.zeros((len(radii), 2))
     for i in range(1, len(radii)):
-        apart = (radii[i - 1] + radii[i]) * rng.uniform(0.88, 1.2)
-        across = rng.uniform(-0.45, 0.45) * apart
-        step = {"left of": (apart, across), "above": (across, apart), None: (0, 0)}.get(scene.relation)
-        if step is None:  # in front of: the first toy stands lower and hides a part of the second
-            angle, apart = rng.uniform(-1.1, 1.1), (radii[0] + radii[1]) * rng.uniform(0.48, 0.62)
-            step = (apart * np.sin(angle), -apart * np.cos(angle))
-        centres[i] = centres[i - 1] + step
-    low, high = (centres - radii[:, None]).min(0), (centres + radii[:, None]).max(0)
-    scale = min(1.0, 1.0 / (high - low).max())
-    room = 1 - (high - low) * scale
-    return (centres - low) * scale + rng.uniform(0, 1, 2) * np.maximum(room, 0), radii * scale
+        centres[i] = centres[i - 1] + _step(scene.relation, radii, i, rng)
+    reach = radii[:, None]
+    low = (centres - reach).min(0)
+    high = (centres + reach).max(0)
+    extent = high - low
+    scale = min(1.0, 1.0 / extent.max())
+    room = np.maximum(1 - extent * scale, 0)
+    places = (centres - low) * scale
+    places += rng.uniform(0, 1, 2) * room
+    return places, radii * scale
+
+
+def _step(relation: str | None, radii: np.ndarray, i: int, rng: np.random.Generator) -> np.ndarray:
+    """The way (2,) from toy `i - 1` to toy `i`."""
+    apart = (radii[i - 1] + radii[i]) * rng.uniform(0.88, 1.2)
+    across = rng.uniform(-0.45, 0.45) * apart
+    if relation == "left of":
+        return np.array([apart, across])
+    if relation == "above":
+        return np.array([across, apart])
+    if relation is None:
+        return np.zeros(2)
+    # in front of: the first toy stands lower and hides a part of the second
+    angle = rng.uniform(-1.1, 1.1)
+    apart = (radii[0] + radii[1]) * rng.uniform(0.48, 0.62)
+    right = apart * np.sin(angle)
+    down = -apart * np.cos(angle)
+    return np.array([right, down])
 
 
 def _backgrounds(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """Muted gradients with soft blotches, some with a table edge: (n, size, size, 3) in 0..1."""
     y, x = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size * 1j].astype(np.float32)
-    base = _rgb(_uniform(rng, 0, 1, n), _uniform(rng, 0, 0.28, n), _uniform(rng, 0.3, 0.85, n))
+    hue = _uniform(rng, 0, 1, n)
+    saturation = _uniform(rng, 0, 0.28, n)
+    value = _uniform(rng, 0.3, 0.85, n)
+    base = _rgb(hue, saturation, value)  # (n, 3)
     table = base * _uniform(rng, 0.6, 1.25, n, 1)
-    edge = np.where(rng.random(n) < 0.5, _uniform(rng, 0.25, 0.8, n), 2.0)[:, None, None]
-    below = np.clip((y - edge) * 30 + 0.5, 0, 1).astype(np.float32)
-    angle, depth = _uniform(rng, 0, 6.28, n), _uniform(rng, 0, 0.3, n)
-    slope = np.cos(angle)[:, None, None] * (x - 0.5) + np.sin(angle)[:, None, None] * (y - 0.5)
+    has_table = rng.random(n) < 0.5
+    height = _uniform(rng, 0.25, 0.8, n)
+    edge = _each(np.where(has_table, height, 2.0))  # 2 lies outside: no table
+    below = np.clip((y - edge) * 30 + 0.5, 0, 1).astype(np.float32)  # (n, size, size)
+    angle = _each(_uniform(rng, 0, 6.28, n))
+    depth = _each(_uniform(rng, 0, 0.3, n))
+    slope = np.cos(angle) * (x - 0.5) + np.sin(angle) * (y - 0.5)
     waves = _uniform(rng, 2, 14, n, 2)[:, :, None, None]
-    blotch = np.sin(waves[:, 0] * x + angle[:, None, None]) * np.sin(waves[:, 1] * y + depth[:, None, None])
-    shade = 1 + depth[:, None, None] * slope + _uniform(rng, 0, 0.08, n)[:, None, None] * blotch
+    across = np.sin(waves[:, 0] * x + angle)
+    down = np.sin(waves[:, 1] * y + depth)
+    blotch = across * down
+    strength = _each(_uniform(rng, 0, 0.08, n))
+    shade = 1 + depth * slope + strength * blotch
     ground = base[:, None, None] + below[..., None] * (table - base)[:, None, None]
     return ground * shade[..., None]
 
 
+def _each(numbers: np.ndarray) -> np.ndarray:
+    """One number a picture (n,), to be spread over its rows and columns: (n, 1, 1)."""
+    return numbers[:, None, None]
+
+
 def stamp(shape: str, radii: np.ndarray, offsets: np.ndarray, light: np.ndarray, rng: np.random.Generator):
     """Toys of one shape on a common square grid: coverage, diffuse light, highlight (n, side, side), side."""
+    n = len(radii)
     half = int(np.ceil(radii.max())) + 1
     grid = np.arange(-half, half + 1, dtype=np.float32)
-    across = (grid[None] - offsets[:, :1]) / radii[:, None]
+    side = len(grid)
+    across = (grid[None] - offsets[:, :1]) / radii[:, None]  # (n, side)
     down = (grid[None] - offsets[:, 1:]) / radii[:, None]
-    n, side = len(radii), len(grid)
-    uv = np.stack(np.broadcast_arrays(across[:, None, :], -down[:, :, None])).reshape(2, n, side * side)
-    parts = _march(shape, _rotations(shape, rng, n), uv, 1 / radii[:, None], light)
-    return [part.reshape(n, side, side) for part in parts], half
+    both = np.broadcast_arrays(across[:, None, :], -down[:, :, None])
+    uv = np.stack(both).reshape(2, n, side * side)
+    turns = _rotations(shape, rng, n)
+    parts = _march(shape, turns, uv, 1 / radii[:, None], light)
+    squares = [part.reshape(n, side, side) for part in parts]
+    return squares, half
 
 
 def _shadow(canvas: np.ndarray, centre: np.ndarray, radius: float, strength: float, lean: float) -> None:
     """Darken `canvas` (size, size, 3) in place by the soft shadow that lies at a toy's foot."""
     size = canvas.shape[0]
     reach = int(radius * 1.8)
-    cx, cy = centre[0] + lean * radius, centre[1] + 0.72 * radius
-    top, left = max(int(cy) - reach, 0), max(int(cx) - reach, 0)
-    y, x = np.ogrid[top : min(int(cy) + reach, size), left : min(int(cx) + reach, size)]
-    blob = np.exp(-((((x - cx) / (0.8 * radius)) ** 2 + ((y - cy) / (0.35 * radius)) ** 2) ** 2))
+    cx = centre[0] + lean * radius
+    cy = centre[1] + 0.72 * radius
+    top = max(int(cy) - reach, 0)
+    left = max(int(cx) - reach, 0)
+    bottom = min(int(cy) + reach, size)
+    right = min(int(cx) + reach, size)
+    y, x = np.ogrid[top:bottom, left:right]
+    wide = ((x - cx) / (0.8 * radius)) ** 2
+    flat = ((y - cy) / (0.35 * radius)) ** 2
+    blob = np.exp(-((wide + flat) ** 2))
     keep = (1 - strength * blob)[..., None].astype(np.float32)
     canvas[top : top + y.shape[0], left : left + x.shape[1]] *= keep
 
 
 def _paste(canvas: np.ndarray, patch: np.ndarray, alpha: np.ndarray, row: int, column: int) -> None:
     """Blend `patch` (side, side, 3) onto `canvas` in place, its corner at (row, column), cut off outside."""
-    size, side = canvas.shape[0], patch.shape[0]
-    r0, c0, r1, c1 = max(row, 0), max(column, 0), min(row + side, size), min(column + side, size)
-    inside = slice(r0 - row, r1 - row), slice(c0 - column, c1 - column)
-    target = canvas[r0:r1, c0:c1]
+    size = canvas.shape[0]
+    side = patch.shape[0]
+    top = max(row, 0)
+    left = max(column, 0)
+    bottom = min(row + side, size)
+    right = min(column + side, size)
+    inside = slice(top - row, bottom - row), slice(left - column, right - column)
+    target = canvas[top:bottom, left:right]
     target += alpha[inside][..., None] * (patch[inside] - target)
+
+
+class _View(NamedTuple):
+    """How each of n pictures is lit: direction (n, 3), ambient light, tint (n, 3), gloss and darkness of shadows."""
+
+    light: np.ndarray
+    ambient: np.ndarray
+    tint: np.ndarray
+    gloss: np.ndarray
+    dark: np.ndarray
+
+
+def _view(n: int, rng: np.random.Generator) -> _View:
+    ranges = ((-0.9, 0.9), (0.35, 1), (0.5, 1))  # from the side, from above, from the front
+    light = _directions(n, ranges, rng)
+    ambient = _uniform(rng, 0.4, 0.6, n)
+    tint = 1 + _uniform(rng, -0.06, 0.06, n, 3)
+    gloss = _uniform(rng, 0.0, 0.3, n)
+    dark = _uniform(rng, 0.1, 0.5, n)
+    return _View(light, ambient, tint, gloss, dark)
+
+
+def _directions(n: int, ranges: Sequence[tuple[float, float]], rng: np.random.Generator) -> np.ndarray:
+    """Unit vectors (n, 3), drawn within a range for each axis."""
+    axes = [_uniform(rng, low, high, n) for low, high in ranges]
+    ways = np.stack(axes, 1)
+    ways /= np.sqrt((ways**2).sum(1, keepdims=True))
+    return ways
 
 
 def draw_batch(scenes: Sequence[Scene], rng: np.random.Generator, size: int = 64) -> np.ndarray:
     """Draw every scene with fresh light, turns, places, background, noise: uint8 (n, size, size, 3)."""
     n = len(scenes)
     canvas = _backgrounds(n, size, rng)
-    light = np.stack([_uniform(rng, -0.9, 0.9, n), _uniform(rng, 0.35, 1, n), _uniform(rng, 0.5, 1, n)], 1)
-    light /= np.sqrt((light**2).sum(1, keepdims=True))
-    ambient, tint = _uniform(rng, 0.4, 0.6, n), 1 + _uniform(rng, -0.06, 0.06, n, 3)
-    gloss, dark = _uniform(rng, 0.0, 0.3, n), _uniform(rng, 0.1, 0.5, n)
-    # One row a toy, grouped by shape and size so that each group is marched at once.
+    view = _view(n, rng)
     places = [layout(scene, rng) for scene in scenes]
-    rows = [(i, k) for i, scene in enumerate(scenes) for k in range(len(scene.toys))]
-    groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    for i, k in rows:
-        groups.setdefault((scenes[i].toys[k].shape, scenes[i].toys[k].size), []).append((i, k))
     ready = {}
-    for (shape, _), members in groups.items():
-        picture = np.array([i for i, _ in members])
-        centre = np.array([places[i][0][k] for i, k in members], np.float32) * size
-        radius = np.array([places[i][1][k] for i, k in members], np.float32) * size
-        whole = np.floor(centre)
-        (alpha, diffuse, shine), half = stamp(shape, radius, centre - whole - 0.5, light[picture], rng)
-        paint = np.stack([draw_paint(scenes[i].toys[k].colour, rng) for i, k in members])
-        level = ambient[picture, None, None]
-        lit = (level + (1.12 - level) * diffuse)[..., None] * paint[:, None, None] * tint[picture, None, None]
-        lit += (shine * gloss[picture, None, None])[..., None]
-        for row, member in enumerate(members):
-            ready[member] = lit[row], alpha[row], whole[row].astype(int) - half
+    for members in _groups(scenes).values():
+        ready |= _draw_group(scenes, members, places, view, size, rng)
     for i, scene in enumerate(scenes):
+        centres, radii = places[i]
+        lean = -0.5 * view.light[i, 0]
         # The first toy is in front, so it is painted last.
         for k in reversed(range(len(scene.toys))):
             patch, alpha, corner = ready[i, k]
-            _shadow(canvas[i], places[i][0][k] * size, places[i][1][k] * size, dark[i], -0.5 * light[i, 0])
+            _shadow(canvas[i], centres[k] * size, radii[k] * size, view.dark[i], lean)
             _paste(canvas[i], patch, alpha, corner[1], corner[0])
     _cover(canvas, rng)
-    canvas += rng.standard_normal(canvas.shape, np.float32) * _uniform(rng, 0.0, 0.05, n)[:, None, None, None]
-    return (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
+    grain = rng.standard_normal(canvas.shape, np.float32)
+    strength = _uniform(rng, 0.0, 0.05, n)
+    canvas += grain * strength[:, None, None, None]
+    return _bytes(canvas)
+
+
+def _groups(scenes: Sequence[Scene]) -> dict[tuple[str, str], list[tuple[int, int]]]:
+    """All toys as (scene, place in it), grouped by shape and size, so that each group is marched at once."""
+    groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for i, scene in enumerate(scenes):
+        for k, toy in enumerate(scene.toys):
+            members = groups.setdefault((toy.shape, toy.size), [])
+            members.append((i, k))
+    return groups
+
+
+def _draw_group(
+    scenes: Sequence[Scene],
+    members: list[tuple[int, int]],
+    places: list[tuple[np.ndarray, np.ndarray]],
+    view: _View,
+    size: int,
+    rng: np.random.Generator,
+) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For each of `members`, toys of one shape: its lit pixels, its coverage, and where its corner (x, y) goes."""
+    centres, radii, toys = [], [], []
+    for i, k in members:
+        centres.append(places[i][0][k])
+        radii.append(places[i][1][k])
+        toys.append(scenes[i].toys[k])
+    picture = np.array([i for i, _ in members])
+    centre = np.array(centres, np.float32) * size
+    radius = np.array(radii, np.float32) * size
+    whole = np.floor(centre)
+    (alpha, diffuse, shine), half = stamp(toys[0].shape, radius, centre - whole - 0.5, view.light[picture], rng)
+    paint = np.stack([draw_paint(toy.colour, rng) for toy in toys])
+    level = _each(view.ambient[picture])
+    bright = level + (1.12 - level) * diffuse  # (n, side, side)
+    lit = bright[..., None] * _each(paint) * _each(view.tint[picture])
+    gleam = shine * _each(view.gloss[picture])
+    lit += gleam[..., None]
+    corners = whole.astype(int) - half
+    return dict(zip(members, zip(lit, alpha, corners, strict=True), strict=True))
+
+
+def _bytes(canvas: np.ndarray) -> np.ndarray:
+    """Brightness in 0..1 as uint8, rounded."""
+    levels = np.clip(canvas, 0, 1) * 255 + 0.5
+    return levels.astype(np.uint8)
 
 
 def _cover(canvas: np.ndarray, rng: np.random.Generator) -> None:
     """Lay a narrow grey strip over one picture in eight, in place: something is often in the way."""
     size = canvas.shape[1]
-    for i in np.flatnonzero(rng.random(len(canvas)) < 0.125):
-        at, width = int(rng.uniform(0.1, 0.85) * size), max(int(rng.uniform(0.04, 0.09) * size), 1)
-        strip = (slice(None), slice(at, at + width))[:: 1 if rng.random() < 0.5 else -1]
-        canvas[i][strip] = rng.uniform(0.2, 0.8)
+    covered = np.flatnonzero(rng.random(len(canvas)) < 0.125)
+    for i in covered:
+        at = int(rng.uniform(0.1, 0.85) * size)
+        width = max(int(rng.uniform(0.04, 0.09) * size), 1)
+        upright = rng.random() < 0.5
+        strip = canvas[i][:, at : at + width] if upright else canvas[i][at : at + width]
+        strip[:] = rng.uniform(0.2, 0.8)
 
 
 def draw_plain(pairs: Sequence[tuple[str, str]], ground: float, side: int, rng: np.random.Generator) -> np.ndarray:
@@ -551,11 +757,13 @@ def draw_plain(pairs: Sequence[tuple[str, str]], ground: float, side: int, rng: 
 
     Light, turn and tone of the paint differ from picture to picture. ValueError for an unknown colour or shape.
     """
-    if unknown := {word for pair in pairs for word in pair} - {*COLOURS, *SHAPES}:
+    n = len(pairs)
+    words = set(chain(*pairs))
+    unknown = words - {*COLOURS, *SHAPES}
+    if unknown:
         raise ValueError(f"Prisma has no {', '.join(sorted(unknown))}; colours: {COLOURS}, shapes: {SHAPES}")
-    canvas = np.full((len(pairs), side, side, 3), ground, np.float32)
-    light = np.stack([_uniform(rng, *ends, len(pairs)) for ends in ((-0.6, 0.6), (0.5, 1), (0.6, 1))], 1)
-    light /= np.sqrt((light**2).sum(1, keepdims=True))
+    canvas = np.full((n, side, side, 3), ground, np.float32)
+    light = _directions(n, ((-0.6, 0.6), (0.5, 1), (0.6, 1)), rng)
     for shape in SHAPES:
         rows = [i for i, pair in enumerate(pairs) if pair[1] == shape]
         if rows:
@@ -566,17 +774,23 @@ def draw_plain(pairs: Sequence[tuple[str, str]], ground: float, side: int, rng: 
 def _draw_alike(canvas: np.ndarray, rows: list[int], pairs: Sequence[tuple[str, str]], light: np.ndarray, rng) -> None:
     """Draw the toys `rows`, all of one shape, into the middle of their pictures in `canvas`, in place."""
     side = canvas.shape[1]
-    radii, colours = np.full(len(rows), 0.46 * side, np.float32), [pairs[i][0] for i in rows]
-    patches, covers, half = _patches(pairs[rows[0]][1], colours, radii, light[rows], rng)
+    shape = pairs[rows[0]][1]
+    colours = [pairs[i][0] for i in rows]
+    radii = np.full(len(rows), 0.46 * side, np.float32)
+    patches, covers, half = _patches(shape, colours, radii, light[rows], rng)
+    corner = side // 2 - half
     for patch, cover, i in zip(patches, covers, rows, strict=True):
-        _paste(canvas[i], patch, cover, side // 2 - half, side // 2 - half)
+        _paste(canvas[i], patch, cover, corner, corner)
 
 
 def _patches(shape: str, colours: Sequence[str], radii: np.ndarray, light: np.ndarray, rng: np.random.Generator):
     """Toys of one shape in even light, to be pasted: pixels (n, side, side, 3), coverage (n, side, side), side // 2."""
-    (covers, diffuse, shine), half = stamp(shape, radii, np.zeros((len(radii), 2), np.float32), light, rng)
-    paint = np.stack([draw_paint(colour, rng) for colour in colours])[:, None, None]
-    return (0.5 + 0.62 * diffuse)[..., None] * paint + 0.15 * shine[..., None], covers, half
+    centred = np.zeros((len(radii), 2), np.float32)
+    (covers, diffuse, shine), half = stamp(shape, radii, centred, light, rng)
+    paint = np.stack([draw_paint(colour, rng) for colour in colours])
+    bright = 0.5 + 0.62 * diffuse
+    pixels = bright[..., None] * _each(paint) + 0.15 * shine[..., None]
+    return pixels, covers, half
 
 
 def draw_moving(toy: Toy, way: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
@@ -584,35 +798,43 @@ def draw_moving(toy: Toy, way: np.ndarray, side: int, rng: np.random.Generator) 
     ground = _backgrounds(1, side, rng)[0]
     light = rng.normal([0, 0.7, 0.7], [0.4, 0.1, 0.1]).astype(np.float32)[None]
     light /= np.linalg.norm(light)
-    radius = np.array([rng.uniform(*RADII[toy.size]) * side], np.float32)
-    (patch,), (cover,), half = _patches(toy.shape, [toy.colour], radius, light, rng)
+    radius = rng.uniform(*RADII[toy.size]) * side
+    radii = np.array([radius], np.float32)
+    (patch,), (cover,), half = _patches(toy.shape, [toy.colour], radii, light, rng)
     frames = np.repeat(ground[None], len(way), 0)
     for frame, place in zip(frames, way * side, strict=True):
         column, row = np.floor(place).astype(int) - half
         _paste(frame, patch, cover, row, column)
     frames += rng.standard_normal(frames.shape, np.float32) * 0.02
-    return (np.clip(frames, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return _bytes(frames)
 
 
 def draw(scene: Scene, size: int = 64, seed: int = 0) -> Image.Image:
     """One picture of `scene`. The same seed at another `size` (in pixels) shows the same view."""
-    return Image.fromarray(draw_batch([scene], np.random.default_rng(seed), size)[0])
+    rng = np.random.default_rng(seed)
+    pixels = draw_batch([scene], rng, size)[0]
+    return Image.fromarray(pixels)
 
 
 def draw_many(scenes: Sequence[Scene], seed: int = 0, size: int = 64) -> list[Image.Image]:
     """One picture of each scene, as PIL images."""
-    return [Image.fromarray(one) for one in draw_batch(scenes, np.random.default_rng(seed), size)]
+    rng = np.random.default_rng(seed)
+    return [Image.fromarray(pixels) for pixels in draw_batch(scenes, rng, size)]
 
 
 def write_samples(folder: Path, count: int = 24, seed: int = SEED) -> None:
     """Write `count` pictures as PNG with a captions.jsonl: file, toys, relation and three captions each."""
     folder.mkdir(parents=True, exist_ok=True)
-    rng, lines = random.Random(seed), []
+    rng = random.Random(seed)
     scenes = [random_scene(rng, (1 + i % 3,)) for i in range(count)]
-    for i, (scene, image) in enumerate(zip(scenes, draw_many(scenes, seed), strict=True)):
-        image.save(folder / f"{i:02}.png", optimize=True)
+    images = draw_many(scenes, seed)
+    lines = []
+    for i, (scene, image) in enumerate(zip(scenes, images, strict=True)):
+        file = f"{i:02}.png"
+        image.save(folder / file, optimize=True)
         toys = [f"{toy.size} {toy.name}" for toy in scene.toys]
         said = [caption(scene, rng) for _ in range(3)]
-        row = {"file": f"{i:02}.png", "toys": toys, "relation": scene.relation, "captions": said}
+        row = {"file": file, "toys": toys, "relation": scene.relation, "captions": said}
         lines.append(json.dumps(row))
-    (folder / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+    text = "\n".join(lines) + "\n"
+    (folder / "captions.jsonl").write_text(text, encoding="utf-8", newline="\n")

@@ -75,35 +75,56 @@ class Clip:
 
 
 def _product(rng: random.Random, plural: str = "") -> str:
-    words = [rng.choice(SIZES)] * (rng.random() < 0.6) + [rng.choice(COLOURS)] * (rng.random() < 0.9)
-    return " ".join([*words, rng.choice(SHAPES) + plural])
+    words = []
+    # Everything is drawn whether it is said or not, so that a seed gives the same sentence as ever.
+    size = rng.choice(SIZES)
+    if rng.random() < 0.6:
+        words.append(size)
+    colour = rng.choice(COLOURS)
+    if rng.random() < 0.9:
+        words.append(colour)
+    shape = rng.choice(SHAPES)
+    words.append(shape + plural)
+    return " ".join(words)
 
 
 def _quantity(rng: random.Random) -> str:
     many = rng.randint(1, 9)
-    return f"{DIGITS[many]} {_product(rng, 's' * (many > 1))}"
+    plural = "s" if many > 1 else ""
+    return f"{DIGITS[many]} {_product(rng, plural)}"
 
 
 def fill(pattern: str, rng: random.Random) -> str:
     """The sentence that `pattern` becomes once its slots are drawn from the shop's words."""
-    number = " ".join(rng.choice(DIGITS) for _ in range(4))
-    return pattern.format(p=_product(rng), s=_product(rng, "s"), q=_quantity(rng), n=number)
+    digits = [rng.choice(DIGITS) for _ in range(4)]
+    number = " ".join(digits)
+    product = _product(rng)
+    products = _product(rng, "s")
+    quantity = _quantity(rng)
+    return pattern.format(p=product, s=products, q=quantity, n=number)
 
 
 def request(rng: random.Random, held_out: bool = False) -> str:
     """Draw what a customer says, in lower-case words; held-out patterns are never used in training."""
-    sentence = fill(rng.choice(PATTERNS_HELD_OUT if held_out else PATTERNS_TRAIN), rng)
-    if len(sentence.split()) < 10:
-        sentence = f"{rng.choice(OPENINGS)} {sentence}" if rng.random() < 0.15 else sentence
-        sentence = f"{sentence} {rng.choice(CLOSINGS)}" if rng.random() < 0.25 else sentence
+    patterns = PATTERNS_HELD_OUT if held_out else PATTERNS_TRAIN
+    pattern = rng.choice(patterns)
+    sentence = fill(pattern, rng)
+    if len(sentence.split()) >= 10:
+        return sentence
+    if rng.random() < 0.15:
+        sentence = f"{rng.choice(OPENINGS)} {sentence}"
+    if rng.random() < 0.25:
+        sentence = f"{sentence} {rng.choice(CLOSINGS)}"
     return sentence
 
 
 def vocabulary() -> tuple[str, ...]:
     """All words of the training sentences, in alphabetical order."""
-    frames = " ".join([*PATTERNS_TRAIN, *OPENINGS, *CLOSINGS]).split()
-    slots = [*COLOURS, *SIZES, *DIGITS, *SHAPES, *(shape + "s" for shape in SHAPES)]
-    return tuple(sorted({word for word in frames if "{" not in word} | set(slots)))
+    frames = " ".join([*PATTERNS_TRAIN, *OPENINGS, *CLOSINGS])
+    words = {word for word in frames.split() if "{" not in word}
+    plurals = [shape + "s" for shape in SHAPES]
+    words.update(COLOURS, SIZES, DIGITS, SHAPES, plurals)
+    return tuple(sorted(words))
 
 
 def drill(rng: random.Random) -> str:
@@ -113,23 +134,33 @@ def drill(rng: random.Random) -> str:
     rate was 4 % on sentences of a trained pattern and 27 % on others, in the very same voices.
     """
     if rng.random() < 0.4:
-        return " ".join(rng.choices(vocabulary(), k=rng.randint(2, 8)))
+        count = rng.randint(2, 8)
+        return " ".join(rng.choices(vocabulary(), k=count))
     words = request(rng).split()
     for _ in range(rng.randint(1, 4)):
-        place, word = rng.randrange(len(words)), rng.choice(vocabulary())
-        change = rng.choice(([], [word], [word], [words[place], word], [word, words[place]]))
-        words = words[:place] + change + words[place + 1 :] or [word]
+        words = _with_a_change(words, rng)
     start = rng.randrange(len(words)) if rng.random() < 0.5 else 0
-    words = (words[start:] + words[:start])[:11]
-    return drill(rng) if is_held_out(" ".join(words)) else " ".join(words)
+    turned = words[start:] + words[:start]
+    sentence = " ".join(turned[:11])
+    return drill(rng) if is_held_out(sentence) else sentence
+
+
+def _with_a_change(words: list[str], rng: random.Random) -> list[str]:
+    """The sentence with a word taken out, exchanged, or put before or behind another."""
+    place = rng.randrange(len(words))
+    before, there, after = words[:place], words[place], words[place + 1 :]
+    word = rng.choice(vocabulary())
+    instead = rng.choice(([], [word], [word], [there, word], [word, there]))
+    return before + instead + after or [word]
 
 
 @functools.cache
 def _held_out() -> re.Pattern:
-    product, number = r"[a-z]+( [a-z]+){0,2}", "(" + "|".join(DIGITS) + ")"
+    product = r"[a-z]+( [a-z]+){0,2}"
+    number = f"({'|'.join(DIGITS)})"
     slots = {"p": product, "s": product, "q": f"{number} {product}", "n": f"{number}( {number}){{3}}"}
-    forms = "|".join(pattern.format(**slots) for pattern in PATTERNS_HELD_OUT)
-    return re.compile(forms)
+    forms = [pattern.format(**slots) for pattern in PATTERNS_HELD_OUT]
+    return re.compile("|".join(forms))
 
 
 def is_held_out(sentence: str) -> bool:
@@ -139,8 +170,11 @@ def is_held_out(sentence: str) -> bool:
 
 def order_number(text: str) -> int | None:
     """The order number that four digits in a row spell in `text`, or None."""
-    digits = "".join(str(DIGITS.index(word)) if word in DIGITS else " " for word in text.split())
-    return next((int(run) for run in digits.split() if len(run) == 4), None)
+    signs = [str(DIGITS.index(word)) if word in DIGITS else " " for word in text.split()]
+    for run in "".join(signs).split():
+        if len(run) == 4:
+            return int(run)
+    return None
 
 
 def has_espeak() -> bool:
@@ -160,14 +194,25 @@ def speak(text: str, voice: str, seed: int) -> np.ndarray:
             "of the espeak-ng project), or use the shipped clips: `load_clips()`."
         )
     rng = random.Random(seed)
-    speed, pitch, gap = rng.randint(140, 205), rng.randint(20, 80), rng.choice((0, 0, 1, 2))
+    speed = rng.randint(140, 205)
+    pitch = rng.randint(20, 80)
+    gap = rng.choice((0, 0, 1, 2))
     command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-g", str(gap), "--stdout", text]
-    with wave.open(io.BytesIO(subprocess.run(command, capture_output=True, check=True).stdout)) as sound:
-        rate = sound.getframerate()
-        samples = np.frombuffer(sound.readframes(sound.getnframes()), np.int16).astype(np.float32) / 32768
+    spoken = subprocess.run(command, capture_output=True, check=True)
+    samples, rate = _read_wave(spoken.stdout)
     if not len(samples) or not np.abs(samples).max():
         raise ValueError(f"espeak-ng said nothing for {text!r} in the voice {voice!r}")
-    return level(trim(resample(samples, rate)))
+    sound = resample(samples, rate)
+    return level(trim(sound))
+
+
+def _read_wave(data: bytes) -> tuple[np.ndarray, int]:
+    """The samples of a WAV file with 16 bits each, in -1..1, and their rate."""
+    with wave.open(io.BytesIO(data)) as sound:
+        rate = sound.getframerate()
+        frames = sound.readframes(sound.getnframes())
+    numbers = np.frombuffer(frames, np.int16)
+    return numbers.astype(np.float32) / 32768, rate
 
 
 def resample(audio: np.ndarray, rate: int) -> np.ndarray:
@@ -176,27 +221,35 @@ def resample(audio: np.ndarray, rate: int) -> np.ndarray:
     The sound is padded to a whole number of 1/50 s, so that both lengths have small factors.
     """
     blocks = -(-len(audio) * 50 // rate)
-    spectrum = np.fft.rfft(audio, blocks * rate // 50)
+    before = blocks * rate // 50
     after = blocks * RATE // 50
-    return np.fft.irfft(spectrum[: after // 2 + 1], after).astype(np.float32) * (RATE / rate)
+    spectrum = np.fft.rfft(audio, before)
+    kept = spectrum[: after // 2 + 1]
+    sound = np.fft.irfft(kept, after).astype(np.float32)
+    return sound * (RATE / rate)
 
 
 def change_speed(audio: np.ndarray, factor: float) -> np.ndarray:
     """Play a tape `factor` times as fast: shorter, and higher in pitch and in all formants."""
     places = np.arange(0, len(audio) - 1, factor)
-    return np.interp(places, np.arange(len(audio)), audio).astype(np.float32)
+    known = np.arange(len(audio))
+    return np.interp(places, known, audio).astype(np.float32)
 
 
 def trim(audio: np.ndarray, floor: float = 0.01) -> np.ndarray:
     """Cut the silence off both ends, all below `floor` of the peak, and keep 30 ms around the speech."""
-    loud = np.flatnonzero(np.abs(audio) > floor * np.abs(audio).max())
-    return audio[max(loud[0] - 480, 0) : loud[-1] + 480]
+    loudness = np.abs(audio)
+    loud = np.flatnonzero(loudness > floor * loudness.max())
+    start = max(loud[0] - 480, 0)
+    return audio[start : loud[-1] + 480]
 
 
 def level(audio: np.ndarray, rms: float = 0.08) -> np.ndarray:
     """Bring the sound to a root mean square of `rms`, or less where peaks would pass 1."""
     gain = rms / np.sqrt(np.mean(audio**2))
-    return (audio * min(gain, 0.99 / np.abs(audio).max())).astype(np.float32)
+    most = 0.99 / np.abs(audio).max()
+    louder = audio * min(gain, most)
+    return louder.astype(np.float32)
 
 
 def utterance(seed: int, voices: Sequence[str], held_out: bool = False, drills: float = 0.0) -> Clip:
@@ -208,7 +261,8 @@ def utterance(seed: int, voices: Sequence[str], held_out: bool = False, drills: 
     while True:
         text = drill(rng) if rng.random() < drills else request(rng, held_out)
         voice = rng.choice(voices)
-        audio = speak(text, voice, rng.randrange(2**31))
+        way_of_speaking = rng.randrange(2**31)
+        audio = speak(text, voice, way_of_speaking)
         if len(audio) <= LONGEST * RATE:
             return Clip(text, voice, audio)
 
@@ -216,15 +270,25 @@ def utterance(seed: int, voices: Sequence[str], held_out: bool = False, drills: 
 def noise(kind: str, length: int, rng: np.random.Generator, talk: Sequence[np.ndarray] = ()) -> np.ndarray:
     """`length` samples of "white", "pink" or "babble" noise; babble is five sounds of `talk` at once."""
     if kind == "babble":
-        voices = [np.resize(np.roll(talk[i], rng.integers(RATE)), length) for i in rng.integers(len(talk), size=5)]
-        return np.sum(voices, axis=0)
+        return _babble(length, rng, talk)
     if kind not in ("white", "pink"):
         raise ValueError(f'no noise called {kind!r}; there are "white", "pink" and "babble"')
     size = 1 << length.bit_length()
     sound = rng.standard_normal(size)
     if kind == "pink":  # power falls with frequency
-        sound = np.fft.irfft(np.fft.rfft(sound) / np.sqrt(np.arange(size // 2 + 1) + 1.0), size)
+        spectrum = np.fft.rfft(sound)
+        frequency = np.arange(size // 2 + 1) + 1.0
+        sound = np.fft.irfft(spectrum / np.sqrt(frequency), size)
     return sound[:length]
+
+
+def _babble(length: int, rng: np.random.Generator, talk: Sequence[np.ndarray]) -> np.ndarray:
+    """Five sounds of `talk` at once, each from a random place on, repeated where it is too short."""
+    voices = []
+    for i in rng.integers(len(talk), size=5):
+        turned = np.roll(talk[i], rng.integers(RATE))
+        voices.append(np.resize(turned, length))
+    return np.sum(voices, axis=0)
 
 
 def add_noise(
@@ -232,19 +296,25 @@ def add_noise(
 ) -> np.ndarray:
     """Add noise so that the signal has `snr_db` decibels more power than the noise, both over all samples."""
     hiss = noise(kind, len(audio), rng, talk)
-    wanted = np.mean(audio**2) / 10 ** (snr_db / 10)
-    return (audio + hiss * np.sqrt(wanted / np.mean(hiss**2))).astype(np.float32)
+    ratio = 10 ** (snr_db / 10)
+    wanted = np.mean(audio**2) / ratio
+    there = np.mean(hiss**2)
+    noisy = audio + hiss * np.sqrt(wanted / there)
+    return noisy.astype(np.float32)
 
 
 def add_room(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Play the sound in a room: direct sound, then a noise-like tail that dies away in 0.1 to 0.5 s."""
     decay = rng.uniform(0.1, 0.5)  # seconds until the tail is 60 dB down
     time = np.arange(int(decay * RATE)) / RATE
-    tail = rng.standard_normal(len(time)) * 10 ** (-3 * time / decay)
+    tail = rng.standard_normal(len(time))
+    tail = tail * 10 ** (-3 * time / decay)
     tail *= rng.uniform(0.2, 0.8) / np.sqrt(np.sum(tail**2))
-    tail[0] += 1.0
+    tail[0] += 1.0  # the direct sound
+    # A product of spectra is a convolution, provided that there is room for the end of the tail.
     size = 1 << (len(audio) + len(tail)).bit_length()
-    wet = np.fft.irfft(np.fft.rfft(audio, size) * np.fft.rfft(tail, size), size)[: len(audio)]
+    spectrum = np.fft.rfft(audio, size) * np.fft.rfft(tail, size)
+    wet = np.fft.irfft(spectrum, size)[: len(audio)]
     return level(wet.astype(np.float32))
 
 
@@ -262,17 +332,25 @@ def write_clips(folder: Path = CLIPS, count: int = 60, seed: int = 2_000_000) ->
     lines = []
     for i in range(count):
         clip = utterance(seed + i, VOICES_HELD_OUT, held_out=True)
-        soundfile.write(folder / f"{i:02}.ogg", clip.audio, RATE, format="OGG", subtype="VORBIS")
-        lines.append(json.dumps({"file": f"{i:02}.ogg", "text": clip.text, "voice": clip.voice}))
-    (folder / "clips.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+        file = f"{i:02}.ogg"
+        soundfile.write(folder / file, clip.audio, RATE, format="OGG", subtype="VORBIS")
+        row = {"file": file, "text": clip.text, "voice": clip.voice}
+        lines.append(json.dumps(row))
+    text = "\n".join(lines) + "\n"
+    (folder / "clips.jsonl").write_text(text, encoding="utf-8", newline="\n")
 
 
 def load_clips(folder: Path = CLIPS) -> list[Clip]:
     """The shipped clips: voices and sentence patterns that prisma-whisper never heard."""
     import soundfile
 
-    rows = [json.loads(line) for line in (folder / "clips.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [Clip(r["text"], r["voice"], soundfile.read(folder / r["file"], dtype="float32")[0]) for r in rows]
+    text = (folder / "clips.jsonl").read_text(encoding="utf-8")
+    clips = []
+    for line in text.splitlines():
+        row = json.loads(line)
+        audio, _ = soundfile.read(folder / row["file"], dtype="float32")
+        clips.append(Clip(row["text"], row["voice"], audio))
+    return clips
 
 
 def word_errors(reference: str, hypothesis: str) -> int:
@@ -282,7 +360,10 @@ def word_errors(reference: str, hypothesis: str) -> int:
     for i, word in enumerate(wanted, 1):
         before, row = row, [i]
         for j, other in enumerate(heard, 1):
-            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (word != other)))
+            missing = before[j] + 1
+            too_many = row[-1] + 1
+            swapped = before[j - 1] + (word != other)
+            row.append(min(missing, too_many, swapped))
     return row[-1]
 
 
@@ -290,5 +371,9 @@ def word_error_rate(reference: str | Sequence[str], hypothesis: str | Sequence[s
     """Word errors over words said, for one text or over many together; can be above 1."""
     if isinstance(reference, str):
         reference, hypothesis = [reference], [hypothesis]
-    errors = sum(word_errors(r, h) for r, h in zip(reference, hypothesis, strict=True))
-    return errors / sum(len(r.split()) for r in reference)
+    errors = 0
+    words = 0
+    for said, heard in zip(reference, hypothesis, strict=True):
+        errors += word_errors(said, heard)
+        words += len(said.split())
+    return errors / words

@@ -116,82 +116,70 @@ def _about_product(kind: str, phrasings: tuple[str, ...]) -> Callable[[random.Ra
         item = rng.choice(list(shop.products.values()))
         answer = f"{item.price} euros" if kind == "price" else str(item.stock)
         step = Step(f"I look up the {item.name}.", "catalogue", item.name, item.name)
-        return Episode(kind, rng.choice(phrasings).format(p=item.name), (step,), answer)
+        question = rng.choice(phrasings).format(p=item.name)
+        return Episode(kind, question, (step,), answer)
 
     return make
 
 
 def _bill(rng: random.Random, shop: Shop) -> Episode:
-    item, n = rng.choice(list(shop.products.values())), rng.randint(2, 9)
-    question = rng.choice(
-        (
-            f"How much do I pay for {n} pieces of the {item.name}?",
-            f"What do {n} pieces of the {item.name} cost?",
-            f"I want {n} of the {item.name}. What is the price?",
-        )
+    item = rng.choice(list(shop.products.values()))
+    n = rng.randint(2, 9)
+    questions = (
+        f"How much do I pay for {n} pieces of the {item.name}?",
+        f"What do {n} pieces of the {item.name} cost?",
+        f"I want {n} of the {item.name}. What is the price?",
     )
-    steps = (
-        Step(f"I look up the {item.name}.", "catalogue", item.name, item.name),
-        Step(
-            f"One costs {item.price}, so I multiply by {n}.",
-            "calculator",
-            f"{n} * {item.price}",
-            f"{n} * #E1.price",
-        ),
-    )
-    return Episode("bill", question, steps, f"{n * item.price} euros")
+    question = rng.choice(questions)
+    look = Step(f"I look up the {item.name}.", "catalogue", item.name, item.name)
+    thought = f"One costs {item.price}, so I multiply by {n}."
+    multiply = Step(thought, "calculator", f"{n} * {item.price}", f"{n} * #E1.price")
+    return Episode("bill", question, (look, multiply), f"{n * item.price} euros")
 
 
 def _total_steps(shop: Shop, number: int, first: str = "", at: int = 1) -> tuple[Step, ...]:
     order = shop.orders[number]
-    n, item = order.quantity, shop.products[order.product.name]
-    return (
-        _order_step(number, first),
-        Step(f"It is {n} {item.name}, I need the price.", "catalogue", item.name, f"#E{at}.product"),
-        Step(
-            f"One costs {item.price}, so I multiply by {n}.",
-            "calculator",
-            f"{n} * {item.price}",
-            f"#E{at}.quantity * #E{at + 1}.price",
-        ),
-    )
+    n = order.quantity
+    item = shop.products[order.product.name]
+    look = Step(f"It is {n} {item.name}, I need the price.", "catalogue", item.name, f"#E{at}.product")
+    thought = f"One costs {item.price}, so I multiply by {n}."
+    planned = f"#E{at}.quantity * #E{at + 1}.price"
+    multiply = Step(thought, "calculator", f"{n} * {item.price}", planned)
+    return _order_step(number, first), look, multiply
 
 
 def _total(rng: random.Random, shop: Shop) -> Episode:
     order = rng.choice(list(shop.orders.values()))
-    question = rng.choice(
-        ("What does order {n} cost?", "How much is order {n} in all?", "What is the total of order {n}?")
-    ).format(n=order.number)
+    forms = ("What does order {n} cost?", "How much is order {n} in all?", "What is the total of order {n}?")
+    question = rng.choice(forms).format(n=order.number)
     steps = _total_steps(shop, order.number)
     return Episode("total", question, steps, f"{order.quantity * order.product.price} euros")
 
 
 def _total_with_fee(rng: random.Random, shop: Shop) -> Episode:
     order = rng.choice(list(shop.orders.values()))
-    total, fee = order.quantity * order.product.price, shop.policies["fee"]
-    question = rng.choice(
-        ("What does order {n} cost with shipping?", "What is the total of order {n} with the shipping fee?")
-    ).format(n=order.number)
-    steps = (
-        *_total_steps(shop, order.number),
-        Step(f"The toys cost {total}, I need the shipping fee.", "policy", "fee", "fee"),
-        Step(f"I add {total} and {fee}.", "calculator", f"{total} + {fee}", "#E3.value + #E4.number"),
-    )
+    total = order.quantity * order.product.price
+    fee = shop.policies["fee"]
+    forms = ("What does order {n} cost with shipping?", "What is the total of order {n} with the shipping fee?")
+    question = rng.choice(forms).format(n=order.number)
+    look = Step(f"The toys cost {total}, I need the shipping fee.", "policy", "fee", "fee")
+    add = Step(f"I add {total} and {fee}.", "calculator", f"{total} + {fee}", "#E3.value + #E4.number")
+    steps = (*_total_steps(shop, order.number), look, add)
     return Episode("total with fee", question, steps, f"{total + fee} euros")
 
 
 def _last_order(rng: random.Random, shop: Shop) -> Episode:
-    name = rng.choice(sorted({order.customer for order in shop.orders.values()}))
+    customers = {order.customer for order in shop.orders.values()}
+    name = rng.choice(sorted(customers))
     order = [order for order in shop.orders.values() if order.customer == name][-1]
     find = Step(f"I find the last order of {name}.", "customer", name, name)
+    look = _order_step(order.number, "#E1.number")
     if rng.random() < 0.5:
-        question = rng.choice(("What did {c} order last?", "Which toy is in the last order of {c}?")).format(c=name)
-        steps = (find, _order_step(order.number, "#E1.number"))
-        return Episode("last contents", question, steps, order.product.name)
+        question = rng.choice(("What did {c} order last?", "Which toy is in the last order of {c}?"))
+        return Episode("last contents", question.format(c=name), (find, look), order.product.name)
     if rng.random() < 0.6:
         question = rng.choice(("Where is the last order of {c}?", "What is the status of {c}'s last order?"))
-        steps = (find, _order_step(order.number, "#E1.number"))
-        return Episode("last status", question.format(c=name), steps, order.status)
+        return Episode("last status", question.format(c=name), (find, look), order.status)
     question = rng.choice(("What does the last order of {c} cost?", "How much is {c}'s last order in all?"))
     steps = (find, *_total_steps(shop, order.number, "#E1.number", at=2))
     return Episode("last total", question.format(c=name), steps, f"{order.quantity * order.product.price} euros")
@@ -214,16 +202,19 @@ def _policy(rng: random.Random, shop: Shop) -> Episode:
     topic = rng.choice(list(POLICY_QUESTIONS))
     questions, answer = POLICY_QUESTIONS[topic]
     step = Step(f"I look up the policy on {topic}.", "policy", topic, topic)
-    return Episode("policy", rng.choice(questions), (step,), answer.format(shop.policies[topic]))
+    question = rng.choice(questions)
+    return Episode("policy", question, (step,), answer.format(shop.policies[topic]))
 
 
 def _sum(rng: random.Random, shop: Shop) -> Episode:
-    a, b, c = rng.randint(2, 99), rng.randint(2, 99), rng.randint(2, 9)
-    expression, value = rng.choice(
-        ((f"{a} + {b}", a + b), (f"{c} * {a}", c * a), (f"{a + b} - {b}", a), (f"{c} * {a} + {b}", c * a + b))
-    )
+    a = rng.randint(2, 99)
+    b = rng.randint(2, 99)
+    c = rng.randint(2, 9)
+    sums = ((f"{a} + {b}", a + b), (f"{c} * {a}", c * a), (f"{a + b} - {b}", a), (f"{c} * {a} + {b}", c * a + b))
+    expression, value = rng.choice(sums)
     question = rng.choice(("What is {e}?", "Work out {e}.", "How much is {e}?")).format(e=expression)
-    return Episode("sum", question, (Step("I calculate it.", "calculator", expression, expression),), str(value))
+    step = Step("I calculate it.", "calculator", expression, expression)
+    return Episode("sum", question, (step,), str(value))
 
 
 MAKERS: dict[str, Callable[[random.Random, Shop], Episode]] = {
@@ -267,26 +258,29 @@ MAKERS: dict[str, Callable[[random.Random, Shop], Episode]] = {
 
 def episode(rng: random.Random, shop: Shop, kind: str | None = None) -> Episode:
     """Draw a question of `kind` (any kind when None) about `shop`."""
-    return MAKERS[kind or rng.choice(list(MAKERS))](rng, shop)
+    make = MAKERS[kind or rng.choice(list(MAKERS))]
+    return make(rng, shop)
 
 
 def episodes(n: int, seed: int, shop: Shop) -> list[Episode]:
     """`n` questions with distinct wording about `shop`, all kinds in turn."""
-    rng, found = random.Random(seed), {}
+    rng = random.Random(seed)
     kinds = list(MAKERS)
+    by_question: dict[str, Episode] = {}
     for turn in range(50 * n):
-        made = episode(rng, shop, kinds[turn % len(kinds)])
-        found.setdefault(made.question, made)
-        if len(found) == n:
+        task = episode(rng, shop, kinds[turn % len(kinds)])
+        by_question.setdefault(task.question, task)
+        if len(by_question) == n:
             break
-    drawn = list(found.values())
+    drawn = list(by_question.values())
     rng.shuffle(drawn)
     return drawn
 
 
 def final_answer(text: str) -> str:
     """What follows the last `Answer:` in a reply, or the whole reply where there is none."""
-    return text.rsplit("Answer:", 1)[-1].strip().rstrip(".").strip()
+    last = text.rsplit("Answer:", 1)[-1]
+    return last.strip().rstrip(".").strip()
 
 
 def correct(expected: str, reply: str) -> bool:
@@ -307,21 +301,29 @@ def prompt(mode: str, question: str) -> str:
     return turn("system", SYSTEM[mode]) + turn("user", question) + "<|assistant|>"
 
 
+def _taught(kind: str, given: str, reply: str) -> Example:
+    """An example with one piece to read and one to learn, the end of the turn behind it."""
+    return Example(kind, ((given, False), (f"{reply}<|end|>", True)))
+
+
 def exchange(kind: str, request: str, reply: str) -> Example:
     """A user's turn without a system turn before it, and the reply to learn."""
-    return Example(kind, ((turn("user", request) + "<|assistant|>", False), (reply + "<|end|>", True)))
+    asked = turn("user", request) + "<|assistant|>"
+    return _taught(kind, asked, reply)
 
 
 def tool_system(order: list[str]) -> str:
     """The system turn for function calling. The chat template writes the same text from JSON schemas."""
-    return "Call a function or answer. Functions:" + "".join(f"\n{name}({SIGNATURES[name][0]})" for name in order)
+    lines = [f"\n{name}({SIGNATURES[name][0]})" for name in order]
+    return "Call a function or answer. Functions:" + "".join(lines)
 
 
 def call_text(tool: str, argument: str) -> str:
     """One function call as JSON behind the marker token."""
     name, kind, _ = SIGNATURES[tool]
     value = int(argument) if kind == "integer" else argument
-    return "<|call|>" + json.dumps({"name": tool, "arguments": {name: value}})
+    call = {"name": tool, "arguments": {name: value}}
+    return "<|call|>" + json.dumps(call)
 
 
 def _observe(rng: random.Random, toolbox: Toolbox, step: Step, unreliable: float) -> Iterator[tuple[bool, str]]:
@@ -342,7 +344,8 @@ def react(rng: random.Random, toolbox: Toolbox, task: Episode, unreliable: float
         for fine, seen in _observe(rng, toolbox, step, unreliable):
             pieces.append((f"Thought: {thought}\nAction: {step.tool}[{step.argument}]\nObservation:", True))
             pieces.append((f" {seen}\n", False))
-            thought = "The tool failed, I try again." if not fine else thought
+            if not fine:
+                thought = "The tool failed, I try again."
     pieces.append((f"Thought: I know the answer.\nAnswer: {task.answer}<|end|>", True))
     return Example("react", tuple(pieces))
 
@@ -353,8 +356,9 @@ def function_calls(rng: random.Random, toolbox: Toolbox, task: Episode, unreliab
     head = turn("system", tool_system(names)) + turn("user", task.question)
     pieces = [(head, False)]
     for step in task.steps:
+        call = call_text(step.tool, step.argument)
         for _, seen in _observe(rng, toolbox, step, unreliable):
-            pieces += [("<|assistant|>", False), (call_text(step.tool, step.argument) + "<|end|>", True)]
+            pieces += [("<|assistant|>", False), (f"{call}<|end|>", True)]
             pieces.append((turn("tool", seen), False))
     pieces += [("<|assistant|>", False), (f"{task.answer}<|end|>", True)]
     return Example("function", tuple(pieces))
@@ -362,27 +366,33 @@ def function_calls(rng: random.Random, toolbox: Toolbox, task: Episode, unreliab
 
 def plan_text(task: Episode) -> str:
     """A ReWOO plan (arXiv 2305.18323): every call at once, results named #E1, #E2, ..."""
-    return "\n".join(f"#E{i} = {s.tool}[{s.planned}]" for i, s in enumerate(task.steps, 1))
+    lines = [f"#E{i} = {step.tool}[{step.planned}]" for i, step in enumerate(task.steps, 1)]
+    return "\n".join(lines)
 
 
 def solve_prompt(question: str, evidence: list[tuple[str, str]]) -> str:
     """The solver's turn of ReWOO: the question with what each call returned."""
-    lines = "".join(f"\n#E{i} = {call}: {seen}" for i, (call, seen) in enumerate(evidence, 1))
-    return prompt("solve", question + lines)
+    lines = [f"\n#E{i} = {call}: {seen}" for i, (call, seen) in enumerate(evidence, 1)]
+    return prompt("solve", question + "".join(lines))
 
 
 def plan(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
-    return Example("plan", ((prompt("plan", task.question), False), (plan_text(task) + "<|end|>", True)))
+    return _taught("plan", prompt("plan", task.question), plan_text(task))
 
 
 def solve(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
-    evidence = [(f"{s.tool}[{s.argument}]", toolbox(s.tool, s.argument).text) for s in task.steps]
-    return Example("solve", ((solve_prompt(task.question, evidence), False), (f"Answer: {task.answer}<|end|>", True)))
+    evidence = [(f"{step.tool}[{step.argument}]", _seen(toolbox, step)) for step in task.steps]
+    return _taught("solve", solve_prompt(task.question, evidence), f"Answer: {task.answer}")
+
+
+def _seen(toolbox: Toolbox, step: Step) -> str:
+    """What a step's tool returns."""
+    return toolbox(step.tool, step.argument).text
 
 
 def direct(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
     """The question without tools. The answer cannot be known, so what is learned here is to guess well."""
-    return Example("direct", ((prompt("direct", task.question), False), (f"Answer: {task.answer}<|end|>", True)))
+    return _taught("direct", prompt("direct", task.question), f"Answer: {task.answer}")
 
 
 # ---------------------------------------------------------------- planner and executor, reflections
@@ -390,30 +400,34 @@ def direct(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
 
 def goal(step: Step) -> str:
     """A step in a planner's words, before anything is known: "Ask catalogue about the product."."""
-    return f"Ask {step.tool} about {re.sub(r'#E[0-9]+[.]', 'the ', step.planned)}."
+    about = re.sub(r"#E[0-9]+[.]", "the ", step.planned)
+    return f"Ask {step.tool} about {about}."
 
 
 def planner(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
     """The planner's turn of plan-and-execute (after arXiv 2305.04091): the steps in words, numbered."""
-    steps = "\n".join(f"{i}. {goal(step)}" for i, step in enumerate(task.steps, 1))
-    return Example("planner", ((prompt("planner", task.question), False), (steps + "<|end|>", True)))
+    steps = [f"{i}. {goal(step)}" for i, step in enumerate(task.steps, 1)]
+    return _taught("planner", prompt("planner", task.question), "\n".join(steps))
 
 
 def executor_prompt(question: str, done: list[tuple[str, str]], now: str) -> str:
     """The executor's turn: the question, each goal with what was found, and the goal to work on."""
-    lines = "".join(f"\n{i}. {what} {seen}" for i, (what, seen) in enumerate(done, 1))
-    return prompt("executor", f"{question}{lines}\n{len(done) + 1}. {now}")
+    lines = [f"\n{i}. {what} {seen}" for i, (what, seen) in enumerate(done, 1)]
+    return prompt("executor", f"{question}{''.join(lines)}\n{len(done) + 1}. {now}")
 
 
 def executor(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
     """One of the executor's turns: a tool call for the goal at hand or, when all goals are done, the answer."""
     at = rng.randint(0, len(task.steps))
-    done = [(goal(step), toolbox(step.tool, step.argument).text) for step in task.steps[:at]]
+    done = [(goal(step), _seen(toolbox, step)) for step in task.steps[:at]]
     if at == len(task.steps):
-        now, reply = "Answer.", f"Answer: {task.answer}"
+        now = "Answer."
+        reply = f"Answer: {task.answer}"
     else:
-        now, reply = goal(task.steps[at]), f"Action: {task.steps[at].tool}[{task.steps[at].argument}]"
-    return Example("executor", ((executor_prompt(task.question, done, now), False), (reply + "<|end|>", True)))
+        step = task.steps[at]
+        now = goal(step)
+        reply = f"Action: {step.tool}[{step.argument}]"
+    return _taught("executor", executor_prompt(task.question, done, now), reply)
 
 
 @dataclass(frozen=True)
@@ -430,29 +444,39 @@ def slip(rng: random.Random, toolbox: Toolbox, task: Episode) -> Slip:
     calls = [(step.tool, step.argument) for step in task.steps]
     kind = rng.choice(("tool", "number", "early"))
     if kind == "early" and len(calls) > 1:
-        last = toolbox(*calls[-2]).text.split()[-1]
-        return Slip(tuple(calls[:-1]), last, f"I stopped too early. Next time I also use {calls[-1][0]}.")
+        *begun, (left_out, _) = calls
+        last = toolbox(*begun[-1]).text.split()[-1]
+        return Slip(tuple(begun), last, f"I stopped too early. Next time I also use {left_out}.")
     tool, argument = calls[0]
     if kind == "number" and tool == "orders":
-        at = rng.randrange(4)
-        wrong = argument[:at] + rng.choice([d for d in "123456789" if d != argument[at]]) + argument[at + 1 :]
+        wrong = _with_a_wrong_digit(rng, argument)
         reflection = f"I asked for {wrong}, not for {argument}. Next time I use {argument}."
         return Slip(((tool, wrong),), "unknown", reflection)
-    other = rng.choice([name for name in SIGNATURES if not toolbox(name, argument).ok])
+    useless = [name for name in SIGNATURES if not toolbox(name, argument).ok]
+    other = rng.choice(useless)
     return Slip(((other, argument),), "unknown", f"Next time I use {tool}, not {other}.")
+
+
+def _with_a_wrong_digit(rng: random.Random, number: str) -> str:
+    """An order number with one of its four digits exchanged."""
+    at = rng.randrange(4)
+    others = [digit for digit in "123456789" if digit != number[at]]
+    return number[:at] + rng.choice(others) + number[at + 1 :]
 
 
 def reflect_prompt(question: str, calls: list[tuple[str, str]], answer: str) -> str:
     """The turn in which the model looks back: the question, "tool[argument]: result" lines, the wrong answer."""
-    return prompt("reflect", "\n".join((question, *(f"{call}: {seen}" for call, seen in calls), f"Answer: {answer}")))
+    results = [f"{call}: {seen}" for call, seen in calls]
+    lines = (question, *results, f"Answer: {answer}")
+    return prompt("reflect", "\n".join(lines))
 
 
 def reflect(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
     """A reflection after a failure (Reflexion, arXiv 2303.11366)."""
-    made = slip(rng, toolbox, task)
-    calls = [(f"{name}[{argument}]", toolbox(name, argument).text) for name, argument in made.calls]
-    head = reflect_prompt(task.question, calls, made.answer)
-    return Example("reflect", ((head, False), (f"Reflection: {made.reflection}<|end|>", True)))
+    failed = slip(rng, toolbox, task)
+    calls = [(f"{name}[{argument}]", toolbox(name, argument).text) for name, argument in failed.calls]
+    head = reflect_prompt(task.question, calls, failed.answer)
+    return _taught("reflect", head, f"Reflection: {failed.reflection}")
 
 
 def retry(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
@@ -475,45 +499,44 @@ class Sum:
 
 def shopping_sum(rng: random.Random) -> Sum:
     """Two purchases to add up, for example 3 * 12 + 4 * 7."""
-    name, (first, second) = rng.choice(NAMES), rng.sample(SHAPES, 2)
+    name = rng.choice(NAMES)
+    first, second = rng.sample(SHAPES, 2)
     a, b = (rng.randint(2, 9) for _ in range(2))
     p, q = (rng.randint(3, 49) for _ in range(2))
-    question = rng.choice(
-        (
-            f"{name} buys {a} {first}s for {p} euros each and {b} {second}s for {q} euros each. What is the total?",
-            f"One {first} costs {p} euros and one {second} costs {q} euros. "
-            f"What do {a} {first}s and {b} {second}s cost?",
-        )
+    questions = (
+        f"{name} buys {a} {first}s for {p} euros each and {b} {second}s for {q} euros each. What is the total?",
+        f"One {first} costs {p} euros and one {second} costs {q} euros. What do {a} {first}s and {b} {second}s cost?",
     )
-    steps = f"{a} * {p} = {a * p}. {b} * {q} = {b * q}. {a * p} + {b * q} = {a * p + b * q}. "
-    return Sum(question, steps, str(a * p + b * q))
+    question = rng.choice(questions)
+    one_cost, other_cost = a * p, b * q
+    total = one_cost + other_cost
+    steps = f"{a} * {p} = {one_cost}. {b} * {q} = {other_cost}. {one_cost} + {other_cost} = {total}. "
+    return Sum(question, steps, str(total))
 
 
 def worked(rng: random.Random) -> Example:
-    made = shopping_sum(rng)
-    return Example(
-        "worked",
-        ((prompt("steps", made.question), False), (f"{made.steps}Answer: {made.answer}<|end|>", True)),
-    )
+    task = shopping_sum(rng)
+    return _taught("worked", prompt("steps", task.question), f"{task.steps}Answer: {task.answer}")
 
 
 def unworked(rng: random.Random) -> Example:
-    made = shopping_sum(rng)
-    return Example("unworked", ((prompt("direct", made.question), False), (f"Answer: {made.answer}<|end|>", True)))
+    task = shopping_sum(rng)
+    return _taught("unworked", prompt("direct", task.question), f"Answer: {task.answer}")
 
 
 def number_facts(rng: random.Random) -> Example:
     """Rows of single products and sums, the facts that worked steps are made of."""
-    rows = []
+    pieces: list[tuple[str, bool]] = []
     for _ in range(rng.randint(4, 10)):
-        a, p, b, q = rng.randint(2, 9), rng.randint(3, 49), rng.randint(6, 441), rng.randint(2, 441)
+        a = rng.randint(2, 9)
+        p = rng.randint(3, 49)
+        b = rng.randint(6, 441)
+        q = rng.randint(2, 441)
         if rng.random() < 0.5:
-            rows.append((f"{a} * {p} =", f" {a * p}. "))
+            pieces += [(f"{a} * {p} =", False), (f" {a * p}. ", True)]
         else:
-            rows.append((f"{b} + {q} =", f" {b + q}. "))
-    return Example(
-        "facts", tuple((text, learn) for row in rows for text, learn in zip(row, (False, True), strict=True))
-    )
+            pieces += [(f"{b} + {q} =", False), (f" {b + q}. ", True)]
+    return Example("facts", tuple(pieces))
 
 
 def _fact(rng: random.Random, item: Product) -> str:
@@ -533,16 +556,15 @@ def reading(rng: random.Random, shop: Shop) -> Example:
     facts += [f"Order {o.number} of {o.customer}: {o.quantity} {o.product.name}, {o.status}." for o in orders]
     rng.shuffle(facts)
     item, order = items[0], orders[0]
-    question, answer = rng.choice(
-        (
-            (f"What does the {item.name} cost?", f"{item.price} euros"),
-            (f"Where is order {order.number}?", order.status),
-            (f"Who bought order {order.number}?", order.customer),
-            (f"What is in order {order.number}?", order.product.name),
-        )
+    questions = (
+        (f"What does the {item.name} cost?", f"{item.price} euros"),
+        (f"Where is order {order.number}?", order.status),
+        (f"Who bought order {order.number}?", order.customer),
+        (f"What is in order {order.number}?", order.product.name),
     )
+    question, answer = rng.choice(questions)
     text = "\n".join((*facts, question))
-    return Example("reading", ((prompt("read", text), False), (f"Answer: {answer}<|end|>", True)))
+    return _taught("reading", prompt("read", text), f"Answer: {answer}")
 
 
 def prose(rng: random.Random, shop: Shop) -> Example:
@@ -559,25 +581,32 @@ def prose(rng: random.Random, shop: Shop) -> Example:
         f"The box was {rng.choice(('open', 'broken', 'fine'))}.",
         f"Toys that are broken or lost will be sent again. Please write to our team with the number {order.number}.",
     )
-    return Example("prose", ((" ".join(rng.sample(lines, 3)) + "<|end|>", True),))
+    chosen = rng.sample(lines, 3)
+    return Example("prose", ((" ".join(chosen) + "<|end|>", True),))
 
 
 def _word(rng: random.Random) -> str:
-    return str(rng.randint(0, 9999)) if rng.random() < 0.25 else rng.choice(LEXICON)
+    if rng.random() < 0.25:
+        return str(rng.randint(0, 9999))
+    return rng.choice(LEXICON)
 
 
 def copying(rng: random.Random) -> Example:
     """A row of random words twice. Only the second row can be predicted, by copying (arXiv 2209.11895)."""
-    row = " ".join(_word(rng) for _ in range(rng.randint(5, 24)))
-    return Example("copying", ((row + "\n", False), (row + "<|end|>", True)))
+    words = [_word(rng) for _ in range(rng.randint(5, 24))]
+    row = " ".join(words)
+    return _taught("copying", f"{row}\n", row)
 
 
 def recall(rng: random.Random) -> Example:
     """Pairs of words, then some of the first words again: the partner has to be looked up."""
-    pairs = [(_word(rng), f"{_word(rng)} {_word(rng)}") for _ in range(rng.randint(3, 9))]
-    pairs = list(dict(pairs).items())
-    pieces = [("".join(f"{key}: {value}\n" for key, value in pairs), False)]
-    for key, value in rng.choices(pairs, k=4):
+    partners: dict[str, str] = {}
+    for _ in range(rng.randint(3, 9)):
+        key = _word(rng)
+        partners[key] = f"{_word(rng)} {_word(rng)}"
+    lines = [f"{key}: {value}\n" for key, value in partners.items()]
+    pieces = [("".join(lines), False)]
+    for key, value in rng.choices(list(partners.items()), k=4):
         pieces += [(f"{key}:", False), (f" {value}\n", True)]
     return Example("recall", tuple(pieces))
 
@@ -621,7 +650,8 @@ def example(rng: random.Random, shop: Shop, toolbox: Toolbox, kind: str) -> Exam
         return _ALONE[kind](rng)
     if kind in _ON_SHOP:
         return _ON_SHOP[kind](rng, shop)
-    return _ON_EPISODES[kind](rng, toolbox, episode(rng, shop))
+    task = episode(rng, shop)
+    return _ON_EPISODES[kind](rng, toolbox, task)
 
 
 def mixture(seed: int, shares: dict[str, float] = SHARES) -> Iterator[Example]:
@@ -630,6 +660,7 @@ def mixture(seed: int, shares: dict[str, float] = SHARES) -> Iterator[Example]:
     while True:
         shop = make_shop(rng.randrange(10**6, 10**9))
         toolbox = Toolbox(open_database(shop))
-        for kind in rng.choices(list(shares), list(shares.values()), k=200):
+        kinds = rng.choices(list(shares), list(shares.values()), k=200)
+        for kind in kinds:
             yield example(rng, shop, toolbox, kind)
         toolbox.database.close()

@@ -53,13 +53,16 @@ def tokenizer() -> Tokenizer:
 def used_tokens() -> list[int]:
     """The token ids that Prisma's sentences need, in rising order, with the three special ones."""
     words = tokenizer()
-    known = {token for word in speech.vocabulary() for token in words.encode(" " + word)}
-    return sorted(known | {words.eot, words.sot, words.no_timestamps})
+    known = {words.eot, words.sot, words.no_timestamps}
+    for word in speech.vocabulary():
+        known.update(words.encode(" " + word))
+    return sorted(known)
 
 
 def build(vocabulary: int = VOCABULARY) -> Whisper:
     """An untrained model with `vocabulary` rows: 80 mels, 250 audio positions, 3 + 2 layers, 144 wide."""
-    model = Whisper(ModelDimensions(80, SAMPLES // 320, WIDTH, HEADS, 3, vocabulary, 40, WIDTH, HEADS, 2))
+    dimensions = ModelDimensions(80, SAMPLES // 320, WIDTH, HEADS, 3, vocabulary, 40, WIDTH, HEADS, 2)
+    model = Whisper(dimensions)
     torch.nn.init.normal_(model.decoder.token_embedding.weight, std=0.05)
     torch.nn.init.normal_(model.decoder.positional_embedding, std=0.02)
     return reserve_bias(model)
@@ -86,23 +89,30 @@ def widen(narrow: Whisper, ids: list[int]) -> Whisper:
 def save(model: Whisper, folder: Path) -> Path:
     """Write config.json and model.safetensors (fp16, used rows only; the fixed sinusoids are left out)."""
     folder.mkdir(parents=True, exist_ok=True)
-    ids, weights = used_tokens(), dict(model.state_dict())
+    ids = used_tokens()
+    weights = dict(model.state_dict())
     rows = weights["decoder.token_embedding.weight"]
     weights["decoder.token_embedding.weight"] = rows[ids] if len(rows) == VOCABULARY else rows
     del weights["encoder.positional_embedding"]
-    save_file({k: v.half().contiguous() for k, v in weights.items()}, folder / "model.safetensors")
-    config = {"dimensions": asdict(model.dims) | {"n_vocab": VOCABULARY}, "tokens": ids}
-    (folder / "config.json").write_text(json.dumps(config) + "\n", encoding="utf-8", newline="\n")
+    halves = {name: weight.half().contiguous() for name, weight in weights.items()}
+    save_file(halves, folder / "model.safetensors")
+    dimensions = asdict(model.dims) | {"n_vocab": VOCABULARY}
+    config = json.dumps({"dimensions": dimensions, "tokens": ids})
+    (folder / "config.json").write_text(config + "\n", encoding="utf-8", newline="\n")
     return folder
 
 
 def load(folder: Path = FOLDER) -> Whisper:
     """Read a folder that `save` wrote. The model is an ordinary float32 `Whisper`, ready to decode."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    narrow = Whisper(ModelDimensions(**config["dimensions"] | {"n_vocab": len(config["tokens"])}))
-    weights = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
-    narrow.load_state_dict(weights | {"encoder.positional_embedding": narrow.encoder.positional_embedding})
-    return widen(narrow, config["tokens"])
+    ids = config["tokens"]
+    dimensions = config["dimensions"] | {"n_vocab": len(ids)}
+    narrow = Whisper(ModelDimensions(**dimensions))
+    halves = load_file(folder / "model.safetensors")
+    weights = {name: weight.float() for name, weight in halves.items()}
+    weights["encoder.positional_embedding"] = narrow.encoder.positional_embedding
+    narrow.load_state_dict(weights)
+    return widen(narrow, ids)
 
 
 def mel(audio: np.ndarray) -> torch.Tensor:
@@ -122,8 +132,10 @@ def transcribe(model: Whisper, audio: np.ndarray | list[np.ndarray]) -> str | li
         return transcribe(model, [audio])[0]
     texts = []
     for start in range(0, len(audio), 32):
-        spectra = torch.stack([mel(sound) for sound in audio[start : start + 32]]).to(model.device)
-        texts += [result.text for result in model.decode(spectra, OPTIONS)]
+        mels = [mel(sound) for sound in audio[start : start + 32]]
+        spectra = torch.stack(mels).to(model.device)  # (n, 80, 500)
+        results = model.decode(spectra, OPTIONS)
+        texts += [result.text for result in results]
     return texts
 
 
@@ -135,18 +147,26 @@ def augment(audio: np.ndarray, rng: np.random.Generator, talk: list[np.ndarray],
 
     `hard` from 0 to 1 scales those chances: the first lessons are quiet ones.
     """
-    audio = speech.change_speed(audio, rng.uniform(0.88, 1.12))
+    speed = rng.uniform(0.88, 1.12)
+    audio = speech.change_speed(audio, speed)
     if rng.random() < 0.3 * hard:
         audio = speech.add_room(audio, rng)
     if rng.random() < 0.1 * hard:
-        audio = speech.clip_peaks(audio, rng.uniform(0.2, 0.8))
+        limit = rng.uniform(0.2, 0.8)
+        audio = speech.clip_peaks(audio, limit)
     pause = int(rng.uniform(0, 0.3) * speech.RATE)
     first = rng.random() < 0.5  # noise in the pause before the speech as well, or in the speech alone
-    audio = np.pad(audio, (pause, 0)) if first else audio
+    if first:
+        audio = np.pad(audio, (pause, 0))
     if rng.random() < 0.6 * hard:
-        audio = speech.add_noise(audio, rng.uniform(3, 30), rng, rng.choice(["white", "pink", "babble"]), talk)
-    audio = audio if first else np.pad(audio, (pause, 0))
-    return (audio * rng.uniform(0.2, 1.2)).clip(-1, 1).astype(np.float32)[:SAMPLES]
+        snr_db = rng.uniform(3, 30)
+        kind = rng.choice(["white", "pink", "babble"])
+        audio = speech.add_noise(audio, snr_db, rng, kind, talk)
+    if not first:
+        audio = np.pad(audio, (pause, 0))
+    loud = audio * rng.uniform(0.2, 1.2)
+    limited = loud.clip(-1, 1).astype(np.float32)
+    return limited[:SAMPLES]
 
 
 def spoken_ahead(start: int) -> Iterator[speech.Clip]:
@@ -154,20 +174,23 @@ def spoken_ahead(start: int) -> Iterator[speech.Clip]:
     with ThreadPoolExecutor(1) as mouth:
         waiting: deque[Future] = deque()
         for number in itertools.count(start):
-            waiting.append(mouth.submit(speech.utterance, number, speech.VOICES_TRAIN, drills=0.55))
+            spoken = mouth.submit(speech.utterance, number, speech.VOICES_TRAIN, drills=0.55)
+            waiting.append(spoken)
             if len(waiting) > 64:
                 yield waiting.popleft().result()
 
 
 def batches(seed: int, step: int) -> Iterator[list[speech.Clip]]:
     """Batches from `step` on: new utterances, and some that were heard before and will sound different."""
-    rng, pool = random.Random(f"{seed} {step}"), deque(maxlen=POOL)
+    rng = random.Random(f"{seed} {step}")
+    pool: deque[speech.Clip] = deque(maxlen=POOL)
     fresh = spoken_ahead(seed * 10**8 + step * FRESH)
-    pool.extend(next(fresh) for _ in range(BATCH * 4))
+    pool.extend(itertools.islice(fresh, BATCH * 4))
     while True:
-        new = [next(fresh) for _ in range(FRESH)]
+        new = list(itertools.islice(fresh, FRESH))
         pool.extend(new)
-        yield new + rng.choices(pool, k=BATCH - FRESH)
+        heard_before = rng.choices(pool, k=BATCH - FRESH)
+        yield new + heard_before
 
 
 def collate(
@@ -179,20 +202,40 @@ def collate(
     is wrong, so that it listens rather than guesses from the words before. The window is cut to the longest
     sound of the batch unless `whole`: silence teaches little and costs time.
     """
-    sounds = [augment(clip.audio, rng, [other.audio for other in clips], hard) for clip in clips]
-    length = SAMPLES if whole else min(SAMPLES, math.ceil(max(map(len, sounds)) / 320 + 5) * 320)
+    talk = [clip.audio for clip in clips]
+    sounds = [augment(audio, rng, talk, hard) for audio in talk]
+    length = SAMPLES if whole else _window(sounds)
     spectra = torch.stack([log_mel_spectrogram(pad_or_trim(sound, length)) for sound in sounds])
     for row in spectra:  # a band of frequencies goes missing (SpecAugment, arXiv 1904.08779)
-        low, high = rng.integers(80), rng.integers(12)
-        row[low : low + high] = row.mean()
-    words, number = tokenizer(), {token: i for i, token in enumerate(used_tokens())}
-    lists = [[words.sot, words.no_timestamps, *words.encode(" " + clip.text), words.eot] for clip in clips]
-    rows = [torch.tensor([number[token] for token in tokens]) for tokens in lists]
-    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
+        low = rng.integers(80)
+        width = rng.integers(12)
+        row[low : low + width] = row.mean()
+    ids = used_tokens()
+    tokens = _numbered([clip.text for clip in clips], ids)
     wrong = torch.from_numpy(rng.random(tokens.shape) < 0.125)
     wrong[:, :2] = False  # the start of every transcript
-    others = torch.from_numpy(rng.integers(len(number), size=tokens.shape))
-    return spectra, tokens, torch.where(wrong, others, tokens)
+    others = torch.from_numpy(rng.integers(len(ids), size=tokens.shape))
+    shown = torch.where(wrong, others, tokens)
+    return spectra, tokens, shown
+
+
+def _window(sounds: list[np.ndarray]) -> int:
+    """Samples for the longest of `sounds` and a little silence: a whole number of the encoder's positions."""
+    longest = max(map(len, sounds))
+    positions = math.ceil(longest / 320 + 5)
+    return min(SAMPLES, positions * 320)
+
+
+def _numbered(texts: list[str], ids: list[int]) -> torch.Tensor:
+    """Transcripts (n, length) as places in `ids`, with -1 after the end."""
+    words = tokenizer()
+    number = {token: i for i, token in enumerate(ids)}
+    rows = []
+    for text in texts:
+        tokens = [words.sot, words.no_timestamps, *words.encode(" " + text), words.eot]
+        row = [number[token] for token in tokens]
+        rows.append(torch.tensor(row))
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
 
 
 class Student(torch.nn.Module):
@@ -204,18 +247,25 @@ class Student(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.whisper = build(len(used_tokens()))
-        self.head = torch.nn.Linear(WIDTH, len(used_tokens()) + 1)
+        used = len(used_tokens())
+        self.whisper = build(used)
+        self.head = torch.nn.Linear(WIDTH, used + 1)
 
     def loss(self, spectra: torch.Tensor, tokens: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
         """Next-token loss with the beginning `shown`, plus half the helper's loss."""
-        heard = self.encode(spectra)
-        logits = self.whisper.decoder(shown[:, :-1].clamp(min=0), heard)
-        told = F.cross_entropy(logits[:, 1:].flatten(0, 1).float(), tokens[:, 2:].flatten(), ignore_index=-1)
-        spoken, lengths = tokens[:, 2:].clamp(min=0), (tokens[:, 2:] >= 0).sum(1) - 1
-        chances = self.head(heard).float().log_softmax(-1).transpose(0, 1)
-        frames, blank = torch.full_like(lengths, len(chances)), chances.shape[-1] - 1
-        return told + 0.5 * F.ctc_loss(chances, spoken, frames, lengths, blank=blank, zero_infinity=True)
+        heard = self.encode(spectra)  # (n, positions, WIDTH)
+        before = shown[:, :-1].clamp(min=0)
+        logits = self.whisper.decoder(before, heard)[:, 1:]  # (n, length - 2, used)
+        wanted = tokens[:, 2:]  # behind the two tokens that start every transcript
+        told = F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=-1)
+        spoken = wanted.clamp(min=0)
+        lengths = (wanted >= 0).sum(1) - 1  # without the end
+        chances = self.head(heard).float().log_softmax(-1)
+        chances = chances.transpose(0, 1)  # (positions, n, used + 1)
+        positions, _, entries = chances.shape
+        frames = torch.full_like(lengths, positions)
+        helper = F.ctc_loss(chances, spoken, frames, lengths, blank=entries - 1, zero_infinity=True)
+        return told + 0.5 * helper
 
     def encode(self, spectra: torch.Tensor) -> torch.Tensor:
         """The library's encoder, on a window that may be shorter than five seconds."""
@@ -237,20 +287,24 @@ def step(student: Student, optimiser: MuonAdamW, clips: list[speech.Clip], numbe
     """Step `number` on one batch, `part` of the way through the training. Returns the loss."""
     device = next(student.parameters()).device
     rng = np.random.default_rng([SEED, number])
-    batch = collate(clips, rng, hard=min(1.0, number / QUIET), whole=number % 5 == 0)
+    hard = min(1.0, number / QUIET)
+    batch = collate(clips, rng, hard, whole=number % 5 == 0)
+    tensors = [tensor.to(device) for tensor in batch]
     # The fused attention kernel is slower than plain products for 250 positions on a CPU.
     with disable_sdpa(), hardware.autocast(device):
-        loss = student.loss(*(part.to(device) for part in batch))
+        loss = student.loss(*tensors)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-    optimiser.step(learning_rate(part, PEAK))
+    rate = learning_rate(part, PEAK)
+    optimiser.step(rate)
     reserve_bias(student.whisper)
     return loss.item()
 
 
 def finished(student: Student) -> Whisper:
     """The model as it will be used: on the CPU, with the whole vocabulary, without the helper head."""
-    return widen(copy.deepcopy(student.whisper).cpu(), used_tokens())
+    narrow = copy.deepcopy(student.whisper).cpu()
+    return widen(narrow, used_tokens())
 
 
 def train(minutes: float = 75, device: str = "cpu", resume: bool = False) -> Path:
@@ -260,12 +314,16 @@ def train(minutes: float = 75, device: str = "cpu", resume: bool = False) -> Pat
     """
     speech.speak("hello", speech.VOICES_TRAIN[0], 0)  # where espeak-ng is missing, say so at once
     torch.manual_seed(SEED)
-    student, point = Student().to(device), checkpoint(NAME)
-    optimiser, state = MuonAdamW(student, PEAK, is_inner), {"step": 0, "spent": 0.0}
+    student = Student().to(device)
+    point = checkpoint(NAME)
+    optimiser = MuonAdamW(student, PEAK, is_inner)
+    state = {"step": 0, "spent": 0.0}
     if resume:
         state.update(point.load(student, optimiser))
-    deadline, learn = Deadline(minutes, state["spent"]), partial(step, student, optimiser)
-    run(NAME, batches(SEED, state["step"]), learn, deadline, state, lambda s: point.save(student, optimiser, **s))
+    deadline = Deadline(minutes, state["spent"])
+    learn = partial(step, student, optimiser)
+    lessons = batches(SEED, state["step"])
+    run(NAME, lessons, learn, deadline, state, lambda s: point.save(student, optimiser, **s))
     return save(finished(student), point.folder / "model")
 
 
@@ -278,9 +336,12 @@ def evaluate(model: Whisper | Path = FOLDER, seed: int = 2026, n: int = 300) -> 
     Voices and sentence patterns are those that training never used. Without espeak-ng the 60 shipped clips
     stand in for fresh speech, and a line on stderr says so.
     """
-    model = load(model) if isinstance(model, Path) else model
-    rng, clips = np.random.default_rng(seed), held_out_clips(seed, n, speech.VOICES_HELD_OUT)
-    sounds, texts = [clip.audio for clip in clips], [clip.text for clip in clips]
+    if isinstance(model, Path):
+        model = load(model)
+    rng = np.random.default_rng(seed)
+    clips = held_out_clips(seed, n, speech.VOICES_HELD_OUT)
+    sounds = [clip.audio for clip in clips]
+    texts = [clip.text for clip in clips]
     kinds = itertools.cycle(["white", "pink", "babble"])
     noisy = [speech.add_noise(sound, 10, rng, kind, sounds) for sound, kind in zip(sounds, kinds, strict=False)]
     roomy = [speech.add_room(sound, rng) for sound in sounds]
@@ -292,14 +353,17 @@ def evaluate(model: Whisper | Path = FOLDER, seed: int = 2026, n: int = 300) -> 
     if speech.has_espeak():
         far = held_out_clips(seed, n, speech.VOICES_NEW_ACCENT)
         heard = transcribe(model, [clip.audio for clip in far])
-        measures["word errors in an accent never heard"] = word_errors([clip.text for clip in far], heard)
-    return measures | {"real time factor on one core": real_time_factor(model, sounds[:30])}
+        said = [clip.text for clip in far]
+        measures["word errors in an accent never heard"] = word_errors(said, heard)
+    measures["real time factor on one core"] = real_time_factor(model, sounds[:30])
+    return measures
 
 
 def held_out_clips(seed: int, n: int, voices: tuple[str, ...]) -> list[speech.Clip]:
     """`n` fresh utterances with held-out patterns, or the shipped clips where espeak-ng is missing."""
     if speech.has_espeak():
-        return [speech.utterance(seed * 10**6 + i, voices, held_out=True) for i in range(n)]
+        first = seed * 10**6
+        return [speech.utterance(first + i, voices, held_out=True) for i in range(n)]
     clips = speech.load_clips()
     print(f"espeak-ng is not installed: measured on the {len(clips)} shipped clips instead.", file=sys.stderr)
     return clips
@@ -309,11 +373,15 @@ def word_errors(texts: list[str], heard: list[str]) -> Measure:
     """Word error rate over all utterances, with the 95 % interval of a bootstrap over utterances."""
     texts = inputs.as_texts(texts)
     heard = inputs.as_texts(heard, "transcripts")
+    n = len(texts)
     errors = np.array([speech.word_errors(*pair) for pair in zip(texts, heard, strict=True)])
     words = np.array([len(text.split()) for text in texts])
-    draws = np.random.default_rng(0).integers(len(texts), size=(2000, len(texts)))
-    low, high = np.quantile(errors[draws].sum(1) / words[draws].sum(1), [0.025, 0.975])
-    return Measure(float(errors.sum() / words.sum()), float(low), float(high), len(texts), "%")
+    rng = np.random.default_rng(0)
+    draws = rng.integers(n, size=(2000, n))
+    rates = errors[draws].sum(1) / words[draws].sum(1)
+    low, high = np.quantile(rates, [0.025, 0.975])
+    rate = errors.sum() / words.sum()
+    return Measure(float(rate), float(low), float(high), n, "%")
 
 
 def real_time_factor(model: Whisper, sounds: list[np.ndarray]) -> Measure:
@@ -321,15 +389,19 @@ def real_time_factor(model: Whisper, sounds: list[np.ndarray]) -> Measure:
 
     Processor time, because other programs on the machine would lengthen the time on the clock.
     """
-    threads, factors = torch.get_num_threads(), []
+    threads = torch.get_num_threads()
+    factors = []
     torch.set_num_threads(1)
     try:
         transcribe(model, sounds[0])  # the first call fills caches
         for sound in sounds:
             start = time.process_time()
             transcribe(model, sound)
-            factors.append((time.process_time() - start) / (len(sound) / speech.RATE))
+            spent = time.process_time() - start
+            length = len(sound) / speech.RATE
+            factors.append(spent / length)
     finally:
         torch.set_num_threads(threads)
     low, high = np.quantile(factors, [0.025, 0.975])
-    return Measure(float(np.median(factors)), float(low), float(high), len(sounds), "s per s")
+    median = np.median(factors)
+    return Measure(float(median), float(low), float(high), len(sounds), "s per s")

@@ -5,6 +5,7 @@ Each voice has one OGG file, in which every wish has a slot of two seconds.
 
 import json
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -38,16 +39,20 @@ def write(folder: Path = FOLDER, seed: int = SEED) -> None:
     # Steps through the lists so that accents and variants differ from voice to voice.
     learn = [speech.VOICES_TRAIN[(i * 67 + 3) % len(speech.VOICES_TRAIN)] for i in range(LEARN)]
     test = [speech.VOICES_HELD_OUT[(i * 17 + 2) % len(speech.VOICES_HELD_OUT)] for i in range(TEST)]
-    slot, lines = int(SECONDS * speech.RATE), []
+    slot = int(SECONDS * speech.RATE)  # samples of each wish in a voice's track
+    lines = []
     for number, voice in enumerate(learn + test):
         track = []
         for colour in COLOURS:
             for i, frame in enumerate(FRAMES):
-                sound = speech.speak(frame.format(colour), voice, seed + 100 * number + i)[:slot]
-                track.append(np.pad(sound, (0, slot - len(sound))))
+                text = frame.format(colour)
+                sound = speech.speak(text, voice, seed + 100 * number + i)[:slot]
+                silence = slot - len(sound)
+                track.append(np.pad(sound, (0, silence)))
         name = f"{number:02}.ogg"
         soundfile.write(folder / name, np.concatenate(track), speech.RATE, format="OGG", subtype="VORBIS")
-        lines.append(json.dumps({"file": name, "voice": voice, "test": number >= LEARN}))
+        row = {"file": name, "voice": voice, "test": number >= LEARN}
+        lines.append(json.dumps(row))
     (folder / "wishes.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
@@ -55,11 +60,14 @@ def load(folder: Path = FOLDER) -> list[Wish]:
     """All wishes, voice by voice, colour by colour."""
     import soundfile
 
-    found, slot = [], int(SECONDS * speech.RATE)
-    for line in (folder / "wishes.jsonl").read_text(encoding="utf-8").splitlines():
+    wishes: list[Wish] = []
+    slot = int(SECONDS * speech.RATE)  # samples of each wish in a voice's track
+    rows = (folder / "wishes.jsonl").read_text(encoding="utf-8")
+    for line in rows.splitlines():
         row = json.loads(line)
         track, _ = soundfile.read(folder / row["file"], dtype="float32")
-        texts = [(colour, frame.format(colour)) for colour in COLOURS for frame in FRAMES]
-        for i, (colour, text) in enumerate(texts):
-            found.append(Wish(colour, text, row["voice"], row["test"], track[i * slot : (i + 1) * slot]))
-    return found
+        for i, (colour, frame) in enumerate(product(COLOURS, FRAMES)):
+            start = i * slot
+            audio = track[start : start + slot]
+            wishes.append(Wish(colour, frame.format(colour), row["voice"], row["test"], audio))
+    return wishes

@@ -35,14 +35,15 @@ def vision_attention(clip: nn.Module, pixels: Tensor) -> tuple[Tensor, float]:
     hand; the number is the largest difference between that and what the block itself gave. Token 0 is the
     class token.
     """
-    found: list[Tensor] = []
+    maps: list[Tensor] = []
     worst = 0.0
 
     def again(module: nn.MultiheadAttention, inputs: tuple, output: tuple) -> None:
         nonlocal worst
         mixed, weights = multi_head_attention(inputs[0], module)
-        worst = max(worst, (mixed - output[0]).abs().max().item())
-        found.append(weights.float().cpu())
+        difference = (mixed - output[0]).abs().max()
+        worst = max(worst, difference.item())
+        maps.append(weights.float().cpu())
 
     blocks = [m for m in clip.visual.modules() if isinstance(m, nn.MultiheadAttention)]
     hooks = [block.register_forward_hook(again) for block in blocks]
@@ -52,7 +53,7 @@ def vision_attention(clip: nn.Module, pixels: Tensor) -> tuple[Tensor, float]:
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.stack(found), worst
+    return torch.stack(maps), worst
 
 
 def rollout(maps: Tensor) -> Tensor:
@@ -73,10 +74,13 @@ def head_roles(maps: Tensor) -> dict[str, Tensor]:
     `maps` is (layers, heads, n, n) from a causal model. The first token is left out as a query: it sees only
     itself.
     """
+    itself = maps.diagonal(dim1=-2, dim2=-1)[..., 1:]
+    before = maps.diagonal(offset=-1, dim1=-2, dim2=-1)
+    first = maps[..., 1:, 0]
     return {
-        "itself": maps.diagonal(dim1=-2, dim2=-1)[..., 1:].mean(-1),
-        "the token before": maps.diagonal(offset=-1, dim1=-2, dim2=-1).mean(-1),
-        "the first token": maps[..., 1:, 0].mean(-1),
+        "itself": itself.mean(-1),
+        "the token before": before.mean(-1),
+        "the first token": first.mean(-1),
     }
 
 
@@ -88,12 +92,14 @@ def repeated_rows(tokenizer, words: Sequence[str], count: int, rows: int, seed: 
     """
     pieces = [tokenizer.encode(f" {word}", add_special_tokens=False) for word in words]
     size = min(map(len, pieces))
-    usable = torch.tensor([piece for piece in pieces if len(piece) == size])
+    usable = torch.tensor([piece for piece in pieces if len(piece) == size])  # (words, size)
     generator = torch.Generator().manual_seed(seed)
-    picks = torch.stack([torch.randperm(len(usable), generator=generator)[:count] for _ in range(rows)])
+    orders = [torch.randperm(len(usable), generator=generator) for _ in range(rows)]
+    picks = torch.stack([order[:count] for order in orders])
+    once = usable[picks].flatten(1)  # (rows, length)
     length = count * size
     asks = torch.arange(length + 2 * size - 2, 2 * length - 1, size)
-    return usable[picks].flatten(1).repeat(1, 2), asks
+    return once.repeat(1, 2), asks
 
 
 def induction_scores(maps: Tensor, asks: Tensor) -> Tensor:
@@ -120,8 +126,10 @@ def without_heads(model: nn.Module, heads: Sequence[tuple[int, int]]) -> Iterato
 
     hooks = []
     for index, layer in enumerate(model.model.layers):
-        if which := [head for at, head in heads if at == index]:
-            hooks.append(layer.self_attn.o_proj.register_forward_pre_hook(functools.partial(silence, which)))
+        which = [head for at, head in heads if at == index]
+        if which:
+            silenced = functools.partial(silence, which)
+            hooks.append(layer.self_attn.o_proj.register_forward_pre_hook(silenced))
     try:
         yield
     finally:
@@ -132,5 +140,7 @@ def without_heads(model: nn.Module, heads: Sequence[tuple[int, int]]) -> Iterato
 def copying(model: nn.Module, ids: Tensor, asks: Tensor) -> list[bool]:
     """For rows of `repeated_rows`: is each word of the second copy the model's first choice?"""
     with torch.inference_mode():
-        guesses = model(input_ids=ids.to(model.device), use_cache=False).logits.argmax(-1).cpu()
-    return (guesses[:, asks] == ids[:, asks + 1]).flatten().tolist()
+        logits = model(input_ids=ids.to(model.device), use_cache=False).logits
+    guesses = logits.argmax(-1).cpu()
+    right = guesses[:, asks] == ids[:, asks + 1]
+    return right.flatten().tolist()

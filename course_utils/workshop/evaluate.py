@@ -72,14 +72,22 @@ def evaluate_all(seed: int, n: int = 500) -> dict[str, dict[str, Measure]]:
 
 def reached(measures: dict[str, Measure], bars: dict[str, float]) -> dict[str, bool]:
     """For each measure with a bar whether it reaches it; a negative bar is a ceiling."""
-    values = {name: measures[name].value for name in bars if name in measures}
-    return {name: value >= bars[name] if bars[name] > 0 else value <= -bars[name] for name, value in values.items()}
+    marks = {}
+    for name, bar in bars.items():
+        if name in measures:
+            value = measures[name].value
+            marks[name] = value >= bar if bar > 0 else value <= -bar
+    return marks
 
 
 def score(measures: dict[str, Measure], bars: dict[str, float]) -> float:
     """One number to compare two models by: the mean of all shares that have a bar, error rates subtracted."""
-    signed = {n: 1 if bar > 0 else -1 for n, bar in bars.items() if n in measures and measures[n].unit == "%"}
-    return sum(sign * measures[name].value for name, sign in signed.items()) / len(signed)
+    shares = []
+    for name, bar in bars.items():
+        if name in measures and measures[name].unit == "%":
+            value = measures[name].value
+            shares.append(value if bar > 0 else -value)
+    return sum(shares) / len(shares)
 
 
 def verdict(name: str, fresh: Path, n: int = 200) -> str:
@@ -88,9 +96,12 @@ def verdict(name: str, fresh: Path, n: int = 200) -> str:
     adopt = f"To ship it, copy {fresh} over {shipped} and run `python -m course_utils.models.bundled`."
     if not list(shipped.glob("*.safetensors")):
         return f"No {name} is shipped yet. {adopt}"
-    new, old = (score(MEASURES[name](folder, SEED, n), BARS[name]) for folder in (fresh, bundled.verify(name)))
+    measure, bars = MEASURES[name], BARS[name]
+    new, old = (score(measure(folder, SEED, n), bars) for folder in (fresh, bundled.verify(name)))
     line = f"than the shipped {name}: {new:.3f} against {old:.3f}, the mean of what has a bar, n = {n}"
-    return f"Better {line}. {adopt}" if new > old else f"Not better {line}. It stays in {fresh}."
+    if new > old:
+        return f"Better {line}. {adopt}"
+    return f"Not better {line}. It stays in {fresh}."
 
 
 def clip(folder: Path, seed: int, n: int) -> dict[str, Measure]:
@@ -149,20 +160,24 @@ def tool_use(chat: "Chat", seed: int, n: int) -> dict[str, Measure]:
     shop = make_shop(seed)
     tasks = text.episodes(n, seed, shop)
     questions = [task.question for task in tasks]
-    with_tools = react.run_many(chat, Toolbox(open_database(shop)), questions)
+    toolbox = Toolbox(open_database(shop))
+    with_tools = react.run_many(chat, toolbox, questions)
+    without_tools = react.run_direct(chat, questions)
     return {
         "ReAct success": success.success(tasks, with_tools),
-        "same questions without tools": success.success(tasks, react.run_direct(chat, questions)),
+        "same questions without tools": success.success(tasks, without_tools),
     }
 
 
 def calls_right(chat: "Chat", seed: int, n: int) -> Measure:
     """How often the first reply is valid JSON that names the right function and the right argument."""
     tasks = text.episodes(n, seed, make_shop(seed))
-    system = text.turn("system", text.tool_system(list(text.SIGNATURES)))
+    functions = text.tool_system(list(text.SIGNATURES))
+    system = text.turn("system", functions)
     prompts = [system + text.turn("user", task.question) + "<|assistant|>" for task in tasks]
     replies = chat.complete_many(prompts, max_new_tokens=48)
-    return share([_right_call(reply, task.steps[0]) for reply, task in zip(replies, tasks, strict=True)])
+    right = [_right_call(reply, task.steps[0]) for reply, task in zip(replies, tasks, strict=True)]
+    return share(right)
 
 
 def _right_call(reply: str, step: text.Step) -> bool:
@@ -172,7 +187,8 @@ def _right_call(reply: str, step: text.Step) -> bool:
         name, arguments = function_calls.parse_call(reply)
     except function_calls.CallError:
         return False
-    return (name, [str(value) for value in arguments.values()]) == (step.tool, [step.argument])
+    values = [str(value) for value in arguments.values()]
+    return name == step.tool and values == [step.argument]
 
 
 def support_task(folder: Path, seed: int, n: int = 200) -> dict[str, Measure]:
@@ -181,36 +197,46 @@ def support_task(folder: Path, seed: int, n: int = 200) -> dict[str, Measure]:
     from course_utils.models import catalogue, hardware, loaders
     from course_utils.prisma import conversations
 
-    machine, talks = hardware.detect(), conversations.by_split(conversations.make_conversations(seed=seed))
-    chat = four_bit.quantised(loaders.from_folder(catalogue.find("chat", "bundled"), folder, machine), machine)
-    before = scoring.score(talks["test"][:n], scoring.replies(chat, talks["test"][:n]))
+    machine = hardware.detect()
+    talks = conversations.by_split(conversations.make_conversations(seed=seed))
+    test = talks["test"][:n]
+    model = catalogue.find("chat", "bundled")
+    chat = four_bit.quantised(loaders.from_folder(model, folder, machine), machine)
+    before = scoring.score(test, scoring.replies(chat, test))
     with tempfile.TemporaryDirectory() as place:
         recipe = dataclasses.replace(qlora.RECIPES["bundled"], seed=seed)
         trainer = sft.make_trainer(chat, talks, recipe, machine, Path(place))
         sft.train(trainer)
     trained = dataclasses.replace(chat, model=trainer.model)
-    after = scoring.score(talks["test"][:n], scoring.replies(trained, talks["test"][:n]))
+    after = scoring.score(test, scoring.replies(trained, test))
     return {"support task before QLoRA": before["all"], "support task after QLoRA": after["all"]}
 
 
 def exact_turns(chat: "Chat", seed: int, n: int) -> dict[str, Measure]:
     """How often a turn is word for word what it should be, in the formats of other agents and in reading."""
     shop = make_shop(seed)
-    rng, toolbox = random.Random(f"evaluate {seed}"), Toolbox(open_database(shop))
+    rng = random.Random(f"evaluate {seed}")
+    toolbox = Toolbox(open_database(shop))
     kinds = {
         "planner": "plans in words",
         "executor": "executor's turns",
         "reflect": "reflections",
         "reading": "reading",
     }
+    measures = {}
+    for kind, name in kinds.items():
+        examples = [text.example(rng, shop, toolbox, kind) for _ in range(n)]
+        measures[f"{name}, exact"] = _exact(chat, examples)
+    return measures
 
-    def right(kind: str) -> Measure:
-        pairs = [[piece for piece, _ in text.example(rng, shop, toolbox, kind).pieces] for _ in range(n)]
-        replies = chat.complete_many([asked for asked, _ in pairs], max_new_tokens=96)
-        wanted = [reply.removesuffix("<|end|>") for _, reply in pairs]
-        return share([one.strip() == other for one, other in zip(replies, wanted, strict=True)])
 
-    return {f"{name}, exact": right(kind) for kind, name in kinds.items()}
+def _exact(chat: "Chat", examples: list[text.Example]) -> Measure:
+    """How often the model continues the first piece of an example with its second."""
+    prompts = [example.pieces[0][0] for example in examples]
+    wanted = [example.pieces[1][0].removesuffix("<|end|>") for example in examples]
+    replies = chat.complete_many(prompts, max_new_tokens=96)
+    right = [reply.strip() == truth for reply, truth in zip(replies, wanted, strict=True)]
+    return share(right)
 
 
 def arithmetic(chat: "Chat", seed: int, n: int) -> dict[str, Measure]:
@@ -218,8 +244,10 @@ def arithmetic(chat: "Chat", seed: int, n: int) -> dict[str, Measure]:
     sums = _sums(seed, n)
 
     def right(mode: str) -> Measure:
-        replies = chat.complete_many([text.prompt(mode, made.question) for made in sums], max_new_tokens=64)
-        return share([text.correct(made.answer, reply) for made, reply in zip(sums, replies, strict=True)])
+        prompts = [text.prompt(mode, task.question) for task in sums]
+        replies = chat.complete_many(prompts, max_new_tokens=64)
+        marks = [text.correct(task.answer, reply) for task, reply in zip(sums, replies, strict=True)]
+        return share(marks)
 
     return {"arithmetic, worked steps": right("steps"), "arithmetic, direct": right("direct")}
 
@@ -232,13 +260,18 @@ def _sums(seed: int, n: int) -> list[text.Sum]:
 def majority(chat: "Chat", seed: int, n: int) -> Measure:
     """Gain in points of the most frequent of 15 sampled answers over one sample (arXiv 2203.11171)."""
     sums = _sums(seed + 1, n)
-    prompts = [text.prompt("steps", made.question) for made in sums for _ in range(SAMPLES)]
+    prompts: list[str] = []
+    for task in sums:
+        prompts += [text.prompt("steps", task.question)] * SAMPLES
     replies = chat.complete_many(prompts, max_new_tokens=64, temperature=TEMPERATURE, seed=seed)
     gains = []
-    for i, made in enumerate(sums):
-        answers = [text.final_answer(reply) for reply in replies[i * SAMPLES : (i + 1) * SAMPLES]]
-        one = answers.count(made.answer) / SAMPLES
-        gains.append(100 * ((Counter(answers).most_common(1)[0][0] == made.answer) - one))
+    for i, task in enumerate(sums):
+        start = i * SAMPLES
+        answers = [text.final_answer(reply) for reply in replies[start : start + SAMPLES]]
+        single = answers.count(task.answer) / SAMPLES
+        [(most_frequent, _)] = Counter(answers).most_common(1)
+        gain = (most_frequent == task.answer) - single
+        gains.append(100 * gain)
     return bootstrap(gains, "points", seed)
 
 
@@ -247,9 +280,12 @@ def induction(chat: "Chat", seed: int) -> Measure:
     from course_utils.research import inside
 
     rows, asks = inside.repeated_rows(chat.tokenizer, text.LEXICON, count=16, rows=24, seed=seed)
-    scores = [inside.induction_scores(inside.attention_maps(chat.model, row[None]), asks) for row in rows]
-    best = sum(scores).flatten().argmax()
-    return bootstrap([one.flatten()[best].item() for one in scores], "", seed)
+    scores = []  # of all heads, (layers * heads,) each
+    for row in rows:
+        maps = inside.attention_maps(chat.model, row[None])
+        scores.append(inside.induction_scores(maps, asks).flatten())
+    best = sum(scores).argmax()
+    return bootstrap([row_scores[best].item() for row_scores in scores], "", seed)
 
 
 NEW = 200  # tokens written to measure a speed

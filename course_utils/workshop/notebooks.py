@@ -146,7 +146,9 @@ def machine_paths() -> list[str]:
     """The folders of this machine whose names may not appear in an output."""
     places = [ROOT, Path(tempfile.gettempdir()), Path(sys.prefix), Path(sys.base_prefix)]
     places += [place for place in [home()] if place]
-    names = {str(form) for place in places for form in (place, place.resolve())}
+    names = set()
+    for place in places:
+        names |= {str(place), str(place.resolve())}
     # A system-wide Python has the prefix /usr; "/" and "/usr" say nothing about a machine.
     return sorted(name for name in names if len(Path(name).parts) > 1 and name not in ("/usr", "/usr/local"))
 
@@ -243,11 +245,11 @@ def _blemishes(text: Any, notebook: Any) -> list[str]:
 def curriculum(path: Path = TOPICS) -> list[Topic]:
     """Every topic that the course has to cover."""
     units = tomllib.loads(path.read_text(encoding="utf-8"))["unit"]
-    return [
-        Topic(unit, topic["id"], topic["need"], topic["core"], topic["title"])
-        for unit, content in units.items()
-        for topic in content["topics"]
-    ]
+    listed: list[Topic] = []
+    for unit, content in units.items():
+        for topic in content["topics"]:
+            listed.append(Topic(unit, topic["id"], topic["need"], topic["core"], topic["title"]))
+    return listed
 
 
 def unit_of(path: Path) -> str:
@@ -258,7 +260,9 @@ def unit_of(path: Path) -> str:
 
 def topics(path: Path) -> list[str]:
     """The topic ids that the cells of a notebook (.py or .ipynb) carry as tags, in order, each once."""
-    ids = [name for cell in load(path).cells for name in topic_tags(cell)]
+    ids: list[str] = []
+    for cell in load(path).cells:
+        ids += topic_tags(cell)
     return list(dict.fromkeys(ids))
 
 

@@ -78,7 +78,9 @@ def resolve(units: list[str], folder: Path | None = None) -> list[Path]:
     """
     patterns = ("text/*.py", "text/labs/*.py", "*.ipynb", "labs/*.ipynb")
     place = folder or settings.NOTEBOOKS
-    known = {path.stem: path for pattern in patterns for path in sorted(place.glob(pattern))}
+    known: dict[str, Path] = {}
+    for pattern in patterns:
+        known |= {path.stem: path for path in sorted(place.glob(pattern))}
     if not units:
         return [known[name] for name in sorted(known) if LAB not in name]
     found: list[Path] = []

@@ -21,8 +21,12 @@ def zero_shot(
     images: Tensor, names: Sequence[str], templates: Sequence[str], encode_texts: Callable[[list[str]], Tensor]
 ) -> Tensor:
     """The class (n,) of each picture (arXiv 2103.00020, section 3.1.4); `images` are unit vectors (n, d)."""
-    vectors = torch.stack([encode_texts([template.format(name) for name in names]) for template in templates])
-    classes = F.normalize(vectors.mean(0), dim=-1)  # (templates, classes, d) becomes (classes, d)
+    vectors = []
+    for template in templates:
+        texts = [template.format(name) for name in names]
+        vectors.append(encode_texts(texts))  # (classes, d)
+    mean = torch.stack(vectors).mean(0)  # (templates, classes, d) becomes (classes, d)
+    classes = F.normalize(mean, dim=-1)
     return (images @ classes.T).argmax(dim=1)
 
 
@@ -30,17 +34,20 @@ def encode_texts(texts: list[str]) -> Tensor:
     """Stands in for the text tower: the same random unit vector (8,) for the same text, on every machine."""
     if isinstance(texts, str):
         raise Wrong("`encode_texts` wants a list of texts. You gave it one string, which it reads letter by letter.")
-    rows = [torch.randn(8, generator=torch.Generator().manual_seed(crc32(text.encode()))) for text in texts]
+    rows = []
+    for text in texts:
+        seed = crc32(text.encode())
+        draw = torch.Generator().manual_seed(seed)
+        rows.append(torch.randn(8, generator=draw))
     return F.normalize(torch.stack(rows), dim=-1)
 
 
 def examine_zero_shot(yours: Attempt) -> None:
     """Random pictures and classes: each mistake gives some picture another class."""
-    images = F.normalize(torch.randn(60, 8, generator=torch.Generator().manual_seed(1)), dim=-1)
-    names, templates = (
-        ["red cube", "blue cube", "white star", "toy"],
-        ["a photo of a {}", "one {} on a shelf", "my small {}"],
-    )
+    draw = torch.Generator().manual_seed(1)
+    images = F.normalize(torch.randn(60, 8, generator=draw), dim=-1)
+    names = ["red cube", "blue cube", "white star", "toy"]
+    templates = ["a photo of a {}", "one {} on a shelf", "my small {}"]
     inputs = (images, names, templates, encode_texts)
     came = yours.compare(inputs, zero_shot(*inputs), zero_shot_mistakes(images, names, templates))
     if came.is_floating_point():
@@ -51,29 +58,38 @@ def examine_zero_shot(yours: Attempt) -> None:
 
 def zero_shot_mistakes(images: Tensor, names: list[str], templates: list[str]) -> dict[str, Tensor]:
     """What known mistakes give."""
-    vectors = torch.stack([encode_texts([one.format(name) for name in names]) for one in templates])
-    mean, mixed = vectors.mean(0), vectors.flatten(0, 1).unflatten(0, (len(names), len(templates))).mean(1)
-    scores = images @ F.normalize(mean, dim=-1).T
+    filled = []
+    for template in templates:
+        texts = [template.format(name) for name in names]
+        filled.append(encode_texts(texts))
+    vectors = torch.stack(filled)  # (templates, classes, d)
+    mean = vectors.mean(0)
+    classes = F.normalize(mean, dim=-1)
+    scores = images @ classes.T  # (n, classes)
+    bare = images @ encode_texts(names).T
+    first, last = images @ vectors[0].T, images @ vectors[-1].T
+    best = (images @ vectors.transpose(1, 2)).amax(0)
+    mixed = vectors.flatten(0, 1).unflatten(0, (len(names), len(templates))).mean(1)
+    of_mixed = images @ F.normalize(mixed, dim=-1).T
+    unscaled = images @ mean.T
     instead = "Your function returns {}. What is wanted is one class number per picture: argmax over the classes."
     return {
         "You encode the bare class names. Fill each name into the templates first: `template.format(name)`.": (
-            (images @ encode_texts(names).T).argmax(1)
+            bare.argmax(1)
         ),
-        "You use only the first template. A class is the mean over all of them.": (images @ vectors[0].T).argmax(1),
-        "You use only the last template. Is the result overwritten in a loop?": (images @ vectors[-1].T).argmax(1),
+        "You use only the first template. A class is the mean over all of them.": first.argmax(1),
+        "You use only the last template. Is the result overwritten in a loop?": last.argmax(1),
         "The mean of unit vectors is shorter than 1, and how much differs from class to class. Bring your class "
-        "vectors back to length 1: `F.normalize(..., dim=-1)`.": (images @ mean.T).argmax(1),
-        "You take the best single template of each class. A class is the mean over its templates.": (
-            (images @ vectors.transpose(1, 2)).amax(0).argmax(1)
-        ),
+        "vectors back to length 1: `F.normalize(..., dim=-1)`.": unscaled.argmax(1),
+        "You take the best single template of each class. A class is the mean over its templates.": best.argmax(1),
         "Templates and classes are mixed up: your means go over different classes. Look at the order of the "
-        "texts when you reshape.": (images @ F.normalize(mixed, dim=-1).T).argmax(1),
+        "texts when you reshape.": of_mixed.argmax(1),
         "You choose the class that is farthest away.": scores.argmin(1),
         "Your argmax goes over the pictures: it finds a picture for each class. Use the other dimension.": (
             scores.argmax(0)
         ),
         instead.format("the similarities"): scores,
-        instead.format("the class vectors"): F.normalize(mean, dim=-1),
+        instead.format("the class vectors"): classes,
     }
 
 
@@ -82,19 +98,22 @@ def zero_shot_mistakes(images: Tensor, names: list[str], templates: list[str]) -
 
 def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """CLIP's loss (arXiv 2103.00020, figure 3). `image` and `text` are unit vectors (n, d) in the same order."""
-    logits = scale * image @ text.T
+    logits = scale * image @ text.T  # (n, n)
     truth = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
+    to_text = F.cross_entropy(logits, truth)
+    to_image = F.cross_entropy(logits.T, truth)
+    return (to_text + to_image) / 2
 
 
 def examine_contrastive_loss(yours: Attempt) -> None:
     """Three pairs in a plane, then a random batch, then the gradient."""
     image = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     text = torch.tensor([[0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]])
-    scale = torch.tensor(2.0)
-    yours.compare((image, text, scale), contrastive_loss(image, text, scale), loss_mistakes(image, text, scale))
+    inputs = (image, text, torch.tensor(2.0))
+    yours.compare(inputs, contrastive_loss(*inputs), loss_mistakes(*inputs))
     draw = torch.Generator().manual_seed(2)
-    image, text = (F.normalize(torch.randn(6, 5, generator=draw), dim=-1) for _ in range(2))
+    image = F.normalize(torch.randn(6, 5, generator=draw), dim=-1)
+    text = F.normalize(torch.randn(6, 5, generator=draw), dim=-1)
     scale = torch.tensor(10.0)
     wanted = contrastive_loss(image, text, scale)
     came = yours.compare((image.requires_grad_(), text, scale), wanted, loss_mistakes(image, text, scale))
@@ -107,28 +126,32 @@ def examine_contrastive_loss(yours: Attempt) -> None:
 
 def loss_mistakes(image: Tensor, text: Tensor, scale: Tensor) -> dict[str, Tensor]:
     """What known mistakes give."""
-    alike, truth = image @ text.T, torch.arange(len(image))
-    logits, right = scale * alike, contrastive_loss(image, text, scale)
+    right = contrastive_loss(image, text, scale)
+    alike = image @ text.T
+    truth = torch.arange(len(image))
+    logits = scale * alike
+    to_text = F.cross_entropy(logits, truth)
+    to_image = F.cross_entropy(logits.T, truth)
     rows = F.cross_entropy(logits.softmax(1), truth)
-    again = [rows + F.cross_entropy(chances, truth) for chances in (logits.T.softmax(1), logits.softmax(1).T)]
+    columns = F.cross_entropy(logits.T.softmax(1), truth)
+    columns_of_rows = F.cross_entropy(logits.softmax(1).T, truth)
+    unscaled = contrastive_loss(image, text, torch.tensor(1.0))
+    divided = contrastive_loss(image, text, 1 / scale)
+    exponential = contrastive_loss(image, text, scale.exp())
     return {
-        "Your loss looks only from the image to the text. CLIP's is the mean of both directions.": (
-            F.cross_entropy(logits, truth)
-        ),
-        "Your loss looks only from the text to the image. CLIP's is the mean of both directions.": (
-            F.cross_entropy(logits.T, truth)
-        ),
+        "Your loss looks only from the image to the text. CLIP's is the mean of both directions.": to_text,
+        "Your loss looks only from the text to the image. CLIP's is the mean of both directions.": to_image,
         "Your loss is twice as large as CLIP's: you add the two directions. CLIP takes their mean.": 2 * right,
-        "Your loss does not use `scale`. Multiply the similarities by it before the cross-entropy.": (
-            contrastive_loss(image, text, torch.tensor(1.0))
-        ),
-        "You divide by `scale`, as one would by a temperature. It is the inverse: multiply by it.": (
-            contrastive_loss(image, text, 1 / scale)
-        ),
+        "Your loss does not use `scale`. Multiply the similarities by it before the cross-entropy.": unscaled,
+        "You divide by `scale`, as one would by a temperature. It is the inverse: multiply by it.": divided,
         "You take the exponential of `scale`. That has been done: `scale` is what the similarities are "
-        "multiplied by.": contrastive_loss(image, text, scale.exp()),
-        "You give probabilities to the cross-entropy. It takes logits, and applies the softmax itself.": again[0] / 2,
-        "You apply softmax before the cross-entropy, which applies it again. Give it the logits.": again[1] / 2,
+        "multiplied by.": exponential,
+        "You give probabilities to the cross-entropy. It takes logits, and applies the softmax itself.": (
+            (rows + columns) / 2
+        ),
+        "You apply softmax before the cross-entropy, which applies it again. Give it the logits.": (
+            (rows + columns_of_rows) / 2
+        ),
         "Your loss is the sum over all pairs. CLIP takes the mean.": len(image) * right,
         "Your loss has the wrong sign: it would grow as the pairs get better.": -right,
         "Your loss only pulls true pairs together. Each also has to beat the wrong pairs of the batch: that is "
@@ -156,41 +179,47 @@ def examine_word_error_rate(yours: Attempt) -> None:
 
 def rate_mistakes(said: list[str], heard: list[str]) -> dict[str, float]:
     """What known mistakes give."""
-    pairs = [(s.split(), h.split()) for s, h in zip(said, heard, strict=True)]
-    words, errors = [len(s) for s, _ in pairs], [word_errors(s, h) for s, h in zip(said, heard, strict=True)]
-    total, places = sum(words), [sum(a != b for a, b in zip(s, h, strict=False)) for s, h in pairs]
-    rest = [abs(len(s) - len(h)) for s, h in pairs]
-    letters = [word_errors(" ".join(s), " ".join(h)) for s, h in ((_spelt(s), _spelt(h)) for s, h in pairs)]
+    words, words_heard, errors = [], [], []
+    places, rest, absent, without_swaps, letters = 0, 0, 0, 0, 0
+    for said_text, heard_text in zip(said, heard, strict=True):
+        s, h = said_text.split(), heard_text.split()
+        words.append(len(s))
+        words_heard.append(len(h))
+        errors.append(word_errors(said_text, heard_text))
+        places += sum(a != b for a, b in zip(s, h, strict=False))
+        rest += abs(len(s) - len(h))
+        absent += sum(word not in h for word in s)
+        without_swaps += _errors_without_swaps(s, h)
+        letters += word_errors(_spelt(s), _spelt(h))
+    total, wrong = sum(words), sum(errors)
+    rates = [e / w for e, w in zip(errors, words, strict=True)]
+    all_letters = sum(map(len, said))
     return {
         "You compare word by word at the same place. One word too many shifts all that follow, so find the "
-        "alignment with the fewest errors first.": sum(places) / total,
+        "alignment with the fewest errors first.": places / total,
         "You compare word by word at the same place and add the difference in length. One word too many shifts "
-        "all that follow, so find the alignment with the fewest errors first.": sum(places + rest) / total,
+        "all that follow, so find the alignment with the fewest errors first.": (places + rest) / total,
         "You take the mean of the sentences' rates. Add up all errors and divide once by all words said.": (
-            sum(e / w for e, w in zip(errors, words, strict=True)) / len(words)
+            sum(rates) / len(words)
         ),
-        "You divide by the words heard. Divide by the words said.": sum(errors) / sum(len(h) for _, h in pairs),
-        "Your function returns the number of errors. Divide it by the number of words said.": float(sum(errors)),
-        "Your rate is in per cent. Return it as a share: 0.5 for 50 %.": 100 * sum(errors) / total,
-        "Your function returns the share of words that are right, not of those that are wrong.": (
-            1 - sum(errors) / total
-        ),
+        "You divide by the words heard. Divide by the words said.": wrong / sum(words_heard),
+        "Your function returns the number of errors. Divide it by the number of words said.": float(wrong),
+        "Your rate is in per cent. Return it as a share: 0.5 for 50 %.": 100 * wrong / total,
+        "Your function returns the share of words that are right, not of those that are wrong.": 1 - wrong / total,
         "Your function counts only words that are missing or swapped. Words that nobody said are errors too.": (
-            sum(sum(word not in h for word in s) for s, h in pairs) / total
+            absent / total
         ),
         "A swapped word counts twice with you, as one taken out and one put in. It is one error.": (
-            sum(_errors_without_swaps(s, h) for s, h in pairs) / total
+            without_swaps / total
         ),
-        "Your function compares letters. Split the texts into words first.": (
-            sum(letters) / sum(len(text) for text in said)
-        ),
+        "Your function compares letters. Split the texts into words first.": letters / all_letters,
         "Your function looks only at the first sentence.": errors[0] / words[0],
     }
 
 
-def _spelt(words: list[str]) -> list[str]:
-    """The letters of a sentence, its blanks as "_"."""
-    return list("_".join(words))
+def _spelt(words: list[str]) -> str:
+    """The letters of a sentence as if each were a word, its blanks as "_"."""
+    return " ".join("_".join(words))
 
 
 def _errors_without_swaps(said: list[str], heard: list[str]) -> int:
@@ -199,7 +228,10 @@ def _errors_without_swaps(said: list[str], heard: list[str]) -> int:
     for word in said:
         before, row = row, [0]
         for j, other in enumerate(heard):
-            row.append(before[j] + 1 if word == other else max(before[j + 1], row[-1]))
+            longest = max(before[j + 1], row[-1])
+            if word == other:
+                longest = before[j] + 1
+            row.append(longest)
     return len(said) + len(heard) - 2 * row[-1]
 
 
@@ -208,10 +240,12 @@ def _errors_without_swaps(said: list[str], heard: list[str]) -> int:
 
 def late_fusion(predictions: Sequence[Tensor | None], weights: Sequence[float]) -> Tensor:
     """Probabilities (n, classes) from log-probabilities (n, classes), None where a modality is missing."""
-    there = [(weight, one) for weight, one in zip(weights, predictions, strict=True) if one is not None]
+    pairs = zip(weights, predictions, strict=True)
+    there = [(weight, prediction) for weight, prediction in pairs if prediction is not None]
     if not there:
         raise ValueError("every modality is missing, so there is nothing to merge")
-    mean = sum(weight * one for weight, one in there) / sum(weight for weight, _ in there)
+    total = sum(weight * prediction for weight, prediction in there)
+    mean = total / sum(weight for weight, _ in there)
     return mean.softmax(dim=-1)
 
 
@@ -246,22 +280,22 @@ def _examine_nothing_there(yours: Attempt) -> None:
 
 def fusion_mistakes(first: Tensor, second: Tensor) -> dict[str, Tensor]:
     """What known mistakes give for the weights 2 and 1."""
-    mean = (2 * first + second) / 3
+    weighted = 2 * first + second
+    mean = weighted / 3
+    chances = 2 * first.exp() + second.exp()
+    added = first + second
+    halved = weighted / 2
     return {
-        "You take the mean of the probabilities. What is wanted is the mean of the log-probabilities.": (
-            (2 * first.exp() + second.exp()) / 3
-        ),
+        "You take the mean of the probabilities. What is wanted is the mean of the log-probabilities.": chances / 3,
         "Your function returns the mean of the log-probabilities. Softmax makes probabilities of it.": mean,
         "Your function returns log-probabilities. Use softmax, not log_softmax.": mean.log_softmax(-1),
         "Your rows do not add up to 1: after the mean, exp alone is not enough. Use softmax.": mean.exp(),
-        "Your function does not use the weights.": ((first + second) / 2).softmax(-1),
-        "Your function adds without weights: it multiplies the probabilities.": (first + second).softmax(-1),
+        "Your function does not use the weights.": (added / 2).softmax(-1),
+        "Your function adds without weights: it multiplies the probabilities.": added.softmax(-1),
         "You divide by the number of modalities. A weighted mean divides by the sum of the weights.": (
-            ((2 * first + second) / 2).softmax(-1)
+            halved.softmax(-1)
         ),
-        "You add the weighted log-probabilities. For a mean, divide by the sum of the weights.": (
-            (2 * first + second).softmax(-1)
-        ),
+        "You add the weighted log-probabilities. For a mean, divide by the sum of the weights.": weighted.softmax(-1),
         "Your softmax goes over the cases. Each row should add up to 1: `dim=-1`.": mean.softmax(0),
         "Your function looks only at the first modality.": first.exp(),
     }
@@ -269,13 +303,14 @@ def fusion_mistakes(first: Tensor, second: Tensor) -> dict[str, Tensor]:
 
 def missing_mistakes(first: Tensor, third: Tensor) -> dict[str, Tensor]:
     """What known mistakes give for the weights 2, 1 and 0.5, the second modality missing."""
-    total = 2 * first + 0.5 * third
+    by_all_weights = (2 * first + 0.5 * third) / 3.5
+    out_of_step = (2 * first + third) / 3
     return {
         "You still count the weight of the missing modality. Divide by the weights of those that are there.": (
-            (total / 3.5).softmax(-1)
+            by_all_weights.softmax(-1)
         ),
         "The weights are out of step: once the missing modality is left out, each weight must stay with its own "
-        "prediction. `zip` them first.": ((2 * first + third) / 3).softmax(-1),
+        "prediction. `zip` them first.": out_of_step.softmax(-1),
         "Your function stops at the missing modality. Those after it count too.": first.exp(),
     }
 
@@ -285,10 +320,12 @@ def missing_mistakes(first: Tensor, third: Tensor) -> dict[str, Tensor]:
 
 def cross_attention(queries: Tensor, keys: Tensor, values: Tensor, missing: Tensor | None = None) -> Tensor:
     """Attention (b, n, d) of `queries` (b, n, d) to another modality (b, m, d) (arXiv 1706.03762, equation 1)."""
-    scores = queries @ keys.transpose(1, 2) / queries.shape[-1] ** 0.5  # (b, n, m)
+    d = queries.shape[-1]
+    scores = queries @ keys.transpose(1, 2) / d**0.5  # (b, n, m)
     if missing is not None:
         scores = scores.masked_fill(missing[:, None, :], float("-inf"))
-    return scores.softmax(dim=-1) @ values
+    weights = scores.softmax(dim=-1)
+    return weights @ values
 
 
 def examine_cross_attention(yours: Attempt) -> None:
@@ -307,25 +344,30 @@ def examine_cross_attention(yours: Attempt) -> None:
 
 def attention_mistakes(queries: Tensor, keys: Tensor, values: Tensor) -> dict[str, Tensor]:
     """What known mistakes give without missing tokens."""
-    d, scores = queries.shape[-1], queries @ keys.transpose(1, 2)
-    weights = (scores / d**0.5).softmax(-1)
+    d = queries.shape[-1]
+    products = queries @ keys.transpose(1, 2)
+    scores = products / d**0.5
+    weights = scores.softmax(-1)
+    by_d = (products / d).softmax(-1)
+    multiplied = (products * d**0.5).softmax(-1)
+    to_themselves = queries @ queries.transpose(1, 2) / d**0.5
     return {
         "Your scores are not scaled. Divide them by the square root of d before the softmax.": (
-            scores.softmax(-1) @ values
+            products.softmax(-1) @ values
         ),
-        "You divide by d. Divide by its square root.": (scores / d).softmax(-1) @ values,
-        "You multiply by the square root of d. Divide by it.": (scores * d**0.5).softmax(-1) @ values,
+        "You divide by d. Divide by its square root.": by_d @ values,
+        "You multiply by the square root of d. Divide by it.": multiplied @ values,
         "Your softmax goes over the queries. Each query spreads its weight over the keys: `dim=-1`.": (
-            (scores / d**0.5).softmax(1) @ values
+            scores.softmax(1) @ values
         ),
         "Your softmax goes over the batch. Each query spreads its weight over the keys: `dim=-1`.": (
-            (scores / d**0.5).softmax(0) @ values
+            scores.softmax(0) @ values
         ),
-        "The softmax is missing: you multiply the values by the scores themselves.": scores / d**0.5 @ values,
+        "The softmax is missing: you multiply the values by the scores themselves.": scores @ values,
         "Your function returns the weights. One step is missing: weights times values.": weights,
         "You take the mean of the keys. Keys are for comparing; what is passed on are the values.": weights @ keys,
         "You attend from the queries to themselves. The keys have to come from the other modality.": (
-            (queries @ queries.transpose(1, 2) / d**0.5).softmax(-1) @ queries
+            to_themselves.softmax(-1) @ queries
         ),
     }
 
@@ -333,16 +375,19 @@ def attention_mistakes(queries: Tensor, keys: Tensor, values: Tensor) -> dict[st
 def mask_mistakes(queries: Tensor, keys: Tensor, values: Tensor, missing: Tensor) -> dict[str, Tensor]:
     """What known mistakes with `missing` give."""
     gone = missing[:, None, :]
-    scores = queries @ keys.transpose(1, 2) / queries.shape[-1] ** 0.5
+    d = queries.shape[-1]
+    scores = queries @ keys.transpose(1, 2) / d**0.5
+    zeros = scores.masked_fill(gone, 0.0).softmax(-1)
+    too_late = scores.softmax(-1).masked_fill(gone, 0.0)
     return {
         "Your function does not use `missing`.": cross_attention(queries, keys, values),
         "You read `missing` the other way round: True marks a token that is not there.": (
             cross_attention(queries, keys, values, ~missing)
         ),
         "You set the scores of missing tokens to 0. After the softmax that is still a weight; use minus infinity.": (
-            scores.masked_fill(gone, 0.0).softmax(-1) @ values
+            zeros @ values
         ),
         "You take missing tokens out after the softmax, so the weights left do not add up to 1. Mask before it.": (
-            scores.softmax(-1).masked_fill(gone, 0.0) @ values
+            too_late @ values
         ),
     }

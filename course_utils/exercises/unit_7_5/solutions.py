@@ -40,7 +40,9 @@ def _fractions(*shape: int, seed: int, of: int = 8) -> Tensor:
 
 def lora_forward(x: Tensor, weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
     """The frozen path plus alpha / r times the thin one, (..., d) (arXiv 2106.09685, equation 3)."""
-    return x @ weight.T + alpha / len(A) * (x @ A.T @ B.T)
+    frozen = x @ weight.T
+    thin = x @ A.T @ B.T
+    return frozen + alpha / len(A) * thin
 
 
 def examine_lora_forward(yours: Attempt) -> None:
@@ -49,9 +51,12 @@ def examine_lora_forward(yours: Attempt) -> None:
     weight = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 3.0], [-1.0, 0.0, 1.0]])
     A = torch.tensor([[1.0, 0.0, 1.0], [0.0, 2.0, -1.0]])
     B = torch.tensor([[1.0, 0.0], [0.5, 1.0], [0.0, -2.0]])
-    yours.compare((x, weight, A, B, 4.0), lora_forward(x, weight, A, B, 4.0), lora_mistakes(x, weight, A, B, 4.0))
-    shapes = ((2, 3, 6), (5, 6), (4, 6), (5, 4))
-    x, weight, A, B = (_fractions(*shape, seed=seed) for seed, shape in enumerate(shapes))
+    inputs = (x, weight, A, B, 4.0)
+    yours.compare(inputs, lora_forward(*inputs), lora_mistakes(*inputs))
+    x = _fractions(2, 3, 6, seed=0)
+    weight = _fractions(5, 6, seed=1)
+    A = _fractions(4, 6, seed=2)
+    B = _fractions(5, 4, seed=3)
     wanted = lora_forward(x, weight, A, B, 32.0)
     came = yours.compare((x, weight, A.requires_grad_(), B, 32.0), wanted)
     if not came.requires_grad:
@@ -60,30 +65,33 @@ def examine_lora_forward(yours: Attempt) -> None:
 
 def lora_mistakes(x: Tensor, weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> dict[str, Tensor]:
     """What known mistakes give; `weight` is square."""
-    base, change, r = x @ weight.T, x @ A.T @ B.T, len(A)
+    base = x @ weight.T
+    change = x @ A.T @ B.T
+    r = len(A)
     scale = alpha / r
+    scaled = scale * change
+    by_width = alpha / x.shape[-1] * change
+    by_root = alpha / r**0.5 * change
+    not_transposed = x @ (B @ A)
+    behind = base @ A.T @ B.T
     return {
         "Your result is the frozen layer's alone. Add the change that A and B make.": base,
-        "Your result is the change alone. Add what the frozen layer gives, `x @ weight.T`.": scale * change,
+        "Your result is the change alone. Add what the frozen layer gives, `x @ weight.T`.": scaled,
         "Your change is not scaled. Multiply it by alpha / r, with r the number of rows of A.": base + change,
         "You multiply by alpha. Divide it by r, the number of rows of A.": base + alpha * change,
         "Your scale is upside down: it is alpha / r, not r / alpha.": base + change / scale,
-        "You divide alpha by the width of x. Divide it by r, the number of rows of A.": (
-            base + alpha / x.shape[-1] * change
-        ),
+        "You divide alpha by the width of x. Divide it by r, the number of rows of A.": base + by_width,
         "You divide alpha by the square root of r. That is rsLoRA (arXiv 2312.03732); LoRA divides by r.": (
-            base + alpha / r**0.5 * change
+            base + by_root
         ),
         "You scale the sum. The frozen path counts once, and alpha / r goes to the change alone.": (
             scale * (base + change)
         ),
-        "You subtract the change. Add it.": base - scale * change,
-        "You multiply x by `weight`. PyTorch stores (outputs, inputs), so it is `x @ weight.T`.": (
-            x @ weight + scale * change
-        ),
-        "Your B A is not transposed. For rows x the change is x A^T B^T.": base + scale * (x @ (B @ A)),
+        "You subtract the change. Add it.": base - scaled,
+        "You multiply x by `weight`. PyTorch stores (outputs, inputs), so it is `x @ weight.T`.": (x @ weight + scaled),
+        "Your B A is not transposed. For rows x the change is x A^T B^T.": base + scale * not_transposed,
         "Your A reads what the frozen layer gives. It reads x: the two paths lie side by side.": (
-            base + scale * (base @ A.T @ B.T)
+            base + scale * behind
         ),
     }
 
@@ -95,23 +103,27 @@ def nf4_quantise(weights: Tensor, levels: Tensor, block: int = 64) -> Tensor:
     """The packed codes (n / 2,) of `weights` (n,) (arXiv 2305.14314, section 3), as bitsandbytes packs them."""
     blocks = weights.float().reshape(-1, block)
     largest = blocks.abs().amax(1, keepdim=True).clamp(min=1e-38)  # a block of zeros stays zero
+    scaled = blocks * (1 / largest)  # times the inverse: bit for bit the library's
     middles = (levels[1:] + levels[:-1]) / 2
-    codes = torch.bucketize(blocks * (1 / largest), middles).flatten()  # times the inverse: bit for bit the library's
-    return (codes[0::2] * 16 + codes[1::2]).to(torch.uint8)
+    codes = torch.bucketize(scaled, middles).flatten()
+    packed = codes[0::2] * 16 + codes[1::2]
+    return packed.to(torch.uint8)
 
 
 def examine_nf4_quantise(yours: Attempt) -> None:
     """Two blocks of four by hand, one of them of small weights; then blocks of 64; then one of zeros."""
     levels = NF4_LEVELS
     weights = torch.tensor([0.5, -1.0, 0.1, -2.0, 0.05, 0.015, -0.03, 0.035])
-    came = yours.compare((weights, levels, 4), nf4_quantise(weights, levels, 4), quantise_mistakes(weights, levels, 4))
+    inputs = (weights, levels, 4)
+    came = yours.compare(inputs, nf4_quantise(*inputs), quantise_mistakes(*inputs))
     if came.dtype != torch.uint8:
         raise Wrong(
             f"Your numbers are right, but each is stored as {came.dtype}: {came.element_size()} bytes instead of one. "
             "Nothing would be saved. End with `.to(torch.uint8)`."
         )
     sizes = torch.tensor([0.02, 3.0, 0.5, 1.0]).repeat_interleave(64)
-    weights = torch.randn(256, generator=torch.Generator().manual_seed(4)) * sizes
+    draw = torch.Generator().manual_seed(4)
+    weights = torch.randn(256, generator=draw) * sizes
     yours.compare((weights, levels), nf4_quantise(weights, levels), quantise_mistakes(weights, levels, 64))
     weights = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, -0.5, 0.2, 0.0])
     division = (
@@ -119,51 +131,61 @@ def examine_nf4_quantise(yours: Attempt) -> None:
         "the divisor away from 0, with `clamp(min=1e-38)`."
     )
     wanted = nf4_quantise(weights, levels, 4)
-    ends = {division.format(code): torch.cat([_packed(torch.full((4,), code)), wanted[2:]]) for code in (0, 15)}
+    ends = {}
+    for code in (0, 15):
+        zeros = _packed(torch.full((4,), code))
+        ends[division.format(code)] = torch.cat([zeros, wanted[2:]])
     yours.compare((weights, levels, 4), wanted, ends)
 
 
 def _packed(codes: Tensor) -> Tensor:
     """Two codes a byte, as numbers (n / 2,)."""
-    return (codes[0::2] * 16 + codes[1::2]).to(torch.uint8)
+    packed = codes[0::2] * 16 + codes[1::2]
+    return packed.to(torch.uint8)
 
 
 def quantise_mistakes(weights: Tensor, levels: Tensor, block: int) -> dict[str, Tensor]:
     """What known mistakes give."""
-    blocks, middles = weights.reshape(-1, block), (levels[1:] + levels[:-1]) / 2
-    largest = blocks.abs().amax(1, keepdim=True)
-    scaled = blocks / largest
+    middles = (levels[1:] + levels[:-1]) / 2
 
     def nearest(numbers: Tensor) -> Tensor:
         return torch.bucketize(numbers.contiguous(), middles).flatten()
 
-    codes, columns = nearest(scaled), weights.reshape(block, -1)
-    below = (torch.bucketize(scaled, levels, right=True) - 1).clamp(min=0).flatten()
+    blocks = weights.reshape(-1, block)
+    scaled = blocks / blocks.abs().amax(1, keepdim=True)
+    codes = nearest(scaled)
+    together = nearest(weights / weights.abs().max())
+    signed = nearest(blocks / blocks.amax(1, keepdim=True))
+    swapped = codes.reshape(-1, 2).flip(1).flatten()
+    above = torch.bucketize(scaled, levels).flatten()
+    below = torch.bucketize(scaled, levels, right=True) - 1
+    even = ((scaled + 1) * 7.5).round().long().flatten()
+    half = len(codes) // 2
+    distances = (scaled[..., None] - levels).abs()
+    farthest = distances.argmax(-1).flatten()
+    columns = weights.reshape(block, -1)
+    of_columns = nearest(columns / columns.abs().amax(0))
     return {
         "Your weights are not scaled. Divide each block by its largest absolute value first.": _packed(nearest(blocks)),
         "You divide all blocks by one number, the largest of all weights. Each block has its own: small weights in a "
-        "block of their own would else share a few levels around 0.": _packed(nearest(weights / weights.abs().max())),
+        "block of their own would else share a few levels around 0.": _packed(together),
         "You divide by the largest value of a block. Take the largest absolute value: the farthest from 0 may be "
-        "negative.": _packed(nearest(blocks / blocks.amax(1, keepdim=True))),
+        "negative.": _packed(signed),
         "Your two codes are in the wrong halves of the byte: the first belongs into the upper four bits.": (
-            _packed(codes.reshape(-1, 2).flip(1).flatten())
+            _packed(swapped)
         ),
-        "You take the next level below. Take the nearest: the border is half way between two levels.": _packed(below),
+        "You take the next level below. Take the nearest: the border is half way between two levels.": (
+            _packed(below.clamp(min=0).flatten())
+        ),
         "You search in the levels, which finds the next one above. Take the nearest: search in the middles between "
-        "levels.": _packed(torch.bucketize(scaled, levels).flatten()),
-        "Your levels lie at even distances. Use those of `levels`, which are dense around 0.": (
-            _packed(((scaled + 1) * 7.5).round().long().flatten())
-        ),
+        "levels.": _packed(above),
+        "Your levels lie at even distances. Use those of `levels`, which are dense around 0.": _packed(even),
         "Your codes are right but not packed. Two go into one byte: the first times 16, plus the second.": codes,
         "You pack the first half of the weights with the second half. Pack neighbours: `codes[0::2]` and "
-        "`codes[1::2]`.": codes[: len(codes) // 2] * 16 + codes[len(codes) // 2 :],
+        "`codes[1::2]`.": codes[:half] * 16 + codes[half:],
         "Your function returns the levels, not their places. Four bits hold a place from 0 to 15.": levels[codes],
-        "You take the farthest level: use argmin, not argmax.": (
-            _packed((scaled[..., None] - levels).abs().argmax(-1).flatten())
-        ),
-        "Your blocks are columns. `reshape(-1, block)` has the weights of a block in a row.": (
-            _packed(nearest(columns / columns.abs().amax(0)))
-        ),
+        "You take the farthest level: use argmin, not argmax.": _packed(farthest),
+        "Your blocks are columns. `reshape(-1, block)` has the weights of a block in a row.": _packed(of_columns),
     }
 
 
@@ -173,7 +195,9 @@ def quantise_mistakes(weights: Tensor, levels: Tensor, block: int) -> dict[str, 
 def nf4_dequantise(packed: Tensor, scales: Tensor, levels: Tensor, block: int = 64) -> Tensor:
     """The weights (n,) behind the bytes `packed` (n / 2,): each code's level times its block's scale."""
     codes = torch.stack([packed >> 4, packed & 15], dim=1).flatten().long()
-    return (levels[codes].reshape(-1, block) * scales[:, None]).flatten()
+    blocks = levels[codes].reshape(-1, block)
+    weights = blocks * scales[:, None]
+    return weights.flatten()
 
 
 def examine_nf4_dequantise(yours: Attempt) -> None:
@@ -190,24 +214,29 @@ def examine_nf4_dequantise(yours: Attempt) -> None:
 
 def dequantise_mistakes(packed: Tensor, scales: Tensor, levels: Tensor, block: int) -> dict[str, Tensor]:
     """What known mistakes give."""
-    upper, lower = (packed >> 4).long(), (packed & 15).long()
+    upper = (packed >> 4).long()
+    lower = (packed & 15).long()
     codes = torch.stack([upper, lower], dim=1).flatten()
+    swapped = torch.stack([lower, upper], dim=1).flatten()
+    upper_first = torch.cat([upper, lower])
+    even = codes / 7.5 - 1
+    right = levels[codes]
     each = scales.repeat_interleave(block)
     return {
         "You open the bytes the wrong way round: the first weight is in the upper four bits, `packed >> 4`.": (
-            levels[torch.stack([lower, upper], dim=1).flatten()] * each
+            levels[swapped] * each
         ),
         "Upper and lower halves have to stand in turn, as the weights did. You put all upper ones first.": (
-            levels[torch.cat([upper, lower])] * each
+            levels[upper_first] * each
         ),
-        "Your function returns levels between -1 and 1. Multiply each by the scale of its block.": levels[codes],
-        "You use the first scale for all blocks.": levels[codes] * scales[0],
-        "You use the largest scale for all blocks. Each block has its own.": levels[codes] * scales.max(),
+        "Your function returns levels between -1 and 1. Multiply each by the scale of its block.": right,
+        "You use the first scale for all blocks.": right * scales[0],
+        "You use the largest scale for all blocks. Each block has its own.": right * scales.max(),
         "Your scales change from weight to weight. All weights of a block share one: `repeat_interleave`, or "
-        "reshape to (-1, block) first.": levels[codes] * scales.repeat(block),
-        "You divide by the scales. Quantising divided; the way back multiplies.": levels[codes] / each,
+        "reshape to (-1, block) first.": right * scales.repeat(block),
+        "You divide by the scales. Quantising divided; the way back multiplies.": right / each,
         "You use the code as if it were the number. It is a place in `levels`: `levels[codes.long()]`.": codes * each,
-        "Your levels lie at even distances. Look the codes up in `levels`.": (codes / 7.5 - 1) * each,
+        "Your levels lie at even distances. Look the codes up in `levels`.": even * each,
     }
 
 
@@ -217,13 +246,16 @@ def dequantise_mistakes(packed: Tensor, scales: Tensor, levels: Tensor, block: i
 def runs_of_three(text: str) -> set[tuple[str, ...]]:
     """All runs of three words, in lower case; the whole text if it has fewer words."""
     words = text.lower().split()
-    return {tuple(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
+    count = max(1, len(words) - 2)
+    return {tuple(words[i : i + 3]) for i in range(count)}
 
 
 def without_copies(texts: Sequence[str], test: Sequence[str], limit: float) -> list[int]:
     """Places of the `texts` that are like no text of `test` and no earlier one that stays, by the Jaccard index."""
-    taken, kept = [runs_of_three(text) for text in test], []
-    for i, runs in enumerate(map(runs_of_three, texts)):
+    taken = [runs_of_three(text) for text in test]
+    kept = []
+    for i, text in enumerate(texts):
+        runs = runs_of_three(text)
         if all(len(runs & other) / len(runs | other) < limit for other in taken):
             kept.append(i)
             taken.append(runs)
@@ -323,8 +355,9 @@ def _kept(
 
 
 def _runs(text: str, size: int = 3, lower: bool = True) -> set[tuple[str, ...]]:
-    words = (text.lower() if lower else text).split()
-    return {tuple(words[i : i + size]) for i in range(max(1, len(words) - size + 1))}
+    words = text.lower().split() if lower else text.split()
+    count = max(1, len(words) - size + 1)
+    return {tuple(words[i : i + size]) for i in range(count)}
 
 
 # --- loss_labels ----------------------------------------------------------------------------------------
@@ -334,7 +367,8 @@ IGNORED = -100  # the label that cross-entropy leaves out, in PyTorch and so in 
 
 def loss_labels(ids: Tensor, opens: int, ends: int) -> Tensor:
     """Labels (t,): the tokens of each reply and its end, -100 for all else."""
-    labels, inside = torch.full_like(ids, -100), False
+    labels = torch.full_like(ids, -100)
+    inside = False
     for i, token in enumerate(ids.tolist()):
         if inside:
             labels[i] = token
@@ -404,7 +438,8 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, chosen_before: Tensor, rejected_b
     """The mean of -log sigmoid(beta x margin) (arXiv 2305.18290, equation 7); inputs (n, tokens) in nats."""
     gained = chosen.sum(1) - chosen_before.sum(1)  # how much likelier than at the start
     lost = rejected.sum(1) - rejected_before.sum(1)
-    return -F.logsigmoid(beta * (gained - lost)).mean()
+    margin = beta * (gained - lost)
+    return -F.logsigmoid(margin).mean()
 
 
 def examine_dpo_loss(yours: Attempt) -> None:
@@ -433,10 +468,14 @@ def dpo_mistakes(
     chosen: Tensor, rejected: Tensor, chosen_before: Tensor, rejected_before: Tensor, beta: float
 ) -> dict[str, Tensor]:
     """What known mistakes give."""
-    inputs = [one.detach() for one in (chosen, rejected, chosen_before, rejected_before)]
-    (c, r, cb, rb), means = [one.sum(1) for one in inputs], [one.mean(1) for one in inputs]
-    c1, r1, cb1, rb1 = (one.sum(1) / (one != 0).sum(1) for one in inputs)
+    inputs = [log_probs.detach() for log_probs in (chosen, rejected, chosen_before, rejected_before)]
+    c, r, cb, rb = (log_probs.sum(1) for log_probs in inputs)
+    c_mean, r_mean, cb_mean, rb_mean = (log_probs.mean(1) for log_probs in inputs)
+    c_each, r_each, cb_each, rb_each = map(_by_length, inputs)
     margin = (c - cb) - (r - rb)
+    of_means = (c_mean - cb_mean) - (r_mean - rb_mean)
+    by_length = (c_each - cb_each) - (r_each - rb_each)
+    scaled = beta * margin
 
     def loss(margins: Tensor) -> Tensor:
         return -F.logsigmoid(beta * margins).mean()
@@ -457,21 +496,17 @@ def dpo_mistakes(
         "Your loss has the wrong sign: it would be made smaller by smaller margins. It is minus log sigmoid.": (
             -loss(margin)
         ),
-        "The logarithm is missing: the loss is -log sigmoid(...), not -sigmoid(...).": -torch.sigmoid(
-            beta * margin
-        ).mean(),
+        "The logarithm is missing: the loss is -log sigmoid(...), not -sigmoid(...).": -torch.sigmoid(scaled).mean(),
         "The logarithm is missing: the loss is -log sigmoid(...), not 1 - sigmoid(...).": (
-            1 - torch.sigmoid(beta * margin).mean()
+            1 - torch.sigmoid(scaled).mean()
         ),
         "You add the pairs up. Take their mean.": len(c) * loss(margin),
         "You take the mean of the pairs' margins first. Take the loss of each pair, then the mean.": (
             -F.logsigmoid(beta * margin.mean())
         ),
-        "You take the mean over the tokens. The log-probability of a reply is the sum.": (
-            loss((means[0] - means[2]) - (means[1] - means[3]))
-        ),
+        "You take the mean over the tokens. The log-probability of a reply is the sum.": loss(of_means),
         "You divide by the length of each reply. The log-probability of a reply is the sum over its tokens; lengths do "
-        "not enter this loss.": loss((c1 - cb1) - (r1 - rb1)),
+        "not enter this loss.": loss(by_length),
         "You take the ratio of the log-probabilities. The logarithm of a ratio is a difference.": loss(c / cb - r / rb),
         "Your loss does not look at the rejected replies.": loss(c - cb),
         "Your loss does not look at the chosen replies.": loss(rb - r),
@@ -481,9 +516,17 @@ def dpo_mistakes(
 # --- merge ----------------------------------------------------------------------------------------------
 
 
+def _by_length(log_probs: Tensor) -> Tensor:
+    """The mean (n,) over the tokens of each reply that are not padding."""
+    lengths = (log_probs != 0).sum(1)
+    return log_probs.sum(1) / lengths
+
+
 def merge(weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
     """W + (alpha / r) B A (arXiv 2106.09685, section 4.1), (d, k), added in fp32 and rounded once."""
-    return (weight.float() + alpha / len(A) * (B @ A)).to(weight.dtype)
+    change = alpha / len(A) * (B @ A)
+    merged = weight.float() + change
+    return merged.to(weight.dtype)
 
 
 def examine_merge(yours: Attempt) -> None:
@@ -514,23 +557,24 @@ EARLY = (
 def merge_mistakes(weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> dict[str, Tensor]:
     """What known mistakes give for a square matrix."""
     r = len(A)
-    change = alpha / r * (B @ A)
+    product = B @ A
+    change = alpha / r * product
+    by_root = alpha / r**0.5 * product
+    by_width = alpha / len(weight) * product
     return {
         "Your function returns the old weights. Add the change.": weight,
         "Your function returns the change alone. Add it to `weight`.": change,
-        "Your change is not scaled. Multiply B A by alpha / r.": weight + B @ A,
-        "You multiply by alpha. Divide it by r, the number of rows of A.": weight + alpha * (B @ A),
-        "Your scale is upside down: it is alpha / r, not r / alpha.": weight + r / alpha * (B @ A),
+        "Your change is not scaled. Multiply B A by alpha / r.": weight + product,
+        "You multiply by alpha. Divide it by r, the number of rows of A.": weight + alpha * product,
+        "Your scale is upside down: it is alpha / r, not r / alpha.": weight + r / alpha * product,
         "You divide alpha by the square root of r. That is rsLoRA (arXiv 2312.03732); LoRA divides by r.": (
-            weight + alpha / r**0.5 * (B @ A)
+            weight + by_root
         ),
-        "You divide alpha by the width of `weight`. Divide it by r, the number of rows of A.": (
-            weight + alpha / len(weight) * (B @ A)
-        ),
+        "You divide alpha by the width of `weight`. Divide it by r, the number of rows of A.": weight + by_width,
         "You subtract the change. Add it.": weight - change,
         "Your change is transposed: B A is (d, k), as `weight` is.": weight + change.T,
         "You scale the sum. `weight` counts once, and alpha / r goes to the change alone.": (
-            alpha / r * (weight + B @ A)
+            alpha / r * (weight + product)
         ),
         "You multiply the weight by the change. Add it.": weight @ change,
     }
