@@ -139,6 +139,11 @@ def checks(case: Case, reply: str) -> dict[str, bool]:
     }
 
 
+def _orders_named(said: Sequence[str]) -> list[str]:
+    """The sentences that name an order."""
+    return [sentence for sentence in said if "Order " in sentence]
+
+
 def points(case: Case, reply: str) -> int:
     """0 to 4: two for the right fact, one each for courtesy and brevity."""
     passed = checks(case, reply)
@@ -146,11 +151,6 @@ def points(case: Case, reply: str) -> int:
 
 
 # ---------------------------------------------------------------- tokens and their probabilities
-
-
-def _orders_named(said: Sequence[str]) -> list[str]:
-    """The sentences that name an order."""
-    return [sentence for sentence in said if "Order " in sentence]
 
 
 def encode(chat: Chat, asked: Sequence[Case], replies: Sequence[str]) -> tuple[Tensor, Tensor]:
