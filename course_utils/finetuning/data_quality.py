@@ -197,9 +197,6 @@ def broken_format(rows: Sequence[Row]) -> dict[int, str]:
     return faults
 
 
-# ---------------------------------------------------------------- near-duplicates and leaks
-
-
 def _format_fault(row: Row) -> str:
     """What is wrong with the format of a row; an empty text if nothing is."""
     if row.fault:
@@ -219,6 +216,9 @@ def _format_fault(row: Row) -> str:
     if not last.endswith(conversations.SIGN_OFF):
         return f"the reply stops before its end: ...{last[-20:]!r}"
     return ""
+
+
+# ---------------------------------------------------------------- near-duplicates and leaks
 
 
 def shingles(text: str, n: int = 3) -> set[str]:
