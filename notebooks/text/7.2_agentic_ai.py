@@ -57,16 +57,7 @@ import torch
 from matplotlib.ticker import PercentFormatter
 
 from course_utils import figures
-from course_utils.agents import (
-    function_calls,
-    instructions,
-    langchain_chat,
-    loop,
-    react,
-    rewoo,
-    success,
-    toolboxes,
-)
+from course_utils.agents import function_calls, loop, react, rewoo, success, toolboxes
 from course_utils.measures import error_bars
 from course_utils.prisma import shop, text, tools
 
@@ -459,7 +450,9 @@ figures.table({"the model writes": reply, "verdict": verdict(reply)} for reply i
 # temperature does it break?
 
 # %% tags=["topic:function-calling"]
-system = {"role": "system", "content": instructions.INSTRUCTIONS["calls"]}
+from course_utils.agents.instructions import INSTRUCTIONS
+
+system = {"role": "system", "content": INSTRUCTIONS["calls"]}
 prompts = [
     chat.prompt([system, {"role": "user", "content": q}], tools.schemas()) for q in questions[some]
 ]
@@ -495,12 +488,13 @@ figures.table(rows, caption=f"The first call to each of {len(prompts)} questions
 
 # %% tags=["topic:langchain-agent"]
 from course_utils import compat
+from course_utils.agents import langchain_chat
 
 model = langchain_chat.PrismaChatModel(chat=chat)
 agent = compat.create_agent(
     model,
     langchain_chat.shop_tools(toolbox),
-    system_prompt=instructions.INSTRUCTIONS["calls"],
+    system_prompt=INSTRUCTIONS["calls"],
     max_model_calls=8,
 )
 result = agent.invoke({"messages": [{"role": "user", "content": task.question}]})
