@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -390,10 +391,13 @@ ENDS = [
 ]
 
 
-def test_ctrl_c_ends_the_check_and_not_the_notebook(checked, monkeypatch) -> None:
+def test_ctrl_c_ends_the_check_and_not_the_notebook(checked, monkeypatch, request) -> None:
     checked(LOSS, lambda *_: None)  # the process has started
     before = worker()
     monkeypatch.setattr(sandbox, "SECONDS", 60)
+    # A shell that starts the tests in the background makes them deaf to Ctrl-C.
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, earlier))
     threading.Timer(3, _thread.interrupt_main).start()  # the function runs by then, on a busy machine, too
     started = time.monotonic()
     text = checked(LOSS, endless)
