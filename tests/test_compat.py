@@ -85,8 +85,14 @@ CALLING = (compat, fake, faster)
 KEYWORDS = [found for module in CALLING for found in calls(Path(module.__file__).read_text("utf-8"))]
 
 
+# Called only where the installed version has it: `compat.has_fused_head` asks first. Colab's TRL 0.29 has none.
+NEWER = {"trl.trainer.utils.add_fused_lm_head": compat.has_fused_head}
+
+
 @pytest.mark.parametrize("called, keyword", KEYWORDS)
 def test_keyword_exists(called, keyword):
+    if called in NEWER and not NEWER[called]():
+        pytest.skip(f"{version(called)} has no {called}")
     assert takes(called, keyword), (
         f"{version(called)}: {called} no longer takes {keyword!r}. Change its call in course_utils."
     )
