@@ -28,7 +28,6 @@ SWITCH = "On Kaggle: Settings, Internet, On. Then run this cell again."
 FOR_DEVELOPERS = ("lab", "test", "dev")  # extras that make no sense on a hosted machine
 
 
-# What is missing, and how it is installed
 def host() -> str:
     """ "Colab" or "Kaggle" on their machines, "" on the reader's own."""
     if "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ:

@@ -15,15 +15,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from course_utils.faster import adapter_first, whole_scores
 from course_utils.settings import paced
 
 if TYPE_CHECKING:
     import torch
 
-from course_utils.faster import adapter_first, whole_scores
-
 
 # ---------------------------------------------------------------- agents (LangChain)
+
+
 def create_agent(model: Any, tools: Sequence[Any], system_prompt: str, max_model_calls: int) -> Any:
     """LangChain's agent loop (`create_react_agent` is deprecated), ended after `max_model_calls`."""
     from langchain.agents import create_agent
@@ -349,6 +350,8 @@ def sft_trainer(
 
 
 # ---------------------------------------------------------------- preferences (TRL)
+
+
 def dpo_config(
     folder: Path, *, batch: int, steps: int, learning_rate: float, beta: float, max_length: int, cpu: bool, seed: int,
     bf16: bool, fp16: bool,

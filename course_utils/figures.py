@@ -33,18 +33,6 @@ PALETTE = {
 CYCLE = [colour for name, colour in PALETTE.items() if name != "yellow"]
 GREY = "#767676"
 
-# The eight colours of the toys, for bars and points that stand for a toy. White needs a dark edge.
-PRISMA = {
-    "red": "#D62728",
-    "orange": "#FF8C1A",
-    "yellow": "#FFD92F",
-    "green": "#2CA02C",
-    "blue": "#1F5FD0",
-    "purple": "#8E44AD",
-    "white": "#FFFFFF",
-    "black": "#111111",
-}
-
 
 def use_style() -> None:
     """Set matplotlib to the course's style: opaque white paper, whatever the theme, and large type."""

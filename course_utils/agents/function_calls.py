@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from course_utils.agents.instructions import INSTRUCTIONS
+from course_utils.agents.loop import Step, Tools, Trace, note, think, use, without_thoughts
 from course_utils.models.inputs import as_texts
 from course_utils.prisma import text
 from course_utils.prisma.tools import schemas
@@ -12,8 +14,6 @@ from course_utils.prisma.tools import schemas
 if TYPE_CHECKING:
     from course_utils.models.roles import Chat
 
-from course_utils.agents.instructions import INSTRUCTIONS
-from course_utils.agents.loop import Step, Tools, Trace, note, think, use, without_thoughts
 
 # Types that JSON becomes. type() is asked and not isinstance(): in Python True is an int, in JSON it is not.
 PYTHON = {
@@ -30,11 +30,6 @@ OPENING = re.compile(r"\n\s*\{")
 
 class CallError(ValueError):
     """A function call that can't be run. The message is what the model gets to read."""
-
-
-def is_call(reply: str) -> bool:
-    """Whether a reply holds a function call in JSON, in whatever the model wrapped it."""
-    return bool(written_calls(reply))
 
 
 def unwrap(reply: str) -> str:

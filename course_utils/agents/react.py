@@ -4,14 +4,13 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from course_utils.agents.instructions import opening
+from course_utils.agents.loop import Step, Tools, Trace, note, think, use
 from course_utils.models.inputs import as_texts
 from course_utils.prisma import text
 
 if TYPE_CHECKING:
     from course_utils.models.roles import Chat
-
-from course_utils.agents.instructions import opening
-from course_utils.agents.loop import Step, Tools, Trace, note, think, use
 
 
 def run_react(

@@ -4,15 +4,14 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from course_utils.agents.instructions import opening
+from course_utils.agents.loop import Step, Tools, Trace, think, use
+from course_utils.agents.react import answer_all
 from course_utils.models.inputs import as_texts
 from course_utils.prisma.tools import Result, failed
 
 if TYPE_CHECKING:
     from course_utils.models.roles import Chat
-
-from course_utils.agents.instructions import opening
-from course_utils.agents.loop import Step, Tools, Trace, think, use
-from course_utils.agents.react import answer_all
 
 
 def run_rewoo(chat: "Chat", toolbox: Tools, questions: Sequence[str], max_steps: int = 8) -> list[Trace]:

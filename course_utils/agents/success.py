@@ -1,15 +1,10 @@
 """How often an agent is right."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from course_utils.measures import Measure, share
-from course_utils.prisma import text
-
-if TYPE_CHECKING:
-    pass
 
 from course_utils.agents.loop import Trace
+from course_utils.measures import Measure, share
+from course_utils.prisma import text
 
 
 def success(tasks: Sequence[text.Episode], traces: Sequence[Trace]) -> Measure:

@@ -3,14 +3,9 @@
 import random
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
-
-from course_utils.prisma.tools import Result, failed
-
-if TYPE_CHECKING:
-    pass
 
 from course_utils.agents.loop import Tools
+from course_utils.prisma.tools import Result, failed
 
 
 class Flaky:

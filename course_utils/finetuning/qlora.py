@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from course_utils import compat
+from course_utils.finetuning.four_bit import check_method, training_device, training_dtype
 from course_utils.memory import formulas, shapes, simulate
 from course_utils.memory.simulate import Step
 
 if TYPE_CHECKING:
     from course_utils.models.hardware import Hardware
     from course_utils.models.roles import Chat
-
-from course_utils.finetuning.four_bit import check_method, training_device, training_dtype
 
 
 class NotEnoughMemoryError(RuntimeError):

@@ -17,6 +17,8 @@ from torch import nn
 from course_utils import compat
 from course_utils.figures import progress
 from course_utils.finetuning import checkpoints, data_quality
+from course_utils.finetuning.four_bit import training_device
+from course_utils.finetuning.qlora import Recipe, precision
 from course_utils.prisma import conversations
 from course_utils.prisma.conversations import Conversation
 from course_utils.settings import is_quick
@@ -24,9 +26,6 @@ from course_utils.settings import is_quick
 if TYPE_CHECKING:
     from course_utils.models.hardware import Hardware
     from course_utils.models.roles import Chat
-
-from course_utils.finetuning.four_bit import training_device
-from course_utils.finetuning.qlora import Recipe, precision
 
 
 def rows(talks: Sequence[Conversation]) -> list[dict]:

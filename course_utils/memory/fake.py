@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from course_utils.compat import keep_gradients
+
 if TYPE_CHECKING:
     import torch
-
-from course_utils.compat import keep_gradients
 
 
 def with_nf4_layers(model: Any, compute_dtype: "torch.dtype") -> Any:

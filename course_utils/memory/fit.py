@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from course_utils.models.hardware import Hardware
-
 from course_utils.memory.formulas import INFERENCE, TRAINING, Estimate
 from course_utils.memory.shapes import LARGEST, Gpu, parameter_count, tables
+
+if TYPE_CHECKING:
+    from course_utils.models.hardware import Hardware
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,6 @@ import dataclasses
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 from course_utils.memory.shapes import (
     GIB,

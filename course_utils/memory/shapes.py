@@ -6,11 +6,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 GIB = 2**30
 TABLE = Path(__file__).with_name("architectures.toml")

@@ -3,19 +3,15 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from course_utils import colab, compat
 from course_utils.models import bundled, catalogue, model_files, tiers
 from course_utils.models.catalogue import Model
 from course_utils.models.downloads import DownloadError, fetch
 from course_utils.models.hardware import Hardware, detect
-from course_utils.models.tiers import Choice
-
-if TYPE_CHECKING:
-    pass
-
 from course_utils.models.roles import Chat, Embedder, ImageText, Speech
+from course_utils.models.tiers import Choice
 from course_utils.models.whisper_hub import whisper_from_hub
 
 Role = ImageText | Speech | Chat | Embedder

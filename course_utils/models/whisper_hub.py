@@ -1,11 +1,7 @@
 """Whisper from the hub's files (transformers' names) as openai-whisper's own model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Any
 
 # Names of Hugging Face's Whisper layers and of openai-whisper's, in the order of replacement.
 _WHISPER_NAMES = (

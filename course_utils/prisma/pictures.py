@@ -32,7 +32,6 @@ HSV = {
     "black": ((0.0, 1.0), (0.0, 0.25), (0.09, 0.15)),
 }
 OPPOSITE = {"left of": "right of", "above": "below", "in front of": "behind"}
-RELATIONS = (*OPPOSITE, *OPPOSITE.values())
 
 
 # --- scenes ---------------------------------------------------------------------------------------------

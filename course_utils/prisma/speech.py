@@ -168,15 +168,6 @@ def is_held_out(sentence: str) -> bool:
     return _held_out().search(sentence) is not None
 
 
-def order_number(text: str) -> int | None:
-    """The order number that four digits in a row spell in `text`, or None."""
-    signs = [str(DIGITS.index(word)) if word in DIGITS else " " for word in text.split()]
-    for run in "".join(signs).split():
-        if len(run) == 4:
-            return int(run)
-    return None
-
-
 def has_espeak() -> bool:
     """Whether fresh speech can be made on this machine."""
     return shutil.which("espeak-ng") is not None

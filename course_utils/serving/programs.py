@@ -10,7 +10,6 @@ from pathlib import Path
 from course_utils.serving.settings import KEY, LOOPBACK
 from course_utils.settings import ROOT
 
-BACKENDS = ("transformers", "vllm", "llama.cpp")
 VLLM = "COURSE_VLLM"  # names the folder of the environment that vLLM is in
 # What the reader's own environment may set otherwise: vLLM on a CPU takes 4 GiB for its cache, and it reports its use.
 DEFAULTS = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from course_utils.colab import fits, frozen, requirements, wanted
 from course_utils.settings import DATA
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-from course_utils.colab import fits, frozen, requirements, wanted
 
 FREEZE = DATA / "colab-freeze.gpu.txt"
 MISSING = DATA / "colab-missing.json"  # what pip adds on Colab, with the requirements of each
@@ -31,7 +31,6 @@ ENVIRONMENT = {
 }
 
 
-# The proof against Colab's published list
 def colab_packages(path: Path = FREEZE) -> dict[str, str]:
     """Name (normalised) -> version from Colab's published list."""
     from packaging.utils import canonicalize_name

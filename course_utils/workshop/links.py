@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from course_utils import settings
-from course_utils.settings import BRANCH, REPOSITORY
-
-if TYPE_CHECKING:
-    pass
-
 from course_utils.colab import SWITCH
+from course_utils.settings import BRANCH, REPOSITORY
+from course_utils.workshop import notebooks
 
 CELL = re.compile(r"(?m)^(?=# %%)")
 BADGE = re.compile(r"(?m)^# \[!\[Open In Colab\].*$")
@@ -20,7 +16,6 @@ COLAB_ADDRESS = re.compile(r"https://colab\.research\.google\.com/github/[^/\s]+
 CLONE = re.compile(r"git clone https://github\.com/\S+")
 
 
-# The badge and the first code cell
 def address() -> str:
     """The address of the repository, from the one setting that names it."""
     return f"https://github.com/{REPOSITORY}"
@@ -65,11 +60,11 @@ def rewrite_links(root: Path | None = None, check: bool = False) -> list[Path]:
     """
     changed = []
     place = root or settings.ROOT
-    texts = place / "notebooks" / "text"
-    for path in [*sorted(texts.rglob("*.py")), place / "README.md"]:
+    folder = place / "notebooks"
+    for path in [*notebooks.sources(folder), place / "README.md"]:
         old = path.read_text(encoding="utf-8")
         if path.suffix == ".py":
-            name = path.relative_to(texts).with_suffix("")
+            name = notebooks.target(path).relative_to(folder).with_suffix("")
             new = _relink(old, name.as_posix())
         else:
             new = _readdress(old)

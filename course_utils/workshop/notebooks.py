@@ -61,24 +61,22 @@ def target(source: Path) -> Path:
     return folder / f"{source.stem}.ipynb"
 
 
-def build(source: Path, execute: bool = True) -> Path:
+def build(source: Path) -> Path:
     """Makes the .ipynb of the py:percent file `source`, executed on the bundled tier; returns its path.
 
     Raises BuildError if a cell fails, or if an output holds a path of this machine, a memory address or
     something written to stderr: none of these belongs into a committed notebook.
     """
-    notebook = convert(source)
-    if execute and settings.is_quick():
+    if settings.is_quick():
         raise BuildError("COURSE_PACE=quick cuts trainings short, so outputs would show no result: unset it")
-    if execute:
-        with runner.scratch() as space:
-            result = runner.execute(notebook, source.stem, target(source).parent, space)
-        if result.failure:
-            raise BuildError(runner.describe(result))
-        clean(notebook)
-        if faults := output_faults(notebook):
-            raise BuildError(f"{source.stem}: " + "; ".join(faults))
-    place = target(source)
+    notebook, place = convert(source), target(source)
+    with runner.scratch() as space:
+        result = runner.execute(notebook, source.stem, place.parent, space)
+    if result.failure:
+        raise BuildError(runner.describe(result))
+    clean(notebook)
+    if faults := output_faults(notebook):
+        raise BuildError(f"{source.stem}: " + "; ".join(faults))
     _write(notebook, place)
     return place
 

@@ -37,7 +37,7 @@ def in_langchain(toolbox, *replies):
     ids="fence fence-and-words line sentence thoughts half-thoughts marker list indented parameters".split(),
 )
 def test_a_call_is_found_and_run_in_every_form(reply, toolbox):
-    assert function_calls.is_call(reply) and function_calls.parse_call(reply) == ("orders", {"number": 4821})
+    assert function_calls.parse_call(reply) == ("orders", {"number": 4821})
     [ours] = function_calls.run_calls(Lines(reply, "<think>7?</think>done."), toolbox, ["?"])
     seen = toolbox("orders", "4821").text
     assert [(s.tool, s.argument, s.observation) for s in ours.steps] == [("orders", "4821", seen)]

@@ -51,12 +51,6 @@ def test_requests_follow_from_the_seed():
     assert len(set(first)) > 25
 
 
-def test_an_order_number_is_read_from_its_digits():
-    assert speech.order_number("where is my order four two zero one please") == 4201
-    assert speech.order_number("show me three red cubes") is None
-    assert speech.order_number("order four two") is None
-
-
 @pytest.mark.parametrize("kind", ["white", "pink", "babble"])
 @pytest.mark.parametrize("decibels", [0, 10, 25])
 def test_noise_is_as_loud_as_asked(clips, kind, decibels):
