@@ -1,8 +1,9 @@
 """Measured numbers and their intervals."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,25 @@ def bootstrap(values: Sequence[float], unit: str, seed: int = 0, rounds: int = 2
     means = rng.choice(numbers, (rounds, n)).mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Measure(float(numbers.mean()), float(low), float(high), n, unit)
+
+
+def bootstrap_sums(
+    cases: Sequence[Sequence[float]], statistic: Callable[[Any], float], unit: str, seed: int = 0, rounds: int = 1000
+) -> Measure:
+    """`statistic` of what the cases (n, k) add up to, (k,), with the 95 % interval of a bootstrap over cases.
+
+    For ratios of sums, such as errors over words: a long case counts more than a short one.
+    """
+    import numpy as np
+
+    counted = np.array(cases)
+    n = len(counted)
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(0, n, (rounds, n))
+    resampled = [statistic(counted[pick].sum(0)) for pick in picks]
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    value = statistic(counted.sum(0))
+    return Measure(float(value), float(low), float(high), n, unit)
 
 
 def error_bars(measures: Iterable[Measure]) -> tuple[list[float], tuple[list[float], list[float]]]:

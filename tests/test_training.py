@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from course_utils import measures, settings, training
-from course_utils.measures import Measure, error_bars, share, wilson
+from course_utils.measures import Measure, bootstrap_sums, error_bars, share, wilson
 from course_utils.training import Checkpoint, Deadline, MuonAdamW, learning_rate
 
 
@@ -184,3 +184,11 @@ def test_seeds_in_a_table_are_mean_lowest_and_highest():
 
 def test_a_share_in_a_table_is_a_whole_percentage_with_its_interval():
     assert measures.percent(measures.share([True] * 87 + [False] * 13)) == "87 % (79 to 92)"
+
+
+def test_a_ratio_of_sums_weighs_long_cases_more():
+    equal = bootstrap_sums([(1, 4), (2, 8), (3, 12)], lambda sums: sums[0] / sums[1], "%")
+    assert (equal.value, equal.low, equal.high, equal.n) == (0.25, 0.25, 0.25, 3)
+    uneven = bootstrap_sums([(0, 10), (10, 10), (0, 80)], lambda sums: sums[0] / sums[1], "%")
+    assert uneven.value == pytest.approx(0.1)  # the mean of the three rates would be a third
+    assert uneven.low == 0 and 0.3 < uneven.high <= 1

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from course_utils.measures import Measure, bootstrap, share
+from course_utils.measures import Measure, bootstrap, bootstrap_sums, share
 from course_utils.models import hardware
 from course_utils.models.inputs import as_texts
 from course_utils.prisma import conversations
@@ -79,21 +79,7 @@ def _ids(chat: "Chat", text: str) -> list[int]:
 def perplexity(log_probs: "Sequence[Tensor]") -> Measure:
     """exp of the mean loss per token, all tokens of all replies together; interval over replies."""
     cases = [[reply.sum().item(), len(reply)] for reply in log_probs]
-    return _of_sums(cases, lambda sums: math.exp(-sums[0] / sums[1]), "")
-
-
-def _of_sums(cases: Sequence[Sequence[float]], statistic: Callable[[Any], float], unit: str) -> Measure:
-    """`statistic` of what the cases (n, k) add up to, (k,), with the 95 % interval of a bootstrap over cases."""
-    import numpy as np
-
-    counted = np.array(cases)
-    n = len(counted)
-    rng = np.random.default_rng(0)
-    picks = rng.integers(0, n, (1000, n))
-    resampled = [statistic(counted[pick].sum(0)) for pick in picks]
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    value = statistic(counted.sum(0))
-    return Measure(value, float(low), float(high), n, unit)
+    return bootstrap_sums(cases, lambda sums: math.exp(-sums[0] / sums[1]), "")
 
 
 @dataclass(frozen=True)
@@ -180,7 +166,7 @@ def bleu(wanted: Sequence[str], written: Sequence[str]) -> Measure:
     wanted = as_texts(wanted, "replies")
     written = as_texts(written, "replies")
     counts = [_bleu_counts(truth, text) for truth, text in zip(wanted, written, strict=True)]
-    return _of_sums(counts, _bleu, "points")
+    return bootstrap_sums(counts, _bleu, "points")
 
 
 def _bleu_counts(wanted: str, written: str) -> list[int]:

@@ -4,8 +4,6 @@ import random
 import re
 from collections.abc import Sequence
 
-import numpy as np
-
 from course_utils.measures import Measure
 from course_utils.models.inputs import as_texts
 from course_utils.multimodal.fusion import CLASSES
@@ -31,17 +29,9 @@ def word_error(said: Sequence[str], heard: Sequence[str], seed: int = 0) -> Meas
     heard = as_texts(heard, "sentences")
     if len(said) != len(heard) or not said:
         raise ValueError(f"{len(said)} sentences said, {len(heard)} heard: one transcript each is needed")
-    n = len(said)
     plain_said = [plain_words(text) for text in said]
     plain_heard = [plain_words(text) for text in heard]
-    errors = np.array([speech.word_errors(*pair) for pair in zip(plain_said, plain_heard, strict=True)])
-    words = np.array([len(text.split()) for text in plain_said])
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(n, size=(1000, n))
-    rates = errors[draws].sum(1) / words[draws].sum(1)
-    low, high = np.quantile(rates, [0.025, 0.975])
-    rate = errors.sum() / words.sum()
-    return Measure(float(rate), float(low), float(high), n, "%")
+    return speech.measured_word_errors(plain_said, plain_heard, seed)
 
 
 def wanted(text: str) -> tuple[str, str] | None:

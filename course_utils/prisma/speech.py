@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from course_utils.measures import Measure, bootstrap_sums
 from course_utils.prisma.shop import COLOURS, SHAPES, SIZES
 from course_utils.settings import DATA
 
@@ -368,3 +369,11 @@ def word_error_rate(reference: str | Sequence[str], hypothesis: str | Sequence[s
         errors += word_errors(said, heard)
         words += len(said.split())
     return errors / words
+
+
+def measured_word_errors(said: Sequence[str], heard: Sequence[str], seed: int = 0, rounds: int = 1000) -> Measure:
+    """`word_error_rate` of many texts, with the 95 % interval of a bootstrap over texts."""
+    cases = []
+    for reference, hypothesis in zip(said, heard, strict=True):
+        cases.append((word_errors(reference, hypothesis), len(reference.split())))
+    return bootstrap_sums(cases, lambda sums: sums[0] / sums[1], "%", seed, rounds)

@@ -373,15 +373,7 @@ def word_errors(texts: list[str], heard: list[str]) -> Measure:
     """Word error rate over all utterances, with the 95 % interval of a bootstrap over utterances."""
     texts = inputs.as_texts(texts)
     heard = inputs.as_texts(heard, "transcripts")
-    n = len(texts)
-    errors = np.array([speech.word_errors(*pair) for pair in zip(texts, heard, strict=True)])
-    words = np.array([len(text.split()) for text in texts])
-    rng = np.random.default_rng(0)
-    draws = rng.integers(n, size=(2000, n))
-    rates = errors[draws].sum(1) / words[draws].sum(1)
-    low, high = np.quantile(rates, [0.025, 0.975])
-    rate = errors.sum() / words.sum()
-    return Measure(float(rate), float(low), float(high), n, "%")
+    return speech.measured_word_errors(texts, heard, rounds=2000)
 
 
 def real_time_factor(model: Whisper, sounds: list[np.ndarray]) -> Measure:
