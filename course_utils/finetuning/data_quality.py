@@ -23,7 +23,7 @@ from course_utils.measures import share
 from course_utils.models.inputs import as_list
 from course_utils.prisma import conversations, manners
 from course_utils.prisma.conversations import Conversation
-from course_utils.prisma.shop import COLOURS, NAMES, SHAPES, SIZES, STATUSES
+from course_utils.prisma.shop import COLOURS, NAMES, RECORD, SHAPES, SIZES, STATUSES
 from course_utils.settings import DATA, SEED
 
 CARD = DATA / "samples" / "conversations.md"
@@ -321,15 +321,12 @@ def leaks(rows: Sequence[Row]) -> dict[int, str]:
 
 # ---------------------------------------------------------------- contradictions
 
-ORDER = re.compile(
-    r"order (?P<number>\d{4}): (?P<quantity>\d+) (?P<product>[a-z ]+) for (?P<customer>\w+), (?P<status>\w+)"
-)
 PRODUCT = re.compile(rf"\b(?:{'|'.join(SIZES)}) (?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)})\b")
 
 
 def record(row: Row) -> dict[str, str]:
     """The order's record in the system turn: number, quantity, product, customer, status. Empty without one."""
-    found = ORDER.search(row.says("system"))
+    found = RECORD.search(row.says("system"))
     return found.groupdict() if found else {}
 
 

@@ -73,8 +73,7 @@ def mail(talk: Conversation) -> str:
 
 def _records(n: int, seed: int, kind: str, reply: str) -> list[Example]:
     shop = make_shop(seed, n)
-    record = "order {0.number}: {0.quantity} {0.product.name} for {0.customer}, {0.status}"
-    return [text.exchange(kind, record.format(order), reply.format(order)) for order in shop.orders.values()]
+    return [text.exchange(kind, order.record, reply.format(order)) for order in shop.orders.values()]
 
 
 def labels(n: int, seed: int) -> list[Example]:

@@ -64,9 +64,7 @@ class Case:
     @property
     def messages(self) -> list[dict]:
         """The turns before the reply, as chat messages."""
-        o = self.order
-        record = f"order {o.number}: {o.quantity} {o.product.name} for {o.customer}, {o.status}"
-        return [{"role": "system", "content": record}, {"role": "user", "content": self.question}]
+        return [{"role": "system", "content": self.order.record}, {"role": "user", "content": self.question}]
 
     @property
     def fact(self) -> str:

@@ -1,6 +1,7 @@
 """The shop itself: products, orders and policies, drawn from a seed and kept in SQLite."""
 
 import random
+import re
 import sqlite3
 from dataclasses import dataclass
 from itertools import product as cross
@@ -45,6 +46,16 @@ class Product:
         return f"{self.size} {self.colour} {self.shape}"
 
 
+RECORD = re.compile(
+    r"order (?P<number>\d{4}): (?P<quantity>\d+) (?P<product>[a-z ]+) for (?P<customer>\w+), (?P<status>\w+)"
+)
+
+
+def order_record(number: int | str, quantity: int | str, product: str, customer: str, status: str) -> str:
+    """What the shop's tools, its support and its labels read of an order; RECORD finds it in a text."""
+    return f"order {number}: {quantity} {product} for {customer}, {status}"
+
+
 @dataclass(frozen=True)
 class Order:
     """One order: `quantity` pieces of one product for one customer; `number` has four digits."""
@@ -54,6 +65,11 @@ class Order:
     quantity: int
     product: Product
     status: str
+
+    @property
+    def record(self) -> str:
+        """The order as the shop's tools show it."""
+        return order_record(self.number, self.quantity, self.product.name, self.customer, self.status)
 
 
 @dataclass(frozen=True)

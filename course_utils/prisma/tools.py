@@ -11,6 +11,8 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from course_utils.prisma.shop import order_record
+
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
 LONGEST_EXPRESSION = 60
 
@@ -83,7 +85,7 @@ class Toolbox:
             return failed(f"no order {number}")
         quantity, product, customer, status = (str(part) for part in found)
         fields = {"quantity": quantity, "product": product, "customer": customer, "status": status}
-        return Result(f"order {number}: {quantity} {product} for {customer}, {status}", fields)
+        return Result(order_record(number, **fields), fields)
 
     def catalogue(self, product: str) -> Result:
         found = self._row("select price, stock from products where name = ?", product)

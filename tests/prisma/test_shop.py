@@ -69,3 +69,15 @@ def test_policies_as_markdown(prisma, tmp_path):
     for topic in shop.TOPICS:
         assert f"## {topic.capitalize()}" in page
         assert shop.policy_text(prisma, topic).lower() in page.lower()
+
+
+def test_an_orders_record_is_read_back_from_any_text():
+    for order in list(shop.make_shop(3, 50).orders.values()):
+        found = shop.RECORD.search(f"{order.record}; policy: none")
+        assert found.groupdict() == {
+            "number": str(order.number),
+            "quantity": str(order.quantity),
+            "product": order.product.name,
+            "customer": order.customer,
+            "status": order.status,
+        }
