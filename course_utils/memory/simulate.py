@@ -296,32 +296,27 @@ class Simulation:
 
 
 def simulate(
-    model: "str | Path | Architecture",
-    method: str = "qlora",
-    seq: int = 512,
-    batch: int = 1,
-    rank: int = 16,
-    checkpointing: bool = True,
-    optimiser: str = "adamw",
-    dtype: str = "bfloat16",
-    fused_head: bool = False,
-    accumulate: bool = False,
-    padded: bool = False,
+    model: "str | Path | Architecture", method: str = "qlora", seq: int = 512, batch: int = 1, **more: Any
 ) -> Simulation:
-    """Simulate one step; the arguments are those of `formulas.estimate` and of `Step`.
+    """Simulate one step; `more` are further fields of `Step`.
 
     Takes seconds, the same for any size of the tensors. Raises ValueError for a method that it can't run (formulas
     for those are in `formulas`), for unknown names and for sizes below 1.
     """
-    formulas.check(method, optimiser, seq=seq, batch=batch, rank=rank)
-    if method not in METHODS:
-        raise ValueError(f"{method} can't be simulated, only estimated. These can: {', '.join(METHODS)}.")
-    if shapes.architecture(model).experts > 1:
+    step = Step(shapes.architecture(model), method, seq, batch, **more)
+    _check(step)
+    return run(step)
+
+
+def _check(step: Step) -> None:
+    """ValueError for a step that can't be simulated."""
+    formulas.check(step.method, step.optimiser, seq=step.seq, batch=step.batch, rank=step.rank)
+    if step.method not in METHODS:
+        raise ValueError(f"{step.method} can't be simulated, only estimated. These can: {', '.join(METHODS)}.")
+    if step.shape.experts > 1:
         raise ValueError("A mixture of experts can't be simulated: which expert is asked depends on the numbers.")
-    if dtype not in DTYPES:
-        raise ValueError(f"No number format {dtype!r}. Known: {', '.join(DTYPES)}.")
-    shape = shapes.architecture(model)
-    return run(Step(shape, method, seq, batch, rank, checkpointing, optimiser, dtype, fused_head, accumulate, padded))
+    if step.dtype not in DTYPES:
+        raise ValueError(f"No number format {step.dtype!r}. Known: {', '.join(DTYPES)}.")
 
 
 @functools.lru_cache(maxsize=256)
