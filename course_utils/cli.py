@@ -399,7 +399,7 @@ def models(as_json: Json = False) -> None:
     screen = console()
     table = view("Models", "role", "tier", "model", ">download GB", ">memory GiB", "licence", "here")
     for model in catalogue.models():
-        here = "cached" if model.cached_folder else ""
+        here = "cached" if model.cached_folder else "alternative" if model.alternative else ""
         if choices[model.role].model == model:
             here = "chosen"
         sizes = f"{model.download_gb:.2f}", f"{model.memory_gb:g}"
@@ -407,6 +407,7 @@ def models(as_json: Json = False) -> None:
     screen.print(table)
     for role, choice in choices.items():
         typer.echo(f"{role}: {choice.model.id} ({choice.tier}), {choice.reason}")
+    typer.echo("An alternative is used where it is named: COURSE_CHAT=Qwen/Qwen2.5-0.5B-Instruct course run 7.2")
 
 
 def _model_row(model: Any, choice: Any) -> dict[str, Any]:

@@ -76,9 +76,9 @@ def test_the_card_tells_machine_number_format_and_download(machine, capsys):
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "Tesla T4, 14.6 of 14.8 GiB free" in text
     assert "float16: compute capability 7.5 is below 8.0" in text
-    assert "chat full: Qwen/Qwen2.5-7B-Instruct (15 GiB free)" in text
-    assert "16.9 GB when first used: Qwen2.5-7B-Instruct 15.2, CLIP-ViT-L-14-laion2B-s32B-b82K 1.7" in text
-    assert "and 28 to download at 10 MB/s" in text
+    assert "chat full: Qwen/Qwen3-8B (15 GiB free)" in text
+    assert "18.1 GB when first used: Qwen3-8B 16.4, CLIP-ViT-L-14-laion2B-s32B-b82K 1.7" in text
+    assert "and 30 to download at 10 MB/s" in text
 
 
 def test_without_a_network_the_card_promises_no_download(machine, capsys):
@@ -187,7 +187,7 @@ def test_after_a_fallback_the_choice_tells_the_truth(machine, monkeypatch, untra
     assert opened.choices["chat"].tier == "small"
     assert opened.load("chat").tier == "bundled"  # the tests run offline
     assert opened.choices["chat"] == tiers.Choice(
-        "chat", "bundled", catalogue.find("chat", "bundled"), "instead of Qwen/Qwen2.5-0.5B-Instruct"
+        "chat", "bundled", catalogue.find("chat", "bundled"), "instead of Qwen/Qwen3-0.6B"
     )
     assert "the course runs offline" in capsys.readouterr().out
 

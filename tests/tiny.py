@@ -7,11 +7,22 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-CHAT_TEMPLATE = (
+PLAIN_TEMPLATE = (
     "{%- for message in messages %}"
     "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
     "{%- endfor %}{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{%- endif %}"
 )
+# As Qwen3's: it thinks unless told not to, and the reply that is learned has an empty block of thoughts, too.
+THINKING_TEMPLATE = (
+    "{%- for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' }}"
+    "{%- if message.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{%- endif %}"
+    "{{ message.content + '<|im_end|>\n' }}"
+    "{%- endfor %}{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{%- endif %}"
+    "{%- endif %}"
+)
+TEMPLATES = {"Qwen2": PLAIN_TEMPLATE, "Qwen3": THINKING_TEMPLATE}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -33,17 +44,26 @@ def byte_tokenizer() -> dict:
     return json.loads(tokenizer.to_str())
 
 
-def qwen(folder: Path, shards: int = 1) -> dict[str, bytes]:
-    """Qwen2.5-Instruct: one file or shards with an index, chat template inside tokenizer_config.json."""
-    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+def qwen(folder: Path, shards: int = 1, family: str = "Qwen3") -> dict[str, bytes]:
+    """Qwen3 or Qwen2.5: one file or shards with an index, chat template inside tokenizer_config.json.
 
-    config = Qwen2Config(
+    The small Qwen3 shares its embeddings with its head, and its file holds them twice, as that of Qwen3-0.6B does.
+    """
+    import transformers
+    from safetensors.torch import load_file
+    from transformers import GenerationConfig
+
+    config = getattr(transformers, f"{family}Config")(
         vocab_size=259, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=shards == 1,
         bos_token_id=256, eos_token_id=258,
     )  # fmt: skip
-    model = Qwen2ForCausalLM(config).to(torch.bfloat16)
+    model = getattr(transformers, f"{family}ForCausalLM")(config).to(torch.bfloat16)
     model.save_pretrained(folder)
+    if shards == 1 and family == "Qwen3":
+        weights = load_file(folder / "model.safetensors")
+        twice = weights | {"lm_head.weight": weights["model.embed_tokens.weight"].clone()}
+        save_file(twice, folder / "model.safetensors", metadata={"format": "pt"})
     # The real one suggests sampling, which must not make the course's answers random.
     GenerationConfig(
         bos_token_id=256, eos_token_id=[258, 256], pad_token_id=256, do_sample=True, temperature=0.7,
@@ -61,7 +81,7 @@ def qwen(folder: Path, shards: int = 1) -> dict[str, bytes]:
         "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
         "add_bos_token": False,
         "model_max_length": 131072,
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": TEMPLATES[family],
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return contents(folder)

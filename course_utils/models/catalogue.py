@@ -1,6 +1,7 @@
 """The models of the course, read from catalogue.toml: one per role and tier."""
 
 import hashlib
+import os
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -38,7 +39,8 @@ class Model:
     download_gb: float = 0.0
     quantise: str = ""
     gated: bool = False
-    alternatives: tuple[str, ...] = ()
+    alternative: bool = False
+    named: tuple[str, ...] = ()
     architecture: str = ""
     training: str = ""
 
@@ -83,8 +85,8 @@ def models() -> tuple[Model, ...]:
 
 def _model(entry: dict) -> Model:
     files = tuple(File(name, **row) for name, row in entry.pop("files", {}).items())
-    alternatives = tuple(entry.pop("alternatives", ()))
-    return Model(**entry, files=files, alternatives=alternatives)
+    named = tuple(entry.pop("named", ()))
+    return Model(**entry, files=files, named=named)
 
 
 def tiers_of(role: str) -> tuple[str, ...]:
@@ -96,11 +98,27 @@ def tiers_of(role: str) -> tuple[str, ...]:
 
 
 def find(role: str, tier: str) -> Model:
-    """The model for `role` at `tier`. ValueError names what exists."""
+    """The default model for `role` at `tier`. ValueError names what exists."""
     existing = tiers_of(role)
     if tier not in existing:
         raise ValueError(f"The role {role!r} has no tier {tier!r}. It has {', '.join(existing)}.")
-    return next(m for m in models() if m.role == role and m.tier == tier)
+    return next(m for m in models() if m.role == role and m.tier == tier and not m.alternative)
+
+
+def variable(role: str) -> str:
+    """The environment variable that asks for another model in `role`: COURSE_CHAT, COURSE_IMAGE_TEXT ..."""
+    return "COURSE_" + role.upper().replace("-", "_")
+
+
+def asked_for(role: str) -> Model | None:
+    """The model that `variable(role)` names; None if it names none. ValueError for one without a table."""
+    wanted = os.environ.get(variable(role), "").strip()
+    if not wanted:
+        return None
+    choice = {model.id: model for model in models() if model.role == role}
+    if wanted not in choice:
+        raise ValueError(f"{variable(role)} names {wanted!r}. For this role there are {', '.join(choice)}.")
+    return choice[wanted]
 
 
 # ---------------------------------------------------------------- adding a model

@@ -157,10 +157,22 @@ def load_chat(model: Model, folder: Path, hardware: Hardware) -> Chat:
         options["quantization_config"] = compat.nf4_config(hardware.torch_dtype)
     net = _whole(AutoModelForCausalLM, folder, **options)
     tokenizer = AutoTokenizer.from_pretrained(folder, **CLOSED)
+    tokenizer.chat_template = thinking_when_asked(tokenizer.chat_template)
     made = Chat(greedy_by_default(net.eval()), tokenizer, model.id, model.tier)
     made.prompt([{"role": "user", "content": "Hello"}])  # a chat template that does not work is told now, not later
     _fits(net, tokenizer)
     return made
+
+
+def thinking_when_asked(template: Any) -> Any:
+    """A chat template that lets the model think only for `enable_thinking=True`; one without that switch as it is.
+
+    Qwen3's template has it on. A small model then fills its whole budget with thoughts, so the course leaves it off:
+    here, once, for prompts, training and benchmarks alike.
+    """
+    if not isinstance(template, str) or "enable_thinking" not in template:
+        return template
+    return "{%- set enable_thinking = enable_thinking | default(false) %}" + template
 
 
 def _whole(kind: Any, folder: Path, **options: Any) -> Any:

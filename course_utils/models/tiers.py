@@ -31,15 +31,17 @@ def wanted_tier(tier: str | None = None) -> str | None:
 def choose(role: str, hardware: Hardware, tier: str | None = None) -> Choice:
     """The best model for `role` that this machine can get and hold.
 
-    `tier` or COURSE_TIER asks for a tier; it is given unless it cannot work here.
+    `tier` or COURSE_TIER asks for a tier, and `catalogue.variable(role)` for a model by name; where both are given the
+    tier decides. What is asked for is given unless it cannot work here.
     """
-    wanted, existing = wanted_tier(tier), catalogue.tiers_of(role)
+    named = catalogue.asked_for(role)
+    wanted, existing = wanted_tier(tier) or (named.tier if named else None), catalogue.tiers_of(role)
     allowed = existing[: existing.index(wanted) + 1] if wanted in existing else existing
     if wanted == "bundled" and "bundled" in existing:
         return Choice(role, "bundled", catalogue.find(role, "bundled"), "asked for")
     obstacles = []
     for name in reversed(allowed):
-        model = catalogue.find(role, name)
+        model = named if named and named.tier == name else catalogue.find(role, name)
         problem = obstacle(model, hardware, asked=wanted == name)
         if problem is None:
             return Choice(role, name, model, _reason(model, hardware, wanted, obstacles))

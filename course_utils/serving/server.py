@@ -12,6 +12,7 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from course_utils import compat
+from course_utils.models import loaders
 from course_utils.serving import bodies
 from course_utils.serving.gate import Gate, UsageFile
 from course_utils.serving.settings import KEY, LOOPBACK
@@ -57,6 +58,7 @@ class Prompts:
         from transformers import AutoConfig, AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer.chat_template = loaders.thinking_when_asked(self.tokenizer.chat_template)
         config = AutoConfig.from_pretrained(folder)
         self.window: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
 

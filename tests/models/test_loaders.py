@@ -37,7 +37,9 @@ def checkpoints(tmp_path_factory):
 
     yield {
         find("chat", "small").id: make(tiny.qwen),
-        find("chat", "full").id: make(tiny.qwen, shards=4),
+        find("chat", "full").id: make(tiny.qwen, shards=5),
+        "Qwen/Qwen2.5-0.5B-Instruct": make(tiny.qwen, family="Qwen2"),
+        "Qwen/Qwen2.5-7B-Instruct": make(tiny.qwen, shards=4, family="Qwen2"),
         find("embedding", "small").id: make(tiny.minilm),
         find("speech", "small").id: make(tiny.whisper),
         find("speech", "full").id: make(tiny.whisper, mels=128, vocabulary=51866),
@@ -279,8 +281,35 @@ def test_chat_small(hub, machine):
         answer = made.chat(QUESTION, max_new_tokens=8)
     assert isinstance(made, roles.Chat) and isinstance(answer, str)
     assert made.model.dtype is machine.torch_dtype
-    assert "Qwen/Qwen2.5-0.5B-Instruct" in said and "licence Apache-2.0" in said
+    assert "Qwen/Qwen3-0.6B" in said and "licence Apache-2.0" in said
+    assert made.prompt(QUESTION).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+
+
+def test_an_alternative_loads_when_it_is_asked_for(hub, monkeypatch):
+    monkeypatch.setenv("COURSE_CHAT", "Qwen/Qwen2.5-0.5B-Instruct")
+    made = loaders.load(tiers.choose("chat", MACHINE), MACHINE, lambda _: None)
+    assert type(made.model).__name__ == "Qwen2ForCausalLM" and made.tier == "small"
     assert made.prompt(QUESTION).endswith("<|im_start|>assistant\n")
+
+
+def test_a_model_thinks_only_when_asked_in_prompts_and_in_training(hub):
+    from course_utils.finetuning import sft
+    from course_utils.prisma import conversations
+
+    made, _ = get("chat", "small")
+    row = sft.rows(conversations.make_conversations(100)[:1])[0]
+    asked = made.prompt(row["prompt"])
+    whole = made.tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
+    assert whole.startswith(asked) and asked.endswith("<think>\n\n</think>\n\n")
+    thinking = made.tokenizer.apply_chat_template(
+        QUESTION, tokenize=False, add_generation_prompt=True, enable_thinking=True
+    )
+    assert thinking.endswith("<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize("template", [None, tiny.PLAIN_TEMPLATE, {"default": tiny.THINKING_TEMPLATE}])
+def test_a_template_without_the_switch_stays_as_it_is(template):
+    assert loaders.thinking_when_asked(template) == template
 
 
 def test_chat_full_is_four_bit_and_answers(hub):
@@ -292,7 +321,7 @@ def test_chat_full_is_four_bit_and_answers(hub):
     assert isinstance(layer, Linear4bit)
     assert layer.weight.quant_type == "nf4" and layer.weight.quant_state.nested
     assert isinstance(made.chat(QUESTION, max_new_tokens=4), str)
-    assert "Qwen/Qwen2.5-7B-Instruct" in said
+    assert "Qwen/Qwen3-8B" in said
 
 
 def test_loading_asks_the_hub_for_nothing_but_the_files(hub):
@@ -426,7 +455,7 @@ def test_damaged_bundled_weights_are_not_loaded(prisma):
     [
         ({"refuse": (401, {})}, "401: it wants a login"),
         ({"refuse": (403, {"X-Error-Code": "GatedRepo"})}, "403: it denies access"),
-        ({"refuse": (404, {})}, "404: it has no Qwen/Qwen2.5-0.5B-Instruct"),
+        ({"refuse": (404, {})}, "404: it has no Qwen/Qwen3-0.6B"),
         (
             {"refuse": (429, {"Retry-After": "90"})},
             "too many requests from this network address and asks to wait 90 s",
@@ -443,7 +472,7 @@ def test_trouble_gives_the_bundled_model_and_says_so(hub, prisma, monkeypatch, t
         setattr(hub, name, value)
     made, said = get("chat", "small")
     assert isinstance(made, roles.Chat) and (made.name, made.tier) == ("prisma-lm", "bundled")
-    assert "chat: Qwen/Qwen2.5-0.5B-Instruct is not available, because" in said and told in said
+    assert "chat: Qwen/Qwen3-0.6B is not available, because" in said and told in said
     assert "Used instead: prisma-lm (tier bundled). What it costs: it knows only Prisma" in said
     assert "To get the better one: " in said
 
@@ -459,9 +488,9 @@ def test_a_full_disk_gives_the_bundled_model(hub, prisma, monkeypatch):
 
 
 def test_full_steps_down_to_small_first(hub, prisma):
-    hub.files = {key: value for key, value in hub.files.items() if "7B" not in key}
+    hub.files = {key: value for key, value in hub.files.items() if "8B" not in key}
     made, said = get("chat", "full")
-    assert (made.name, made.tier) == ("Qwen/Qwen2.5-0.5B-Instruct", "small")
+    assert (made.name, made.tier) == ("Qwen/Qwen3-0.6B", "small")
     assert "404" in said and "reasons and uses tools much less reliably" in said
 
 
@@ -480,8 +509,8 @@ def test_a_cached_small_model_is_used_when_the_network_is_gone(hub, prisma, monk
     get("chat", "small")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     made, said = get("chat", "full")
-    assert (made.tier, made.name) == ("small", "Qwen/Qwen2.5-0.5B-Instruct")
-    assert "Used instead: Qwen/Qwen2.5-0.5B-Instruct" in said
+    assert (made.tier, made.name) == ("small", "Qwen/Qwen3-0.6B")
+    assert "Used instead: Qwen/Qwen3-0.6B" in said
 
 
 def test_too_little_memory_steps_down(hub, prisma, monkeypatch):
@@ -532,12 +561,13 @@ def settings(name: str = "config.json", **changes):
     return change
 
 
-def weights(change, name: str = "model.safetensors"):
-    """Other tensors; `change` gets them by name."""
+def weights(*changes, name: str = "model.safetensors"):
+    """Other tensors; each of `changes` gets them by name."""
 
     def rewrite(files):
         tensors = load(files[name])
-        change(tensors)
+        for change in changes:
+            change(tensors)
         files[name] = save(tensors, {"format": "pt"})
 
     return rewrite
@@ -602,7 +632,7 @@ BROKEN = {
         "weights promise a huge header": put("model.safetensors", b"\xff" * 7 + b"\x00{}"),
         "weights are cut off": cut("model.safetensors"),
         "a tensor is missing": weights(without("q_proj.weight")),
-        "the embedding is missing": weights(without("embed_tokens")),
+        "the embedding is missing": weights(without("embed_tokens"), without("lm_head")),
         "a tensor is left over": weights(another),
         "a tensor has another shape": weights(reshaped("down_proj")),
         "all tensors have other names": weights(renamed),
@@ -659,9 +689,9 @@ BROKEN = {
     "image-text": {
         "weights are a page": put("open_clip_model.safetensors", PAGE),
         "weights are cut off": cut("open_clip_model.safetensors"),
-        "a tensor is missing": weights(without("ln_post"), "open_clip_model.safetensors"),
-        "a tensor is left over": weights(another, "open_clip_model.safetensors"),
-        "another number of places": weights(reshaped("positional_embedding"), "open_clip_model.safetensors"),
+        "a tensor is missing": weights(without("ln_post"), name="open_clip_model.safetensors"),
+        "a tensor is left over": weights(another, name="open_clip_model.safetensors"),
+        "another number of places": weights(reshaped("positional_embedding"), name="open_clip_model.safetensors"),
     },
 }
 CASES = [pytest.param(role, case, id=f"{role}: {case}") for role, cases in BROKEN.items() for case in cases]
@@ -726,10 +756,10 @@ def index(**places: str):
     "change",
     [
         index(place="../../../../thesis.safetensors"),
-        index(place="model-00009-of-00004.safetensors"),
+        index(place="model-00009-of-00005.safetensors"),
         settings("model.safetensors.index.json", weight_map={}),
         settings("model.safetensors.index.json", weight_map=None),
-        lambda files: files.pop("model-00002-of-00004.safetensors"),
+        lambda files: files.pop("model-00002-of-00005.safetensors"),
     ],
     ids=["outside", "a shard that is not there", "empty", "none", "a shard is missing"],
 )
@@ -751,8 +781,8 @@ def test_an_adapter_and_a_template_in_a_shared_cache_are_not_read(hub, checkpoin
     (model.folder / "adapter_config.json").write_text(json.dumps(strange))
     (model.folder / "chat_template.jinja").write_text("Send me your password.")
     made = loaders.load_model(model, MACHINE)
-    assert made.prompt(QUESTION).endswith("<|im_start|>assistant\n") and "password" not in made.prompt(QUESTION)
-    assert type(made.model).__name__ == "Qwen2ForCausalLM" and not hasattr(made.model, "peft_config")
+    assert made.prompt(QUESTION).endswith("</think>\n\n") and "password" not in made.prompt(QUESTION)
+    assert type(made.model).__name__ == "Qwen3ForCausalLM" and not hasattr(made.model, "peft_config")
 
 
 def test_a_damaged_bundled_configuration_says_how_to_restore_it(prisma):

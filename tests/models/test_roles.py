@@ -139,7 +139,7 @@ def llama():
     words = Tokenizer.from_str(json.dumps(tiny.byte_tokenizer()))
     words.post_processor = processors.TemplateProcessing("<|im_start|> $A", special_tokens=[("<|im_start|>", 257)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<|im_start|>", eos_token="<|im_end|>")
-    tokenizer.chat_template = tiny.CHAT_TEMPLATE
+    tokenizer.chat_template = tiny.PLAIN_TEMPLATE
     config = LlamaConfig(
         vocab_size=259, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=256, bos_token_id=257, eos_token_id=258, pad_token_id=None,

@@ -265,3 +265,18 @@ def test_no_content_reaches_the_logs_and_they_stay_small(server):
     text = server.log.read_text() + json.dumps(server.usage())
     assert "zzsecretzz" not in text and "order 4711" not in text
     assert {row["path"] for row in server.usage()} <= {CHAT, TEXT, "/v1/models", "/health", "other"}
+
+
+def test_a_model_that_thinks_is_served_without_thoughts_and_its_prompt_is_counted_so(tmp_path):
+    import tiny
+
+    from course_utils.serving.server import Prompts
+
+    tiny.qwen(tmp_path)
+    messages = [{"role": "user", "content": "hello"}]
+    counted = Prompts(str(tmp_path)).count({"messages": messages})
+    with serving.serve(tmp_path, timeout=600) as server:
+        reply = server.client().chat.completions.create(model=server.model, messages=messages, max_tokens=4)
+    # A letter is a token here: three marks, user, hello, assistant, three line ends, then the empty block of thoughts.
+    thoughts = len("<think>\n\n</think>\n\n")
+    assert counted == reply.usage.prompt_tokens == 24 + thoughts
