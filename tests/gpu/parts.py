@@ -123,7 +123,7 @@ def run_notebook(name: str) -> dict[str, Any]:
     from course_utils.workshop import runner
 
     with tempfile.TemporaryDirectory() as folder:
-        results = runner.run(runner.resolve([name]), "bundled", Path(folder), Console())
+        results = runner.run(runner.resolve([name]), "bundled", Path(folder), console=Console())
     (result,) = results
     if result.failure:
         raise AssertionError(runner.describe(result))
