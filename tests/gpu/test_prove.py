@@ -5,11 +5,10 @@ import subprocess
 import sys
 import time
 
+import prove
 import psutil
 import pytest
 import torch
-
-from tests.gpu import prove
 
 PRINTS = "print('noise'); print('RESULT {\"a\": 1}'); print('more')"
 
