@@ -226,7 +226,7 @@ with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     small = publishing.merged(small, adapter)
 messages = [str(warning.message) for warning in caught]
-(warned, *_) = [message for message in messages if "4-bit" in message]
+warned, *_ = [message for message in messages if "4-bit" in message]
 
 change = {name: exact[name] - before[name] for name in exact}
 part = publishing.length(change) / publishing.length(before)
@@ -247,17 +247,15 @@ for form, chat in forms.items():
     start, goal = (coarse, wanted) if form == "merged into NF4" else (before, exact)
     stored = publishing.matrices(chat.model)
     lost[form] = publishing.lost(start, goal, stored)
-# Beside the weights, the adapter is not rounded to their format.
-as_trained = "NF4, adapter beside (as trained)"
-errors = {as_trained: 0.0, **lost}
 
 # %% tags=["topic:merge-swap-serve"]
 rows, rights = [], {}
-for form, chat in {as_trained: trained["support"], **forms}.items():
+for form, chat in {"NF4, adapter beside (as trained)": trained["support"], **forms}.items():
     texts = reread if chat is again else scoring.replies(chat, test)
     kept = share(publishing.same_replies(answers["support"], texts))
     rights[form] = scoring.score(test, texts)["all"]
-    row = {"weights": form, "error / change": errors[form]}
+    error = lost.get(form, 0.0)  # beside the weights, the adapter is not rounded to their format
+    row = {"weights": form, "error / change": error}
     row["answers as in 16 bits with the adapter"] = str(kept)
     row["right"] = str(rights[form])
     rows.append(row)
@@ -268,8 +266,8 @@ figures.table(rows, digits=4)
 
 # %%
 fig, ax = figures.figure(height=2.8)
-errors, names = list(lost.values()), list(lost)
-ax.plot(errors, names, "o", markersize=10)
+errors = list(lost.values())
+ax.plot(errors, list(lost), "o", markersize=10)
 ax.set(xscale="log", xlim=(1e-4, 2), ylim=(-0.5, 3.5))
 ax.set_xlabel("error of storing the merged weights / the change")
 ax.invert_yaxis()
