@@ -45,12 +45,26 @@ def share(successes: Sequence[bool] | Sequence[int]) -> Measure:
     return Measure(right / n, low, high, n, "%")
 
 
+def pooled(runs: Iterable[Sequence[bool]]) -> Measure:
+    """The share of successes of several runs taken together. ValueError without cases."""
+    cases: list[bool] = []
+    for run in runs:
+        cases += run
+    return share(cases)
+
+
 def percent(measure: Measure) -> str:
     """ "87 % (82 to 91)": a share with its 95 % interval, for a table."""
     value = 100 * measure.value
     low = 100 * measure.low
     high = 100 * measure.high
     return f"{value:.0f} % ({low:.0f} to {high:.0f})"
+
+
+def one_by_one(runs: Iterable[Sequence[bool]]) -> str:
+    """ "81%, 84%": the share of successes of each run on its own, for a table."""
+    shares = [share(run) for run in runs]
+    return ", ".join(f"{measure.value:.0%}" for measure in shares)
 
 
 def spread(values: Sequence[float]) -> str:

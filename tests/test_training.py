@@ -182,6 +182,15 @@ def test_seeds_in_a_table_are_mean_lowest_and_highest():
     assert measures.spread([84, 78, 81.4]) == "81 (78 to 84)"
 
 
+def test_several_runs_are_pooled_or_shown_one_by_one():
+    runs = [[True, True, False, True], [True, False]]
+    both = measures.pooled(runs)
+    assert both.value == pytest.approx(4 / 6) and both.n == 6
+    assert measures.one_by_one(runs) == "75%, 50%"
+    with pytest.raises(ValueError, match="0 successes out of 0"):
+        measures.pooled([])
+
+
 def test_a_share_in_a_table_is_a_whole_percentage_with_its_interval():
     assert measures.percent(measures.share([True] * 87 + [False] * 13)) == "87 % (79 to 92)"
 

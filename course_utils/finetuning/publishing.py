@@ -56,18 +56,35 @@ def _numbers(layer: nn.Linear) -> Tensor:
 def lost(before: Mapping[str, Tensor], wanted: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> float:
     """How much of the change from `before` to `wanted` is not in `stored`: ||stored - wanted|| / ||wanted - before||.
 
-    0: all of the change was kept. 1: the error is as large as the change.
+    0: all of the change was kept. 1: the error is as large as the change. ValueError without a change.
     """
-    error = sum((stored[name] - wanted[name]).square().sum() for name in wanted)
-    change = sum((wanted[name] - before[name]).square().sum() for name in wanted)
-    return float((error / change).sqrt())
+    error = {name: stored[name] - wanted[name] for name in wanted}
+    change = {name: wanted[name] - before[name] for name in wanted}
+    whole = length(change)
+    if whole == 0:
+        raise ValueError("`wanted` is the same as `before`, so there is no change to lose: is the adapter trained?")
+    return length(error) / whole
+
+
+def length(matrices: Mapping[str, Tensor]) -> float:
+    """The square root of the sum of all squares, as if all numbers of `matrices` were one vector."""
+    squares = [matrix.square().sum() for matrix in matrices.values()]
+    return float(sum(squares)) ** 0.5
+
+
+def same_replies(before: Sequence[str], after: Sequence[str]) -> list[bool]:
+    """Of each question, whether both replies to it are the same. ValueError if one list is longer."""
+    before = as_texts(before, "replies")
+    after = as_texts(after, "replies")
+    if len(before) != len(after):
+        raise ValueError(f"{len(before)} and {len(after)} replies: compare the replies to the same questions.")
+    return [one == other for one, other in zip(before, after, strict=True)]
 
 
 def proof_of_change(before: Sequence[str], after: Sequence[str]) -> Measure:
     """The share of answers that differ. UnchangedError if none does."""
-    before = as_texts(before, "replies")
-    after = as_texts(after, "replies")
-    differ = [a != b for a, b in zip(before, after, strict=True)]
+    same = same_replies(before, after)
+    differ = [not unchanged for unchanged in same]
     if not any(differ):
         raise UnchangedError(
             f"All {len(differ)} answers are those of the base model, so the adapter was not merged. Check that it "

@@ -285,6 +285,17 @@ def place(config: Any, path: str) -> Any:
     return config
 
 
+def in_words(config: Mapping, path: str) -> str:
+    """ "lora_r = 16": the key at `path` of a config and its value; "no key found" for an empty path."""
+    if not path:
+        return "no key found"
+    key = path.split(".")[-1]
+    value = place(config, path)
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    return f"{key} = {value}"
+
+
 def _names(config: Mapping, path: str) -> list[str]:
     """The steps of `path`; names of calls have a dot of their own."""
     call = next((name for name in config if "." in name and path.startswith(f"{name}.")), "")
@@ -317,6 +328,25 @@ def sources() -> tuple[dict, ...]:
 def accepted() -> dict[str, dict]:
     """tool -> the version whose own code took our file unchanged, what that code is, and when."""
     return {entry["tool"]: entry for entry in key_lists()["accepted"]}
+
+
+def checked(tool: str, config: Mapping) -> dict[str, str | int]:
+    """A row for a table: where the tool's keys were read, which of `config` are none, and what took the file when."""
+    files = [entry for entry in sources() if entry["tool"] == tool]
+    paths = {entry["path"] for entry in files}
+    commits = {entry["commit"][:8] for entry in files}
+    mistakes = unknown(tool, config)
+    taken = accepted()[tool]
+    return {
+        "tool": tool,
+        "repository": files[0]["repository"],
+        "files read": len(paths),
+        "commits": ", ".join(sorted(commits)),
+        "unknown keys": ", ".join(mistakes) or "none",
+        "file taken by": taken["version"],
+        "in it": taken["by"],
+        "on": str(taken["date"]),
+    }
 
 
 def unknown(tool: str, config: Mapping) -> list[str]:

@@ -104,9 +104,18 @@ def mlflow(folder: Path) -> tuple[Any, str]:
     return client, made
 
 
-def mlflow_writer(client: Any, run: str) -> Write:
-    """A writer into the MLflow run with this id."""
-    return lambda name, value, step: client.log_metric(run, name, value, step=step)
+def mlflow_run(
+    client: Any, experiment: str, name: str, settings: Mapping[str, str]
+) -> tuple[Write, Callable[[], None]]:
+    """A writer into a new run of an experiment, with these settings, and what finishes the run."""
+    run = client.create_run(experiment, run_name=name).info.run_id
+    for key, value in settings.items():
+        client.log_param(run, key, value)
+
+    def write(number: str, value: float, step: int) -> None:
+        client.log_metric(run, number, value, step=step)
+
+    return write, lambda: client.set_terminated(run)
 
 
 def read_mlflow(client: Any, experiment: str) -> list[dict]:

@@ -71,6 +71,22 @@ def test_a_merge_that_changed_nothing_is_noticed():
     assert publishing.proof_of_change(["a", "b"], ["a", "c"]).value == 0.5
 
 
+def test_without_a_change_there_is_nothing_to_lose():
+    weights = {"a": torch.ones(2, 2)}
+    with pytest.raises(ValueError, match="no change to lose"):
+        publishing.lost(weights, weights, weights)
+
+
+def test_matrices_are_as_long_as_one_vector_of_all_their_numbers():
+    assert publishing.length({"a": torch.tensor([[3.0]]), "b": torch.tensor([[0.0, 4.0]])}) == pytest.approx(5)
+
+
+def test_replies_are_compared_place_by_place():
+    assert publishing.same_replies(["a", "b"], ["a", "c"]) == [True, False]
+    with pytest.raises(ValueError, match="2 and 1 replies"):
+        publishing.same_replies(["a", "b"], ["a"])
+
+
 # --- Ollama ---
 
 

@@ -77,6 +77,20 @@ def test_every_place_is_there():
             assert not path or elsewhere.place(CONFIGS[tool], path) is not None, (name, tool)
 
 
+def test_a_place_is_said_in_words():
+    assert elsewhere.in_words(CONFIGS["autotrain"], "params.lora_r") == f"lora_r = {RECIPE.rank}"
+    assert elsewhere.in_words(CONFIGS["axolotl"], "") == "no key found"
+    assert elsewhere.in_words({"layers": ["a", "b"]}, "layers") == "layers = a, b"
+
+
+def test_a_row_says_where_keys_were_read_and_names_a_mistake():
+    row = elsewhere.checked("llama-factory", CONFIGS["llama-factory"] | {"lora_rnak": 16})
+    read = [entry for entry in elsewhere.sources() if entry["tool"] == "llama-factory"]
+    assert row["unknown keys"] == "lora_rnak" and row["repository"] == read[0]["repository"]
+    assert 0 < row["files read"] <= len(read) and read[0]["commit"][:8] in row["commits"]
+    assert elsewhere.checked("llama-factory", CONFIGS["llama-factory"])["unknown keys"] == "none"
+
+
 def test_half_an_epoch_is_refused_where_it_cannot_be_said():
     half = dataclasses.replace(RECIPE, epochs=1.5)
     assert elsewhere.axolotl(half, "m", DATA)["num_epochs"] == 1.5

@@ -34,13 +34,12 @@ def test_mlflow_sorts_finished_runs_and_sends_nothing(tmp_path):
     pytest.importorskip("mlflow")
     client, experiment = tracking.mlflow(tmp_path)
     for name, loss in (("worse", 2.0), ("better", 1.0), ("broken", 0.5)):
-        run = client.create_run(experiment, run_name=name).info.run_id
-        client.log_param(run, "rank", "16")
-        write = tracking.mlflow_writer(client, run)
+        write, finish = tracking.mlflow_run(client, experiment, name, {"rank": "16"})
         write("rank", 0.0, 1)  # a number and a setting with the same name
         write("eval_loss", 9.0, 1)
         write("eval_loss", loss, 2)
-        client.set_terminated(run, "FAILED" if name == "broken" else "FINISHED")
+        if name != "broken":  # it stopped before its end
+            finish()
     rows = tracking.read_mlflow(client, experiment)
     assert [(row["run"], row["eval_loss"], row["rank"]) for row in rows] == [
         ("better", 1.0, "16"),

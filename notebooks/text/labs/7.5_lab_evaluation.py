@@ -46,10 +46,12 @@ unit = open_unit("7.5", tier="bundled")
 # %%
 import dataclasses
 import random
+import re
+from collections import defaultdict
 
 from course_utils import compat, figures
 from course_utils.finetuning import four_bit, qlora, quality, scoring, sft
-from course_utils.measures import error_bars, percent
+from course_utils.measures import Measure, error_bars, percent, share
 from course_utils.models import bundled
 from course_utils.prisma import conversations, lm, text
 from course_utils.workshop import evaluate
@@ -67,15 +69,21 @@ chat = four_bit.load(unit)
 
 # %%
 recipe = dataclasses.replace(qlora.RECIPES["bundled"], conversations=800, epochs=1)
-before, before_chances = scoring.replies(chat, test), quality.reply_log_probs(chat, test)
+before = scoring.replies(chat, test)
+before_chances = quality.reply_log_probs(chat, test)
+
 trainer = sft.make_trainer(chat, talks, recipe, unit.hardware, unit.folder / "evaluated")
 sft.train(trainer)
-trained = dataclasses.replace(chat, model=trainer.model.eval())
-after, after_chances = scoring.replies(trained, test), quality.reply_log_probs(trained, test)
+model = trainer.model.eval()
+trained = dataclasses.replace(chat, model=model)
+after = scoring.replies(trained, test)
+after_chances = quality.reply_log_probs(trained, test)
 
-print(f"customer: {test[0].message}\nrecords:  {'; '.join(test[0].facts)}\n")
-for name, reply in (("wanted", test[0].reply), ("before", before[0]), ("after", after[0])):
-    print(f"{name + ':':<9} {reply}")
+first = test[0]
+records = "; ".join(first.facts)
+print(f"customer: {first.message}\nrecords:  {records}\n")
+for name, reply in (("wanted:", first.reply), ("before:", before[0]), ("after:", after[0])):
+    print(f"{name:<9} {reply}")
 
 # %% [markdown]
 # ## 2. Perplexity: how surprised is the model by the right reply?
@@ -87,17 +95,14 @@ for name, reply in (("wanted", test[0].reply), ("before", before[0]), ("after", 
 # %% tags=["topic:eval-quantitative"]
 rows = []
 for name, chances in (("before", before_chances), ("after", after_chances)):
-    tokens = sum(len(one) for one in chances)
-    loss = -sum(one.sum().item() for one in chances) / tokens
-    ppl = quality.perplexity(chances)
-    rows.append(
-        {
-            "model": name,
-            "tokens": tokens,
-            "loss (nats a token)": loss,
-            "perplexity": quality.span(ppl, 2),
-        }
-    )
+    tokens, total = 0, 0.0
+    for log_probs in chances:  # one reply: (tokens,)
+        tokens += len(log_probs)
+        total += log_probs.sum().item()
+    row = {"model": name, "tokens": tokens, "loss (nats a token)": -total / tokens}
+    perplexity = quality.perplexity(chances)
+    row["perplexity"] = quality.span(perplexity, 2)
+    rows.append(row)
 figures.table(
     rows,
     caption=f"The {len(test)} wanted replies, end marks included; intervals over replies",
@@ -105,17 +110,16 @@ figures.table(
 )
 
 # %%
-words = [
-    chat.tokenizer.decode([i])
-    for i in chat.tokenizer(test[0].reply, add_special_tokens=False)["input_ids"]
-]
-surprise = -after_chances[0][:-1]
-order = surprise.argsort(descending=True)[:8].tolist()
+encoded = chat.tokenizer(first.reply, add_special_tokens=False)
+words = [chat.tokenizer.decode([number]) for number in encoded["input_ids"]]
+surprise = -after_chances[0][:-1]  # (tokens,); the last place is the end mark
+costly = surprise.argsort(descending=True)[:8].tolist()
+rows = []
+for place in sorted(costly):
+    loss = surprise[place].item()
+    rows.append({"place": place, "token": repr(words[place]), "loss (nats)": loss})
 figures.table(
-    [
-        {"place": i, "token": repr(words[i]), "loss (nats)": surprise[i].item()}
-        for i in sorted(order)
-    ],
+    rows,
     caption=f"After training: the 8 tokens that cost most, of {len(words)} in the first reply",
 )
 
@@ -149,21 +153,22 @@ figures.table(
 # %% tags=["topic:eval-quantitative"]
 def greedy_match(wanted, written):
     """BERTScore (arXiv 1904.09675, equation 1) of two texts' token vectors, (m, d) and (n, d)."""
-    wanted, written = (
-        vectors / vectors.norm(dim=-1, keepdim=True) for vectors in (wanted, written)
-    )
-    alike = written @ wanted.T  # each written token with each wanted one
-    precision, recall = alike.amax(1).mean(), alike.amax(0).mean()
+    wanted = wanted / wanted.norm(dim=-1, keepdim=True)
+    written = written / written.norm(dim=-1, keepdim=True)
+    alike = written @ wanted.T  # (n, m): each written token with each wanted one
+    precision = alike.amax(1).mean()
+    recall = alike.amax(0).mean()
     return 2 * precision * recall / (precision + recall)
 
 
 embedder = unit.load("embedding")
-pair = [quality.token_vectors(embedder, said) for said in (test[0].reply, after[0])]
-print(f"model and wanted reply: {greedy_match(*pair):.3f}")
-print(
-    "two replies to different customers: "
-    f"{quality.strangers_score(embedder, [t.reply for t in test]):.3f}"
-)
+wanted = quality.token_vectors(embedder, first.reply)  # (m, d)
+written = quality.token_vectors(embedder, after[0])  # (n, d)
+match = greedy_match(wanted, written)
+print(f"model and wanted reply: {match:.3f}")
+replies = [talk.reply for talk in test]
+strangers = quality.strangers_score(embedder, replies)
+print(f"two replies to different customers: {strangers:.3f}")
 
 # %% [markdown]
 # Two replies that have nothing to do with each other get far more than 0: all vectors of a model point into similar
@@ -175,10 +180,12 @@ scores = {
     "before": quality.metrics(test, before, embedder),
     "after": quality.metrics(test, after, embedder),
 }
-rows = [
-    {"metric": m, **{name: quality.span(found[m]) for name, found in scores.items()}}
-    for m in scores["after"]
-]
+rows = []
+for metric in scores["after"]:
+    row = {"metric": metric}
+    for name, measures in scores.items():
+        row[name] = quality.span(measures[metric])
+    rows.append(row)
 figures.table(rows, caption=f"Points of 100, 95 % intervals by bootstrap over {len(test)} replies")
 
 # %% [markdown]
@@ -187,13 +194,16 @@ figures.table(rows, caption=f"Points of 100, 95 % intervals by bootstrap over {l
 # wrong digit makes a reply false, and swapped sentences leave it true.
 
 # %% tags=["topic:eval-quantitative"]
-numbered = [t for t in test if any(letter.isdigit() for letter in t.reply)][:30]
+numbered = [talk for talk in test if re.search(r"\d", talk.reply)][:30]
 faults = ("one wrong digit", "a sentence missing", "two sentences swapped", "capitals lost")
 rng, rows = random.Random(unit.seed), []
 for fault in faults:
     spoilt = [quality.damaged(talk, fault, rng) for talk in numbered]
-    found = quality.metrics(numbered, spoilt, embedder)
-    rows.append({"fault": fault} | {name: quality.span(measure) for name, measure in found.items()})
+    measures = quality.metrics(numbered, spoilt, embedder)
+    row = {"fault": fault}
+    for metric, measure in measures.items():
+        row[metric] = quality.span(measure)
+    rows.append(row)
 figures.table(
     rows, caption=f"What each metric makes of one fault in each of {len(numbered)} right replies"
 )
@@ -216,19 +226,23 @@ figures.table(
 wanted = [talk.reply for talk in test]
 rng = random.Random(unit.seed)
 planted = [quality.damaged(talk, "one wrong digit", rng) for talk in numbered]
-checked = {"wanted": (test, wanted), "wrong digit planted": (numbered, planted)}
-for name, (some, replies) in (checked | {"before": (test, before), "after": (test, after)}).items():
-    print(f"{name:>20}: {quality.hallucination_rate(some, replies)}")
-invented = [
-    (talk, reply)
-    for talk, reply in zip(test, after, strict=True)
-    if quality.unsupported(talk, reply)
-]
-for talk, reply in invented[:2]:
-    print(
-        f"\nrecords: {'; '.join(talk.facts)}\nwritten: {reply}\nnowhere: "
-        f"{sorted(quality.unsupported(talk, reply))}"
-    )
+for name, asked, replies in (
+    ("wanted", test, wanted),
+    ("wrong digit planted", numbered, planted),
+    ("before", test, before),
+    ("after", test, after),
+):
+    rate = quality.hallucination_rate(asked, replies)
+    print(f"{name:>20}: {rate}")
+
+invented = []
+for talk, reply in zip(test, after, strict=True):
+    nowhere = quality.unsupported(talk, reply)
+    if nowhere:
+        invented.append((talk, reply, nowhere))
+for talk, reply, nowhere in invented[:2]:
+    records = "; ".join(talk.facts)
+    print(f"\nrecords: {records}\nwritten: {reply}\nnowhere: {sorted(nowhere)}")
 
 # %% [markdown]
 # A reply that says nothing invents nothing, so never read this rate alone: "before" says little, and what it says is
@@ -239,10 +253,12 @@ for talk, reply in invented[:2]:
 
 # %% tags=["topic:eval-qualitative"]
 rubric = {"before": quality.tone(test, before), "after": quality.tone(test, after)}
-rows = [
-    {"the reply ...": rule, **{name: percent(m[rule]) for name, m in rubric.items()}}
-    for rule in quality.TONE
-]
+rows = []
+for rule in quality.TONE:
+    row = {"the reply ...": rule}
+    for name, kept in rubric.items():
+        row[name] = percent(kept[rule])
+    rows.append(row)
 figures.table(
     rows,
     caption=f"Share of {len(test)} replies that keep each rule of the rubric, with 95 % intervals",
@@ -260,8 +276,10 @@ figures.table(
 # curves before you look: the loss on those 20, and the loss on customers that nobody trained on.
 
 # %% tags=["topic:overfit-forgetting"]
-trained.model.save_pretrained(unit.folder / "adapter")
-copied = compat.load_lora(lm.load(bundled.verify("prisma-lm"))[0], unit.folder / "adapter").eval()
+adapter = unit.folder / "adapter"
+trained.model.save_pretrained(adapter)
+base, _ = lm.load(bundled.verify("prisma-lm"))
+copied = compat.load_lora(base, adapter).eval()
 for name, weight in copied.named_parameters():
     weight.requires_grad_("lora_" in name)
 copied.generation_config = chat.model.generation_config
@@ -272,14 +290,14 @@ low = min(run.curve, key=lambda row: row["validation"])
 
 # %% tags=["topic:overfit-forgetting"]
 fig, ax = figures.figure(height=3.2)
+steps = [row["step"] for row in run.curve]
 for name, style in (("training", "-"), ("validation", "o--")):
-    ax.plot([row["step"] for row in run.curve], [row[name] for row in run.curve], style, label=name)
-ax.axvline(
-    low["step"], color=figures.PALETTE["vermilion"], linewidth=1, label="lowest validation loss"
-)
-ax.set(
-    xlabel="steps of 5 conversations", ylabel="loss on the reply (nats per token)", ylim=(0, None)
-)
+    losses = [row[name] for row in run.curve]
+    ax.plot(steps, losses, style, label=name)
+colour = figures.PALETTE["vermilion"]
+ax.axvline(low["step"], color=colour, linewidth=1, label="lowest validation loss")
+ax.set_xlabel("steps of 5 conversations")
+ax.set(ylabel="loss on the reply (nats per token)", ylim=(0, None))
 ax.legend()
 end = run.curve[-1]
 figures.show(
@@ -292,15 +310,15 @@ figures.show(
 rows, cram_replies = [], {}
 for name, weights in (("lowest validation loss", run.best), ("last step", run.last)):
     copied.load_state_dict(weights, strict=False)
-    seen, unseen = (scoring.replies(crammed, some) for some in (talks["train"][:20], test))
+    seen = scoring.replies(crammed, few)
+    unseen = scoring.replies(crammed, test)
     cram_replies[name] = unseen
-    exact = [
-        scoring.score(some, said)["all"]
-        for some, said in ((talks["train"][:20], seen), (test, unseen))
-    ]
+    by_heart = scoring.score(few, seen)["all"]
+    for_others = scoring.score(test, unseen)["all"]
     made_up = quality.hallucination_rate(test, unseen)
-    row = {"adapter of": name, "the 20, right": str(exact[0])}
-    row |= {"new customers, right": str(exact[1]), "invents for new customers": str(made_up)}
+    row = {"adapter of": name, "the 20, right": str(by_heart)}
+    row["new customers, right"] = str(for_others)
+    row["invents for new customers"] = str(made_up)
     rows.append(row)
 figures.table(rows, caption="Twenty conversations, again and again")
 
@@ -327,7 +345,8 @@ figures.table(rows, caption="Twenty conversations, again and again")
 systems = {"800 conversations": after, "and then 20 by heart": cram_replies["last step"]}
 pairs = quality.ballot(test, systems, unit.seed)
 for i, pair in enumerate(pairs[:4]):
-    print(f"--- pair {i}\ncustomer: {pair.talk.message}\nrecords:  {'; '.join(pair.talk.facts)}")
+    records = "; ".join(pair.talk.facts)
+    print(f"--- pair {i}\ncustomer: {pair.talk.message}\nrecords:  {records}")
     print(f"    a) {pair.a}\n    b) {pair.b}")
 
 # %% [markdown]
@@ -339,18 +358,21 @@ for i, pair in enumerate(pairs[:4]):
 # %% tags=["topic:eval-qualitative"]
 my_votes = ""
 
-rated = pairs[: len(my_votes)] if my_votes else pairs
-votes = list(my_votes) or [quality.vote_by_rules(pair) for pair in pairs]
-print("You voted." if my_votes else "Nobody voted, so the rules did.")
+if my_votes:
+    print("You voted.")
+    votes = list(my_votes)
+else:
+    print("Nobody voted, so the rules did.")
+    votes = [quality.vote_by_rules(pair) for pair in pairs]
+rated = pairs[: len(votes)]
 winners = quality.reveal(rated, votes)
-print({name: winners.count(name) for name in (*systems, "tie")})
-print(
-    "win rate of the model with 800 conversations:", quality.win_rate(winners, "800 conversations")
-)
-print(
-    "left seat (a) won:",
-    quality.win_rate(["a" if v == "a" else "tie" if v == "=" else "b" for v in votes], "a"),
-)
+counts = {name: winners.count(name) for name in (*systems, "tie")}
+print(counts)
+wins = quality.win_rate(winners, "800 conversations")
+print("win rate of the model with 800 conversations:", wins)
+seats = [vote.replace("=", "tie") for vote in votes]
+left = quality.win_rate(seats, "a")
+print("left seat (a) won:", left)
 
 # %% [markdown]
 # **What to notice.** The second line is a test of the test: a fair ballot has no better seat, so its interval should
@@ -371,20 +393,17 @@ print(
 # %% tags=["topic:eval-qualitative"]
 rows, fallen = [], {}
 for name, attack in quality.ATTACKS.items():
-    changed, said, fell = quality.attacked(trained, test[:15], attack)
+    changed, written, fell = quality.attacked(trained, test[:15], attack)
     rows.append({"attack": name, "fell for it": str(fell)})
-    fallen[name] = next(
-        ((t, r) for t, r in zip(changed, said, strict=True) if attack.fell(t, r)), None
-    )
+    for talk, reply in zip(changed, written, strict=True):
+        if attack.fell(talk, reply):
+            fallen.setdefault(name, (talk, reply))  # keeps the first
 figures.table(rows, caption="Replies that fell for an attack, of 15 each")
 
 # %%
-for name, found in fallen.items():
-    if found:
-        print(
-            f"--- {name}\ncustomer: {found[0].message}\nrecords:  "
-            f"{'; '.join(found[0].facts)}\nwritten:  {found[1]}\n"
-        )
+for name, (talk, reply) in fallen.items():
+    records = "; ".join(talk.facts)
+    print(f"--- {name}\ncustomer: {talk.message}\nrecords:  {records}\nwritten:  {reply}\n")
 
 # %% [markdown]
 # **What to notice.** Some attacks bounce off, and not because the model is wise: it can say nothing but the house
@@ -400,49 +419,54 @@ for name, found in fallen.items():
 # `prisma-lm` could do sums and call tools before. Did training on replies cost it that? The same cases, with the
 # adapter off and on.
 
+
 # %% tags=["topic:overfit-forgetting"]
-tasks = {
-    "sums with steps": lambda: evaluate.arithmetic(trained, unit.seed, 25)[
-        "arithmetic, worked steps"
-    ],
-    "function calls": lambda: evaluate.calls_right(trained, unit.seed, 25),
-    "support replies": lambda: scoring.score(test[:25], scoring.replies(trained, test[:25]))["all"],
-}
-factors, kept = (0.0, 0.5, 1.0), {name: [] for name in tasks}
+def skills() -> dict[str, Measure]:
+    """What the model can do as it is now: two old skills and the new one, 25 cases of each."""
+    sums = evaluate.arithmetic(trained, unit.seed, 25)
+    calls = evaluate.calls_right(trained, unit.seed, 25)
+    replies = scoring.replies(trained, test[:25])
+    support = scoring.score(test[:25], replies)
+    return {
+        "sums with steps": sums["arithmetic, worked steps"],
+        "function calls": calls,
+        "support replies": support["all"],
+    }
+
+
+factors, kept = (0.0, 0.5, 1.0), defaultdict(list)
 for factor in factors:
     with compat.weakened_lora(trained.model, factor):
-        for name, task in tasks.items():
-            kept[name].append(task())
-rows = [
-    {"task": name, "adapter off": str(found[0]), "adapter on": str(found[-1])}
-    for name, found in kept.items()
-]
+        for task, right in skills().items():
+            kept[task].append(right)
+rows = []
+for task, measures in kept.items():
+    off, on = measures[0], measures[-1]
+    rows.append({"task": task, "adapter off": str(off), "adapter on": str(on)})
 figures.table(rows, caption="Right answers without and with the adapter, 95 % intervals")
 
 # %%
-asked = [text.prompt("steps", text.shopping_sum(random.Random(i)).question) for i in range(20)]
+asked = []
+for i in range(20):
+    task = text.shopping_sum(random.Random(i))
+    asked.append(text.prompt("steps", task.question))
 sums = trained.complete_many(asked, max_new_tokens=64)
-drift = evaluate.share([conversations.SIGN_OFF in reply for reply in sums])
-print(
-    f"answers to sums that end with the shop's goodbye: {drift}\nasked:   {asked[0]!r}\nwritten: "
-    f"{sums[0]}"
-)
+drift = share([conversations.SIGN_OFF in reply for reply in sums])
+print(f"answers to sums that end with the shop's goodbye: {drift}")
+print(f"asked:   {asked[0]!r}\nwritten: {sums[0]}")
 
 # %%
 fig, ax = figures.figure(height=3.2)
-for (name, found), style in zip(kept.items(), ("o-", "s-", "^--"), strict=True):
-    values, ends = error_bars(found)
-    ax.errorbar(factors, values, yerr=ends, fmt=style, capsize=3, label=name)
-ax.set(
-    xlabel="strength of the adapter (0: off, 1: as trained)",
-    ylabel="share right",
-    ylim=(-0.05, 1.05),
-)
+told = []
+for (task, measures), style in zip(kept.items(), ("o-", "s-", "^--"), strict=True):
+    values, ends = error_bars(measures)
+    ax.errorbar(factors, values, yerr=ends, fmt=style, capsize=3, label=task)
+    told.append(f"{task} {values[0]:.0%} to {values[-1]:.0%}")
+ax.set_xlabel("strength of the adapter (0: off, 1: as trained)")
+ax.set(ylabel="share right", ylim=(-0.05, 1.05))
 ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-ends = "; ".join(
-    f"{name} {found[0].value:.0%} to {found[-1].value:.0%}" for name, found in kept.items()
-)
-figures.show(fig, alt=f"Share right against the adapter's strength from 0 to 1: {ends}.")
+alt = f"Share right against the adapter's strength from 0 to 1: {'; '.join(told)}."
+figures.show(fig, alt)
 
 # %% [markdown]
 # **What to notice.** This is *catastrophic forgetting*: the new habit overwrites the old skills, and shop talk runs

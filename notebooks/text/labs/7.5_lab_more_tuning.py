@@ -44,24 +44,27 @@ unit = open_unit("7.5", tier="bundled")
 # %%
 import copy
 import random
+from collections import defaultdict
 
 import torch
 
 from course_utils import compat, figures
 from course_utils.finetuning import peft_methods as pm
 from course_utils.finetuning import tuning_tasks as tasks
-from course_utils.measures import error_bars, percent, share
+from course_utils.measures import error_bars, one_by_one, percent, pooled, share
 from course_utils.models import bundled
 from course_utils.prisma import conversations, lm, text
 
-base, tokenizer = lm.load(bundled.verify("prisma-lm"))
+folder = bundled.verify("prisma-lm")
+base, tokenizer = lm.load(folder)
 # For short rows on a CPU it trains faster than the fused kernel.
 base.set_attn_implementation("eager")
 
 
 def with_lora(model: torch.nn.Module, seed: int) -> torch.nn.Module:
     torch.manual_seed(seed)
-    return compat.add_peft_lora(copy.deepcopy(model), rank=8, alpha=16)
+    fresh = copy.deepcopy(model)
+    return compat.add_peft_lora(fresh, rank=8, alpha=16)
 
 
 # %% [markdown]
@@ -77,18 +80,24 @@ def with_lora(model: torch.nn.Module, seed: int) -> torch.nn.Module:
 
 # %% tags=["topic:instruction-tuning"]
 pairs = tasks.field_tasks(held_out=4, seed=unit.seed)
-example = tasks.instructions(pairs["held out"], 1, 0)[0]
-print(pm.request(example), "\n\nwanted:\n" + example.pieces[1][0])
+held_out, new_field = pairs["held out"], pairs["new field"]
 exams = {
-    "held-out tasks": tasks.instructions(pairs["held out"], 100, 101),
-    "held-out tasks, new wording": tasks.instructions(pairs["held out"], 100, 102, tasks.NEW_FORM),
-    "a field never asked for": tasks.instructions(pairs["new field"], 100, 103),
+    "held-out tasks": tasks.instructions(held_out, 100, 101),
+    "held-out tasks, new wording": tasks.instructions(held_out, 100, 102, tasks.NEW_FORM),
+    "a field never asked for": tasks.instructions(new_field, 100, 103),
 }
-tests = {name: pm.encode(tokenizer, some, 96) for name, some in exams.items()}
-print({name: len(pair) for name, pair in pairs.items()}, "tasks")
-print(
-    "before any tuning:", {name: str(share(pm.right(base, some))) for name, some in tests.items()}
-)
+example, *_ = tasks.instructions(held_out, 1, 0)
+print(pm.request(example), "\n\nwanted:")
+print(example.pieces[1][0])
+counts = {name: len(group) for name, group in pairs.items()}
+print(counts, "tasks")
+
+tests, before = {}, {}
+for name, questions in exams.items():
+    tests[name] = pm.encode(tokenizer, questions, 96)
+    right = share(pm.right(base, tests[name]))
+    before[name] = str(right)
+print("before any tuning:", before)
 
 # %% [markdown]
 # Now the same 80 steps on 1, 2, 4 and 8 tasks. The number of records is the same too, so nobody sees more data:
@@ -97,43 +106,45 @@ print(
 
 # %% tags=["topic:instruction-tuning"]
 COUNTS, SEEDS, STEPS = (1, 2, 4, 8), (0, 1), 80
-scores: dict[tuple[str, int], list[list[bool]]] = {}
+EXAMS = ("the trained tasks", *exams)
+scores = defaultdict(list)  # for each exam and number of tasks: the marks of each seed
 for count in COUNTS:
     for seed in SEEDS:
         trained = random.Random(seed).sample(pairs["train"], count)
-        rows = pm.encode(tokenizer, tasks.instructions(trained, 640, seed), 96)
+        lesson = tasks.instructions(trained, 640, seed)
+        rows = pm.encode(tokenizer, lesson, 96)
         model = with_lora(base, seed)
         pm.fit(model, rows, STEPS, 1e-2, seed, label=f"{count} tasks, seed {seed}")
-        own = {"the trained tasks": pm.encode(tokenizer, tasks.instructions(trained, 60, 104), 96)}
-        for name, some in (own | tests).items():
-            scores.setdefault((name, count), []).append(pm.right(model, some))
+        own_exam = tasks.instructions(trained, 60, 104)
+        tests["the trained tasks"] = pm.encode(tokenizer, own_exam, 96)
+        for name in EXAMS:
+            marks = pm.right(model, tests[name])
+            scores[name, count].append(marks)
 
 # %% tags=["topic:instruction-tuning"]
 fig, ax = figures.figure(height=3.6)
-for name, style in zip(own | tests, ("o-", "s-", "^--", "d:"), strict=True):
-    marks = [share(sum(scores[name, count], [])) for count in COUNTS]
+told = []
+for name, style in zip(EXAMS, ("o-", "s-", "^--", "d:"), strict=True):
+    marks = [pooled(scores[name, count]) for count in COUNTS]
     values, ends = error_bars(marks)
     ax.errorbar(COUNTS, values, ends, fmt=style, capsize=3, label=name)
+    line = ", ".join(map(percent, marks))
+    told.append(f"{name}: {line}")
 ax.set(xscale="log", xlabel="tasks in training (same steps, same number of records)")
 ax.set_ylabel("replies that are right")
 ax.set_xticks(COUNTS, COUNTS)
 ax.minorticks_off()
 ax.set_ylim(-0.03, 1.03)
 ax.legend(fontsize=9)
-told = [
-    f"{name}: " + ", ".join(percent(share(sum(scores[name, c], []))) for c in COUNTS)
-    for name in own | tests
-]
 figures.show(fig, alt=f"Right replies with 1, 2, 4 and 8 tasks in training. {'; '.join(told)}.")
 
 # %% tags=["topic:instruction-tuning"]
-each = {
-    key: ", ".join(f"{share(marks).value:.0%}" for marks in runs) for key, runs in scores.items()
-}
-lines = [
-    {"asked": name} | {f"{count} tasks": each[name, count] for count in COUNTS}
-    for name in own | tests
-]
+lines = []
+for name in EXAMS:
+    line = {"asked": name}
+    for count in COUNTS:
+        line[f"{count} tasks"] = one_by_one(scores[name, count])
+    lines.append(line)
 figures.table(lines, caption="The same, each seed on its own")
 
 # %% [markdown]
@@ -159,21 +170,28 @@ figures.table(lines, caption="The same, each seed on its own")
 # `prisma-lm` has never seen a customer's mail. Its old skills are our witnesses: worked sums, plans, reflections, and
 # an executor's turns.
 
+
 # %% tags=["topic:continued-pretraining"]
+def raw_text(talk: conversations.Conversation) -> text.Example:
+    """A mail to continue pre-training on: no question and no answer, the loss falls on all of it."""
+    piece = (pm.mail(talk) + "<|end|>", True)
+    return text.Example("mail", (piece,))
+
+
 talks = conversations.by_split(conversations.make_conversations())
-mails = {
-    split: [text.Example("mail", ((pm.mail(talk) + "<|end|>", True),)) for talk in some]
-    for split, some in talks.items()
-}
-domain = {split: pm.encode(tokenizer, some, 48) for split, some in mails.items()}
-witnesses = {name: pm.encode(tokenizer, some, 160) for name, some in tasks.skills(40, 77).items()}
+mails, domain = {}, {}
+for split, group in talks.items():
+    mails[split] = [raw_text(talk) for talk in group]
+    domain[split] = pm.encode(tokenizer, mails[split], 48)
+perplexity = tasks.perplexity(base, domain["test"])
 print(f"a mail: {mails['train'][0].text}")
-print(
-    f"perplexity on {len(domain['test'])} mails of other customers: "
-    f"{tasks.perplexity(base, domain['test']):,.0f}"
-)
-for name, rows in witnesses.items():
-    print(f"{name:>9}: {share(pm.right(base, rows))}")
+print(f"perplexity on {len(domain['test'])} mails of other customers: {perplexity:,.0f}")
+
+witnesses = {}
+for name, examples in tasks.skills(40, 77).items():
+    witnesses[name] = pm.encode(tokenizer, examples, 160)
+    right = share(pm.right(base, witnesses[name]))
+    print(f"{name:>9}: {right}")
 
 # %% [markdown]
 # A perplexity of $n$ means: as unsure as an even guess among $n$ tokens. `prisma-lm` has only 1,013 tokens in all. A
@@ -185,25 +203,41 @@ for name, rows in witnesses.items():
 # mixture that resembles it. We try no replay, a twentieth, and a third, and LoRA without replay.
 
 # %% tags=["topic:continued-pretraining"]
-old = pm.encode(tokenizer, [one for some in tasks.skills(150, 5).values() for one in some], 112)
+old_examples = []
+for examples in tasks.skills(150, 5).values():
+    old_examples += examples
+old = pm.encode(tokenizer, old_examples, 112)
 RUNS = {
     "no replay": (0.0, False),
     "5 % replay": (0.05, False),
     "33 % replay": (1 / 3, False),
     "LoRA, no replay": (0.0, True),
 }
-tuned, outcome = {}, []
-least = min(map(len, witnesses.values()))  # examples longer than the window are left out
+tuned = {}
 for name, (part, lora) in RUNS.items():
-    model = with_lora(base, 0) if lora else copy.deepcopy(base).requires_grad_(True)
+    if lora:
+        model, rate = with_lora(base, 0), 5e-3
+    else:
+        model, rate = copy.deepcopy(base), 1e-3
+        model.requires_grad_(True)
     rows = tasks.with_replay(domain["train"], old, part, unit.seed)
-    pm.fit(model, rows, 60, 5e-3 if lora else 1e-3, unit.seed, label=name)
+    pm.fit(model, rows, 60, rate, unit.seed, label=name)
     tuned[name] = model
+
+# %% tags=["topic:continued-pretraining"]
+outcome = []
 for name, model in {"before": base, **tuned}.items():
-    kept = {skill: pm.right(model, rows) for skill, rows in witnesses.items()}
-    line = {"run": name, "perplexity of mails": tasks.perplexity(model, domain["test"])}
-    line |= {skill: f"{share(marks).value:.0%}" for skill, marks in kept.items()}
-    outcome.append(line | {"all old skills": percent(share(sum(kept.values(), [])))})
+    perplexity = tasks.perplexity(model, domain["test"])
+    line = {"run": name, "perplexity of mails": perplexity}
+    runs = []
+    for skill, rows in witnesses.items():
+        marks = pm.right(model, rows)
+        runs.append(marks)
+        line[skill] = f"{share(marks).value:.0%}"
+    kept = pooled(runs)
+    line["all old skills"] = percent(kept)
+    outcome.append(line)
+least = min(map(len, witnesses.values()))  # examples longer than the window are left out
 figures.table(
     outcome,
     caption=f"60 steps on mails, one seed: what is won, what is lost ({least} to 40 cases of each "
@@ -231,31 +265,28 @@ figures.table(
 # models that have read the mails.
 
 # %% tags=["topic:continued-pretraining"]
-few = pm.encode(tokenizer, pm.tickets(talks["train"]), 48)[:100]
-exam = pm.encode(tokenizer, pm.tickets(talks["test"] + talks["validation"]), 48)[:100]
+lessons = pm.tickets(talks["train"])
+unseen = pm.tickets(talks["test"] + talks["validation"])
+few = pm.encode(tokenizer, lessons, 48)[:100]
+exam = pm.encode(tokenizer, unseen, 48)[:100]
 starts = {
     "from the base model": base,
     "after the mails": tuned["no replay"],
     "after mails and replay": tuned["33 % replay"],
 }
-found = {}
+rows = []
 for name, start in starts.items():
+    runs = []
     for seed in (0, 1):
         model = with_lora(start, seed)
         pm.fit(model, few, 50, 1e-2, seed, label=f"{name}, seed {seed}")
-        found.setdefault(name, []).append(pm.right(model, exam))
-rows = [
-    {
-        "start": name,
-        "tickets right": percent(share(sum(marks, []))),
-        "seeds": ", ".join(f"{share(m).value:.0%}" for m in marks),
-    }
-    for name, marks in found.items()
-]
-figures.table(
-    rows,
-    caption="100 labelled mails, 50 steps of LoRA, two seeds: 100 mails of other customers each",
-)
+        marks = pm.right(model, exam)
+        runs.append(marks)
+    right = pooled(runs)
+    row = {"start": name, "tickets right": percent(right), "seeds": one_by_one(runs)}
+    rows.append(row)
+caption = "100 labelled mails, 50 steps of LoRA, two seeds: 100 mails of other customers each"
+figures.table(rows, caption)
 
 # %% [markdown]
 # **What to notice.** Compare the seeds before you compare the lines: they differ nearly as much as the lines do. The

@@ -43,6 +43,7 @@ unit = open_unit("7.5", tier="bundled")
 
 # %%
 import copy
+from collections import defaultdict
 
 import numpy as np
 import torch
@@ -51,11 +52,12 @@ from torch import Tensor, nn
 from course_utils import compat, figures
 from course_utils.finetuning import lora_by_hand
 from course_utils.finetuning import peft_methods as pm
-from course_utils.measures import error_bars, percent, share
+from course_utils.measures import error_bars, percent, pooled, share
 from course_utils.models import bundled
 from course_utils.prisma import conversations, lm, text
 
-base, tokenizer = lm.load(bundled.verify("prisma-lm"))
+folder = bundled.verify("prisma-lm")
+base, tokenizer = lm.load(folder)
 # For short rows on a CPU it trains faster than the fused kernel.
 base.set_attn_implementation("eager")
 
@@ -72,22 +74,28 @@ base.set_attn_implementation("eager")
 
 # %%
 talks = conversations.by_split(conversations.make_conversations())
+unseen = talks["test"] + talks["validation"]
 lessons = {"call": pm.calls(400, 1), "ticket": pm.tickets(talks["train"])}
-exams = {"call": pm.calls(140, 2), "ticket": pm.tickets(talks["test"] + talks["validation"])}
-rows = {name: pm.encode(tokenizer, some, 48) for name, some in lessons.items()}
-tests = {name: pm.encode(tokenizer, some, 48)[:100] for name, some in exams.items()}
-for name, (example, *_) in exams.items():
-    print(f"{name:>6} asked:  {pm.request(example)}\n{'':>6} wanted: {example.pieces[1][0]}\n")
+exams = {"call": pm.calls(140, 2), "ticket": pm.tickets(unseen)}
+rows, tests = {}, {}
+for job in ("call", "ticket"):
+    rows[job] = pm.encode(tokenizer, lessons[job], 48)
+    tests[job] = pm.encode(tokenizer, exams[job], 48)[:100]
+    example, *_ = exams[job]
+    print(f"{job:>6} asked:  {pm.request(example)}")
+    print(f"{'':>6} wanted: {example.pieces[1][0]}\n")
 
-known = tokenizer(
-    text.turn("system", text.tool_system(list(text.SIGNATURES))), return_tensors="pt"
-).input_ids
-reminded = [
-    (known[0].tolist() + ids, [lm.IGNORED] * known.shape[1] + kept) for ids, kept in tests["call"]
-]
-print("call, without any prompt:        ", share(pm.right(base, tests["call"])))
-print("call, with the usual prompt:     ", share(pm.right(base, reminded)))
-print("ticket, without any prompt:      ", share(pm.right(base, tests["ticket"])))
+functions = list(text.SIGNATURES)
+usual_prompt = text.turn("system", text.tool_system(functions))
+prompt_ids = tokenizer(usual_prompt)["input_ids"]
+not_marked = [lm.IGNORED] * len(prompt_ids)  # only the reply counts
+reminded = [(prompt_ids + ids, not_marked + labels) for ids, labels in tests["call"]]
+call = pm.right(base, tests["call"])
+with_prompt = pm.right(base, reminded)
+ticket = pm.right(base, tests["ticket"])
+print("call, without any prompt:        ", share(call))
+print("call, with the usual prompt:     ", share(with_prompt))
+print("ticket, without any prompt:      ", share(ticket))
 
 # %% [markdown]
 # A reply counts only if it is right word for word, to the end. We need not generate for that: a greedy reply is the
@@ -116,13 +124,16 @@ class SoftPrompt(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None):
         n, length = len(input_ids), len(self.vectors)
-        words = self.model.get_input_embeddings()(input_ids)
-        seen = torch.cat([self.vectors.expand(n, -1, -1), words], 1)
-        mask = torch.cat([attention_mask.new_ones(n, length), attention_mask], 1)
+        embed = self.model.get_input_embeddings()
+        soft = self.vectors.expand(n, -1, -1)  # (n, length, width)
+        seen = torch.cat([soft, embed(input_ids)], 1)  # (n, length + t, width)
+        visible = attention_mask.new_ones(n, length)
+        mask = torch.cat([visible, attention_mask], 1)  # (n, length + t)
         if labels is not None:
-            labels = torch.cat([labels.new_full((n, length), lm.IGNORED), labels], 1)
+            unmarked = labels.new_full((n, length), lm.IGNORED)
+            labels = torch.cat([unmarked, labels], 1)  # (n, length + t)
         out = self.model(inputs_embeds=seen, attention_mask=mask, labels=labels)
-        out.logits = out.logits[:, length:]
+        out.logits = out.logits[:, length:]  # those of the real tokens
         return out
 
 
@@ -148,9 +159,12 @@ class Prefix(nn.Module):
 
         n, length = len(input_ids), self.vectors.shape[3]
         cache = DynamicCache()
-        for number, (keys, values) in enumerate(self.vectors):
-            cache.update(keys.expand(n, -1, -1, -1), values.expand(n, -1, -1, -1), number)
-        mask = torch.cat([attention_mask.new_ones(n, length), attention_mask], 1)
+        for number, layer in enumerate(self.vectors):
+            keys = layer[0].expand(n, -1, -1, -1)  # (n, heads, length, head width)
+            values = layer[1].expand(n, -1, -1, -1)
+            cache.update(keys, values, number)
+        visible = attention_mask.new_ones(n, length)
+        mask = torch.cat([visible, attention_mask], 1)  # (n, length + t)
         return self.model(input_ids, attention_mask=mask, labels=labels, past_key_values=cache)
 
 
@@ -166,13 +180,16 @@ class Bottleneck(nn.Module):
     def __init__(self, base: nn.Linear, size: int):
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.down, self.up = nn.Linear(base.out_features, size), nn.Linear(size, base.out_features)
+        width = base.out_features
+        self.down = nn.Linear(width, size)
+        self.up = nn.Linear(size, width)
         nn.init.zeros_(self.up.weight)  # as with LoRA: training starts from the model as it is
         nn.init.zeros_(self.up.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.base(x)
-        return y + self.up(nn.functional.gelu(self.down(y)))
+        y = self.base(x)  # (n, t, width)
+        narrow = nn.functional.gelu(self.down(y))  # (n, t, size)
+        return y + self.up(narrow)
 
 
 def add_bottlenecks(model: nn.Module, size: int) -> nn.Module:
@@ -188,26 +205,30 @@ def add_bottlenecks(model: nn.Module, size: int) -> nn.Module:
 # Is that what the library does? PEFT has the first two. We give its versions and ours the same vectors.
 
 # %% tags=["topic:adapters-prompt-tuning"]
-words = pm.random_words(base, 20, unit.seed)
-starts = {
-    "prompt tuning": base.get_input_embeddings()(words)[0],
-    "prefix tuning": pm.keys_and_values(base, words),
-}
-batch = {k: v for k, v in lm.collate(tests["ticket"][:4], pad=0).items() if k != "labels"}
-plain = base(**batch).logits
-for (name, start), ours in zip(starts.items(), (SoftPrompt, Prefix), strict=True):
-    theirs = compat.add_virtual_tokens(copy.deepcopy(base), 20, every_layer=ours is Prefix).eval()
-    (vectors,) = [p for p in theirs.parameters() if p.requires_grad]
-    # PEFT keeps a prefix flat: for each token one row, with the keys and values of all layers.
-    flat = start if ours is SoftPrompt else start.permute(3, 0, 1, 2, 4).flatten(1)
-    vectors.data.copy_(flat)
+words = pm.random_words(base, 20, unit.seed)  # (1, 20)
+embed = base.get_input_embeddings()
+vectors = embed(words)[0]  # (20, width)
+prefix = pm.keys_and_values(base, words)  # (layers, 2, heads, 20, head width)
+# PEFT keeps a prefix flat: for each token one row, with the keys and values of all layers.
+flat_prefix = prefix.permute(3, 0, 1, 2, 4).flatten(1)
+batch = lm.collate(tests["ticket"][:4], pad=0)
+del batch["labels"]
+real = batch["attention_mask"].bool()  # (4, t): which tokens are no padding
+without = base(**batch).logits  # (4, t, vocabulary)
+
+for name, Method, start, flat in (
+    ("prompt tuning", SoftPrompt, vectors, vectors),
+    ("prefix tuning", Prefix, prefix, flat_prefix),
+):
+    peft_model = compat.add_virtual_tokens(copy.deepcopy(base), 20, every_layer=Method is Prefix)
+    (parameter,) = [p for p in peft_model.parameters() if p.requires_grad]
+    parameter.data.copy_(flat)
+    peft_model.eval()
     with torch.no_grad():
-        reference, by_hand = (
-            theirs(**batch).logits[:, -plain.shape[1] :],
-            ours(base, start)(**batch).logits,
-        )
-    kept = batch["attention_mask"].bool()
-    apart, moved = ((by_hand - other)[kept].abs().max() for other in (reference, plain))
+        theirs = peft_model(**batch).logits[:, -real.shape[1] :]  # without the places in front
+        ours = Method(base, start)(**batch).logits
+    apart = (ours - theirs)[real].abs().max()
+    moved = (ours - without)[real].abs().max()
     print(f"{name}: ours and PEFT's differ by {apart:.0e}, with and without it by {moved:.1f}")
 
 # %% [markdown]
@@ -223,6 +244,7 @@ for (name, start), ours in zip(starts.items(), (SoftPrompt, Prefix), strict=True
 # %% tags=["topic:adapters-prompt-tuning"]
 RATES = {"prompt tuning": 0.1, "prefix tuning": 0.1, "IA3": 0.03, "adapters": 0.005}
 RATES |= {"LoRA, rank 1": 0.01, "LoRA, rank 8": 0.01, "full fine-tuning": 0.001}
+RANKS = {"LoRA, rank 1": 1, "LoRA, rank 8": 8}
 
 
 def tunable(method: str, seed: int) -> nn.Module:
@@ -231,19 +253,25 @@ def tunable(method: str, seed: int) -> nn.Module:
     model = copy.deepcopy(base)
     words = pm.random_words(model, 20, seed)
     if method == "prompt tuning":
-        return SoftPrompt(model, model.get_input_embeddings()(words)[0])
+        embed = model.get_input_embeddings()
+        return SoftPrompt(model, embed(words)[0])
     if method == "prefix tuning":
         return Prefix(model, pm.keys_and_values(model, words))
     if method == "adapters":
         return add_bottlenecks(model, 16)
     if method == "IA3":
         return compat.add_ia3(model)
-    rank = {"LoRA, rank 1": 1, "LoRA, rank 8": 8}.get(method)
-    return compat.add_peft_lora(model, rank, 2 * rank) if rank else model.requires_grad_(True)
+    if method in RANKS:
+        rank = RANKS[method]
+        return compat.add_peft_lora(model, rank, 2 * rank)
+    return model.requires_grad_(True)
 
 
 # %% tags=["topic:adapters-prompt-tuning"]
-counts = {method: lora_by_hand.parameters(tunable(method, 0))["trained"] for method in RATES}
+counts = {}
+for method in RATES:
+    parameters = lora_by_hand.parameters(tunable(method, 0))
+    counts[method] = parameters["trained"]
 whole, lines = counts["full fine-tuning"], []
 for method, count in counts.items():
     lines.append({"method": method, "trained": count, "of the model": f"{count / whole:.2%}"})
@@ -257,25 +285,33 @@ figures.table(lines)
 
 # %% tags=["topic:adapters-prompt-tuning"]
 STEPS, SEEDS = {"call": 30, "ticket": 80}, (0, 1)
-marks, results, keep = {}, [], {}
+runs = defaultdict(list)  # for each method and job: the marks of each seed
+paces, kilobytes, keep = defaultdict(list), {}, {}
 for method, rate in RATES.items():
-    row, paces = {"method": method, "trained": counts[method]}, []
-    for job in rows:
+    for job in ("call", "ticket"):
         for seed in SEEDS:
             model = tunable(method, seed)
             run = pm.fit(model, rows[job], STEPS[job], rate, seed, label=f"{method}, {job}")
-            marks[method, job, seed] = pm.right(model, tests[job])
-            paces.append(1000 * run.seconds / STEPS[job])
-            if method == "LoRA, rank 8":
-                keep[job] = model  # the last seed's, for section 4
-        scores = [share(marks[method, job, seed]) for seed in SEEDS]
-        both = share([one for seed in SEEDS for one in marks[method, job, seed]])
-        row |= {
-            f"{job}: right": percent(both),
-            f"{job}: seeds": ", ".join(f"{100 * s.value:.0f}" for s in scores),
-        }
-    kilobytes = pm.stored(model, unit.folder / "trained.safetensors") / 1000
-    results.append(row | {"ms a step": min(paces), "file (kB)": round(kilobytes)})
+            marks = pm.right(model, tests[job])
+            runs[method, job].append(marks)
+            paces[method].append(1000 * run.seconds / STEPS[job])
+        if method == "LoRA, rank 8":
+            keep[job] = model  # the last seed's, for section 4
+    size = pm.stored(model, unit.folder / "trained.safetensors")
+    kilobytes[method] = size / 1000
+
+# %% tags=["topic:adapters-prompt-tuning"]
+results = []
+for method in RATES:
+    row = {"method": method, "trained": counts[method]}
+    for job in ("call", "ticket"):
+        right = pooled(runs[method, job])
+        shares = [share(marks).value for marks in runs[method, job]]
+        row[f"{job}: right"] = percent(right)
+        row[f"{job}: seeds"] = ", ".join(f"{100 * value:.0f}" for value in shares)
+    row["ms a step"] = min(paces[method])
+    row["file (kB)"] = round(kilobytes[method])
+    results.append(row)
 figures.table(
     results,
     caption="200 replies a job (100 for each seed), 95 % intervals; ms of the fastest of four runs",
@@ -284,23 +320,25 @@ figures.table(
 
 # %%
 fig, ax = figures.figure(height=3.6)
-for job, mark, colour in (("call", "o", "blue"), ("ticket", "s", "vermilion")):
-    both = {m: share([x for seed in SEEDS for x in marks[m, job, seed]]) for m in RATES}
-    values, ends = error_bars(both.values())
-    places = [counts[method] for method in both]
-    what = "call (known to the model)" if job == "call" else "ticket (new to it)"
+places = list(counts.values())
+for job, mark, colour, label in (
+    ("call", "o", "blue", "call (known to the model)"),
+    ("ticket", "s", "vermilion", "ticket (new to it)"),
+):
+    measures = [pooled(runs[method, job]) for method in RATES]
+    values, ends = error_bars(measures)
     colour = figures.PALETTE[colour]
-    ax.errorbar(places, values, ends, fmt=mark, color=colour, label=what, capsize=3)
-for method in RATES:
-    ax.annotate(method, (counts[method], 1.06), rotation=35, fontsize=8.5, annotation_clip=False)
-ax.set(
-    xscale="log", xlabel="trained parameters", ylabel="replies that are right", ylim=(-0.05, 1.05)
-)
+    ax.errorbar(places, values, ends, fmt=mark, color=colour, label=label, capsize=3)
+for method, place in counts.items():
+    ax.annotate(method, (place, 1.06), rotation=35, fontsize=8.5, annotation_clip=False)
+ax.set(xscale="log", xlabel="trained parameters")
+ax.set(ylabel="replies that are right", ylim=(-0.05, 1.05))
 ax.legend(loc="lower right")
-told = "; ".join(
-    f"{r['method']}: call {r['call: right']}, ticket {r['ticket: right']}" for r in results
-)
-figures.show(fig, alt=f"Share of right replies against trained parameters, for two jobs. {told}.")
+told = []
+for row in results:
+    told.append(f"{row['method']}: call {row['call: right']}, ticket {row['ticket: right']}")
+alt = f"Share of right replies against trained parameters, for two jobs. {'; '.join(told)}."
+figures.show(fig, alt)
 
 # %% [markdown]
 # **What to notice.** Read the two columns of seeds before the means. The job that the model *knows* needs almost
@@ -331,16 +369,22 @@ figures.show(fig, alt=f"Share of right replies against trained parameters, for t
 lessons |= {"label": pm.labels(400, 11), "notice": pm.notices(400, 11)}
 exams |= {"label": pm.labels(100, 12), "notice": pm.notices(100, 12)}
 for job in ("label", "notice"):
-    rows[job], tests[job] = (pm.encode(tokenizer, some[job]) for some in (lessons, exams))
+    rows[job] = pm.encode(tokenizer, lessons[job])
+    tests[job] = pm.encode(tokenizer, exams[job])
     keep[job], STEPS[job] = tunable("LoRA, rank 8", unit.seed), 50
     pm.fit(keep[job], rows[job], STEPS[job], RATES["LoRA, rank 8"], unit.seed, label=job)
-    print(f"asked:  {pm.request(exams[job][0])}\n{job}: {exams[job][0].pieces[1][0]}\n")
+    example, *_ = exams[job]
+    print(f"asked:  {pm.request(example)}")
+    print(f"{job}: {example.pieces[1][0]}\n")
 
-folders = {f"for_{job}": unit.folder / job for job in rows}
+folders = {}
 for job, model in keep.items():
-    model.save_pretrained(folders[f"for_{job}"])
-shop = compat.load_loras(copy.deepcopy(base), folders).eval()
-print("adapters beside one model:", ", ".join(shop.peft_config))
+    folders[f"for_{job}"] = unit.folder / job
+    model.save_pretrained(unit.folder / job)
+shop = compat.load_loras(copy.deepcopy(base), folders)
+shop.eval()
+names = ", ".join(shop.peft_config)
+print("adapters beside one model:", names)
 
 # %% [markdown]
 # `set_adapter` swaps while the model runs. Every adapter meets the requests of every job: what does the *wrong* one
@@ -348,31 +392,42 @@ print("adapters beside one model:", ", ".join(shop.peft_config))
 
 
 # %% tags=["topic:mixture-of-adapters"]
-def results_of(adapter: str) -> dict[str, list[bool]]:
+def all_jobs(model: nn.Module) -> dict[str, list[bool]]:
     """Right or wrong for each test request of each job."""
+    return {job: pm.right(model, tests[job]) for job in tests}
+
+
+def results_of(adapter: str) -> dict[str, list[bool]]:
+    """The same, with one of the shop's adapters."""
     shop.set_adapter(adapter)
-    return {job: pm.right(shop, tests[job]) for job in tests}
+    return all_jobs(shop)
 
 
 with shop.disable_adapter():
-    table = {"none": {job: pm.right(shop, tests[job]) for job in tests}}
-table |= {name: results_of(name) for name in folders}
+    table = {"none": all_jobs(shop)}
+for name in folders:
+    table[name] = results_of(name)
 
 # %% tags=["topic:mixture-of-adapters"]
-grid = [[np.mean(line[job]) for job in tests] for line in table.values()]
+grid, told = [], []
+for adapter, by_job in table.items():
+    shares = {job: np.mean(marks) for job, marks in by_job.items()}
+    line = [f"{job} {right:.0%}" for job, right in shares.items()]
+    grid.append(list(shares.values()))
+    told.append(f"{adapter}: {', '.join(line)}")
+
 fig, ax = figures.figure(width=6, height=3.2)
-figures.heatmap(ax, grid, None, list(table), label="replies that are right", low=0, high=1)
-ax.set_xticks(range(len(tests)), tests)
+adapters = list(table)
+figures.heatmap(ax, grid, None, adapters, label="replies that are right", low=0, high=1)
+places = range(len(tests))
+ax.set_xticks(places, tests)
 for y, line in enumerate(grid):
     for x, value in enumerate(line):
         colour = "black" if value > 0.6 else "white"
         ax.text(x, y, f"{value:.0%}", ha="center", va="center", color=colour)
 ax.set(xlabel="requests for", ylabel="adapter in use")
-told = "; ".join(
-    f"{a}: " + ", ".join(f"{j} {np.mean(r):.0%}" for j, r in line.items())
-    for a, line in table.items()
-)
-figures.show(fig, alt=f"Share of right replies for each adapter and each job's requests. {told}.")
+alt = f"Share of right replies for each adapter and each job's requests. {'; '.join(told)}."
+figures.show(fig, alt)
 
 # %% [markdown]
 # **What to notice.** The diagonal is all there is. An adapter does its own job and no other. It acts on every
@@ -396,17 +451,24 @@ BLENDS = {
     "ties": (1.0, "ties"),
 }
 for name, (weight, how) in BLENDS.items():
-    compat.blend_loras(shop, f"blend_{name}", dict.fromkeys(folders, weight), how)
+    weights = dict.fromkeys(folders, weight)
+    compat.blend_loras(shop, f"blend_{name}", weights, how)
     table[f"blend_{name}"] = results_of(f"blend_{name}")
 
-together = tunable("LoRA, rank 8", unit.seed)
-mixed = [row for job in rows for row in rows[job][:300]]
-pm.fit(
-    together, mixed, sum(STEPS.values()), RATES["LoRA, rank 8"], unit.seed, label="all four jobs"
-)
-table["trained_on_all"] = {job: pm.right(together, tests[job]) for job in tests}
-names = [name for name in table if name.startswith(("blend", "trained"))]
-lines = [{"adapter": n} | {job: f"{np.mean(r):.0%}" for job, r in table[n].items()} for n in names]
+together, mixed = tunable("LoRA, rank 8", unit.seed), []
+for job in rows:
+    mixed += rows[job][:300]
+steps = sum(STEPS.values())
+pm.fit(together, mixed, steps, RATES["LoRA, rank 8"], unit.seed, label="all four jobs")
+table["trained_on_all"] = all_jobs(together)
+
+# %% tags=["topic:mixture-of-adapters"]
+lines = []
+for name in ("blend_sum", "blend_mean", "blend_linear", "blend_ties", "trained_on_all"):
+    line = {"adapter": name}
+    for job, marks in table[name].items():
+        line[job] = f"{np.mean(marks):.0%}"
+    lines.append(line)
 figures.table(
     lines, caption="One adapter for everything: replies that are right, 100 requests of each job"
 )
@@ -431,63 +493,90 @@ figures.table(
 
 # %% tags=["topic:mixture-of-adapters"]
 embedder = unit.load("embedding")
-centres = np.stack(
-    [embedder.encode([pm.request(e) for e in lessons[job][:8]]).mean(0) for job in rows]
-)
+jobs = list(rows)
+
+
+def centre(job: str) -> np.ndarray:
+    """The mean embedding of eight example requests of a job, (width,)."""
+    requests = [pm.request(example) for example in lessons[job][:8]]
+    return embedder.encode(requests).mean(0)
+
+
+centres = np.stack([centre(job) for job in jobs])  # (jobs, width)
 
 
 def route(requests: list[str]) -> list[str]:
     """The adapter whose eight examples a request is nearest to."""
-    apart = np.linalg.norm(embedder.encode(requests)[:, None] - centres, axis=2)
-    return [f"for_{list(rows)[nearest]}" for nearest in apart.argmin(1)]
+    vectors = embedder.encode(requests)  # (requests, width)
+    apart = vectors[:, None] - centres  # (requests, jobs, width)
+    nearest = np.linalg.norm(apart, axis=2).argmin(1)  # (requests,)
+    return [f"for_{jobs[number]}" for number in nearest]
 
 
-whole = {job: [tokenizer.decode(ids) for ids, _ in tests[job]] for job in tests}
-asked = {
-    job: [one.removeprefix("<|user|>").split("<|end|>")[0] for one in some]
-    for job, some in whole.items()
-}
-chosen = {job: route(asked[job]) for job in tests}
-figures.table(
-    [{"requests for": job} | {name: chosen[job].count(name) for name in folders} for job in tests],
-    caption="Where the router sends 100 requests of each job",
-)
+# %% tags=["topic:mixture-of-adapters"]
+def request_in(row: lm.Row) -> str:
+    """The request in an encoded example: what stands in the user's turn."""
+    ids, _ = row
+    turns = tokenizer.decode(ids)
+    request, *_ = turns.removeprefix("<|user|>").split("<|end|>")
+    return request
+
+
+chosen, lines = {}, []
+for job in tests:
+    requests = [request_in(row) for row in tests[job]]
+    chosen[job] = route(requests)
+    line = {"requests for": job}
+    for name in folders:
+        line[name] = chosen[job].count(name)
+    lines.append(line)
+figures.table(lines, caption="Where the router sends 100 requests of each job")
 
 # %% [markdown]
 # PEFT can use a different adapter for every request *of one batch*, so requests need not wait for others of their
 # kind. S-LoRA (arXiv 2311.03285) serves thousands of adapters this way.
 
 # %% tags=["topic:mixture-of-adapters"]
-mixed = [(row, name) for job in tests for row, name in zip(tests[job], chosen[job], strict=True)]
-mixed.sort(key=lambda pair: len(pair[0][0]))
-order = [name for _, name in mixed]
+mixed = []
+for job in tests:
+    mixed += zip(tests[job], chosen[job], strict=True)
+mixed.sort(key=lambda pair: len(pair[0][0]))  # equal lengths side by side need little padding
 routed = []
-for at in range(0, len(mixed), 64):
-    part = [row for row, _ in mixed[at : at + 64]]
-    routed += pm.right(shop, part, adapter_names=order[at : at + 64])
+for start in range(0, len(mixed), 64):
+    part = mixed[start : start + 64]
+    requests = [row for row, _ in part]
+    names = [name for _, name in part]
+    routed += pm.right(shop, requests, adapter_names=names)
 
-wrong = [x for job in tests for name in folders for x in table[name][job] if name != f"for_{job}"]
-best = max(BLENDS, key=lambda name: sum(map(sum, table[f"blend_{name}"].values())))
-ways = {
-    "the right adapter": [x for job in tests for x in table[f"for_{job}"][job]],
-    "routed": routed,
-    "trained on all": [x for results in table["trained_on_all"].values() for x in results],
-    f"best blend ({best})": [x for results in table[f"blend_{best}"].values() for x in results],
-    "a wrong adapter": wrong,
-}
+right, wrong = [], []
+for job in tests:
+    for name in folders:
+        marks = table[name][job]
+        if name == f"for_{job}":
+            right += marks
+        else:
+            wrong += marks
 
 # %%
-scores = {name: share(line) for name, line in ways.items()}
+blends = {name: pooled(table[f"blend_{name}"].values()) for name in BLENDS}
+best = max(blends, key=lambda name: blends[name].value)
+scores = {
+    "the right adapter": share(right),
+    "routed": share(routed),
+    "trained on all": pooled(table["trained_on_all"].values()),
+    f"best blend ({best})": blends[best],
+    "a wrong adapter": share(wrong),
+}
 fig, ax = figures.figure(height=2.8)
+places = range(len(scores))
 values, ends = error_bars(scores.values())
-ax.barh(range(len(scores)), values, xerr=ends, capsize=4)
-ax.set_yticks(range(len(scores)), [f"{name} (n = {m.n})" for name, m in scores.items()])
+ax.barh(places, values, xerr=ends, capsize=4)
+names = [f"{name} (n = {measure.n})" for name, measure in scores.items()]
+ax.set_yticks(places, names)
 ax.set(xlabel="replies that are right, all four jobs (95 % intervals)", xlim=(0, 1))
 ax.invert_yaxis()
-figures.show(
-    fig,
-    alt="Right replies: " + "; ".join(f"{name} {percent(m)}" for name, m in scores.items()) + ".",
-)
+told = [f"{name} {percent(measure)}" for name, measure in scores.items()]
+figures.show(fig, alt=f"Right replies: {'; '.join(told)}.")
 
 # %% [markdown]
 # **What to notice.** Where the text of a request shows its job, the router is mostly right. Where it does not, it sends

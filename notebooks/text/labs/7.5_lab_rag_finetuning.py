@@ -51,11 +51,12 @@ import torch
 from course_utils import compat, figures
 from course_utils.finetuning import peft_methods as pm
 from course_utils.finetuning import tuning_tasks as tasks
-from course_utils.measures import error_bars, percent, share
+from course_utils.measures import error_bars, percent, pooled, share
 from course_utils.models import bundled
 from course_utils.prisma import lm
 
-base, tokenizer = lm.load(bundled.verify("prisma-lm"))
+folder = bundled.verify("prisma-lm")
+base, tokenizer = lm.load(folder)
 # For short rows on a CPU it trains faster than the fused kernel.
 base.set_attn_implementation("eager")
 
@@ -71,12 +72,17 @@ base.set_attn_implementation("eager")
 # - **changed**: the trained customers, after everybody has got a new voucher.
 
 # %% tags=["topic:rag-plus-finetune"]
-then, now = tasks.vouchers(1), tasks.vouchers(2)
-names = random.Random(unit.seed).sample(sorted(then), len(then))
+then = tasks.vouchers(1)
+now = tasks.vouchers(2)
+customers = sorted(then)
+# In a random order, so that the two halves differ by chance only.
+names = random.Random(unit.seed).sample(customers, len(customers))
 trained, new = names[:12], names[12:]
 KINDS = {"trained": (trained, then), "new": (new, then), "changed": (trained, now)}
-for kind, (some, worth) in KINDS.items():
-    print(f"{kind:>8}: {tasks.voucher_questions(some, 0)[0]:<45} {worth[some[0]]} euros")
+for kind, (group, worth) in KINDS.items():
+    question, *_ = tasks.voucher_questions(group, 0)
+    euros = worth[group[0]]
+    print(f"{kind:>8}: {question:<45} {euros} euros")
 
 # %% [markdown]
 # ## 2. Search first
@@ -86,21 +92,30 @@ for kind, (some, worth) in KINDS.items():
 # `prisma-lm` (the mean of its last hidden states). Which one finds the right page more often?
 
 # %% tags=["topic:rag-plus-finetune"]
-asked = [question for seed in range(4) for question in tasks.voucher_questions(names, seed)]
 pages = [tasks.voucher_page(name, then[name]) for name in names]
+asked, wanted = [], []
+for seed in range(4):
+    asked += tasks.voucher_questions(names, seed)
+    wanted += range(len(pages))  # the number of each question's page
+
 embedder = unit.load("embedding")
-apart = np.linalg.norm(embedder.encode(asked)[:, None] - embedder.encode(pages), axis=2)
-searches = {
-    "words": tasks.search(asked, pages, 4),
-    "embeddings": apart.argsort(axis=1)[:, :4].tolist(),
-}
+question_vectors = embedder.encode(asked)  # (questions, width)
+page_vectors = embedder.encode(pages)  # (pages, width)
+apart = question_vectors[:, None] - page_vectors  # (questions, pages, width)
+distances = np.linalg.norm(apart, axis=2)  # (questions, pages)
+nearest = distances.argsort(axis=1)  # (questions, pages), the nearest first
+searches = {"words": tasks.search(asked, pages, 4), "embeddings": nearest.tolist()}
+
 table = []
-for name, found in searches.items():
-    hits = {k: share([i % len(names) in line[:k] for i, line in enumerate(found)]) for k in (1, 4)}
-    table.append(
-        {"search by": name} | {f"right page among {k}": percent(mark) for k, mark in hits.items()}
-    )
-figures.table(table, caption=f"{len(asked)} questions, {len(pages)} pages")
+for way, results in searches.items():
+    row = {"search by": way}
+    for k in (1, 4):
+        hits = [page in found[:k] for page, found in zip(wanted, results, strict=True)]
+        recall = share(hits)
+        row[f"right page among {k}"] = percent(recall)
+    table.append(row)
+caption = f"{len(asked)} questions, {len(pages)} pages"
+figures.table(table, caption)
 
 # %% [markdown]
 # **What to notice.** The embeddings find little more than chance would (1 of 24, and 4 of 24). An embedding is only
@@ -114,13 +129,17 @@ figures.table(table, caption=f"{len(asked)} questions, {len(pages)} pages")
 # %% tags=["topic:rag-plus-finetune"]
 def exam(model: torch.nn.Module, kind: str, k: int) -> list[bool]:
     """Right or wrong for six questions on each customer of a kind, with `k` pages above each."""
-    some, worth = KINDS[kind]
-    made = [one for seed in range(101, 107) for one in tasks.voucher_tasks(some, worth, k, seed)]
-    return pm.right(model, pm.encode(tokenizer, made, 200))
+    group, worth = KINDS[kind]
+    questions = []
+    for seed in range(101, 107):
+        questions += tasks.voucher_tasks(group, worth, k, seed)
+    rows = pm.encode(tokenizer, questions, 200)
+    return pm.right(model, rows)
 
 
-sample = tasks.voucher_tasks(trained, then, 4, 101)[0]
-print(sample.pieces[0][0], sample.pieces[1][0], sep="\n")
+sample, *_ = tasks.voucher_tasks(trained, then, 4, 101)
+for piece, _ in sample.pieces:
+    print(piece)
 
 # %% [markdown]
 # ## 3. Five ways to answer
@@ -137,24 +156,27 @@ print(sample.pieces[0][0], sample.pieces[1][0], sep="\n")
 # %% tags=["topic:rag-plus-finetune"]
 def lesson(k: int, passes: dict[int, dict[str, int]]) -> list[lm.Row]:
     """The trained customers' questions with `k` pages, for each pass: its seed and vouchers."""
-    made = [
-        one
-        for seed, worth in passes.items()
-        for one in tasks.voucher_tasks(trained, worth, k, seed)
-    ]
-    return pm.encode(tokenizer, made, 200)
+    questions = []
+    for seed, worth in passes.items():
+        questions += tasks.voucher_tasks(trained, worth, k, seed)
+    return pm.encode(tokenizer, questions, 200)
 
 
 def tuned(rows: list[lm.Row], seed: int, label: str, lora: bool = False) -> torch.nn.Module:
     """prisma-lm after 80 steps of full fine-tuning on `rows`, or of LoRA."""
     torch.manual_seed(seed)
-    model = copy.deepcopy(base).requires_grad_(True)
-    model = compat.add_peft_lora(model, rank=8, alpha=16) if lora else model
-    pm.fit(model, rows, 80, 5e-3 if lora else 1e-3, seed, label=f"{label}, seed {seed}")
+    model = copy.deepcopy(base)
+    model.requires_grad_(True)
+    rate = 1e-3
+    if lora:
+        model = compat.add_peft_lora(model, rank=8, alpha=16)
+        rate = 5e-3  # LoRA takes a higher one
+    pm.fit(model, rows, 80, rate, seed, label=f"{label}, seed {seed}")
     return model
 
 
-SEEDS, same = (0, 1), dict.fromkeys(range(24), then)
+SEEDS = (0, 1)
+same = dict.fromkeys(range(24), then)  # 24 passes, the same vouchers in each
 closed = [tuned(lesson(0, same), seed, "answers only") for seed in SEEDS]
 raft = [tuned(lesson(4, same), seed, "RAFT") for seed in SEEDS]
 
@@ -166,15 +188,15 @@ WAYS = {
     "fine-tuned, then pages": (closed, 4),
     "RAFT": (raft, 4),
 }
-marks = {
-    (way, kind): [exam(m, kind, k) for m in models]
-    for way, (models, k) in WAYS.items()
-    for kind in KINDS
-}
-table = [
-    {"way": way} | {kind: percent(share(sum(marks[way, kind], []))) for kind in KINDS}
-    for way in WAYS
-]
+marks, table = {}, []
+for way, (models, k) in WAYS.items():
+    row = {"way": way}
+    for kind in KINDS:
+        runs = [exam(model, kind, k) for model in models]
+        right = pooled(runs)
+        marks[way, kind] = right
+        row[kind] = percent(right)
+    table.append(row)
 figures.table(
     table,
     caption="Right answers: 72 questions of each kind, two training seeds where there is training",
@@ -182,16 +204,19 @@ figures.table(
 
 # %%
 fig, ax = figures.figure(height=3.6)
+middles = np.arange(len(WAYS))
 for shift, kind in zip((-0.27, 0, 0.27), KINDS, strict=True):
-    line = [share(sum(marks[way, kind], [])) for way in WAYS]
-    values, ends = error_bars(line)
-    at = [i + shift for i in range(len(line))]
-    ax.bar(at, values, 0.26, yerr=ends, capsize=2, label=f"{kind} vouchers")
-ax.axhline(1 / 4, color=figures.GREY, linestyle=":", linewidth=1)
-ax.set_xticks(range(len(WAYS)), [way.replace(" ", "\n", 1) for way in WAYS])
+    measures = [marks[way, kind] for way in WAYS]
+    heights, ends = error_bars(measures)
+    ax.bar(middles + shift, heights, 0.26, yerr=ends, capsize=2, label=f"{kind} vouchers")
+by_chance = 1 / 4
+ax.axhline(by_chance, color=figures.GREY, linestyle=":", linewidth=1)
+labels = [way.replace(" ", "\n", 1) for way in WAYS]
+ax.set_xticks(middles, labels)
 ax.set(ylabel="right answers (95 % intervals)", ylim=(0, 1.05))
 ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
-told = "; ".join(", ".join(f"{cell}" for cell in row.values()) for row in table)
+lines = [", ".join(row.values()) for row in table]
+told = "; ".join(lines)
 figures.show(fig, alt=f"Right answers by way, for trained, new and changed vouchers. {told}.")
 
 # %% [markdown]
@@ -217,18 +242,23 @@ figures.show(fig, alt=f"Right answers by way, for trained, new and changed vouch
 
 # %% tags=["topic:rag-plus-finetune"]
 moving = {seed: tasks.vouchers(200 + seed) for seed in range(24)}
-alone = tuned(lesson(1, same), 0, "right page only")
-fresh = tuned(lesson(4, moving), 0, "changing vouchers")
-slim = tuned(lesson(4, moving), 0, "changing vouchers, LoRA", lora=True)
+right_page = lesson(1, same)
+four_pages = lesson(4, moving)
+alone = tuned(right_page, 0, "right page only")
+fresh = tuned(four_pages, 0, "changing vouchers")
+slim = tuned(four_pages, 0, "changing vouchers, LoRA", lora=True)
 RECIPES = {"none": base, "right page only": alone, "with distractors (RAFT)": raft[0]}
 RECIPES["with distractors, vouchers change in every pass"] = fresh
 RECIPES["the same, with LoRA instead of full fine-tuning"] = slim
 table = []
 for name, model in RECIPES.items():
-    row = {"training": name} | {
-        f"{kind}, 4 pages": percent(share(exam(model, kind, 4))) for kind in KINDS
-    }
-    table.append(row | {"trained, no pages": percent(share(exam(model, "trained", 0)))})
+    row = {"training": name}
+    for kind in KINDS:
+        right = share(exam(model, kind, 4))
+        row[f"{kind}, 4 pages"] = percent(right)
+    remembered = share(exam(model, "trained", 0))
+    row["trained, no pages"] = percent(remembered)
+    table.append(row)
 figures.table(table, caption="Right answers, 72 questions of each kind, one training seed")
 
 # %% [markdown]
@@ -250,33 +280,38 @@ figures.table(table, caption="Right answers, 72 questions of each kind, one trai
 # A search is not always right. What does the model say when the page is not among the four?
 
 # %% tags=["topic:rag-plus-finetune"]
-absent = [
-    one
-    for seed, worth in list(moving.items())[:12]
-    for one in tasks.missing_tasks(trained, worth, 4, seed)
-]
-honest = tuned(lesson(4, moving) + pm.encode(tokenizer, absent, 200), 0, "with misses", lora=True)
-question = tasks.missing_tasks(new, now, 4, 0)[0].pieces[0][0]
+absent = []
+for seed in range(12):
+    absent += tasks.missing_tasks(trained, moving[seed], 4, seed)
+with_misses = four_pages + pm.encode(tokenizer, absent, 200)
+honest = tuned(with_misses, 0, "with misses", lora=True)
+
+example, *_ = tasks.missing_tasks(new, now, 4, 0)
+question = example.pieces[0][0]
+_, user_turn = question.split("<|user|>")
+request, *_ = user_turn.split("<|end|>")
+print(request, "\n")
 prompt = tokenizer(question, return_tensors="pt")
-print(question.split("<|user|>")[1].split("<|end|>")[0], "\n")
+start = prompt.input_ids.shape[1]  # the reply begins behind the prompt
 for name, model in (("LoRA, vouchers change", slim), ("the same, with misses", honest)):
-    reply = model.generate(**prompt, max_new_tokens=12, do_sample=False)[
-        0, prompt.input_ids.shape[1] :
-    ]
-    print(f"{name}: {tokenizer.decode(reply, skip_special_tokens=True)!r}")
+    written = model.generate(**prompt, max_new_tokens=12, do_sample=False)  # (1, tokens)
+    reply = tokenizer.decode(written[0, start:], skip_special_tokens=True)
+    print(f"{name}: {reply!r}")
 
 # %% tags=["topic:rag-plus-finetune"]
-missed = [one for seed in range(101, 107) for one in tasks.missing_tasks(new, now, 4, seed)]
+missed = []
+for seed in range(101, 107):
+    missed += tasks.missing_tasks(new, now, 4, seed)
+rows = pm.encode(tokenizer, missed, 200)
+
 table = []
 for name, model in {"LoRA, vouchers change": slim, "the same, with misses": honest}.items():
-    row = {
-        "training": name,
-        'page missing: "I do not know"': pm.right(model, pm.encode(tokenizer, missed, 200)),
-    }
-    row |= {f"page there ({kind}): right": exam(model, kind, 4) for kind in ("new", "changed")}
-    table.append(
-        {key: cell if key == "training" else percent(share(cell)) for key, cell in row.items()}
-    )
+    refused = share(pm.right(model, rows))
+    row = {"training": name, 'page missing: "I do not know"': percent(refused)}
+    for kind in ("new", "changed"):
+        right = share(exam(model, kind, 4))
+        row[f"page there ({kind}): right"] = percent(right)
+    table.append(row)
 figures.table(
     table,
     caption="Saying that one does not know: what it brings and what it costs (one training seed)",

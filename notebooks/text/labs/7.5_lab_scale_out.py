@@ -48,6 +48,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -98,30 +99,37 @@ def backward(
 def gradient(parts: list[list[lm.Row]], wrong: bool = False) -> Tensor:
     """All gradients of one step as one vector, for a batch cut into `parts`."""
     model, tokenizer = lm.load(bundled.folder("prisma-lm"))
-    tokens = scale_out.learned(row for part in parts for row in part)
-    for part in parts:
+    counts = [scale_out.learned(part) for part in parts]
+    tokens = sum(counts)
+    for part, count in zip(parts, counts, strict=True):
         # The mistake: each part's own mean, and then the mean of these.
-        divide = scale_out.learned(part) * len(parts) if wrong else tokens
-        backward(model, [scale_out.padded(part, tokenizer.pad_token_id)], divide)
-    return torch.cat([p.grad.flatten() for p in model.parameters()])
+        divide = count * len(parts) if wrong else tokens
+        padded = scale_out.padded(part, tokenizer.pad_token_id)
+        backward(model, [padded], divide)
+    gradients = [weight.grad.flatten() for weight in model.parameters()]
+    return torch.cat(gradients)
 
 
 # %% tags=["topic:multi-gpu"]
-tokenizer = lm.load(bundled.folder("prisma-lm"))[1]
+_, tokenizer = lm.load(bundled.folder("prisma-lm"))
 batch = scale_out.rows(tokenizer, BATCH)
 # Shorter replies in the second half.
 batch[4:] = [(ids[:-30], labels[:-30]) for ids, labels in batch[4:]]
+halves = [batch[:4], batch[4:]]
+eighths = [[row] for row in batch]
 whole = gradient([batch])
 table = []
 for name, parts, wrong in (
-    ("two halves, divided by all tokens", [batch[:4], batch[4:]], False),
-    ("eight parts, divided by all tokens", [[row] for row in batch], False),
-    ("two halves, mean of the means", [batch[:4], batch[4:]], True),
-    ("eight parts, mean of the means", [[row] for row in batch], True),
+    ("two halves, divided by all tokens", halves, False),
+    ("eight parts, divided by all tokens", eighths, False),
+    ("two halves, mean of the means", halves, True),
+    ("eight parts, mean of the means", eighths, True),
 ):
-    off = (gradient(parts, wrong) - whole).norm() / whole.norm()
+    difference = gradient(parts, wrong) - whole
+    off = difference.norm() / whole.norm()
     table.append({"cut into": name, "gradient differs by": f"{off:.1e}"})
-print("tokens that count, by conversation:", [scale_out.learned([row]) for row in batch])
+counts = [scale_out.learned(part) for part in eighths]
+print("tokens that count, by conversation:", counts)
 figures.table(table, caption="Against the whole batch at once, as a share of the gradient's length")
 
 # %% [markdown]
@@ -148,20 +156,22 @@ figures.table(table, caption="Against the whole batch at once, as a share of the
 
 # %% tags=["topic:multi-gpu"]
 alone = scale_out.train("single", STEPS, BATCH)
-halves = scale_out.train("single", STEPS, BATCH, pieces=2)
+accumulated = scale_out.train("single", STEPS, BATCH, pieces=2)
 reports = scale_out.launch(["ddp", "accelerate", "fsdp"], processes=2, steps=STEPS, batch=BATCH)
-runs = {"one process": alone, "one process, accumulated": halves} | {
-    r.mode: r for r in reports if r.rank == 0
-}
-print("devices:", ", ".join(sorted({report.device for report in reports})))
+runs = {"one process": alone, "one process, accumulated": accumulated}
+for report in reports:
+    if report.rank == 0:
+        runs[report.mode] = report
+devices = {report.device for report in reports}
+print("devices:", ", ".join(sorted(devices)))
 rows = []
 for name, run in runs.items():
-    off = max(abs(a - b) for a, b in zip(run.losses, alone.losses, strict=True))
+    differences = np.subtract(run.losses, alone.losses)  # (steps,)
+    off = np.abs(differences).max()
+    weights_off = run.fingerprint / alone.fingerprint - 1
     row = {"run": name, "first loss": f"{run.losses[0]:.5f}", "last loss": f"{run.losses[-1]:.5f}"}
-    row |= {
-        "largest difference": f"{off:.1e}",
-        "weights differ by": f"{abs(run.fingerprint / alone.fingerprint - 1):.1e}",
-    }
+    row["largest difference"] = f"{off:.1e}"
+    row["weights differ by"] = f"{abs(weights_off):.1e}"
     rows.append(row)
 figures.table(rows, caption=f"{STEPS} steps of {BATCH} conversations, all weights trained")
 
@@ -184,26 +194,27 @@ count = shapes.parameter_count("prisma-lm")
 rows = []
 for report in [replace(alone, mode="one process"), *reports]:
     expected = scale_out.expected_bytes(count, report.processes, report.mode == "fsdp")
-    row = {
-        "run": report.mode,
-        "rank": report.rank,
-        "weights": report.parameters,
-        "gradients": report.gradients,
-    }
-    row |= {"optimiser": report.optimiser, "in all": report.bytes, "formula": round(expected)}
-    rows.append(row | {"off by": f"{report.bytes / expected - 1:+.2%}"})
+    off = report.bytes / expected - 1
+    row = {"run": report.mode, "rank": report.rank, "weights": report.parameters}
+    row |= {"gradients": report.gradients, "optimiser": report.optimiser}
+    row |= {"in all": report.bytes, "formula": round(expected), "off by": f"{off:+.2%}"}
+    rows.append(row)
 figures.table(rows, caption=f"Bytes held between steps; prisma-lm has {count:,} parameters")
 
 # %%
 fig, ax = figures.figure(height=3.0)
-shown = {"one process": alone} | {f"{r.mode}, rank {r.rank}": r for r in reports}
-left = [0.0] * len(shown)
+shown = {"one process": alone}
+for report in reports:
+    shown[f"{report.mode}, rank {report.rank}"] = report
+names, left = list(shown), 0.0
 for part in ("parameters", "gradients", "optimiser"):
-    size = [getattr(report, part) / 1e6 for report in shown.values()]
-    ax.barh(list(shown), size, left=left, label=part)
-    left = [a + b for a, b in zip(left, size, strict=True)]
-ax.axvline(scale_out.expected_bytes(count, 1, False) / 1e6, color=figures.GREY, linestyle="--")
-ax.axvline(scale_out.expected_bytes(count, 2, True) / 1e6, color=figures.GREY, linestyle="--")
+    held = [getattr(report, part) for report in shown.values()]  # bytes
+    megabytes = np.divide(held, 1e6)
+    ax.barh(names, megabytes, left=left, label=part)
+    left = left + megabytes
+for processes, sharded in ((1, False), (2, True)):
+    formula = scale_out.expected_bytes(count, processes, sharded)
+    ax.axvline(formula / 1e6, color=figures.GREY, linestyle="--")
 ax.invert_yaxis()
 ax.set(xlabel="MB on this process (dashed: the formulas)")
 ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
@@ -225,12 +236,10 @@ figures.show(
 rows = []
 for name, run in runs.items():
     times = run.seconds[1:]  # the first step also warms up
-    row = {
-        "run": name,
-        "processes": run.processes,
-        "seconds a step (median)": statistics.median(times),
-    }
-    rows.append(row | {"from": min(times), "to": max(times)})
+    row = {"run": name, "processes": run.processes}
+    row["seconds a step (median)"] = statistics.median(times)
+    row |= {"from": min(times), "to": max(times)}
+    rows.append(row)
 print(f"this machine: {unit.hardware.describe()}")
 figures.table(rows, caption=f"The same {STEPS} steps of {BATCH} conversations, without the first")
 
@@ -249,17 +258,17 @@ figures.table(rows, caption=f"The same {STEPS} steps of {BATCH} conversations, w
 # activations:
 
 # %% tags=["topic:multi-gpu"]
-cards = {name: fit.gpu(name) for name in ("rtx4090", "a100-80")}
+cards = [fit.gpu(name) for name in ("rtx4090", "a100-80")]
 rows = []
 for model in ("mistral-7b", "llama-2-13b", "llama-2-70b"):
     parameters = shapes.parameter_count(model)
     for processes in (1, 2, 8):
-        needed = scale_out.expected_bytes(parameters, processes, sharded=True) / shapes.GIB
+        held = scale_out.expected_bytes(parameters, processes, sharded=True)
+        needed = held / shapes.GIB
         row = {"model": model, "FSDP over": processes, "GiB on each": needed}
-        rows.append(
-            row
-            | {card.name: "may fit" if needed < card.usable else "no" for card in cards.values()}
-        )
+        for card in cards:
+            row[card.name] = "may fit" if needed < card.usable else "no"
+        rows.append(row)
 figures.table(
     rows,
     caption="Weights, gradients and optimiser of full fine-tuning; activations come on top",
@@ -308,8 +317,9 @@ try:
     # One conversation cannot be shared by two.
     scale_out.launch(["ddp"], processes=2, steps=1, batch=1)
 except scale_out.ScaleOutError as error:
-    print(str(error).splitlines()[0])
-    print("...", str(error).splitlines()[-1])
+    first, *_, last = str(error).splitlines()
+    print(first)
+    print("...", last)
 
 # %% [markdown]
 # ## What you take with you

@@ -84,7 +84,8 @@ def base() -> roles.Chat:
 # %% tags=["topic:merge-swap-serve"]
 def filed(talk: conversations.Conversation) -> conversations.Conversation:
     """The same message, with the ticket line as what should be written."""
-    return replace(talk, required={"topic": talk.intent, "number": str(talk.number)})
+    ticket = {"topic": talk.intent, "number": str(talk.number)}
+    return replace(talk, required=ticket)
 
 
 def learn(name: str, data: dict, size: int) -> qlora.Recipe:
@@ -99,11 +100,13 @@ def learn(name: str, data: dict, size: int) -> qlora.Recipe:
 
 
 # %% tags=["topic:merge-swap-serve"]
-trained = {}
-tickets = {part: [filed(talk) for talk in some] for part, some in talks.items()}
+trained, tickets = {}, {}
+for part, group in talks.items():
+    tickets[part] = [filed(talk) for talk in group]
 recipes = {"support": learn("support", talks, 1120), "tickets": learn("tickets", tickets, 320)}
 for name, recipe in recipes.items():
-    size = (adapters / name / "adapter_model.safetensors").stat().st_size
+    file = adapters / name / "adapter_model.safetensors"
+    size = file.stat().st_size
     print(f"{name}: {recipe.steps} steps of {recipe.batch} conversations")
     print(f"    a file of {size / 1e6:.1f} MB")
 
@@ -116,55 +119,54 @@ for name, recipe in recipes.items():
 # %% tags=["topic:merge-swap-serve"]
 started = time.perf_counter()
 plain = base()
-loading = 1000 * (time.perf_counter() - started)
+loading = time.perf_counter() - started
 
 model = compat.load_lora(plain.model, adapters / "support", name="support")
 model.load_adapter(adapters / "tickets", adapter_name="tickets")
 both = replace(plain, model=model.eval())
 
-answers = {}
+answers, swaps = {}, []
 with model.disable_adapter():
     answers["no adapter"] = scoring.replies(both, test)
-swaps = []
 for name, wanted in (("support", test), ("tickets", [filed(talk) for talk in test])):
     started = time.perf_counter()
     model.set_adapter(name)
-    swaps.append(1000 * (time.perf_counter() - started))
+    swaps.append(time.perf_counter() - started)
     answers[name] = scoring.replies(both, test)
-    print(f"{name:>8} right: {scoring.score(wanted, answers[name])['all']}")
-print(f"a swap takes {max(swaps):.0f} ms, loading the model {loading:.0f} ms")
+    right = scoring.score(wanted, answers[name])["all"]
+    print(f"{name:>8} right: {right}")
+slowest = 1000 * max(swaps)
+print(f"a swap takes {slowest:.0f} ms, loading the model {1000 * loading:.0f} ms")
 
 # %%
 print(test[0].message)
-figures.table([{"adapter": name, "answer": written[0]} for name, written in answers.items()])
+rows = [{"adapter": name, "answer": written[0]} for name, written in answers.items()]
+figures.table(rows)
 
 # %% [markdown]
 # A busy server gets both kinds of request at once. Must it sort them? No: in one batch, each row can name the
 # adapter that counts for it.
 
 # %% tags=["topic:merge-swap-serve"]
-rows = [name for _ in range(3) for name in ("support", "tickets")]
-prompts = [both.prompt(talk.prompt) for talk in test[:3] for _ in range(2)]
+names, prompts, alone = [], [], []
+for number, talk in enumerate(test[:3]):
+    for name in ("support", "tickets"):
+        names.append(name)
+        prompts.append(both.prompt(talk.prompt))
+        alone.append(answers[name][number])
 inputs = both.tokenizer(
     prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
 )
+ids, mask = inputs["input_ids"], inputs["attention_mask"]  # (6, longest)
 written = model.generate(
-    input_ids=inputs["input_ids"],
-    attention_mask=inputs["attention_mask"],
-    adapter_names=rows,
-    max_new_tokens=120,
+    input_ids=ids, attention_mask=mask, adapter_names=names, max_new_tokens=120
 )
-texts = both.tokenizer.batch_decode(
-    written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-)
-alone = [answers[name][i // 2] for i, name in enumerate(rows)]
-print(
-    f"in one batch as alone: {sum(a == b for a, b in zip(texts, alone, strict=True))} of "
-    f"{len(rows)}"
-)
-figures.table(
-    [{"adapter": name, "answer": text} for name, text in zip(rows, texts, strict=True)][:4]
-)
+replies = written[:, ids.shape[1] :]  # without the prompts
+texts = both.tokenizer.batch_decode(replies, skip_special_tokens=True)
+same = publishing.same_replies(texts, alone)
+print(f"in one batch as alone: {sum(same)} of {len(same)}")
+rows = [{"adapter": name, "answer": text} for name, text in zip(names, texts, strict=True)]
+figures.table(rows[:4])
 
 # %% [markdown]
 # **What to notice.** The base is in memory once; a second skill costs one small file. A swap changes which
@@ -180,27 +182,28 @@ figures.table(
 # error. So a merge ends with a proof: read the saved folder again, and compare its answers with the base's.
 
 # %% tags=["topic:merge-swap-serve"]
-final = unit.folder / "prisma-support"
-merged = publishing.merged(base(), adapters / "support", torch.bfloat16)
+final, adapter = unit.folder / "prisma-support", adapters / "support"
+merged = publishing.merged(base(), adapter, torch.bfloat16)
 merged.model.save_pretrained(final)
 merged.tokenizer.save_pretrained(final)
 
-again = replace(plain, model=lm.load(final)[0])
-answers["merged, read again"] = scoring.replies(again, test)
-changed = publishing.proof_of_change(answers["no adapter"], answers["merged, read again"])
-same = share(
-    [a == b for a, b in zip(answers["support"], answers["merged, read again"], strict=True)]
-)
+model_again, _ = lm.load(final)
+again = replace(plain, model=model_again)
+reread = scoring.replies(again, test)
+changed = publishing.proof_of_change(answers["no adapter"], reread)
+same = publishing.same_replies(answers["support"], reread)
+right = scoring.score(test, reread)["all"]
 print("answers that differ from the base's:   ", changed)
-print("answers as with the adapter beside it: ", same)
-print("right:", scoring.score(test, answers["merged, read again"])["all"])
+print("answers as with the adapter beside it: ", share(same))
+print("right:", right)
 
 # %% [markdown]
 # Would the proof notice the mistake? Let us make it: a "merged" folder that was written from the base.
 
 # %%
+not_merged = scoring.replies(base(), test[:16])
 try:
-    publishing.proof_of_change(answers["no adapter"][:16], scoring.replies(base(), test[:16]))
+    publishing.proof_of_change(answers["no adapter"][:16], not_merged)
 except publishing.UnchangedError as error:
     print("UnchangedError:", error)
 
@@ -213,52 +216,62 @@ except publishing.UnchangedError as error:
 
 # %% tags=["topic:merge-swap-serve"]
 before = publishing.matrices(base().model)
-exact = publishing.matrices(publishing.merged(base(), adapters / "support").model)
-half = publishing.merged(base(), adapters / "support", torch.float16)
+in_32_bits = publishing.merged(base(), adapter)
+exact = publishing.matrices(in_32_bits.model)
+half = publishing.merged(base(), adapter, torch.float16)
 half.model.float()  # rounded to fp16; computed in 32 bits, which is faster on a CPU
 small = four_bit.quantised(base(), unit.hardware)
 coarse = publishing.matrices(small.model)
-with warnings.catch_warnings(record=True) as said:
+with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    small = publishing.merged(small, adapters / "support")
-size = sum(float(weight.square().sum()) for weight in before.values()) ** 0.5
-change = sum(float((exact[name] - before[name]).square().sum()) for name in exact) ** 0.5
-print(f"the change is {change / size:.0%} of the weights it is added to")
-print("PEFT says:", next(str(one.message) for one in said if "4-bit" in str(one.message)))
+    small = publishing.merged(small, adapter)
+messages = [str(warning.message) for warning in caught]
+warned, *_ = [message for message in messages if "4-bit" in message]
+
+change = {name: exact[name] - before[name] for name in exact}
+part = publishing.length(change) / publishing.length(before)
+print(f"the change is {part:.0%} of the weights it is added to")
+print("PEFT says:", warned)
+# The same change, on the 4-bit base that the merge into NF4 starts from.
+wanted = {name: coarse[name] + change[name] for name in change}
+
+# %% tags=["topic:merge-swap-serve"]
 forms = {
     "16 bits, fp16": half,
     "16 bits, bf16": again,
     "16 bits, then NF4": four_bit.quantised(again, unit.hardware),
     "merged into NF4": small,
 }
-# The same change, on the 4-bit base that this merge starts from.
-wanted = {name: coarse[name] + exact[name] - before[name] for name in exact}
+lost = {}
+for form, chat in forms.items():
+    start, goal = (coarse, wanted) if form == "merged into NF4" else (before, exact)
+    stored = publishing.matrices(chat.model)
+    lost[form] = publishing.lost(start, goal, stored)
 
 # %% tags=["topic:merge-swap-serve"]
-report, rights = {}, {}
-for form, chat in ({"NF4, adapter beside (as trained)": trained["support"]} | forms).items():
-    texts = answers["merged, read again"] if chat is again else scoring.replies(chat, test)
-    loss = 0.0  # beside the weights, the adapter is not rounded to their format
-    if form in forms:
-        start, goal = (coarse, wanted) if form == "merged into NF4" else (before, exact)
-        loss = publishing.lost(start, goal, publishing.matrices(chat.model))
-    kept = share([a == b for a, b in zip(answers["support"], texts, strict=True)])
-    report[form] = {"error / change": loss, "answers as in 16 bits with the adapter": str(kept)}
+rows, rights = [], {}
+for form, chat in {"NF4, adapter beside (as trained)": trained["support"], **forms}.items():
+    texts = reread if chat is again else scoring.replies(chat, test)
+    kept = share(publishing.same_replies(answers["support"], texts))
     rights[form] = scoring.score(test, texts)["all"]
-    report[form]["right"] = str(rights[form])
+    error = lost.get(form, 0.0)  # beside the weights, the adapter is not rounded to their format
+    row = {"weights": form, "error / change": error}
+    row["answers as in 16 bits with the adapter"] = str(kept)
+    row["right"] = str(rights[form])
+    rows.append(row)
 worst, *_, best = sorted(rights, key=lambda form: rights[form].value)
 overlap = rights[worst].high >= rights[best].low
 print(f"best: {best}; worst: {worst}; their intervals {'overlap' if overlap else 'lie apart'}")
-figures.table([{"weights": form} | row for form, row in report.items()], digits=4)
+figures.table(rows, digits=4)
 
 # %%
 fig, ax = figures.figure(height=2.8)
-lost = {form: row["error / change"] for form, row in report.items() if form in forms}
-ax.plot(list(lost.values()), list(lost), "o", markersize=10)
+errors = list(lost.values())
+ax.plot(errors, list(lost), "o", markersize=10)
 ax.set(xscale="log", xlim=(1e-4, 2), ylim=(-0.5, 3.5))
 ax.set_xlabel("error of storing the merged weights / the change")
 ax.invert_yaxis()
-told = ", ".join(f"{form} {loss:.1%}" for form, loss in lost.items())
+told = ", ".join(f"{form} {error:.1%}" for form, error in lost.items())
 figures.show(fig, alt=f"The error of storing merged weights as a share of the change: {told}")
 
 # %% [markdown]
@@ -284,7 +297,8 @@ figures.show(fig, alt=f"The error of storing merged weights as a share of the ch
 from course_utils.models import gguf_file
 
 gguf = gguf_file.write_gguf(final, unit.folder / "prisma-support.gguf")
-print(f"{gguf.name}: {gguf.stat().st_size / 1e6:.1f} MB")
+size = gguf.stat().st_size
+print(f"{gguf.name}: {size / 1e6:.1f} MB")
 try:
     import llama_cpp
 except ImportError:
@@ -298,12 +312,11 @@ except ImportError:
 # %% tags=["topic:merge-swap-serve"]
 if llama_cpp:
     llama = llama_cpp.Llama(str(gguf), n_ctx=1024, n_threads=1, verbose=False)
-    said = [
-        llama.create_chat_completion(talk.prompt, max_tokens=120, temperature=0)
-        for talk in test[:8]
-    ]
-    texts = [one["choices"][0]["message"]["content"] for one in said]
-    equal = [a == b for a, b in zip(texts, answers["merged, read again"], strict=False)]
+    texts = []
+    for talk in test[:8]:
+        completion = llama.create_chat_completion(talk.prompt, max_tokens=120, temperature=0)
+        texts.append(completion["choices"][0]["message"]["content"])
+    equal = publishing.same_replies(texts, reread[:8])
     print("answers of llama.cpp equal to those of transformers:", share(equal))
     llama.close()
 
@@ -313,8 +326,9 @@ if llama_cpp:
 # if this machine has it; `ollama rm prisma-support` takes it away again.
 
 # %% tags=["topic:merge-swap-serve"]
-(unit.folder / "Modelfile").write_text(publishing.modelfile(gguf.name))
-print((unit.folder / "Modelfile").read_text())
+modelfile = unit.folder / "Modelfile"
+modelfile.write_text(publishing.modelfile(gguf.name))
+print(modelfile.read_text())
 problem = publishing.ollama_create("prisma-support", unit.folder)
 if problem:
     print(
@@ -323,13 +337,11 @@ if problem:
     )
 else:
     ollama = serving.client(f"http://127.0.0.1:{serving.PORTS['Ollama']}", "none")
-    reply = ollama.chat.completions.create(
+    completion = ollama.chat.completions.create(
         model="prisma-support", messages=test[0].prompt, max_tokens=120, temperature=0
     )
-    print(
-        "Ollama answers as transformers:",
-        reply.choices[0].message.content == answers["merged, read again"][0],
-    )
+    reply = completion.choices[0].message.content
+    print("Ollama answers as transformers:", reply == reread[0])
 
 # %% [markdown]
 # **What to notice.** Three programs, one set of weights, and each export is a chance to get another model. You
@@ -342,26 +354,24 @@ else:
 # request is an ordinary one, through the `openai` client.
 
 # %% tags=["topic:merge-swap-serve", "topic:customer-support"]
+served = []
 with serving.serve(final) as server:
     client = server.client()
-    got = [
-        client.chat.completions.create(
+    for talk in test[:8]:
+        completion = client.chat.completions.create(
             model=server.model, messages=talk.prompt, max_tokens=120
-        ).choices[0]
-        for talk in test[:8]
-    ]
+        )
+        served.append(completion.choices[0].message.content)
+    stranger = serving.client(server.url, "a wrong key")
     try:
-        serving.client(server.url, "a wrong key").models.list()
+        stranger.models.list()
     except openai.AuthenticationError as error:
         print("with a wrong key:", error.status_code)
-served = [one.message.content for one in got]
 print("customer:", test[0].message)
 print("served:  ", served[0])
-kept = [a == b for a, b in zip(served, answers["merged, read again"], strict=False)]
-print(
-    f"as in this notebook: {sum(kept)} of {len(kept)}; the port is free again: "
-    f"{serving.port_is_free(server.port)}"
-)
+same = publishing.same_replies(served, reread[:8])
+free = serving.port_is_free(server.port)
+print(f"as in this notebook: {sum(same)} of {len(same)}; the port is free again: {free}")
 
 # %% [markdown]
 # **What to notice.** The server computes in 16 bits and this notebook in 32. Where two words are almost equally
@@ -375,14 +385,12 @@ print(
 
 # %% tags=["topic:share-hub"]
 public = unit.folder / "prisma-support-lora"
-shutil.copytree(adapters / "support", public, dirs_exist_ok=True)
+shutil.copytree(adapter, public, dirs_exist_ok=True)
 # Trainers leave such a file behind.
 torch.save({"learning_rate": recipes["support"].learning_rate}, public / "training_args.bin")
-settings = json.loads((public / "adapter_config.json").read_text())
-print(
-    "base_model_name_or_path is a folder of this machine:",
-    os.path.isabs(settings["base_model_name_or_path"]),
-)
+config = (public / "adapter_config.json").read_text()
+base_model = json.loads(config)["base_model_name_or_path"]
+print("base_model_name_or_path is a folder of this machine:", os.path.isabs(base_model))
 for line in publishing.unfit(public):
     print("-", line)
 
@@ -393,7 +401,8 @@ for line in publishing.unfit(public):
 
 # %% tags=["topic:share-hub"]
 BASE = "genai-course/prisma-lm"  # a name for the base that others can use; a made-up one here
-(public / "training_args.bin").unlink()
+pickled = public / "training_args.bin"
+pickled.unlink()
 publishing.make_portable(public, BASE)
 recipe = recipes["support"]
 about = {
@@ -421,14 +430,13 @@ print("left to repair:", publishing.unfit(public) or "nothing")
 # %% tags=["topic:share-hub"]
 arrived = unit.folder / "somebody-else" / "prisma-support-lora"
 shutil.copytree(public, arrived, dirs_exist_ok=True)
-theirs = base()
-theirs = replace(theirs, model=compat.load_lora(theirs.model, arrived).eval())
+fresh = base()
+with_adapter = compat.load_lora(fresh.model, arrived).eval()
+theirs = replace(fresh, model=with_adapter)
 texts = scoring.replies(theirs, test[:16])
+same = publishing.same_replies(texts, answers["support"][:16])
 print("the same bytes:", publishing.same_files(public, arrived))
-print(
-    f"the same answers: {sum(a == b for a, b in zip(texts, answers['support'], strict=False))} of "
-    f"{len(texts)}"
-)
+print(f"the same answers: {sum(same)} of {len(same)}")
 
 # %% [markdown]
 # To publish for real, put your own name below and run the cell with a token in HF_TOKEN. It is off as it stands, and
@@ -436,13 +444,15 @@ print(
 
 # %% tags=["topic:share-hub"]
 REPOSITORY = ""  # such as "your-name/prisma-support-lora"
+token = os.environ.get("HF_TOKEN")
 if not REPOSITORY:
     files = sorted(path.name for path in public.iterdir())
     print(f"Nothing was sent anywhere. Ready to go: {', '.join(files)}")
-elif not os.environ.get("HF_TOKEN"):
+elif not token:
     print("HF_TOKEN is not set: make a token with write access on the hub's settings page.")
 else:
-    print(publishing.push(public, REPOSITORY, os.environ["HF_TOKEN"]).commit_url)
+    commit = publishing.push(public, REPOSITORY, token)
+    print(commit.commit_url)
 
 # %% [markdown]
 # **What to notice.** The check found what nobody looks for: a pickle, and a folder of this machine in files that a

@@ -55,10 +55,10 @@ from course_utils.prisma import conversations
 
 have = tracking.installed()
 for module, name in tracking.TRACKERS.items():
-    print(
-        f"{name}: "
-        f"{'is here' if have[module] else 'is not installed; its part is left out, the rest works'}"
-    )
+    if have[module]:
+        print(f"{name}: is here")
+    else:
+        print(f"{name}: is not installed; its part is left out, the rest works")
 if not (have["tensorboard"] and have["mlflow"]):
     print("To get TensorBoard and MLflow:", tracking.how_to_install())
 
@@ -75,18 +75,25 @@ if not (have["tensorboard"] and have["mlflow"]):
 # %% tags=["topic:experiment-tracking"]
 def filed(talk: conversations.Conversation) -> conversations.Conversation:
     """The same message, with the ticket line as what should be written."""
-    return replace(talk, required={"topic": talk.intent, "number": str(talk.number)})
+    ticket = {"topic": talk.intent, "number": str(talk.number)}
+    return replace(talk, required=ticket)
 
 
 talks = conversations.by_split(conversations.make_conversations())
-tickets = {part: [filed(talk) for talk in some] for part, some in talks.items()}
+tickets = {}
+for part, group in talks.items():
+    tickets[part] = [filed(talk) for talk in group]
 tickets["validation"] = tickets["validation"][:16]
 test, data = tickets["test"][:60], sft.rows(tickets["train"])
+
 base = qlora.RECIPES["bundled"]
 short = replace(base, conversations=192, epochs=1.0)
-runs = {f"rate {rate:g}": replace(short, learning_rate=rate) for rate in (2e-4, 5e-3, 1e-1)}
+runs = {}
+for rate in (2e-4, 5e-3, 1e-1):
+    runs[f"rate {rate:g}"] = replace(short, learning_rate=rate)
 runs["rate 0.005, again"] = runs["rate 0.005"]
-print({name: recipe.steps for name, recipe in runs.items()})
+steps = {name: recipe.steps for name, recipe in runs.items()}
+print(steps)
 print("what is kept of each:", tracking.settings(short, data[: short.conversations]))
 
 # %% [markdown]
@@ -100,40 +107,40 @@ print("what is kept of each:", tracking.settings(short, data[: short.conversatio
 # %% tags=["topic:experiment-tracking"]
 def recorded(name: str, recipe: qlora.Recipe) -> roles.Chat:
     """Train by `recipe` while the trackers that are here look on; the trained model."""
-    chat = four_bit.quantised(loaders.load("chat", unit.hardware, "bundled"), unit.hardware)
-    trainer = sft.make_trainer(
-        chat, tickets, recipe, unit.hardware, unit.folder / name.replace(" ", "-")
-    )
-    writers, close = [], lambda: None
+    plain = loaders.load("chat", unit.hardware, "bundled")
+    chat = four_bit.quantised(plain, unit.hardware)
+    folder = unit.folder / name.replace(" ", "-")
+    trainer = sft.make_trainer(chat, tickets, recipe, unit.hardware, folder)
+    trackers = []
     if have["tensorboard"]:
-        write, close = tracking.tensorboard(unit.folder / "board" / name)
-        writers.append(write)
+        trackers.append(tracking.tensorboard(boards / name))
     if client:
-        run = client.create_run(experiment, run_name=name).info.run_id
-        for key, value in tracking.settings(recipe, data[: recipe.conversations]).items():
-            client.log_param(run, key, value)
-        writers.append(tracking.mlflow_writer(client, run))
+        kept = tracking.settings(recipe, data[: recipe.conversations])
+        trackers.append(tracking.mlflow_run(client, experiment, name, kept))
+    writers = [write for write, _ in trackers]
     trainer.add_callback(tracking.follow(writers))
     sft.train(trainer)
-    made = replace(chat, model=trainer.model)
-    right = scoring.score(test, scoring.replies(made, test))["all"]
-    for record in writers:
-        record("right on the test", right.value, recipe.steps)
-    if client:
-        client.set_terminated(run)
-    close()
-    return made
+    trained = replace(chat, model=trainer.model)
+    replies = scoring.replies(trained, test)
+    right = scoring.score(test, replies)["all"]
+    for write, close in trackers:
+        write("right on the test", right.value, recipe.steps)
+        close()
+    return trained
 
 
 # %% tags=["topic:experiment-tracking"]
-client, experiment = tracking.mlflow(unit.folder / "mlflow") if have["mlflow"] else (None, "")
+boards, client = unit.folder / "board", None
+if have["mlflow"]:
+    client, experiment = tracking.mlflow(unit.folder / "mlflow")
 models = {name: recorded(name, recipe) for name, recipe in runs.items()}
 if client:
-    rows = tracking.read_mlflow(client, experiment)
-    shown = ("learning_rate", "rank", "data", "loss", "eval_loss", "right on the test")
-    display(
-        figures.table([{"run": r["run"]} | {key: r[key] for key in shown} for r in rows], digits=3)
-    )
+    shown = ("run", "learning_rate", "rank", "data", "loss", "eval_loss", "right on the test")
+    rows = []
+    for run in tracking.read_mlflow(client, experiment):
+        row = {key: run[key] for key in shown}
+        rows.append(row)
+    display(figures.table(rows, digits=3))
 else:
     print("MLflow is not here, so there is no table to ask for.")
 
@@ -144,27 +151,34 @@ else:
 
 # %% tags=["topic:experiment-tracking"]
 if have["tensorboard"]:
-    curves = {name: tracking.read_tensorboard(unit.folder / "board" / name) for name in runs}
+    curves = {name: tracking.read_tensorboard(boards / name) for name in runs}
     fig, axes = figures.figure(columns=2, width=9, height=3.2)
     labels = {"eval_loss": "validation loss (nats per token)"}
     labels |= {"grad_norm": "length of the gradient"}
     for ax, (tag, label) in zip(axes, labels.items(), strict=True):
-        for (name, numbers), style in zip(curves.items(), ("-", "-", "-", ":"), strict=True):
-            width = 4 if style == ":" else 2
-            ax.plot(*zip(*numbers[tag], strict=True), style, label=name, linewidth=width)
+        for name, numbers in curves.items():
+            steps, values = zip(*numbers[tag], strict=True)
+            # The repeated run is drawn over the first one, so as wide dots.
+            style, width = (":", 4) if name == "rate 0.005, again" else ("-", 2)
+            ax.plot(steps, values, style, label=name, linewidth=width)
         ax.set(xlabel="training steps", ylabel=label, yscale="log")
     axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
-    ends = ", ".join(
-        f"{name} ends at {numbers['eval_loss'][-1][1]:.2f}" for name, numbers in curves.items()
-    )
-    figures.show(fig, alt=f"Validation loss and gradient length of four runs by step; {ends}.")
+    ends = []
+    for name, numbers in curves.items():
+        _, loss = numbers["eval_loss"][-1]
+        ends.append(f"{name} ends at {loss:.2f}")
+    alt = f"Validation loss and gradient length of four runs by step; {', '.join(ends)}."
+    figures.show(fig, alt)
 
 # %% tags=["topic:experiment-tracking"]
 if have["tensorboard"]:
-    first, again = (curves[name]["loss"] for name in ("rate 0.005", "rate 0.005, again"))
-    off = max(abs(a[1] - b[1]) for a, b in zip(first, again, strict=True))
+    first, again = curves["rate 0.005"], curves["rate 0.005, again"]
+    differences = []
+    for (_, loss), (_, repeated) in zip(first["loss"], again["loss"], strict=True):
+        differences.append(abs(loss - repeated))
+    off = max(differences)
     print(f"the repeated run differs from the first by at most {off:.1e} in its training loss")
-    print(f"numbers kept for a run: {', '.join(sorted(curves['rate 0.005']))}")
+    print(f"numbers kept for a run: {', '.join(sorted(first))}")
 
 # %% [markdown]
 # **What to notice.** The lowest rate has not arrived when the run ends. The highest one breaks the model: its gradient
@@ -189,13 +203,13 @@ if have["tensorboard"]:
 # %% tags=["topic:experiment-tracking"]
 if have["wandb"]:
     write, finish = tracking.wandb(unit.folder, "rate 0.005")
-    for step, value in curves["rate 0.005"]["loss"] if have["tensorboard"] else []:
+    losses = curves["rate 0.005"]["loss"] if have["tensorboard"] else []
+    for step, value in losses:
         write("loss", value, step)
     finish()
-    print(
-        "offline run in:",
-        ", ".join(path.name for path in (unit.folder / "wandb").glob("offline-run-*")),
-    )
+    folders = (unit.folder / "wandb").glob("offline-run-*")
+    names = [folder.name for folder in folders]
+    print("offline run in:", ", ".join(names))
 else:
     print("Weights & Biases is not installed, so nothing was written for it.")
     print(f"`{colab.how_to_add('wandb')}` brings it;")
@@ -222,15 +236,17 @@ else:
 
 # %% tags=["topic:eval-benchmarks"]
 candidates = {"prisma-lm": loaders.load("chat", unit.hardware, "bundled")}
-candidates |= {f"tickets, {name}": models[name] for name in ("rate 0.005", "rate 0.1")}
+for name in ("rate 0.005", "rate 0.1"):
+    candidates[f"tickets, {name}"] = models[name]
 rows = []
 try:
     for name, chat in candidates.items():
-        rows.append(
-            {"model": name}
-            | {kind: str(mark) for kind, mark in benchmarks.evaluate(chat, 40).items()}
-        )
-    display(figures.table(rows, caption="40 questions of each kind, with 95 % intervals"))
+        row = {"model": name}
+        for kind, mark in benchmarks.evaluate(chat, 40).items():
+            row[kind] = str(mark)
+        rows.append(row)
+    table = figures.table(rows, caption="40 questions of each kind, with 95 % intervals")
+    display(table)
 except ImportError:
     print(benchmarks.missing())
 
@@ -252,13 +268,13 @@ except ImportError:
 # each:
 
 # %% tags=["topic:frameworks"]
-recipe, model, file = (
-    qlora.RECIPES["full"],
-    "mistralai/Mistral-7B-Instruct-v0.3",
-    "data/train.jsonl",
-)
-configs = {tool: make(recipe, model, file) for tool, make in elsewhere.TOOLS.items()}
-print(elsewhere.written("axolotl", configs["axolotl"], file))
+recipe = qlora.RECIPES["full"]
+model, file = "mistralai/Mistral-7B-Instruct-v0.3", "data/train.jsonl"
+configs = {}
+for tool, make in elsewhere.TOOLS.items():
+    configs[tool] = make(recipe, model, file)
+axolotl = elsewhere.written("axolotl", configs["axolotl"], file)
+print(axolotl)
 
 # %% [markdown]
 # What is a rank called elsewhere? And what cannot be said at all? An empty place means that we found no key for it in
@@ -268,10 +284,8 @@ print(elsewhere.written("axolotl", configs["axolotl"], file))
 rows = []
 for meaning, places in elsewhere.PLACES.items():
     row = {"the recipe's": meaning}
-    for (tool, config), place in zip(configs.items(), places, strict=True):
-        value = elsewhere.place(config, place) if place else ""
-        value = ", ".join(map(str, value)) if isinstance(value, list) else value
-        row[tool] = f"{place.rsplit('.', 1)[-1]} = {value}" if place else "no key found"
+    for tool, place in zip(configs, places, strict=True):
+        row[tool] = elsewhere.in_words(configs[tool], place)
     rows.append(row)
 figures.table(rows, caption="One recipe, in the words of five tools")
 
@@ -298,29 +312,20 @@ figures.table(rows, caption="One recipe, in the words of five tools")
 # part of it, and when.
 
 # %% tags=["topic:frameworks"]
-rows = []
-for tool, config in configs.items():
-    read = [entry for entry in elsewhere.sources() if entry["tool"] == tool]
-    row = {
-        "tool": tool,
-        "repository": read[0]["repository"],
-        "files read": len({entry["path"] for entry in read}),
-    }
-    row |= {"commits": ", ".join(sorted({entry["commit"][:8] for entry in read}))}
-    row |= {"unknown keys": ", ".join(elsewhere.unknown(tool, config)) or "none"}
-    took = elsewhere.accepted()[tool]
-    rows.append(
-        row | {"file taken by": took["version"], "in it": took["by"], "on": str(took["date"])}
-    )
+rows = [elsewhere.checked(tool, config) for tool, config in configs.items()]
 misspelt = configs["llama-factory"] | {"lora_rnak": 16}
-print("a planted mistake is found:", elsewhere.unknown("llama-factory", misspelt))
+mistakes = elsewhere.unknown("llama-factory", misspelt)
+print("a planted mistake is found:", mistakes)
 figures.table(rows, caption="Where the keys were read; recipes_elsewhere.toml has the paths")
 
 # %%
 for tool, config in configs.items():
-    made = elsewhere.save(tool, config, file, unit.folder / "elsewhere" / tool)
-    print(f"{tool:>14}: {', '.join(path.name for path in made)}")
-print("\n" + elsewhere.written("unsloth", configs["unsloth"], file))
+    folder = unit.folder / "elsewhere" / tool
+    files = elsewhere.save(tool, config, file, folder)
+    names = [path.name for path in files]
+    print(f"{tool:>14}: {', '.join(names)}")
+unsloth = elsewhere.written("unsloth", configs["unsloth"], file)
+print(f"\n{unsloth}")
 
 # %% [markdown]
 # **What the tools' own code told us.** An older version of LLaMA-Factory calls its 4-bit method `bitsandbytes`, and
