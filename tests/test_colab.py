@@ -108,6 +108,7 @@ def test_on_colab_only_the_missing_ones_are_asked_for():
         "rouge-score",
         "sacrebleu",
         "trl",
+        "xllamacpp",
     }
 
 
@@ -172,7 +173,7 @@ def test_advice_at_home_names_the_extra_or_the_package():
 
 def test_no_advice_on_a_hosted_machine_would_replace_what_is_there(hosted, tmp_path, monkeypatch):
     """Whoever finds something missing there, or too old, is never told to let pip choose versions."""
-    advice = [colab.how_to_add(), colab.how_to_add("wandb"), colab.how_to_add_extra("llama-cpp")]
+    advice = [colab.how_to_add(), colab.how_to_add("wandb"), colab.how_to_add_extra("benchmarks")]
     advice += [benchmarks.missing(), tracking.how_to_install()]
     here = doctor.installed
     monkeypatch.setattr(doctor, "installed", lambda name: None if name in ("peft", "mlflow-skinny") else here(name))
@@ -185,7 +186,7 @@ def test_no_advice_on_a_hosted_machine_would_replace_what_is_there(hosted, tmp_p
 def test_extras_for_developers_are_not_offered_on_a_hosted_machine(hosted, monkeypatch):
     monkeypatch.setattr(doctor, "installed", lambda name: None)
     offered = {check.name for check in doctor.extras()}
-    assert offered == {"extra tracking", "extra llama-cpp", "extra benchmarks"}
+    assert offered == {"extra tracking", "extra benchmarks"}
 
 
 def test_add_installs_only_what_is_missing(monkeypatch):

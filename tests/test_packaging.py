@@ -18,8 +18,8 @@ from course_utils.settings import ROOT
 TARGETS = ("run", "test", "quick", "lab", "check", "notebooks", "colab", "clean")
 # Module -> package, where their names differ.
 PACKAGES = {"PIL": "pillow", "whisper": "openai-whisper", "open_clip": "open-clip-torch", "IPython": "ipython"}
-PACKAGES |= {"yaml": "pyyaml", "llama_cpp": "llama-cpp-python", "mlflow": "mlflow-skinny"}
-UNASKED = ("llama-cpp", "benchmarks")  # the extras that `make` does not install
+PACKAGES |= {"yaml": "pyyaml", "mlflow": "mlflow-skinny"}
+UNASKED = ("benchmarks",)  # the extras that `make` does not install
 OPTIONAL = (*UNASKED, "tracking")  # code that imports what is in these works without them
 
 

@@ -284,7 +284,7 @@ class Chat:
                 stopping_criteria=StoppingCriteriaList(criteria),
             )
         texts = self.tokenizer.batch_decode(rows[:, length:], skip_special_tokens=True)
-        return [_before(text, stop) for text in texts]
+        return [before(text, stop) for text in texts]
 
     @property
     def _padding(self) -> int:
@@ -354,7 +354,7 @@ class _Stop:
         return any(stop in tail for stop in self.stop)
 
 
-def _before(text: str, stop: Sequence[str]) -> str:
+def before(text: str, stop: Sequence[str]) -> str:
     """The part of `text` before the first stop string."""
     return re.split("|".join(map(re.escape, stop)), text, maxsplit=1)[0] if stop else text
 

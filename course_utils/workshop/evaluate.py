@@ -4,7 +4,7 @@ This sits above the unit helpers, like the command line: it runs the very agents
 """
 
 import dataclasses
-import itertools
+import importlib.util
 import random
 import tempfile
 import time
@@ -305,22 +305,15 @@ def speed(chat: "Chat") -> Measure:
 
 
 def speed_llama_cpp(chat: "Chat", folder: Path) -> dict[str, Measure]:
-    """The same in llama.cpp, float16, as many threads; nothing where `llama-cpp-python` or `gguf` is missing."""
-    try:
-        import gguf  # noqa: F401
-        import llama_cpp
-    except ImportError:
+    """The same in llama.cpp, float16, with one thread; nothing where `xllamacpp` is missing."""
+    if importlib.util.find_spec("xllamacpp") is None:
         return {}
-    import torch
-
-    from course_utils.models.gguf_file import write_gguf
+    from course_utils.models.llama_cpp import Engine
 
     ids = chat.tokenizer(text.prompt("react", "What does order 1234 cost?"))["input_ids"]
-    with tempfile.TemporaryDirectory() as place:
-        file = str(write_gguf(folder, Path(place) / "model.gguf"))
-        model = llama_cpp.Llama(file, n_ctx=512, n_threads=torch.get_num_threads(), verbose=False)
-        taken = seconds(lambda: list(itertools.islice(model.generate(ids, temp=0.0), NEW)))
-        model.close()
+    engine = Engine(folder, window=1024)
+    wanted = {"prompt": ids, "max_tokens": NEW, "temperature": 0.0, "ignore_eos": True}
+    taken = seconds(lambda: engine.server.handle_completions(wanted))
     return {"greedy tokens, llama.cpp": bootstrap([NEW / one for one in taken], "tokens/s")}
 
 

@@ -1,8 +1,6 @@
-"""prisma-lm as GGUF: names, rotary order, and the same tokens in llama.cpp where it is installed."""
+"""prisma-lm as GGUF: names, rotary order, end marks. That llama.cpp writes the same: test_llama_cpp.py."""
 
-import itertools
 import json
-import sys
 
 import gguf
 import pytest
@@ -11,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from course_utils.models import bundled, gguf_file
-from course_utils.prisma import lm, text
+from course_utils.models.roles import Chat
+from course_utils.prisma import lm
 from course_utils.workshop import evaluate
 
 FOLDER = bundled.folder("prisma-lm")
@@ -129,16 +128,13 @@ def test_a_missing_file_is_named(small, name):
 
 
 def test_without_llama_cpp_its_speed_is_left_out(monkeypatch):
-    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert evaluate.speed_llama_cpp(None, FOLDER) == {}
 
 
-def test_llama_cpp_writes_what_transformers_writes(tmp_path):
-    llama_cpp = pytest.importorskip("llama_cpp")
+def test_with_it_the_speed_is_measured_in_tokens_a_second():
+    pytest.importorskip("xllamacpp")
     model, tokenizer = lm.load(FOLDER)
-    other = llama_cpp.Llama(str(gguf_file.write_gguf(FOLDER, tmp_path / "model.gguf")), n_ctx=256, verbose=False)
-    for question in ("Where is order 1234?", "What does the small red cube cost?"):
-        ids = tokenizer(text.prompt("react", question))["input_ids"]
-        ours = model.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0, len(ids) :].tolist()
-        assert list(itertools.islice(other.generate(ids, temp=0.0), 12)) == ours
-    other.close()
+    chat = Chat(model, tokenizer, "prisma-lm", "bundled")
+    (speed,) = evaluate.speed_llama_cpp(chat, FOLDER).values()
+    assert speed.unit == "tokens/s" and 20 < speed.low <= speed.value
