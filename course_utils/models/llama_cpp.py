@@ -21,11 +21,51 @@ from course_utils.models.roles import Chat, before
 QUIET = -1  # llama.cpp's verbosity: its log would stand in the notebook
 
 
+MISSING = "the package xllamacpp (llama.cpp) is missing. To add it: pip install xllamacpp"
+
+
+def is_installed() -> bool:
+    """Whether llama.cpp can be used here; nothing is imported."""
+    return importlib.util.find_spec("xllamacpp") is not None
+
+
+class Engine:
+    """llama.cpp with the model in a GGUF file, reading at most `window` tokens.
+
+    It opens a port on loopback, too; nobody has its key. RuntimeError if llama.cpp can't read the file.
+    """
+
+    def __init__(self, file: Path, window: int) -> None:
+        import xllamacpp
+
+        settings = xllamacpp.CommonParams()
+        settings.model.path = str(file)
+        settings.n_ctx = window
+        settings.n_parallel = 1
+        settings.verbosity = QUIET
+        settings.api_keys = [secrets.token_urlsafe(24)]
+        # Two threads for so small a model wait for each other longer than they work.
+        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
+        self.server = xllamacpp.Server(settings)
+
+    def write(self, ids: list[int], new: int, stops: Sequence[str] = ()) -> str:
+        """What comes after the tokens `ids`: `new` tokens at most, and nothing from the first of `stops` on.
+
+        ValueError if they are more than the window.
+        """
+        wanted = {"prompt": ids, "max_tokens": new, "temperature": 0.0, "stop": list(stops)}
+        reply = self.server.handle_completions(wanted)
+        if "error" in reply:
+            raise ValueError(f"llama.cpp refuses the prompt: {reply['error'].get('message', reply['error'])}")
+        return before(reply["choices"][0]["text"], stops)
+
+
 @dataclass
 class LlamaCppChat(Chat):
     """A `Chat` whose single greedy answers come from llama.cpp, made from the same weights by `through_llama_cpp`."""
 
     engine: Engine
+    place: tempfile.TemporaryDirectory  # where the engine's file is: it goes when the chat does
 
     def _generate(self, prompts: list[str], new: int, stop: Sequence[str], temperature: float) -> list[str]:
         if len(prompts) > 1 or temperature > 0:
@@ -38,45 +78,14 @@ class LlamaCppChat(Chat):
 def through_llama_cpp(chat: Chat, folder: Path, say: Callable[[str], None] = print) -> Chat:
     """`chat` with llama.cpp for single greedy answers; `folder` holds its weights, as Llama's safetensors.
 
-    Where the package xllamacpp is missing, says so and returns `chat` itself. Do not train or change `chat.model`
-    afterwards: llama.cpp keeps the weights that it was given.
+    Where xllamacpp is missing, says so and returns `chat` itself. Do not train or change `chat.model` afterwards:
+    llama.cpp keeps the weights that it was given. ValueError for a folder that can't be written as GGUF.
     """
-    if importlib.util.find_spec("xllamacpp") is None:
-        say(
-            f"{chat.name} answers through transformers: the package xllamacpp (llama.cpp) is missing. Answers are the "
-            "same and take four times as long. To add it: pip install xllamacpp"
-        )
+    if not is_installed():
+        say(f"{chat.name} answers through transformers, which takes four times as long, because {MISSING}")
         return chat
-    engine = Engine(folder, chat.model.config.max_position_embeddings)
-    return LlamaCppChat(chat.model, chat.tokenizer, chat.name, chat.tier, engine)
-
-
-class Engine:
-    """llama.cpp with the model in `folder`, reading at most `window` tokens.
-
-    It opens a port on loopback, too; nobody has its key. ValueError for a folder that can't be written as GGUF.
-    """
-
-    def __init__(self, folder: Path, window: int) -> None:
-        import xllamacpp
-
-        # Kept as long as the engine, which reads from the file. Windows deletes no open file: later, then.
-        self.place = tempfile.TemporaryDirectory(prefix="course-gguf-", ignore_cleanup_errors=True)
-        file = gguf_file.write_gguf(folder, Path(self.place.name) / "model.gguf")
-        settings = xllamacpp.CommonParams()
-        settings.model.path = str(file)
-        settings.n_ctx = window
-        settings.n_parallel = 1
-        settings.verbosity = QUIET
-        settings.api_keys = [secrets.token_urlsafe(24)]
-        # Two threads for so small a model wait for each other longer than they work.
-        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
-        self.server = xllamacpp.Server(settings)
-
-    def write(self, ids: list[int], new: int, stops: list[str]) -> str:
-        """What comes after the tokens `ids`: `new` tokens at most, and nothing from the first of `stops` on."""
-        wanted = {"prompt": ids, "max_tokens": new, "temperature": 0.0, "stop": stops}
-        reply = self.server.handle_completions(wanted)
-        if "error" in reply:
-            raise ValueError(f"llama.cpp refuses the prompt: {reply['error'].get('message', reply['error'])}")
-        return before(reply["choices"][0]["text"], stops)
+    # Windows deletes no open file: then it goes when Python ends.
+    place = tempfile.TemporaryDirectory(prefix="course-gguf-", ignore_cleanup_errors=True)
+    file = gguf_file.write_gguf(folder, Path(place.name) / "model.gguf")
+    engine = Engine(file, chat.model.config.max_position_embeddings)
+    return LlamaCppChat(chat.model, chat.tokenizer, chat.name, chat.tier, engine, place)

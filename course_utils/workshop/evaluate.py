@@ -4,7 +4,6 @@ This sits above the unit helpers, like the command line: it runs the very agents
 """
 
 import dataclasses
-import importlib.util
 import random
 import tempfile
 import time
@@ -306,14 +305,16 @@ def speed(chat: "Chat") -> Measure:
 
 def speed_llama_cpp(chat: "Chat", folder: Path) -> dict[str, Measure]:
     """The same in llama.cpp, float16, with one thread; nothing where `xllamacpp` is missing."""
-    if importlib.util.find_spec("xllamacpp") is None:
-        return {}
-    from course_utils.models.llama_cpp import Engine
+    from course_utils.models import gguf_file, llama_cpp
 
+    if not llama_cpp.is_installed():
+        return {}
     ids = chat.tokenizer(text.prompt("react", "What does order 1234 cost?"))["input_ids"]
-    engine = Engine(folder, window=1024)
     wanted = {"prompt": ids, "max_tokens": NEW, "temperature": 0.0, "ignore_eos": True}
-    taken = seconds(lambda: engine.server.handle_completions(wanted))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
+        file = gguf_file.write_gguf(folder, Path(place) / "model.gguf")
+        engine = llama_cpp.Engine(file, window=1024)
+        taken = seconds(lambda: engine.server.handle_completions(wanted))
     return {"greedy tokens, llama.cpp": bootstrap([NEW / one for one in taken], "tokens/s")}
 
 

@@ -2,7 +2,9 @@
 
 import random
 import time
+from pathlib import Path
 
+import httpx
 import pytest
 
 from course_utils.models import catalogue, hardware, llama_cpp, loaders
@@ -85,19 +87,24 @@ def test_what_the_engine_refuses_is_said(fast):
         fast.engine.write([5] * 2000, 8, [])
 
 
-def test_it_says_nothing_and_its_port_needs_a_key(plain, capfd):
-    import httpx
-
+def test_it_says_nothing_leaves_nothing_and_its_port_needs_a_key(plain, capfd):
     pytest.importorskip("xllamacpp")
-    engine = llama_cpp.Engine(FOLDER, 256)
-    engine.write([5, 6, 7], 4, [])
-    reply = httpx.post(f"{engine.server.listening_address}/v1/completions", json={"prompt": "hi"}, trust_env=False)
-    assert reply.status_code == 401
-    assert engine.server.listening_address.startswith("http://127.0.0.1:")
-    place = engine.place.name
-    del engine
-    assert capfd.readouterr() == ("", "")
-    assert not llama_cpp.Path(place).exists()
+    chat = llama_cpp.through_llama_cpp(plain, FOLDER)
+    chat.complete(prompts(1)[0], 4)
+    address, place = chat.engine.server.listening_address, Path(chat.place.name)
+    reply = httpx.post(f"{address}/v1/completions", json={"prompt": "hi"}, trust_env=False)
+    assert reply.status_code == 401 and address.startswith("http://127.0.0.1:")
+    assert place.exists()
+    del chat
+    assert not place.exists() and capfd.readouterr() == ("", "")
+
+
+def test_a_file_that_llama_cpp_cannot_read_is_an_error(tmp_path):
+    pytest.importorskip("xllamacpp")
+    broken = tmp_path / "model.gguf"
+    broken.write_bytes(b"GGUF, or so")
+    with pytest.raises(RuntimeError):
+        llama_cpp.Engine(broken, 256)
 
 
 def test_without_the_package_transformers_answers_and_that_is_said(plain, monkeypatch):

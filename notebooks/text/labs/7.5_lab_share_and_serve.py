@@ -294,31 +294,24 @@ figures.show(fig, alt=f"The error of storing merged weights as a share of the ch
 # either gives a model that answers, and answers nonsense. So the proof is the same: equal tokens.
 
 # %% tags=["topic:merge-swap-serve"]
-from course_utils.models import gguf_file
+from course_utils.models import gguf_file, llama_cpp
 
 gguf = gguf_file.write_gguf(final, unit.folder / "prisma-support.gguf")
 size = gguf.stat().st_size
 print(f"{gguf.name}: {size / 1e6:.1f} MB")
-try:
-    import llama_cpp
-except ImportError:
-    llama_cpp = None
-    print("llama-cpp-python is not installed, so the file is written and not run.")
-    print(
-        "To compare it with transformers (it compiles for minutes), and then run this cell again:"
-    )
-    print(" ", colab.how_to_add_extra("llama-cpp"))
 
 # %% tags=["topic:merge-swap-serve"]
-if llama_cpp:
-    llama = llama_cpp.Llama(str(gguf), n_ctx=1024, n_threads=1, verbose=False)
+if llama_cpp.is_installed():
+    engine = llama_cpp.Engine(gguf, window=1024)
     texts = []
     for talk in test[:8]:
-        completion = llama.create_chat_completion(talk.prompt, max_tokens=120, temperature=0)
-        texts.append(completion["choices"][0]["message"]["content"])
+        prompt = again.prompt(talk.prompt)
+        ids = again.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        texts.append(engine.write(ids, new=120))
     equal = publishing.same_replies(texts, reread[:8])
     print("answers of llama.cpp equal to those of transformers:", share(equal))
-    llama.close()
+else:
+    print("The file is written and not run:", llama_cpp.MISSING)
 
 # %% [markdown]
 # Ollama wants a `Modelfile` beside it. Many tutorials add a line `ADAPTER ./adapter`. Since version 0.34.1 Ollama
