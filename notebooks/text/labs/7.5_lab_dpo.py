@@ -114,8 +114,8 @@ begin, start_texts = exam(start, "imitates staff")
 without_kl = {"KL from the start": "-"}  # staff are no model, and greedy replies are no draw
 staff_texts = []
 for seed, case in enumerate(test):
-    rng = random.Random(seed)
-    staff_texts.append(prefs.staff_reply(rng, case))
+    reply = prefs.staff_reply(random.Random(seed), case)
+    staff_texts.append(reply)
 staff = row("the staff", staff_texts) | without_kl
 greedy_texts = prefs.sample(start, test, seed=9, temperature=0)
 greedy = row("imitates staff, greedy", greedy_texts) | without_kl
