@@ -36,9 +36,12 @@ def stored_bits(layer: nn.Module) -> float:
 
 def evenly_quantised(weights: torch.Tensor, block: int = 64) -> torch.Tensor:
     """The same weights through 15 even levels, scaled to the largest in each block of `block`."""
-    blocks = weights.float().reshape(-1, block)
-    scale = blocks.abs().amax(1, keepdim=True).clamp(min=1e-12)
-    return (torch.round(blocks / scale * 7) / 7 * scale).reshape(weights.shape)
+    blocks = weights.float().reshape(-1, block)  # (blocks, block)
+    largest = blocks.abs().amax(1, keepdim=True)  # (blocks, 1)
+    scale = largest.clamp(min=1e-12)  # a block of zeros stays zero
+    steps = torch.round(blocks / scale * 7)  # whole numbers from -7 to 7
+    rounded = steps / 7 * scale
+    return rounded.reshape(weights.shape)
 
 
 def load(unit: Unit) -> Chat:

@@ -16,16 +16,21 @@ class LoRALinear(nn.Module):
     def __init__(self, base: nn.Linear, rank: int, alpha: float):
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.A = nn.Parameter(torch.randn(rank, base.in_features) / rank)
-        self.B = nn.Parameter(torch.zeros(base.out_features, rank))  # so training starts from W
+        start = torch.randn(rank, base.in_features)
+        zeros = torch.zeros(base.out_features, rank)
+        self.A = nn.Parameter(start / rank)
+        self.B = nn.Parameter(zeros)  # so training starts from W
         self.scale = alpha / rank
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.base(x) + self.scale * (x @ self.A.T @ self.B.T)
+        narrow = x @ self.A.T  # (..., rank)
+        change = narrow @ self.B.T  # (..., outputs)
+        return self.base(x) + self.scale * change
 
     def merge(self) -> nn.Linear:
         """One linear layer again, with W' as its weight."""
-        self.base.weight.data += self.scale * (self.B @ self.A).data
+        change = self.scale * (self.B @ self.A)  # (outputs, inputs)
+        self.base.weight.data += change.data
         return self.base
 
 

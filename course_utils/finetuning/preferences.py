@@ -148,6 +148,38 @@ def points(case: Case, reply: str) -> int:
     return 2 * passed["fact"] + passed["courtesy"] + passed["brevity"]
 
 
+def rules_kept(asked: Sequence[Case], replies: Sequence[str]) -> dict[str, Measure]:
+    """The share of replies that keep each rule of `checks`, and the share that keep "all three"."""
+    replies = _some_replies(replies)
+    passed = [checks(case, reply) for case, reply in zip(asked, replies, strict=True)]
+    kept = {}
+    for rule in passed[0]:
+        kept[rule] = share([rules[rule] for rules in passed])
+    whole = [all(rules.values()) for rules in passed]
+    return {**kept, "all three": share(whole)}
+
+
+def mean_points(asked: Sequence[Case], replies: Sequence[str]) -> float:
+    """The mean of `points`, 0 to 4."""
+    replies = _some_replies(replies)
+    marks = [points(case, reply) for case, reply in zip(asked, replies, strict=True)]
+    return sum(marks) / len(marks)
+
+
+def mean_words(replies: Sequence[str]) -> float:
+    """How many words a reply has, on average."""
+    lengths = [len(reply.split()) for reply in _some_replies(replies)]
+    return sum(lengths) / len(lengths)
+
+
+def _some_replies(replies: Sequence[str]) -> list[str]:
+    """The replies as a list. ValueError if there is none."""
+    texts = as_texts(replies, "replies")
+    if not texts:
+        raise ValueError("there is no reply to judge: give one to each case, and at least one case")
+    return texts
+
+
 # ---------------------------------------------------------------- tokens and their probabilities
 
 
@@ -403,7 +435,8 @@ def dpo_loss(
     """
     chosen = policy_chosen - reference_chosen
     rejected = policy_rejected - reference_rejected
-    return -functional.logsigmoid(beta * (chosen - rejected)).mean()
+    margins = beta * (chosen - rejected)  # (n,): how far the chosen one's implicit reward is ahead
+    return -functional.logsigmoid(margins).mean()
 
 
 def encode_pairs(chat: Chat, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
@@ -565,7 +598,9 @@ def told_apart(model: RewardModel, chat: Chat, pairs: Sequence[Pair]) -> Measure
 
 def advantages(reward: Tensor) -> Tensor:
     """How far each reply lies above its group's mean, in standard deviations: (groups, size)."""
-    return (reward - reward.mean(1, keepdim=True)) / (reward.std(1, keepdim=True) + 1e-4)
+    mean = reward.mean(1, keepdim=True)  # (groups, 1)
+    deviation = reward.std(1, keepdim=True)  # (groups, 1)
+    return (reward - mean) / (deviation + 1e-4)  # where all rewards are equal: 0
 
 
 def grpo_loss(
@@ -581,10 +616,14 @@ def grpo_loss(
 
     `new`, `old`, `reference` (n, t) are log-probabilities of tokens; `advantage` is (n,).
     """
-    ratio, gain = (new - old).exp(), advantage[:, None]
-    better = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
-    kl = (reference - new).exp() - (reference - new) - 1
-    return -(((better - beta * kl) * mask).sum(1) / mask.sum(1)).mean()
+    gain = advantage[:, None]  # (n, 1)
+    ratio = (new - old).exp()  # (n, t): how much more probable each token is by now
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    better = torch.minimum(ratio * gain, clipped * gain)
+    kl = (reference - new).exp() - (reference - new) - 1  # of each token, never below 0
+    tokens = (better - beta * kl) * mask
+    replies = tokens.sum(1) / mask.sum(1)  # (n,): the mean over each reply's tokens
+    return -replies.mean()
 
 
 Reward = Callable[[Sequence[Case], Drawn], Tensor]
@@ -627,9 +666,8 @@ def grpo(
             learner.step(loss)
         kl = ((old - reference) * said).sum(1).mean().item()
         tokens = mask.sum(1).mean().item()
-        total = sum(points(case, text) for case, text in zip(repeated, drawn.texts, strict=True))
-        mean_points = total / len(repeated)
-        log.append({"reward": rewards.mean().item(), "kl": kl, "tokens": tokens, "points": mean_points})
+        marks = mean_points(repeated, drawn.texts)
+        log.append({"reward": rewards.mean().item(), "kl": kl, "tokens": tokens, "points": marks})
     model.eval()
     return policy, log
 

@@ -220,6 +220,14 @@ def curves(trainer: Any) -> dict[str, list[tuple[int, float]]]:
     }
 
 
+def draw_curves(ax: Any, curves: dict[str, list[tuple[int, float]]]) -> None:
+    """Draw what `curves` gives on matplotlib's `ax`: the training loss as a line, the validation loss as points."""
+    for (name, points), style in zip(curves.items(), ("-", "o--"), strict=True):
+        steps = [step for step, _ in points]
+        losses = [loss for _, loss in points]
+        ax.plot(steps, losses, style, label=name)
+
+
 def held_mb(trainer: Any) -> dict[str, float]:
     """Megabytes that the weights, the gradients and the optimiser's state take between two training steps."""
 

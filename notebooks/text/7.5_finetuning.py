@@ -82,7 +82,8 @@ from course_utils.prisma import conversations, lm
 # We load it the way we will train it: its matrices in 4 bits. Section 3 shows what that means.
 
 # %%
-talks = conversations.by_split(conversations.make_conversations())
+everything = conversations.make_conversations()
+talks = conversations.by_split(everything)
 test = talks["test"][:100]
 chat = four_bit.load(unit)
 
@@ -124,29 +125,37 @@ quiz("7.5.todays_price")
 # Guess, then read on. Here is all of it:
 
 
-# %% tags=["nbval-check-output", "topic:lora-by-hand"]
+# %% tags=["topic:lora-by-hand"]
 class LoRALinear(nn.Module):
     """A frozen W with a trained change of low rank: W + (alpha / r) B A (arXiv 2106.09685)."""
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float):
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.A = nn.Parameter(torch.randn(rank, base.in_features) / rank)
-        self.B = nn.Parameter(torch.zeros(base.out_features, rank))  # so training starts from W
+        start = torch.randn(rank, base.in_features)
+        zeros = torch.zeros(base.out_features, rank)
+        self.A = nn.Parameter(start / rank)
+        self.B = nn.Parameter(zeros)  # so training starts from W
         self.scale = alpha / rank
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.base(x) + self.scale * (x @ self.A.T @ self.B.T)
+        narrow = x @ self.A.T  # (..., rank)
+        change = narrow @ self.B.T  # (..., outputs)
+        return self.base(x) + self.scale * change
 
     def merge(self) -> nn.Linear:
         """One linear layer again, with W' as its weight."""
-        self.base.weight.data += self.scale * (self.B @ self.A).data
+        change = self.scale * (self.B @ self.A)  # (outputs, inputs)
+        self.base.weight.data += change.data
         return self.base
 
 
-layer = LoRALinear(nn.Linear(256, 256, bias=False), rank=16, alpha=32)
-print(f"W has {layer.base.weight.numel():,} numbers")
-print(f"A and B have {layer.A.numel() + layer.B.numel():,}")
+# %% tags=["nbval-check-output", "topic:lora-by-hand"]
+base = nn.Linear(256, 256, bias=False)
+layer = LoRALinear(base, rank=16, alpha=32)
+trained = layer.A.numel() + layer.B.numel()
+print(f"W has {base.weight.numel():,} numbers")
+print(f"A and B have {trained:,}")
 
 # %% [markdown]
 # Is that what the library does? We give PEFT's LoRA and ours the same random adapters, in all 42 matrices
@@ -156,24 +165,40 @@ print(f"A and B have {layer.A.numel() + layer.B.numel():,}")
 # %% tags=["topic:lora-by-hand"]
 torch.manual_seed(unit.seed)  # the adapters start at random, and the same whenever you run this
 folder = bundled.verify("prisma-lm")
-plain, ours = lm.load(folder)[0], lm.load(folder)[0]
-with_peft = compat.add_peft_lora(lm.load(folder)[0], rank=16, alpha=32).eval()
+plain, tokenizer = lm.load(folder)
+ours, _ = lm.load(folder)
+theirs, _ = lm.load(folder)
+with_peft = compat.add_peft_lora(theirs, rank=16, alpha=32)
+with_peft.eval()
 for name, parameter in with_peft.named_parameters():
     if "lora_B" in name:
         nn.init.normal_(parameter, std=0.02)  # else B A is zero and there is nothing to compare
 
 adapters = lora_by_hand.add_lora(ours, rank=16, alpha=32)
 lora_by_hand.copy_from_peft(with_peft, adapters)
-ids = lm.load(folder)[1](test[0].reply, return_tensors="pt").input_ids
+ids = tokenizer(test[0].reply, return_tensors="pt").input_ids
 with torch.no_grad():
-    reference, by_hand, without = with_peft(ids).logits, ours(ids).logits, plain(ids).logits
+    reference = with_peft(ids).logits  # (1, tokens, vocabulary)
+    by_hand = ours(ids).logits
+    without = plain(ids).logits
     for name, layer in adapters.items():
         ours.set_submodule(name, layer.merge())
     merged = ours(ids).logits
-moved = (reference - without).abs().max()
+
+
+# %% tags=["topic:lora-by-hand"]
+def largest_difference(one: Tensor, other: Tensor) -> float:
+    """How far two tensors of the same shape lie apart where they differ most."""
+    difference = one - other
+    return difference.abs().max().item()
+
+
+moved = largest_difference(reference, without)
+ours_and_peft = largest_difference(by_hand, reference)
+merged_and_not = largest_difference(merged, by_hand)
 print(f"{len(adapters)} matrices adapted; the adapters move the logits by up to {moved:.2f}")
-print(f"largest difference, ours and PEFT's:       {(by_hand - reference).abs().max():.1e}")
-print(f"largest difference, merged and not merged: {(merged - by_hand).abs().max():.1e}")
+print(f"largest difference, ours and PEFT's:       {ours_and_peft:.1e}")
+print(f"largest difference, merged and not merged: {merged_and_not:.1e}")
 
 # %% [markdown]
 # **What to notice.** With the same matrices ours and PEFT's give the same logits. (*Logits* are the scores that a model
@@ -207,12 +232,16 @@ lora_forward = check("7.5.lora_forward", lora_forward)
 from course_utils.exercises.authors import whose
 
 theirs = with_peft.base_model.model.model.layers[0].mlp.up_proj
-A, B = theirs.lora_A["default"].weight, theirs.lora_B["default"].weight
-x = torch.randn(2, 7, A.shape[1], generator=torch.Generator().manual_seed(unit.seed))
+A = theirs.lora_A["default"].weight  # (rank, inputs)
+B = theirs.lora_B["default"].weight  # (outputs, rank)
+generator = torch.Generator().manual_seed(unit.seed)
+x = torch.randn(2, 7, A.shape[1], generator=generator)
 with torch.no_grad():
     by_function = lora_forward(x, theirs.base_layer.weight, A, B, 32)
-    print(f"With {whose(lora_forward)}: {tuple(x.shape)} in, {tuple(by_function.shape)} out")
-    print(f"largest difference from PEFT's: {(by_function - theirs(x)).abs().max():.1e}")
+    by_peft = theirs(x)
+goes_in, comes_out = tuple(x.shape), tuple(by_function.shape)
+print(f"With {whose(lora_forward)}: {goes_in} in, {comes_out} out")
+print(f"largest difference from PEFT's: {largest_difference(by_function, by_peft):.1e}")
 
 # %%
 quiz("7.5.zero_start")
@@ -226,21 +255,22 @@ quiz("7.5.zero_start")
 
 
 # %% tags=["topic:lora-by-hand"]
-def row(name: str, everything: float, trained: float) -> dict:
-    return {
-        "model": name,
-        "parameters": everything,
-        "trained": trained,
-        "times fewer": round(everything / trained),
-    }
+def row(name: str, parameters: int, trained: int) -> dict:
+    """One line of the table: what there is, what LoRA trains, and how many times fewer that is."""
+    factor = parameters / trained
+    line = {"model": name, "parameters": parameters, "trained": trained}
+    return line | {"times fewer": round(factor)}
 
 
-gpt3 = 96 * 2 * 4 * (12_288 + 12_288)  # layers x matrices x rank x (inputs + outputs)
-rows = [row("GPT-3, rank 4, two matrices a layer", 175_000_000_000, gpt3)]
+matrices = 96 * 2  # 96 layers, and in each the matrices for queries and values
+an_adapter = 4 * (12_288 + 12_288)  # rank x (inputs + outputs)
+rows = [row("GPT-3, rank 4, two matrices a layer", 175_000_000_000, matrices * an_adapter)]
 for name in ("llama-2-70b", "mistral-7b", "qwen2.5-7b", "prisma-lm"):
     for rank in (4, 16):
-        counts = shapes.parameter_count(name), shapes.lora_count(name, rank)
-        rows.append(row(f"{name}, rank {rank}, all matrices", *counts))
+        parameters = shapes.parameter_count(name)
+        trained = shapes.lora_count(name, rank)
+        line = row(f"{name}, rank {rank}, all matrices", parameters, trained)
+        rows.append(line)
 figures.table(rows, caption="What LoRA trains, counted from the shapes")
 
 # %% [markdown]
@@ -261,34 +291,43 @@ figures.table(rows, caption="What LoRA trains, counted from the shapes")
 # %% tags=["topic:qlora"]
 def evenly_quantised(weights: torch.Tensor, block: int = 64) -> torch.Tensor:
     """The same weights through 15 even levels, scaled to the largest in each block of `block`."""
-    blocks = weights.float().reshape(-1, block)
-    scale = blocks.abs().amax(1, keepdim=True).clamp(min=1e-12)
-    return (torch.round(blocks / scale * 7) / 7 * scale).reshape(weights.shape)
+    blocks = weights.float().reshape(-1, block)  # (blocks, block)
+    largest = blocks.abs().amax(1, keepdim=True)  # (blocks, 1)
+    scale = largest.clamp(min=1e-12)  # a block of zeros stays zero
+    steps = torch.round(blocks / scale * 7)  # whole numbers from -7 to 7
+    rounded = steps / 7 * scale
+    return rounded.reshape(weights.shape)
+
+
+# %% tags=["topic:qlora"]
+def relative_error(coarse: Tensor, exact: Tensor) -> float:
+    """The size of the error as a share of the size of what should be there."""
+    error = coarse - exact
+    share = error.norm() / exact.norm()
+    return share.item()
 
 
 exact = plain.model.layers[2].mlp.up_proj.weight.data
-small = compat.load_nf4(folder, torch.float32, "cpu", "eager").model.layers[2].mlp.up_proj
+in_nf4 = compat.load_nf4(folder, torch.float32, "cpu", "eager")
+small = in_nf4.model.layers[2].mlp.up_proj
 nf4 = four_bit.dequantised(small)
-for name, coarse in (("NF4", nf4), ("even levels", evenly_quantised(exact))):
-    print(
-        f"{name:>11}: error {(coarse - exact).norm() / exact.norm():.1%} of the weights' own size"
-    )
+even = evenly_quantised(exact)
+for name, coarse in (("NF4", nf4), ("even levels", even)):
+    error = relative_error(coarse, exact)
+    print(f"{name:>11}: error {error:.1%} of the weights' own size")
 print(f"stored for each weight: {four_bit.stored_bits(small):.2f} bits instead of 16")
 
 # %%
-blocks = exact.reshape(-1, 64)
-scaled = (blocks / blocks.abs().amax(1, keepdim=True)).flatten()
-levels = small.weight.quant_state.code
+blocks = exact.reshape(-1, 64)  # (blocks, 64)
+largest = blocks.abs().amax(1, keepdim=True)  # (blocks, 1)
+scaled = (blocks / largest).flatten()
+levels = small.weight.quant_state.code  # (16,)
 
 fig, ax = figures.figure(height=3.0)
 ax.hist(scaled.numpy(), bins=80, color=figures.PALETTE["sky"], label="weights of one matrix")
-for i, level in enumerate(levels.tolist()):
-    ax.axvline(
-        level,
-        color=figures.PALETTE["vermilion"],
-        linewidth=1,
-        label="the 16 levels of NF4" if i == 0 else None,
-    )
+for level in levels.tolist():
+    line = ax.axvline(level, color=figures.PALETTE["vermilion"], linewidth=1)
+line.set_label("the 16 levels of NF4")  # one entry in the legend for all of them
 ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 ax.set(xlabel="weight, divided by the largest of its block of 64", ylabel="weights (number)")
 figures.show(
@@ -322,9 +361,12 @@ def nf4_quantise(weights: Tensor, levels: Tensor, block: int = 64) -> Tensor:
 nf4_quantise = check("7.5.nf4_quantise", nf4_quantise)
 
 # %% tags=["topic:qlora"]
-ours, theirs = nf4_quantise(exact.flatten(), levels), small.weight.data.flatten()
-print(f"With {whose(nf4_quantise)}: {exact.numel():,} weights in {ours.numel():,} bytes")
-print(f"bytes unlike bitsandbytes': {int((ours != theirs).sum())}")
+weights = exact.flatten()  # (n,)
+ours = nf4_quantise(weights, levels)  # (n / 2,)
+theirs = small.weight.data.flatten()  # (n / 2,)
+unlike = ours != theirs
+print(f"With {whose(nf4_quantise)}: {len(weights):,} weights in {len(ours):,} bytes")
+print(f"bytes unlike bitsandbytes': {unlike.sum().item()}")
 
 # %% [markdown]
 # ### Exercise: And back to numbers (easy, about 10 minutes)
@@ -346,13 +388,16 @@ def nf4_dequantise(packed: Tensor, scales: Tensor, levels: Tensor, block: int = 
 nf4_dequantise = check("7.5.nf4_dequantise", nf4_dequantise)
 
 # %% tags=["topic:qlora"]
-scales = exact.reshape(-1, 64).abs().amax(1)
-back = nf4_dequantise(ours, scales, levels).reshape(exact.shape)
-kinds = {"32-bit": (back, 32 / 64), "doubly quantised": (nf4, 8 / 64 + 32 / (64 * 256))}
+scales = blocks.abs().amax(1)  # (blocks,)
+numbers = nf4_dequantise(ours, scales, levels)  # (n,)
+back = numbers.reshape(exact.shape)
+in_32_bits = 32 / 64  # bits of scale for each weight
+doubly = 8 / 64 + 32 / (64 * 256)
+kinds = {"32-bit": (back, in_32_bits), "doubly quantised": (nf4, doubly)}
 print(f"32-bit scales: with {whose(nf4_dequantise)}. Doubly quantised: bitsandbytes'.")
 for name, (coarse, scale) in kinds.items():
-    off = (coarse - exact).norm() / exact.norm()
-    print(f"{name:>16} scales: {4 + scale:.3f} bits a weight, error {off:.3%}")
+    error = relative_error(coarse, exact)
+    print(f"{name:>16} scales: {4 + scale:.3f} bits a weight, error {error:.3%}")
 
 # %% [markdown]
 # **Double quantisation**: the scales are numbers too, so they can be quantised as the weights were. bitsandbytes takes
@@ -405,35 +450,34 @@ print(f"--- what the model reads, after its chat template\n{as_read}")
 
 # %% tags=["topic:qlora"]
 recipe = qlora.adapted(qlora.RECIPES[chat.tier], chat, unit.hardware)
-trainer = sft.make_trainer(chat, talks, recipe, unit.hardware, unit.folder / "support")
+checkpoints = unit.folder / "support"
+trainer = sft.make_trainer(chat, talks, recipe, unit.hardware, checkpoints)
+formats = set()
+for parameter in trainer.model.parameters():
+    if parameter.requires_grad:
+        formats.add(str(parameter.dtype))
+optimiser = trainer.args.to_dict()["optim"]
 counts = lora_by_hand.parameters(trainer.model)
-formats = {str(p.dtype) for p in trainer.model.parameters() if p.requires_grad}
+part = counts["trained"] / counts["all"]
 print(recipe)
-print(
-    f"adapters and their gradients in {', '.join(formats)}; optimiser: "
-    f"{trainer.args.to_dict()['optim']}"
-)
-print(
-    f"{counts['trained']:,} of {counts['all']:,} parameters are trained "
-    f"({counts['trained'] / counts['all']:.2%})"
-)
+print(f"adapters and their gradients in {', '.join(formats)}; optimiser: {optimiser}")
+print(f"{counts['trained']:,} of {counts['all']:,} parameters are trained ({part:.2%})")
 
 # %% tags=["topic:dataset-formats"]
 batch = trainer.data_collator([trainer.train_dataset[0]])  # what a step is given, here of one row
-pairs = list(zip(batch["input_ids"][0].tolist(), batch["labels"][0].tolist(), strict=True))
-first = next(i for i, (_, label) in enumerate(pairs) if label != -100)
-shown = [*range(first - 6, first + 10), *range(len(pairs) - 3, len(pairs))]
-print(f"{first} tokens to read, {len(pairs) - first} to learn. Around the border, and the end:")
-figures.table(
-    [
-        {
-            "position": i,
-            "token": repr(chat.tokenizer.decode(pairs[i][0])),
-            "learned": pairs[i][1] != -100,
-        }
-        for i in shown
-    ]
-)
+ids = batch["input_ids"][0].tolist()
+labels = batch["labels"][0].tolist()
+learned = [label != -100 for label in labels]
+first = learned.index(True)
+length = len(ids)
+print(f"{first} tokens to read, {length - first} to learn. Around the border, and the end:")
+border = range(first - 6, first + 10)
+end = range(length - 3, length)
+rows = []
+for i in (*border, *end):
+    token = chat.tokenizer.decode(ids[i])
+    rows.append({"position": i, "token": repr(token), "learned": learned[i]})
+figures.table(rows)
 
 # %% [markdown]
 # ### Exercise: What is learned (medium, about 15 minutes)
@@ -463,20 +507,26 @@ if chat.tier == "bundled":  # the templates of other models open a reply with se
     same = []
     for i in range(100):
         batch = trainer.data_collator([trainer.train_dataset[i]])
-        made = loss_labels(batch["input_ids"][0], opens, ends)
-        same.append(torch.equal(made, batch["labels"][0]))
-    print(f"With {whose(loss_labels)}: {sum(same)} of {len(same)} rows have exactly TRL's labels")
+        theirs = batch["labels"][0]
+        ours = loss_labels(batch["input_ids"][0], opens, ends)
+        same.append(torch.equal(ours, theirs))
+    right = sum(same)
+    print(f"With {whose(loss_labels)}: {right} of {len(same)} rows have exactly TRL's labels")
 
 # %%
 quiz("7.5.never_stops")
 
 # %% tags=["topic:splits-provenance"]
-parts = {name: len(part) for name, part in talks.items()}
-numbers = {name: {t.number for t in part} for name, part in talks.items()}
-names = {name: {t.required["name"] for t in part} for name, part in talks.items()}
-print(parts)
-print("orders in training and in the test:  ", len(numbers["train"] & numbers["test"]))
-print("customers in training and in the test:", len(names["train"] & names["test"]))
+sizes, orders, customers = {}, {}, {}
+for name, part in talks.items():
+    sizes[name] = len(part)
+    orders[name] = {talk.number for talk in part}
+    customers[name] = {talk.required["name"] for talk in part}
+both_orders = orders["train"] & orders["test"]
+both_customers = customers["train"] & customers["test"]
+print(sizes)
+print("orders in training and in the test:  ", len(both_orders))
+print("customers in training and in the test:", len(both_customers))
 
 # %% [markdown]
 # **What to notice.** The border is where it should be: the mark that opens the reply is read, the first word
@@ -498,20 +548,23 @@ print("customers in training and in the test:", len(names["train"] & names["test
 # of the flagged rows have one.
 
 # %% tags=["topic:data-quality"]
-rows = data_quality.rows_of([talk for part in talks.values() for talk in part])
+in_order = [*talks["train"], *talks["validation"], *talks["test"]]
+rows = data_quality.rows_of(in_order)
 dirty, truth = data_quality.plant_faults(rows[::2], seed=unit.seed, each=20)
 found = data_quality.examine(dirty)
-figures.table(
-    data_quality.scores(found, truth), caption="Planted faults found, with 95 % intervals"
-)
+scores = data_quality.scores(found, truth)
+figures.table(scores, caption="Planted faults found, with 95 % intervals")
 
 # %% tags=["topic:data-quality"]
 kept, removed = data_quality.clean(dirty, found)
-left = Counter(truth[row.id] for row in kept if row.id in truth)
+left = Counter()
+for kept_row in kept:
+    if kept_row.id in truth:
+        left[truth[kept_row.id]] += 1
 print(f"{len(dirty):,} rows, {len(removed)} removed; faults that are still in: {dict(left)}")
-figures.table(
-    removed[:: len(removed) // 6][:6], caption="Some of the removals, each with its reason"
-)
+apart = len(removed) // 6
+examples = removed[::apart][:6]
+figures.table(examples, caption="Some of the removals, each with its reason")
 
 # %% [markdown]
 # **What to notice.** What is left is what patterns cannot see: a mail address "at example dot org", "My dog writes
@@ -550,14 +603,17 @@ def without_copies(texts: Sequence[str], test: Sequence[str], limit: float) -> l
 without_copies = check("7.5.without_copies", without_copies)
 
 # %% tags=["topic:data-quality"]
-texts, exam = [t.message for t in talks["train"][:300]], [t.message for t in talks["test"][:50]]
-planted = exam[:3] + [f"{text} thanks" for text in texts[:3]]
+texts = [talk.message for talk in talks["train"][:300]]
+exam = [talk.message for talk in talks["test"][:50]]
+nearly_copied = [f"{text} thanks" for text in texts[:3]]
+texts += [*exam[:3], *nearly_copied]  # the planted ones have the places 300 to 305
 print(f"With {whose(without_copies)}:")
 for limit in (0.2, 0.5, 0.95):
-    stays = set(without_copies(texts + planted, exam, limit))
-    found = sum(300 + i not in stays for i in range(len(planted)))
-    gone = sum(i not in stays for i in range(300))
-    print(f"limit {limit}: {found} of 6 planted copies found, {gone} of 300 others gone")
+    stays = without_copies(texts, exam, limit)
+    gone = [place for place in range(306) if place not in stays]
+    found = [place for place in gone if place >= 300]
+    others = len(gone) - len(found)
+    print(f"limit {limit}: {len(found)} of 6 planted copies found, {others} of 300 others gone")
 
 # %% [markdown]
 # **What to notice.** The limit is a decision. These messages grew from a few sentences, so many share runs of words
@@ -572,27 +628,25 @@ for limit in (0.2, 0.5, 0.95):
 # (AdamW); what the backward pass needs to remember (*activations*); the scores over the vocabulary (*logits*).
 
 # %% tags=["topic:qlora"]
-one = qlora.Recipe(learning_rate=2e-4, at_once=1, max_length=512, checkpointing=True)
-needed = qlora.qlora_estimate("mistral-7b", one)
+at_7b = qlora.Recipe(learning_rate=2e-4, at_once=1, max_length=512, checkpointing=True)
+needed = qlora.qlora_estimate("mistral-7b", at_7b)
 figures.table(
     needed.rows(),
     caption="QLoRA on Mistral 7B: one conversation of 512 tokens at a time, AdamW in 32 bits",
 )
 
 # %%
+places = {"this machine": unit.hardware, "T4, 16 GB": "t4", "RTX 4090, 24 GB": "rtx4090"}
 rows = []
 for method in ("full", "lora", "qlora"):
     wanted = formulas.estimate("mistral-7b", method, seq=512)
     if method == "qlora":
         wanted = needed
     line = {"method": method, "needs (GiB)": wanted.total}
-    for name, place in (
-        ("this machine", unit.hardware),
-        ("T4, 16 GB", "t4"),
-        ("RTX 4090, 24 GB", "rtx4090"),
-    ):
+    for name, place in places.items():
         verdict = fit.fits(wanted, place)
-        line[name] = f"{'fits' if verdict.fits else 'no'} ({verdict.available:.1f} GiB)"
+        answer = "fits" if verdict.fits else "no"
+        line[name] = f"{answer} ({verdict.available:.1f} GiB)"
     rows.append(line)
 figures.table(rows, caption="Fine-tuning a 7B model, 512 tokens, batch 1", digits=1)
 
@@ -605,8 +659,9 @@ figures.table(rows, caption="Fine-tuning a 7B model, 512 tokens, batch 1", digit
 
 # %% tags=["topic:qlora"]
 for model, card in (("llama-2-70b", "rtx4090"), ("llama-65b", "a6000")):
-    wanted = qlora.qlora_estimate(model, one)
-    simulated = simulate.quick_total(qlora.trainer_step(model, one))
+    wanted = qlora.qlora_estimate(model, at_7b)
+    step = qlora.trainer_step(model, at_7b)
+    simulated = simulate.quick_total(step)
     print(
         f"{model}: weights {wanted.weights:.1f} GiB, training {wanted.total:.1f} GiB, simulated "
         f"{simulated:.1f} GiB"
@@ -635,21 +690,20 @@ for model, card in (("llama-2-70b", "rtx4090"), ("llama-65b", "a6000")):
 
 # %% tags=["topic:qlora", "topic:customer-support", "topic:training-monitoring"]
 seconds = sft.train(trainer)
-found = sft.curves(trainer)
+curves = sft.curves(trainer)
 print(f"{trainer.state.global_step} steps of {recipe.batch} conversations in {seconds:.0f} s")
 
 fig, ax = figures.figure(height=3.2)
-for (name, points), style in zip(found.items(), ("-", "o--"), strict=True):
-    ax.plot(*zip(*points, strict=True), style, label=name)
+sft.draw_curves(ax, curves)
 ax.set(xlabel="training steps", ylabel="loss on the reply (nats per token)", yscale="log")
 ax.legend()
-ends = {name: points[-1][1] for name, points in found.items()}
+_, training = curves["training"][-1]
+_, validation = curves["validation"][-1]
 figures.show(
     fig,
-    alt=f"Training and validation loss fall together, to {ends['training']:.3f} and "
-    f"{ends['validation']:.3f}.",
+    alt=f"Training and validation loss fall together, to {training:.3f} and {validation:.3f}.",
 )
-print(f"at the end: training {ends['training']:.3f}, validation {ends['validation']:.3f}")
+print(f"at the end: training {training:.3f}, validation {validation:.3f}")
 
 # %% [markdown]
 # **What to notice.** On the logarithmic axis you can see what a plain one would hide: both curves go on falling
@@ -680,11 +734,9 @@ for part, measure in score_after.items():
 
 # %%
 fig, ax = figures.figure(height=3.2)
-for shift, (name, scores) in zip(
-    (-0.2, 0.2), {"before": score_before, "after": score_after}.items(), strict=True
-):
+for name, scores, shift in (("before", score_before, -0.2), ("after", score_after, 0.2)):
     values, ends = error_bars(scores.values())
-    places = [i + shift for i in range(len(values))]
+    places = [i + shift for i, _ in enumerate(values)]
     ax.bar(places, values, 0.38, yerr=ends, capsize=3, label=name)
 ax.set_xticks(range(len(score_after)), score_after)
 ax.set(ylabel="share of replies that are right", ylim=(0, 1.05))
@@ -706,27 +758,31 @@ figures.show(
 
 # %% tags=["topic:eval-quantitative"]
 embedder = unit.load("embedding")
-bad = [
-    (talk, text)
-    for talk, text in zip(test, after, strict=True)
-    if not conversations.graded(talk, text)
-]
+wrong = []
+for talk, text in zip(test, after, strict=True):
+    if not conversations.graded(talk, text):
+        wrong.append((talk, text))
+
 groups = {"before": (test[:30], before), "after": (test[:30], after[:30])}
-groups |= (
-    {f"the {len(bad)} wrong ones after": tuple(zip(*bad, strict=True))} if len(bad) > 1 else {}
-)
-marks = {name: quality.metrics(*group, embedder) for name, group in groups.items()}
-rows = [
-    {"metric": m} | {name: quality.span(some[m]) for name, some in marks.items()}
-    for m in marks["after"]
-]
+if len(wrong) > 1:
+    groups[f"the {len(wrong)} wrong ones after"] = zip(*wrong, strict=True)
+marks = {}
+for name, (some_talks, texts) in groups.items():
+    marks[name] = quality.metrics(some_talks, texts, embedder)
+rows = []
+for metric in marks["after"]:
+    line = {"metric": metric}
+    for name, measures in marks.items():
+        line[name] = quality.span(measures[metric])
+    rows.append(line)
 figures.table(rows, caption="Points of 100, with 95 % intervals")
 
 # %% tags=["topic:eval-quantitative"]
 chances = quality.reply_log_probs(trained, test[:30])
 with trained.model.disable_adapter():
     chances_before = quality.reply_log_probs(trained, test[:30])
-print(f"{sum(map(len, chances)):,} tokens; perplexity before {quality.perplexity(chances_before)}")
+tokens = sum(map(len, chances))
+print(f"{tokens:,} tokens; perplexity before {quality.perplexity(chances_before)}")
 print(f"{'':>14} perplexity after  {quality.perplexity(chances)}")
 
 # %% [markdown]
@@ -745,20 +801,27 @@ print(f"{'':>14} perplexity after  {quality.perplexity(chances)}")
 # facts, then more facts that the records support.
 
 # %% tags=["topic:eval-qualitative"]
-sides = {"trained model": after, "wanted": [talk.reply for talk in test]}
-pairs = [pair for pair in quality.ballot(test, sides, unit.seed) if pair.a != pair.b][:6]
+wanted = [talk.reply for talk in test]
+sides = {"trained model": after, "wanted": wanted}
+drawn = quality.ballot(test, sides, unit.seed)
+different = [pair for pair in drawn if pair.a != pair.b]
+pairs = different[:6]
 for i, pair in enumerate(pairs):
-    print(
-        f"{i}) {pair.talk.message}\n   records: {'; '.join(pair.talk.facts)}\n   a) {pair.a}\n   "
-        f"b) {pair.b}\n"
-    )
+    records = "; ".join(pair.talk.facts)
+    print(f"{i}) {pair.talk.message}\n   records: {records}")
+    print(f"   a) {pair.a}\n   b) {pair.b}\n")
 
 # %% tags=["topic:eval-qualitative"]
 my_votes = ""
 
-votes = list(my_votes) or [quality.vote_by_rules(pair) for pair in pairs]
-print("You voted." if my_votes else "Nobody voted, so the rules did.")
-for pair, vote, winner in zip(pairs, votes, quality.reveal(pairs, votes), strict=False):
+if my_votes:
+    votes = list(my_votes)
+    print("You voted.")
+else:
+    votes = [quality.vote_by_rules(pair) for pair in pairs]
+    print("Nobody voted, so the rules did.")
+winners = quality.reveal(pairs, votes)
+for pair, vote, winner in zip(pairs, votes, winners, strict=False):
     print(f"vote {vote}: {winner:<14} (a was the {pair.first})")
 
 # %% [markdown]
@@ -767,19 +830,15 @@ for pair, vote, winner in zip(pairs, votes, quality.reveal(pairs, votes), strict
 # mistake it is.
 
 # %%
-wrong = [
-    (t, text) for t, text in zip(test, after, strict=True) if not conversations.graded(t, text)
-]
 shown = {pair.talk.message for pair in pairs}
 unseen = [(talk, text) for talk, text in wrong if talk.message not in shown]
-print(
-    f"{len(wrong)} of {len(test)} replies may not be sent. Not in the vote above: {len(unseen)}\n"
-)
+print(f"{len(wrong)} of {len(test)} replies may not be sent. ", end="")
+print(f"Not in the vote above: {len(unseen)}\n")
 for talk, text in unseen[:3]:
-    print(
-        f"customer: {talk.message}\nfacts:    {'; '.join(talk.facts)}\nwanted:   "
-        f"{talk.reply}\nwritten:  {text}\n"
-    )
+    print(f"customer: {talk.message}")
+    print(f"facts:    {'; '.join(talk.facts)}")
+    print(f"wanted:   {talk.reply}")
+    print(f"written:  {text}\n")
 
 # %% [markdown]
 # **What to notice.** Look at the parts one by one. The topic, the name, the feeling and the goodbye are learned
@@ -807,19 +866,22 @@ for talk, text in unseen[:3]:
 # quantising, because a merge into 4-bit weights would round part of it away. The exercise below measures how much.
 
 # %% tags=["topic:merge-swap-serve"]
-final = four_bit.for_merging(unit, trained, unit.folder / "adapter")
-size = sum(f.stat().st_size for f in (unit.folder / "adapter").glob("*.safetensors"))
-beside = scoring.replies(final, test[:12])
+adapter = unit.folder / "adapter"
+final = four_bit.for_merging(unit, trained, adapter)
+file = adapter / "adapter_model.safetensors"
+size = file.stat().st_size  # bytes
+twelve = test[:12]
+beside = scoring.replies(final, twelve)
 final.model.merge_adapter()
-merged = scoring.replies(final, test[:12])
+merged = scoring.replies(final, twelve)
 final.model.unmerge_adapter()
+changed = [one != other for one, other in zip(beside, merged, strict=True)]
+score_merged = scoring.score(twelve, merged)
+score_in_4_bits = scoring.score(twelve, after[:12])
 print(f"the adapter is a file of {size / 1e6:.1f} MB")
-print(
-    f"replies that merging changed: {sum(a != b for a, b in zip(beside, merged, strict=True))} of "
-    f"{len(merged)}"
-)
-print(f"merged, fit to be sent:                   {scoring.score(test[:12], merged)['all']}")
-print(f"the same 12, on the 4-bit weights before: {scoring.score(test[:12], after[:12])['all']}")
+print(f"replies that merging changed: {sum(changed)} of {len(merged)}")
+print(f"merged, fit to be sent:                   {score_merged['all']}")
+print(f"the same 12, on the 4-bit weights before: {score_in_4_bits['all']}")
 
 # %% [markdown]
 # **What to notice.** Merging changes no reply. The last two lines may differ all the same, in either direction, and
@@ -849,27 +911,29 @@ merge = check("7.5.merge", merge)
 
 # %% tags=["topic:merge-swap-serve"]
 layer = final.model.base_model.model.model.layers[0].mlp.up_proj
-A, B = layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data
 W = layer.base_layer.weight.data.float().cpu()
-whole = merge(W, A.float().cpu(), B.float().cpu(), recipe.alpha)
+A = layer.lora_A["default"].weight.data.float().cpu()
+B = layer.lora_B["default"].weight.data.float().cpu()
+whole = merge(W, A, B, recipe.alpha)
+change = whole - W
+print(f"With {whose(merge)}: the change is {relative_error(whole, W):.0%} of the size of W")
 
 
-def in_four_bits(matrix: Tensor) -> Tensor:
+def in_16_bits(matrix: Tensor) -> Tensor:
+    return matrix.bfloat16().float()
+
+
+def in_4_bits(matrix: Tensor) -> Tensor:
     scales = matrix.reshape(-1, 64).abs().amax(1)
     codes = nf4_quantise(matrix.flatten(), levels)
-    return nf4_dequantise(codes, scales, levels).reshape(matrix.shape)
+    numbers = nf4_dequantise(codes, scales, levels)
+    return numbers.reshape(matrix.shape)
 
 
-print(f"With {whose(merge)}: the change is {(whole - W).norm() / W.norm():.0%} of the size of W")
-for name, rounded in (
-    ("16 bits", lambda matrix: matrix.bfloat16().float()),
-    ("4 bits", in_four_bits),
-):
+for name, rounded in (("16 bits", in_16_bits), ("4 bits", in_4_bits)):
     arrived = rounded(whole) - rounded(W)
-    print(
-        f"merged into {name}: {(arrived - (whole - W)).norm() / (whole - W).norm():.1%} of the "
-        "change is rounding error"
-    )
+    error = relative_error(arrived, change)
+    print(f"merged into {name}: {error:.1%} of the change is rounding error")
 
 # %%
 quiz("7.5.merge_4bit")
@@ -883,14 +947,17 @@ quiz("7.5.merge_4bit")
 # %%
 import statistics
 
-taken = scoring.reply_times(final, final.prompt(test[0].prompt))
+prompt = final.prompt(test[0].prompt)
+taken = scoring.reply_times(final, prompt)
+medians = []
 for name, times in taken.items():
-    print(
-        f"{name:>26}: {statistics.median(times):.1f} ms a token (from {min(times):.1f} to "
-        f"{max(times):.1f})"
-    )
-beside_ms, merged_ms = (statistics.median(times) for times in taken.values())
-print(f"{'overhead of not merging':>26}: {beside_ms / merged_ms - 1:+.0%}")
+    median = statistics.median(times)
+    medians.append(median)
+    spread = f"from {min(times):.1f} to {max(times):.1f}"
+    print(f"{name:>26}: {median:.1f} ms a token ({spread})")
+beside_ms, merged_ms = medians
+overhead = beside_ms / merged_ms - 1
+print(f"{'overhead of not merging':>26}: {overhead:+.0%}")
 
 # %% [markdown]
 # **What to notice.** The claim is right for a merged model, and only for that one: then nothing is left that

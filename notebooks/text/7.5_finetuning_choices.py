@@ -47,6 +47,7 @@ unit = open_unit("7.5")
 
 # %%
 import dataclasses
+import math
 import random
 import shutil
 import statistics
@@ -74,7 +75,8 @@ from course_utils.workshop import evaluate
 # %%
 asked = unit.load("chat")
 chat = loaders.load("chat", unit.hardware, "bundled")
-talks = conversations.by_split(conversations.make_conversations())
+everything = conversations.make_conversations()
+talks = conversations.by_split(everything)
 test = talks["test"][:24]
 cases = test[:16]  # for the rungs without training, whose long prompts take time
 
@@ -82,7 +84,8 @@ cases = test[:16]  # for the rungs without training, whose long prompts take tim
 # %%
 def reply_losses(model: roles.Chat, some: list, prompts: list[str] | None = None) -> list[float]:
     """The loss on each wanted reply, in nats a token."""
-    return [-one.mean().item() for one in quality.reply_log_probs(model, some, prompts)]
+    log_probs = quality.reply_log_probs(model, some, prompts)  # for each reply a tensor (tokens,)
+    return [-of_reply.mean().item() for of_reply in log_probs]
 
 
 def parts_right(some: list[conversations.Conversation], replies: list[str]) -> Measure:
@@ -135,28 +138,38 @@ def turns(
     talk: conversations.Conversation, system: str = conversations.SYSTEM, shown: tuple = ()
 ) -> list[dict]:
     """Chat messages: `system`, the conversations `shown` as examples, then the one to answer."""
-    made = [{"role": "system", "content": system}]
-    for one in (*shown, talk):
-        made.append({"role": "user", "content": "\n".join((*one.facts, one.message))})
-        made.append({"role": "assistant", "content": one.reply})
-    return made[:-1]
+    messages = [{"role": "system", "content": system}]
+    for case in (*shown, talk):
+        question = "\n".join((*case.facts, case.message))
+        messages.append({"role": "user", "content": question})
+        messages.append({"role": "assistant", "content": case.reply})
+    return messages[:-1]  # the last reply is what the model has to write
+
+
+# %% tags=["topic:adaptation-ladder"]
+def words_of(talk: conversations.Conversation) -> set[str]:
+    message = talk.message.lower()
+    return set(message.split())
 
 
 def nearest(talk: conversations.Conversation, k: int = 2) -> list[conversations.Conversation]:
     """The `k` training conversations that share most words with the message of `talk`."""
-    words = set(talk.message.lower().split())
-    return sorted(
-        talks["train"][:400], key=lambda one: -len(words & set(one.message.lower().split()))
-    )[:k]
+    words = words_of(talk)
+
+    def shared(other: conversations.Conversation) -> int:
+        return len(words & words_of(other))
+
+    nearest_first = sorted(talks["train"][:400], key=shared, reverse=True)
+    return nearest_first[:k]
 
 
 # %% tags=["topic:adaptation-ladder"]
-rungs = {
-    "nothing": [turns(talk) for talk in cases],
-    "prompt": [turns(talk, STYLE) for talk in cases],
-    "few-shot": [turns(talk, STYLE, talks["train"][:2]) for talk in cases],
-    "retrieval": [turns(talk, STYLE, nearest(talk)) for talk in cases],
-}
+rungs = {"nothing": [], "prompt": [], "few-shot": [], "retrieval": []}
+for talk in cases:
+    rungs["nothing"].append(turns(talk))
+    rungs["prompt"].append(turns(talk, STYLE))
+    rungs["few-shot"].append(turns(talk, STYLE, talks["train"][:2]))
+    rungs["retrieval"].append(turns(talk, STYLE, nearest(talk)))
 written, losses = {}, {}
 for rung, messages in rungs.items():
     prompts = [asked.prompt(turn) for turn in messages]
@@ -167,9 +180,12 @@ print(f"after retrieval: {written['retrieval'][0]}\nPrisma wants:    {test[0].re
 # %% tags=["topic:adaptation-ladder"]
 rows = []
 for rung, replies in written.items():
-    row = {"rung": rung, "parts right": percent(parts_right(cases, replies))}
-    row |= {"loss on the wanted reply": str(bootstrap(losses[rung], "nats"))}
-    row |= {"change from nothing": "" if rung == "nothing" else against(losses, rung, "nothing")}
+    right = parts_right(cases, replies)
+    loss = bootstrap(losses[rung], "nats")
+    row = {"rung": rung, "parts right": percent(right), "loss on the wanted reply": str(loss)}
+    row["change from nothing"] = ""
+    if rung != "nothing":
+        row["change from nothing"] = against(losses, rung, "nothing")
     rows.append(row)
 figures.table(rows, caption=f"{asked.name}, {len(cases)} test messages, 95 % intervals")
 
@@ -216,32 +232,40 @@ short = dataclasses.replace(base, conversations=320)
 
 def prepared(recipe: qlora.Recipe, place: str):
     """A trainer for `recipe` on a fresh prisma-lm; the rate is at its height after one step."""
-    start, folder = four_bit.fresh(chat, recipe.method, unit.hardware), unit.folder / place
+    start = four_bit.fresh(chat, recipe.method, unit.hardware)
+    folder = unit.folder / place
     shutil.rmtree(folder, ignore_errors=True)  # a second run of this cell starts anew
     trainer = sft.make_trainer(start, talks, recipe, unit.hardware, folder)
     trainer.args.warmup_steps = 1  # the usual five are too many for the short runs of section 3
     return trainer
 
 
+# %% tags=["topic:full-vs-peft"]
 tuned, table = {}, []
 for method, rate in RATES.items():
-    trainer = prepared(dataclasses.replace(short, method=method, learning_rate=rate), method)
+    recipe = dataclasses.replace(short, method=method, learning_rate=rate)
+    trainer = prepared(recipe, method)
     sft.train(trainer)
     tuned[method] = dataclasses.replace(chat, model=trainer.model.eval())
-    held, counts = sft.held_mb(trainer), lora_by_hand.parameters(trainer.model)
+    counts = lora_by_hand.parameters(trainer.model)
+    held = sft.held_mb(trainer)
     row = {"method": method, "trained": counts["trained"], "weights (MB)": held["weights"]}
-    row |= {"gradients, optimiser (MB)": held["gradients"] + held["optimiser"]}
-    table.append(row | {"to store (MB)": held["gradients"]})
+    row["gradients, optimiser (MB)"] = held["gradients"] + held["optimiser"]
+    row["to store (MB)"] = held["gradients"]  # a number for each that is trained, in 32 bits
+    table.append(row)
 figures.table(table, caption="What each method holds between two steps")
 
 # %% tags=["topic:full-vs-peft"]
 written, rows = {}, []
-for method, one in tuned.items():
-    written[method] = scoring.replies(one, test)
-    losses[method] = reply_losses(one, test)
-    row = {"method": method, "parts right": percent(parts_right(test, written[method]))}
+for method, model in tuned.items():
+    written[method] = scoring.replies(model, test)
+    losses[method] = reply_losses(model, test)
+    right = parts_right(test, written[method])
+    row = {"method": method, "parts right": percent(right)}
     scores = scoring.score(test, written[method])
-    rows.append(row | {part: f"{measure.value:.0%}" for part, measure in scores.items()})
+    for part, measure in scores.items():
+        row[part] = f"{measure.value:.0%}"
+    rows.append(row)
 for method, loss in losses.items():
     measured = bootstrap(loss[: len(cases)], "nats")
     print(f"{method:>9}: loss on the first {len(cases)} replies {measured}")
@@ -280,13 +304,17 @@ some = [chat.prompt(talk.prompt) + talk.reply for talk in test[:4]]
 ids = chat.tokenizer(some, return_tensors="pt", padding=True).input_ids
 work = {}
 for method in ("full", "lora"):
-    model = four_bit.fresh(chat, method, unit.hardware).model.to("cpu").float()
-    model = compat.add_peft_lora(model, rank=16, alpha=32) if method == "lora" else model
+    start = four_bit.fresh(chat, method, unit.hardware)
+    model = start.model.to("cpu").float()
+    if method == "lora":
+        model = compat.add_peft_lora(model, rank=16, alpha=32)
     with FlopCounterMode(display=False) as counter:
-        model(ids, labels=ids).loss.backward()
+        loss = model(ids, labels=ids).loss
+        loss.backward()
     work[method] = counter.get_total_flops()
     print(f"{method}: {work[method] / 1e9:.1f} billion operations in a step of prisma-lm")
-print(f"LoRA leaves out {1 - work['lora'] / work['full']:.0%} of them")
+left_out = 1 - work["lora"] / work["full"]
+print(f"LoRA leaves out {left_out:.0%} of them")
 
 
 # %% tags=["topic:full-vs-peft"]
@@ -299,6 +327,7 @@ def four_matrices(width: int, lora: bool) -> torch.nn.Module:
     return stack
 
 
+# %% tags=["topic:full-vs-peft"]
 rows = []
 for width in (256, 1024):
     stacks = {"full": four_matrices(width, False), "lora": four_matrices(width, True)}
@@ -307,10 +336,14 @@ for width in (256, 1024):
     for turn in range(-1, 10):  # in turn, so that a busy moment hits both; the first only warms up
         for method, stack in stacks.items():
             started = time.perf_counter()
-            stack(signal).square().mean().backward()
+            loss = stack(signal).square().mean()
+            loss.backward()
+            seconds = time.perf_counter() - started
             if turn >= 0:
-                taken[method].append(1000 * (time.perf_counter() - started))
-    row = {"width": width} | {f"{method} (ms)": three_of(times) for method, times in taken.items()}
+                taken[method].append(1000 * seconds)
+    row = {"width": width}
+    for method, times in taken.items():
+        row[f"{method} (ms)"] = three_of(times)
     rows.append(row)
 figures.table(rows, caption="A step, 256 tokens: median (fastest to slowest of ten)")
 
@@ -336,27 +369,37 @@ def validation_loss(rate: float, rank: int, seed: int = 7) -> float:
     """The validation loss after LoRA on 80 conversations; alpha is twice the rank."""
     settings = {"learning_rate": rate, "rank": rank, "alpha": 2 * rank, "seed": seed}
     recipe = dataclasses.replace(base, method="lora", conversations=80, **settings)
-    trainer = prepared(recipe, "-".join(f"{key}={value}" for key, value in settings.items()))
+    trainer = prepared(recipe, f"rate-{rate}-rank-{rank}-seed-{seed}")
     sft.train(trainer)
-    return sft.curves(trainer)["validation"][-1][1]
+    _, loss = sft.curves(trainer)["validation"][-1]
+    return loss
 
 
 rates, ranks = (1.5e-3, 5e-3, 1.5e-2), (2, 16)
-sweep = [[validation_loss(rate, rank) for rate in rates] for rank in ranks]
-luck = [sweep[1][1]] + [validation_loss(5e-3, 16, seed=seed) for seed in (8, 9)]
+sweep = []
+for rank in ranks:
+    losses_of_rank = [validation_loss(rate, rank) for rate in rates]
+    sweep.append(losses_of_rank)
+luck = [sweep[1][1]]  # the box in the middle of the lower row, with seed 7
+for seed in (8, 9):
+    luck.append(validation_loss(5e-3, 16, seed=seed))
 
 # %% tags=["topic:hyperparameters"]
 fig, ax = figures.figure(height=2.4, width=6)
-names = [f"{rate:g}" for rate in rates], [f"rank {rank}" for rank in ranks]
-figures.heatmap(ax, sweep, *names, "nats per token")
+across = [f"{rate:g}" for rate in rates]
+down = [f"rank {rank}" for rank in ranks]
+figures.heatmap(ax, sweep, across, down, "nats per token")
+paper = {"color": "white", "alpha": 0.7}
+told = []
 for row, line in enumerate(sweep):
     for column, loss in enumerate(line):
-        paper = {"color": "white", "alpha": 0.7}
         ax.text(column, row, f"{loss:.2f}", ha="center", va="center", bbox=paper)
+    rounded = [round(loss, 2) for loss in line]
+    told.append(rounded)
 ax.set(xlabel="learning rate", title="Validation loss after 20 steps")
-told = [[round(loss, 2) for loss in line] for line in sweep]
 figures.show(fig, alt=f"Validation loss for each rate and rank, rank 2 first: {told}")
-print(f"rank 16 at 0.005 with three seeds: {', '.join(f'{loss:.2f}' for loss in luck)}")
+by_seed = ", ".join(f"{loss:.2f}" for loss in luck)
+print(f"rank 16 at 0.005 with three seeds: {by_seed}")
 
 # %% [markdown]
 # **What to notice.** Compare each difference with the spread of the three seeds before you believe it. Start in the
@@ -419,12 +462,14 @@ def few(*callbacks: TrainerCallback):
 
 samples = {}
 shutil.rmtree(unit.folder / "few", ignore_errors=True)  # a second run of this cell starts anew
+trainer = few(Sample(), PowerCut())
 try:
-    sft.train(few(Sample(), PowerCut()))
+    sft.train(trainer)
 except KeyboardInterrupt:
     print("Power cut after step 14.")
 trainer = few(Sample())
-print(f"The rest took {sft.train(trainer):.0f} s.")
+seconds = sft.train(trainer)
+print(f"The rest took {seconds:.0f} s.")
 
 # %% tags=["topic:overfit-forgetting", "topic:training-monitoring"]
 curves = sft.curves(trainer)
@@ -435,27 +480,30 @@ def stop_at(
 ) -> tuple[int, float]:
     """The (step, loss) after which `patience` measurements were not better by `least`."""
     best, waited = points[0], 0
-    for point in points[1:]:
-        best, waited = (point, 0) if point[1] < best[1] - least else (best, waited + 1)
+    for step, loss in points[1:]:
+        if loss < best[1] - least:
+            best, waited = (step, loss), 0
+        else:
+            waited += 1
         if waited == patience:
             break
     return best
 
 
-best = stop_at(curves["validation"])
+best_step, best_loss = stop_at(curves["validation"])
 
 # %% tags=["topic:overfit-forgetting", "topic:training-monitoring"]
 fig, ax = figures.figure(height=3.0)
-for (name, points), style in zip(curves.items(), ("-", "o--"), strict=True):
-    ax.plot(*zip(*points, strict=True), style, label=name)
-ax.axvline(best[0], color=figures.GREY, linestyle=":", label="stop here")
+sft.draw_curves(ax, curves)
+ax.axvline(best_step, color=figures.GREY, linestyle=":", label="stop here")
 ax.set(xlabel="training steps", ylabel="loss on the reply (nats per token)", ylim=(0, None))
 ax.legend()
-last = {name: points[-1][1] for name, points in curves.items()}
+_, training = curves["training"][-1]
+_, validation = curves["validation"][-1]
 figures.show(
     fig,
-    alt=f"Training loss ends at {last['training']:.2f}, validation loss at "
-    f"{last['validation']:.2f}; early stopping would keep step {best[0]}, with {best[1]:.2f}.",
+    alt=f"Training loss ends at {training:.2f}, validation loss at {validation:.2f}; "
+    f"early stopping would keep step {best_step}, with {best_loss:.2f}.",
 )
 for step, reply in samples.items():
     print(f"step {step:>2}: {reply}")
@@ -479,51 +527,56 @@ print(f"   wanted: {test[0].reply}")
 
 # %% tags=["topic:overfit-forgetting"]
 overfit = dataclasses.replace(chat, model=trainer.model.eval())
-sums = [text.shopping_sum(random.Random(i)) for i in range(32)]
+sums = []
+for seed in range(32):
+    rng = random.Random(seed)
+    sums.append(text.shopping_sum(rng))
 SHOP_TALK = ("order", "team", "sorry", "regards")  # no worked sum needs these words
 
 
-def old_skills(one) -> dict[str, str]:
+def old_skills(model: roles.Chat) -> dict[str, str]:
     """Two tasks of prisma-lm's own training, and how often the shop talks in a sum."""
-    said = one.complete_many(
-        [text.prompt("steps", made.question) for made in sums], max_new_tokens=64
-    )
-    found = {"function calls": evaluate.calls_right(one, 11, 32)}
-    found["worked sums"] = share(
-        [text.correct(made.answer, reply) for made, reply in zip(sums, said, strict=True)]
-    )
-    found["sums with shop talk"] = share(
-        [any(word in reply for word in SHOP_TALK) for reply in said]
-    )
-    return {name: percent(measure) for name, measure in found.items()}
+    prompts = [text.prompt("steps", example.question) for example in sums]
+    said = model.complete_many(prompts, max_new_tokens=64)
+    right, drifted = [], []
+    for example, reply in zip(sums, said, strict=True):
+        right.append(text.correct(example.answer, reply))
+        shop_talk = [word for word in SHOP_TALK if word in reply]
+        drifted.append(bool(shop_talk))
+    calls = evaluate.calls_right(model, 11, 32)
+    skills = {"function calls": percent(calls)}
+    skills["worked sums"] = percent(share(right))
+    skills["sums with shop talk"] = percent(share(drifted))
+    return skills
 
 
 # %% tags=["topic:overfit-forgetting"]
 rows = [{"model": "before"} | old_skills(chat)]
-rows += [
-    {"model": f"{name}, {short.steps} steps"} | old_skills(one)
-    for name, one in tuned.items()
-    if name != "qlora"
-]
-rows.append({"model": "lora, 8 conversations, 36 steps"} | old_skills(overfit))
+for method in ("full", "lora"):
+    row = {"model": f"{method}, {short.steps} steps"}
+    rows.append(row | old_skills(tuned[method]))
+row = {"model": "lora, 8 conversations, 36 steps"}
+rows.append(row | old_skills(overfit))
 figures.table(rows, caption="Skills of before, 32 cases each")
 
 
 # %% tags=["topic:overfit-forgetting"]
 def scores(model) -> torch.Tensor:
     """What `model` gives each next token of a sum: (1, tokens, vocabulary)."""
-    ids = chat.tokenizer(text.prompt("steps", sums[0].question), return_tensors="pt").input_ids
+    prompt = text.prompt("steps", sums[0].question)
+    ids = chat.tokenizer(prompt, return_tensors="pt").input_ids
     with torch.inference_mode():
         return model(ids.to(model.device)).logits
 
 
-inside = (
-    overfit.model.get_base_model()
-)  # without the mixed precision that the trainer put around it
-untouched = scores(four_bit.fresh(chat, "lora", unit.hardware).model.to(inside.device))
-print("adapter on, the same scores as before: ", torch.equal(scores(inside), untouched))
+inside = overfit.model.get_base_model()  # without the mixed precision that the trainer put around
+start = four_bit.fresh(chat, "lora", unit.hardware)
+before = scores(start.model.to(inside.device))
+adapter_on = scores(inside)
 with overfit.model.disable_adapter():
-    print("adapter off, the same scores as before:", torch.equal(scores(inside), untouched))
+    adapter_off = scores(inside)
+print("adapter on, the same scores as before: ", torch.equal(adapter_on, before))
+print("adapter off, the same scores as before:", torch.equal(adapter_off, before))
 
 # %% [markdown]
 # And the facts? A reply *hallucinates* if it names a number, a toy, a status or a person that stands neither in the
@@ -533,8 +586,8 @@ with overfit.model.disable_adapter():
 said = {f"{method}, {short.steps} steps": replies for method, replies in written.items()}
 said["lora, 8 conversations, 36 steps"] = scoring.replies(overfit, test)
 for name, replies in said.items():
-    rate = percent(quality.hallucination_rate(test, replies))
-    print(f"{name:>31}: {rate} of the replies invent something")
+    rate = quality.hallucination_rate(test, replies)
+    print(f"{name:>31}: {percent(rate)} of the replies invent something")
 
 # %% [markdown]
 # **What to notice.** Teaching one thing costs others. That is **catastrophic forgetting**: nothing in the new data
@@ -617,25 +670,31 @@ def dollars(replies_a_day: int, read: float, written: float) -> dict[str, float]
     """What a day of replies costs: by tokens, and on a rented card, which costs while it idles."""
     one_reply = 30e-6 * read + 60e-6 * written  # dollars, by the token
     rent, speed, at_once = 0.40, 50, 8  # dollars an hour, tokens a second, replies side by side
-    busy = replies_a_day * written / speed / at_once / 3600  # hours of the card's day
-    cards = max(1, -(-busy // 24))
+    tokens = replies_a_day * written
+    seconds = tokens / speed / at_once
+    days = seconds / 3600 / 24  # that one card works for one day's replies
+    cards = math.ceil(days)
     row = {"replies a day": replies_a_day, "by the token ($)": replies_a_day * one_reply}
-    return row | {"own card ($)": 24 * rent * cards, "card busy (%)": 100 * busy / 24}
+    row["own card ($)"] = 24 * rent * cards
+    row["card busy (%)"] = 100 * days
+    return row
 
 
 # %% tags=["topic:customer-support"]
 def mean_tokens(texts: list[str]) -> float:
-    return sum(len(chat.tokenizer(text).input_ids) for text in texts) / len(texts)
+    encoded = chat.tokenizer(texts).input_ids
+    lengths = [len(ids) for ids in encoded]
+    return statistics.fmean(lengths)
 
 
-asked_for = mean_tokens([chat.prompt(talk.prompt) for talk in test])
-answered = mean_tokens([talk.reply for talk in test])
-figures.table(
-    [dollars(n, asked_for, answered) for n in (100, 1_000, 10_000, 100_000)],
-    caption="A day of support, in tokens of prisma-lm",
-)
-trained = 2_000 * 3 * (asked_for + answered)  # conversations, epochs, tokens
-print(f"three epochs of 2,000 conversations in six hours: {trained / 6 / 3600:.0f} tokens a second")
+prompts = [chat.prompt(talk.prompt) for talk in test]
+replies = [talk.reply for talk in test]
+read, answered = mean_tokens(prompts), mean_tokens(replies)
+bills = [dollars(n, read, answered) for n in (100, 1_000, 10_000, 100_000)]
+trained = 2_000 * 3 * (read + answered)  # conversations, epochs, tokens
+speed = trained / 6 / 3600
+print(f"three epochs of 2,000 conversations in six hours: {speed:.0f} tokens a second")
+figures.table(bills, caption="A day of support, in tokens of prisma-lm")
 
 # %% [markdown]
 # **What to notice.** Whether your own model is cheaper depends on how busy it is, and on the price you compare
@@ -652,21 +711,19 @@ print(f"three epochs of 2,000 conversations in six hours: {trained / 6 / 3600:.0
 # file of settings. Does the recipe carry over? The 7B recipe of this course, in the words of five tools:
 
 # %% tags=["topic:frameworks"]
-recipe, model, data = (
-    qlora.RECIPES["full"],
-    "mistralai/Mistral-7B-Instruct-v0.3",
-    "data/train.jsonl",
-)
-configs = {tool: make(recipe, model, data) for tool, make in recipes_elsewhere.TOOLS.items()}
+recipe = qlora.RECIPES["full"]
+model = "mistralai/Mistral-7B-Instruct-v0.3"
+configs = {}
+for tool, make in recipes_elsewhere.TOOLS.items():
+    configs[tool] = make(recipe, model, "data/train.jsonl")
 rows = []
 for meaning, places in recipes_elsewhere.PLACES.items():
     row = {"the recipe's": meaning}
     for (tool, config), place in zip(configs.items(), places, strict=True):
-        row[tool] = (
-            f"{place.rsplit('.', 1)[-1]} = {recipes_elsewhere.place(config, place)}"
-            if place
-            else "(no key)"
-        )
+        row[tool] = "(no key)"
+        if place:
+            *_, key = place.split(".")
+            row[tool] = f"{key} = {recipes_elsewhere.place(config, place)}"
     rows.append(row)
 figures.table(rows[:7], caption="What each tool calls it")
 

@@ -476,6 +476,16 @@ def test_training_lowers_both_losses(trainer):
     assert trainer.state.global_step == RECIPE.steps == 10
 
 
+def test_each_curve_is_drawn_under_its_name() -> None:
+    from matplotlib.figure import Figure
+
+    ax = Figure().subplots()
+    sft.draw_curves(ax, {"training": [(1, 2.0), (2, 1.0)], "validation": [(2, 1.5)]})
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
+    assert drawn == {"training": [[1, 2.0], [2, 1.0]], "validation": [[2, 1.5]]}
+    assert [line.get_marker() for line in ax.lines] == ["None", "o"]  # a single measurement is seen, too
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tiny, tmp_path_factory):
     """The curves of the run that the next tests interrupt."""

@@ -63,6 +63,23 @@ def test_the_best_reply_has_all_points_and_each_fault_costs():
     assert prefs.points(case, "") == 1
 
 
+def test_a_set_of_replies_is_summed_up_by_rules_points_and_words():
+    asked = prefs.cases(3, 3)
+    best, bare = f"{THANKS} {asked[0].fact}", asked[1].fact
+    wrong = f"{THANKS} {prefs.wrong_fact(random.Random(0), asked[2])}"
+    replies = [best, bare, wrong]
+    kept = prefs.rules_kept(asked, replies)
+    passed = {rule: round(3 * measure.value) for rule, measure in kept.items()}
+    assert passed == {"fact": 2, "courtesy": 2, "brevity": 3, "all three": 1}
+    assert prefs.mean_points(asked, replies) == (4 + 3 + 2) / 3
+    assert prefs.mean_words(["one", "two words", "three words here"]) == 2
+    with pytest.raises(ValueError, match="shorter"):
+        prefs.mean_points(asked, replies[:2])
+    for summary in (prefs.rules_kept, prefs.mean_points):
+        with pytest.raises(ValueError, match="no reply to judge"):
+            summary([], [])
+
+
 def test_wrong_facts_are_wrong_and_staff_is_what_the_lab_says():
     rng, asked = random.Random(0), prefs.cases(2000, 5)
     assert all(prefs.wrong_fact(rng, case) != case.fact for case in asked)

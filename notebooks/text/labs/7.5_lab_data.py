@@ -46,6 +46,7 @@ unit = open_unit("7.5")
 # %%
 import random
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 
@@ -58,7 +59,8 @@ from course_utils.prisma import conversations, manners
 
 talks = conversations.make_conversations()
 rows = dq.rows_of(talks)
-print(f"{len(rows):,} conversations:", dict(Counter(row.split for row in rows)))
+splits = Counter(row.split for row in rows)
+print(f"{len(rows):,} conversations:", dict(splits))
 
 # %% [markdown]
 # ## 1. Three formats, one conversation
@@ -67,19 +69,19 @@ print(f"{len(rows):,} conversations:", dict(Counter(row.split for row in rows)))
 # conversation through each format and back, and look at what the model would read as the customer's turn.
 
 # %% tags=["topic:dataset-formats"]
-talk = talks[0]
 formats = {
-    "chat": conversations.chat_row(talk),
-    "ShareGPT": conversations.sharegpt_row(talk),
-    "Alpaca": conversations.alpaca_row(talk),
+    "chat": conversations.chat_row,
+    "ShareGPT": conversations.sharegpt_row,
+    "Alpaca": conversations.alpaca_row,
 }
-for name, stored in formats.items():
+for name, convert in formats.items():
+    same = 0
+    for talk in talks:
+        stored = convert(talk)
+        if dq.to_messages(stored) == talk.messages:
+            same += 1
+    stored = convert(talks[0])
     back = dq.to_messages(stored)
-    same = sum(
-        dq.to_messages(make(t)) == t.messages
-        for t in talks
-        for make in [getattr(conversations, f"{name.lower()}_row")]
-    )
     print(f"--- {name}: keys {', '.join(stored)}; {same:,} of {len(talks):,} come back unchanged")
     print(f"the customer's turn: {back[-2]['content']}\n")
 
@@ -100,14 +102,17 @@ for name, stored in formats.items():
 # %% tags=["topic:data-quality"]
 dirty, truth = dq.plant_faults(rows, seed=unit.seed, each=20)
 by_id = {row.id: row for row in dirty}
-sample = random.Random(3).sample(sorted(truth), 3) + [rows[5].id]
-for id_ in sorted(sample):
+rng = random.Random(3)
+faulty = rng.sample(sorted(truth), 3)
+sample = sorted([*faulty, rows[5].id])
+for id_ in sample:
     row = by_id[id_]
     print(f"--- row {id_} ({row.split})\n{row.text}\n")
 
 # %%
-print({id_: truth.get(id_, "sound") for id_ in sorted(sample)})
-print(f"{len(dirty):,} rows, {len(truth)} with a fault:", dict(Counter(truth.values())))
+kinds = Counter(truth.values())
+print({id_: truth.get(id_, "sound") for id_ in sample})
+print(f"{len(dirty):,} rows, {len(truth)} with a fault:", dict(kinds))
 
 # %% [markdown]
 # ## 3. Near-duplicates
@@ -120,20 +125,26 @@ print(f"{len(dirty):,} rows, {len(truth)} with a fault:", dict(Counter(truth.val
 
 # %% tags=["topic:data-quality"]
 def shingles(text: str, n: int = 3) -> set[str]:
-    words = text.lower().replace(".", "").replace(",", "").split()
-    return {" ".join(words[i : i + n]) for i in range(max(1, len(words) - n + 1))}
+    plain = text.lower().replace(".", "").replace(",", "")
+    words = plain.split()
+    last = max(0, len(words) - n)  # where the last run begins; a short text is one run
+    runs = set()
+    for start in range(last + 1):
+        run = words[start : start + n]
+        runs.add(" ".join(run))
+    return runs
 
 
 def jaccard(a: set, b: set) -> float:
-    return len(a & b) / len(a | b)
+    shared, together = a & b, a | b
+    return len(shared) / len(together)
 
 
-first, second = (
-    "Please cancel order 4821, I do not need it.",
-    "Please cancel order 4821, I do not need it now.",
-)
-print(f"by hand {jaccard(shingles(first), shingles(second)):.3f}", end=", ")
-print(f"in the package {dq.jaccard(dq.shingles(first), dq.shingles(second)):.3f}")
+first = "Please cancel order 4821, I do not need it."
+second = "Please cancel order 4821, I do not need it now."
+by_hand = jaccard(shingles(first), shingles(second))
+in_package = dq.jaccard(dq.shingles(first), dq.shingles(second))
+print(f"by hand {by_hand:.3f}, in the package {in_package:.3f}")
 
 # %% [markdown]
 # Two thousand rows make two million pairs, and a web corpus makes far too many. *MinHash* replaces each set by a
@@ -144,32 +155,29 @@ print(f"in the package {dq.jaccard(dq.shingles(first), dq.shingles(second)):.3f}
 # %% tags=["topic:data-quality"]
 from datasketch import MinHash
 
-sketches, sets = (
-    [],
-    [dq.shingles(row.text) for row in (rows[0], rows[0].saying("user", rows[1].says("user")))],
-)
+other_letter = rows[1].says("user")
+edited = rows[0].saying("user", other_letter)
+sets = [dq.shingles(row.text) for row in (rows[0], edited)]
+sketches = []
 for items in sets:
     theirs = MinHash(num_perm=dq.PERMUTATIONS, seed=1, scheme="legacy")
-    theirs.update_batch([item.encode() for item in items])
-    sketches.append(dq.minhash(items, *theirs.permutations))
-    print(
-        "equal to datasketch's, all",
-        len(sketches[-1]),
-        "numbers:",
-        np.array_equal(sketches[-1], theirs.hashvalues),
-    )
-estimate = np.mean(sketches[0] == sketches[1])
-print(
-    f"exact Jaccard {dq.jaccard(*sets):.3f}, estimated from {dq.PERMUTATIONS} numbers "
-    f"{estimate:.3f}"
-)
+    as_bytes = [item.encode() for item in items]
+    theirs.update_batch(as_bytes)
+    ours = dq.minhash(items, *theirs.permutations)  # (PERMUTATIONS,)
+    same = np.array_equal(ours, theirs.hashvalues)
+    print(f"equal to datasketch's, all {len(ours)} numbers: {same}")
+    sketches.append(ours)
+agree = sketches[0] == sketches[1]
+exact, estimate = dq.jaccard(*sets), agree.mean()
+print(f"exact Jaccard {exact:.3f}, estimated from {dq.PERMUTATIONS} numbers {estimate:.3f}")
 
 # %% [markdown]
 # Where is the border between "alike" and "the same"? Look at the data before you choose a threshold. For some rows,
 # we find the most similar other row: sound rows first, then the planted copies.
 
 # %% tags=["topic:data-quality"]
-pairs = dq.similar_pairs([row.text for row in dirty], threshold=0.5)
+texts = [row.text for row in dirty]
+pairs = dq.similar_pairs(texts, threshold=0.5)
 nearest = {row.id: 0.0 for row in dirty}
 for i, j, similar in pairs:
     for row in (dirty[i], dirty[j]):
@@ -179,19 +187,20 @@ copies = {id_ for id_, kind in truth.items() if kind in ("duplicate", "leak")}
 # %% tags=["topic:data-quality"]
 fig, ax = figures.figure(height=3.0)
 bins = np.linspace(0.5, 1, 26)
-groups = (
-    [v for id_, v in nearest.items() if id_ not in copies and v],
-    [nearest[id_] for id_ in copies if nearest[id_]],
-)
-ax.hist(groups, bins, label=["other rows", "planted copies and leaks"])  # side by side
+others, planted = [], []
+for id_, similar in nearest.items():
+    if similar:  # 0 stands for: no other row is half as similar
+        group = planted if id_ in copies else others
+        group.append(similar)
+ax.hist([others, planted], bins, label=["other rows", "planted copies and leaks"])  # side by side
 ax.axvline(dq.THRESHOLD, color="black", linestyle="--", label="threshold")
 ax.set(xlabel="similarity to the nearest other row (Jaccard)", ylabel="rows", yscale="log")
 ax.legend()
-above = sum(v >= dq.THRESHOLD for id_, v in nearest.items() if id_ in copies)
+above = [similar for similar in planted if similar >= dq.THRESHOLD]
 figures.show(
     fig,
-    alt=f"Histogram of each row's highest similarity to another row, from 0.5 up. {above} of "
-    f"{len(copies)} planted copies and leaks lie above the threshold of {dq.THRESHOLD}; rows "
+    alt=f"Histogram of each row's highest similarity to another row, from 0.5 up. {len(above)} "
+    f"of {len(copies)} planted copies and leaks lie above the threshold of {dq.THRESHOLD}; rows "
     "above it that are no copies are the originals.",
 )
 
@@ -220,18 +229,19 @@ figures.show(
 
 # %% tags=["topic:data-quality"]
 found = dq.examine(dirty)
-figures.table(dq.scores(found, truth), caption="Planted faults found, with 95 % intervals")
+scores = dq.scores(found, truth)
+figures.table(scores, caption="Planted faults found, with 95 % intervals")
 
 # %% tags=["topic:data-quality"]
-for kind in found:
-    missed = [id_ for id_, fault in truth.items() if fault == kind and id_ not in found[kind]]
-    id_, reason = next(iter(found[kind].items()))
-    print(f"--- {kind}: row {id_}: {reason}")
+for kind, reasons in found.items():
+    planted = [id_ for id_, fault in truth.items() if fault == kind]
+    missed = [id_ for id_ in planted if id_ not in reasons]
+    first, *_ = reasons
+    print(f"--- {kind}: row {first}: {reasons[first]}")
     for id_ in missed[:1]:
-        print(
-            f"    missed, row {id_}: "
-            + " | ".join(by_id[id_].says(role) for role in ("system", "user", "assistant"))
-        )
+        row = by_id[id_]
+        turns = [row.says(role) for role in ("system", "user", "assistant")]
+        print(f"    missed, row {id_}: {' | '.join(turns)}")
 
 # %% [markdown]
 # **What to notice.** Read the misses. A mail address "at example dot org" is no pattern. A contradiction would
@@ -249,25 +259,28 @@ for kind in found:
 # The toxic detector has two parts. Is the crude one enough? Both are tested on sentences written to be hard: insults
 # without a bad word ("You have the brain of a ball") and bad words without an insult ("I feel stupid").
 
+
 # %% tags=["topic:data-quality"]
-sentences = [(text, True) for text in manners.RUDE_TEST] + [
-    (text, False) for text in manners.CIVIL_TEST
-]
-judges = {"word list": lambda text: bool(dq.listed(text))}
-for name, civil in (("classifier", ()), ("classifier that knows our shop", dq.stock())):
-    tone = dq.ToneClassifier(civil)
-    judges[name] = lambda text, tone=tone: tone.rudeness([text])[0] > 0.5
-alarms = {"word list": sum(bool(dq.listed(row.text)) for row in rows)}
-alarms |= {
-    "classifier": len(dq.toxic(rows, civil=())),
-    "classifier that knows our shop": len(dq.toxic(rows)),
-}
-lines = []
-for name, judge in judges.items():
-    caught = share([judge(text) for text, rude in sentences if rude])
-    spared = share([not judge(text) for text, rude in sentences if not rude])
-    line = {"judge": name, "hard insults found": str(caught), "hard civil ones spared": str(spared)}
-    lines.append(line | {f"flagged of {len(rows):,} sound rows": alarms[name]})
+def judged(name: str, insults: list[bool], civil: list[bool], alarms: int) -> dict:
+    """A line of the table: which hard sentences are called rude, and how many sound rows."""
+    spared = [not called_rude for called_rude in civil]
+    line = {"judge": name, "hard insults found": str(share(insults))}
+    line["hard civil ones spared"] = str(share(spared))
+    line[f"flagged of {len(rows):,} sound rows"] = alarms
+    return line
+
+
+insults = [bool(dq.listed(text)) for text in manners.RUDE_TEST]
+civil = [bool(dq.listed(text)) for text in manners.CIVIL_TEST]
+alarms = [row for row in rows if dq.listed(row.text)]
+lines = [judged("word list", insults, civil, len(alarms))]
+for name, known in (("classifier", ()), ("classifier that knows our shop", dq.stock())):
+    tone = dq.ToneClassifier(known)
+    insults = tone.rudeness(manners.RUDE_TEST) > 0.5
+    civil = tone.rudeness(manners.CIVIL_TEST) > 0.5
+    alarms = dq.toxic(rows, known)
+    line = judged(name, insults.tolist(), civil.tolist(), len(alarms))
+    lines.append(line)
 figures.table(lines, caption="Who is rude?")
 
 # %% [markdown]
@@ -289,44 +302,65 @@ figures.table(lines, caption="Who is rude?")
 kept, removed = dq.clean(dirty, found)
 print(f"{len(dirty):,} rows, {len(removed)} removed, {len(kept):,} kept")
 left = [truth[row.id] for row in kept if row.id in truth]
-print(
-    f"faults that are still in: {len(left)} ({len(left) / len(kept):.2%} of the rows): "
-    f"{dict(Counter(left))}"
-)
-print("sound rows lost:", sum(line["row"] not in truth for line in removed))
-figures.table(removed[:: len(removed) // 8][:8], caption="Some of the removals")
+part, kinds = len(left) / len(kept), Counter(left)
+print(f"faults that are still in: {len(left)} ({part:.2%} of the rows): {dict(kinds)}")
+lost = [line for line in removed if line["row"] not in truth]
+print("sound rows lost:", len(lost))
+apart = len(removed) // 8
+examples = removed[::apart][:8]
+figures.table(examples, caption="Some of the removals")
 
 # %% [markdown]
 # Which split does a row belong to? Not a random one. If the same customer or the same order stands on both sides, the
 # test asks what training has told. Split by the thing that must be new: here the order, the customer, and the pair
 # of sentences. What would a random split have done?
 
+
 # %% tags=["topic:splits-provenance"]
-shuffled = random.Random(unit.seed).sample(rows, len(rows))
+def customer(row: dq.Row) -> str:
+    return dq.record(row)["customer"]
+
+
+def product(row: dq.Row) -> str:
+    return dq.record(row)["product"]
+
+
+def wording(row: dq.Row) -> str:
+    """The customer's letter without what `policy` takes out: numbers, names, products."""
+    letter = row.says("user")
+    in_its_place = row.saying("assistant", f"x:{letter}")
+    _, plain = dq.policy(in_its_place)
+    return plain
+
+
+def in_training(trait: Callable, train: list[dq.Row], test: list[dq.Row]) -> str:
+    """The share of the test rows whose trait some training row has, too."""
+    known = {trait(row) for row in train}
+    seen = [trait(row) in known for row in test]
+    return f"{np.mean(seen):.0%}"
+
+
+# %% tags=["topic:splits-provenance"]
+train = [row for row in rows if row.split == "train"]
+test = [row for row in rows if row.split == "test"]
+rng = random.Random(unit.seed)
+shuffled = rng.sample(rows, len(rows))
 parts = {
-    "by order, customer and wording": (
-        [r for r in rows if r.split == "train"],
-        [r for r in rows if r.split == "test"],
-    )
+    "by order, customer and wording": (train, test),
+    "at random": (shuffled[:1600], shuffled[1800:]),
 }
-parts["at random"] = (shuffled[:1600], shuffled[1800:])
 lines = []
-for name, (train, test) in parts.items():
+for name, part in parts.items():
     line = {"split": name}
-    for what, key in (("customer", "customer"), ("product", "product")):
-        known = {dq.record(row)[key] for row in train}
-        line[f"test rows whose {what} is in training"] = (
-            f"{np.mean([dq.record(row)[key] in known for row in test]):.0%}"
-        )
-    wordings = {dq.policy(row.saying("assistant", "x:" + row.says("user")))[1] for row in train}
-    seen = [
-        dq.policy(row.saying("assistant", "x:" + row.says("user")))[1] in wordings for row in test
-    ]
-    lines.append(line | {"test letters whose wording is in training": f"{np.mean(seen):.0%}"})
+    line["test rows whose customer is in training"] = in_training(customer, *part)
+    line["test rows whose product is in training"] = in_training(product, *part)
+    line["test letters whose wording is in training"] = in_training(wording, *part)
+    lines.append(line)
 figures.table(lines, caption="What a split lets through")
 
 # %% tags=["topic:splits-provenance"]
-card = dq.data_card(kept, dq.ORIGIN.format(seed=conversations.SEED), dq.LIMITS, removed)
+origin = dq.ORIGIN.format(seed=conversations.SEED)
+card = dq.data_card(kept, origin, dq.LIMITS, removed)
 print(card)
 
 # %% [markdown]
@@ -351,21 +385,25 @@ print(card)
 
 # %% tags=["topic:data-quality"]
 mailroom = loaders.load("chat", unit.hardware, "bundled")
-seeds, archive = growing.by_hand(each=1), growing.by_hand()
+seeds = growing.by_hand(each=1)
+archive = growing.by_hand()
+held_out = growing.by_hand("test")
+letters = growing.letters()
 tests = {
-    "held-out pairs": growing.tickets(growing.by_hand("test"), 60, seed=5),
-    "letters": growing.tickets(growing.letters(), 100, seed=6),
+    "held-out pairs": growing.tickets(held_out, 60, seed=5),
+    "letters": growing.tickets(letters, 100, seed=6),
 }
 STEPS, RUNS = 50, (1, 2)
 
 
 def exam(tickets: list) -> dict[str, list[bool]]:
     """Train the mail room anew with each seed; which tickets it files right, over all seeds."""
-    trained = [growing.learn(mailroom, tickets, STEPS, seed) for seed in RUNS]
-    return {
-        name: [mark for one in trained for mark in growing.right(one, test)]
-        for name, test in tests.items()
-    }
+    marks = {name: [] for name in tests}
+    for seed in RUNS:
+        trained = growing.learn(mailroom, tickets, STEPS, seed)
+        for name, test in tests.items():
+            marks[name] += growing.right(trained, test)
+    return marks
 
 
 print("a letter:", tests["letters"][0])
@@ -374,27 +412,27 @@ print("a held-out pair:", tests["held-out pairs"][0])
 # %% tags=["topic:data-quality"]
 results = {}
 for n in (10, 40, 160, 640):
-    results[n] = exam(growing.tickets(growing.by_hand(each=min(18, n // 10)), n, seed=n))
+    each = min(18, n // 10)  # there are no more than 18 for a topic
+    wordings = growing.by_hand(each=each)
+    tickets = growing.tickets(wordings, n, seed=n)
+    results[n] = exam(tickets)
+
+# %% tags=["topic:data-quality"]
 fig, ax = figures.figure(height=3.2)
 for (name, test), style in zip(tests.items(), ("o-", "s--"), strict=True):
     marks = [share(result[name]) for result in results.values()]
     values, ends = error_bars(marks)
-    ax.errorbar(
-        list(results),
-        values,
-        ends,
-        fmt=style,
-        capsize=3,
-        label=f"{name} (n = {len(test)})",
-    )
+    label = f"{name} (n = {len(test)})"
+    ax.errorbar(list(results), values, ends, fmt=style, capsize=3, label=label)
 ax.set(xscale="log", xlabel="training examples", ylabel="share filed right", ylim=(0, 1))
-ax.set_xticks(list(results), [str(n) for n in results])
+ax.set_xticks(list(results), list(results))
 ax.legend()
-texts = [
-    f"{n} examples {share(r['held-out pairs']).value:.0%} and {share(r['letters']).value:.0%}"
-    for n, r in results.items()
-]
-figures.show(fig, alt="Filed right, held-out pairs and letters: " + "; ".join(texts) + ".")
+said = []
+for n, result in results.items():
+    on_pairs = share(result["held-out pairs"])
+    on_letters = share(result["letters"])
+    said.append(f"{n} examples {on_pairs.value:.0%} and {on_letters.value:.0%}")
+figures.show(fig, alt=f"Filed right, held-out pairs and letters: {'; '.join(said)}.")
 
 # %% [markdown]
 # **What to notice.** With ten examples the model learns ten order numbers by heart. Then the first line climbs fast,
@@ -420,18 +458,22 @@ wrong = []
 for ticket in growing.tickets(archive, 640, seed=640):
     topic, number = ticket.filed.split()
     if rng.random() < 0.4:
-        topic = rng.choice([other for other in conversations.INTENTS if other != topic])
-    wrong.append(growing.Ticket(ticket.message, f"{topic} {number}"))
+        others = [other for other in conversations.INTENTS if other != topic]
+        topic = rng.choice(others)
+    refiled = growing.Ticket(ticket.message, f"{topic} {number}")
+    wrong.append(refiled)
 spoiled = exam(wrong)
+compared = {
+    "640, all right": results[640],
+    "160, all right": results[160],
+    "640, four in ten wrong": spoiled,
+}
 lines = []
-for name, result in (
-    ("640, all right", results[640]),
-    ("160, all right", results[160]),
-    ("640, four in ten wrong", spoiled),
-):
-    lines.append(
-        {"training examples": name} | {test: str(share(marks)) for test, marks in result.items()}
-    )
+for name, result in compared.items():
+    line = {"training examples": name}
+    for test, marks in result.items():
+        line[test] = str(share(marks))
+    lines.append(line)
 figures.table(lines, caption=f"Filed right: the same {STEPS} steps, {len(RUNS)} seeds")
 
 # %% [markdown]
@@ -457,7 +499,8 @@ figures.table(lines, caption=f"Filed right: the same {STEPS} steps, {len(RUNS)} 
 # %% tags=["topic:seed-driven-growth"]
 for seed in seeds:
     print(f"{seed.topic:>9}: {seed.text}")
-writer = growing.teach_writing(unit.load("chat"), archive, steps=70, seed=unit.seed)
+chat = unit.load("chat")
+writer = growing.teach_writing(chat, archive, steps=70, seed=unit.seed)
 written = growing.write(writer, seeds, n=300, temperature=0.7, seed=unit.seed)
 print("\nThe writer's first six, as they come:")
 for text in written[:6]:
@@ -469,44 +512,51 @@ for text in written[:6]:
 # are known: to us, not to the growth.
 
 # %% tags=["topic:seed-driven-growth"]
-guess = growing.TopicGuess(seeds, [one.text for one in archive])
+texts = [letter.text for letter in archive]
+guess = growing.TopicGuess(seeds, texts)
 lines = []
 for lead in (0.0, 0.05, 0.1, 0.2, 0.3):
-    sure = [guess(one.text)[0] == one.topic for one in archive if guess(one.text)[1] >= lead]
+    right = []
+    for letter in archive:
+        topic, margin = guess(letter.text)
+        if margin >= lead:
+            right.append(topic == letter.topic)
     accepted, refused = growing.control(written, seeds, lead)
-    line = {
-        "lead asked for": lead,
-        "archive letters judged": len(sure),
-        "judged right": str(share(sure)),
-    }
-    counts = {reason: refused[reason] for reason in ("form", "topic unclear", "not new")}
-    lines.append(line | {"written letters accepted": len(accepted)} | counts)
+    line = {"lead asked for": lead, "archive letters judged": len(right)}
+    line["judged right"] = str(share(right))
+    line["written letters accepted"] = len(accepted)
+    for reason in ("form", "topic unclear", "not new"):
+        line[reason] = refused[reason]
+    lines.append(line)
 figures.table(lines, caption="How sure must the judge be? Archive: 180 letters. Written: 300")
 
 # %% tags=["topic:seed-driven-growth"]
 LEAD = 0.1
 accepted, refused = growing.control(written, seeds, LEAD)
 loose, _ = growing.control(written, seeds, lead=0.0, limit=1.01)
-print(
-    f"accepted: {len(accepted)} of {len(written)}, topics "
-    f"{dict(Counter(one.topic for one in accepted))}"
-)
-known = {one.text for one in archive}
-print(f"word for word in the archive: {sum(one.text in known for one in accepted)}")
-for one in accepted[:: max(1, len(accepted) // 8)]:
-    print(f"  {one.topic:>9}: {one.text}")
+topics = Counter(letter.topic for letter in accepted)
+print(f"accepted: {len(accepted)} of {len(written)}, topics {dict(topics)}")
+known = {letter.text for letter in archive}
+copied = [letter for letter in accepted if letter.text in known]
+print(f"word for word in the archive: {len(copied)}")
+apart = max(1, len(accepted) // 8)
+for letter in accepted[::apart]:
+    print(f"  {letter.topic:>9}: {letter.text}")
 
 # %% tags=["topic:seed-driven-growth"]
+groups = {
+    "ten seeds": seeds,
+    "written, form checked": loose,
+    "written, accepted": accepted,
+    "by hand": archive,
+}
 lines = []
-for name, some in (
-    ("ten seeds", seeds),
-    ("written, form checked", loose),
-    ("written, accepted", accepted),
-    ("by hand", archive),
-):
-    texts = [one.text for one in some]
-    line = {"wordings": name, "number": len(some), "distinct-1": growing.distinct(texts, 1)}
-    lines.append(line | {"distinct-2": growing.distinct(texts, 2)})
+for name, wordings in groups.items():
+    texts = [wording.text for wording in wordings]
+    line = {"wordings": name, "number": len(wordings)}
+    line["distinct-1"] = growing.distinct(texts, 1)
+    line["distinct-2"] = growing.distinct(texts, 2)
+    lines.append(line)
 figures.table(lines, caption="distinct-n: different runs of n words, as a share of all")
 
 # %% [markdown]
@@ -520,17 +570,28 @@ figures.table(lines, caption="distinct-n: different runs of n words, as a share 
 kinds = {"ten seeds, filled anew": seeds, "seeds and written, form checked": [*seeds, *loose]}
 kinds["seeds and written, accepted"] = [*seeds, *accepted]
 outcome = {"ten seeds as they are": results[10]}
-outcome |= {name: exam(growing.tickets(some, 640, seed=11)) for name, some in kinds.items()}
+for name, wordings in kinds.items():
+    tickets = growing.tickets(wordings, 640, seed=11)
+    outcome[name] = exam(tickets)
 outcome["by hand"] = results[640]
+
+
+# %% tags=["topic:seed-driven-growth"]
+def compared_with(by_hand: list[bool], marks: list[bool]) -> str:
+    """What is filed right, as a part of what the wordings by hand reach, if that is anything."""
+    if not any(by_hand):
+        return "-"
+    ratio = np.mean(marks) / np.mean(by_hand)
+    return f"{ratio:.0%}"
+
+
 lines = []
 for name, result in outcome.items():
     line = {"trained on": name}
-    for test, marks in result.items():
-        ratio = np.mean(marks) / np.mean(outcome["by hand"][test])
-        line |= {
-            test: str(share(marks)),
-            "of by hand" + " " * list(tests).index(test): f"{ratio:.0%}",
-        }
+    for place, (test, marks) in enumerate(result.items()):
+        column = "of by hand" + " " * place  # no two columns may have the same name
+        line[test] = str(share(marks))
+        line[column] = compared_with(outcome["by hand"][test], marks)
     lines.append(line)
 figures.table(
     lines,

@@ -98,22 +98,27 @@ def exam(policy: object, name: str) -> tuple[dict, list[str]]:
 
 
 def row(name: str, texts: list[str]) -> dict:
-    passed = [prefs.checks(case, text) for case, text in zip(test, texts, strict=True)]
-    shares = {rule: f"{share([one[rule] for one in passed]).value:.0%}" for rule in passed[0]}
-    whole = share([all(one.values()) for one in passed])
-    mark = sum(prefs.points(case, text) for case, text in zip(test, texts, strict=True)) / len(test)
-    words = sum(len(text.split()) for text in texts) / len(test)
-    return {"model": name} | shares | {"all three": percent(whole), "points": mark, "words": words}
+    """How many of the replies keep the rules, their mean points and their mean length."""
+    kept = prefs.rules_kept(test, texts)
+    line = {"model": name}
+    for rule in ("fact", "courtesy", "brevity"):
+        line[rule] = f"{kept[rule].value:.0%}"
+    line["all three"] = percent(kept["all three"])
+    line["points"] = prefs.mean_points(test, texts)
+    line["words"] = prefs.mean_words(texts)
+    return line
 
 
 # %% tags=["topic:dpo"]
 begin, start_texts = exam(start, "imitates staff")
 without_kl = {"KL from the start": "-"}  # staff are no model, and greedy replies are no draw
-staff_texts = [prefs.staff_reply(random.Random(i), case) for i, case in enumerate(test)]
+staff_texts = []
+for seed, case in enumerate(test):
+    reply = prefs.staff_reply(random.Random(seed), case)
+    staff_texts.append(reply)
 staff = row("the staff", staff_texts) | without_kl
-greedy = (
-    row("imitates staff, greedy", prefs.sample(start, test, seed=9, temperature=0)) | without_kl
-)
+greedy_texts = prefs.sample(start, test, seed=9, temperature=0)
+greedy = row("imitates staff, greedy", greedy_texts) | without_kl
 figures.table([staff, begin, greedy], caption=f"Replies to {len(test)} customers")
 
 # %% [markdown]
@@ -136,9 +141,9 @@ figures.table([staff, begin, greedy], caption=f"Replies to {len(test)} customers
 
 # %% tags=["topic:dpo"]
 asked = prefs.cases(450, seed=3)
-written = list(
-    zip(prefs.sample(start, asked, seed=1), prefs.sample(start, asked, seed=101), strict=True)
-)
+first = prefs.sample(start, asked, seed=1)
+second = prefs.sample(start, asked, seed=101)
+written = list(zip(first, second, strict=True))
 pairs = prefs.rated(asked, written, seed=1)
 for pair in pairs[:4]:
     print(f"record: {pair.case.messages[0]['content']}\nasked: {pair.case.question}")
@@ -172,13 +177,16 @@ axes[0].set_title("Do raters agree? (100 pairs)")
 axes[1].hist(longer, bins=range(-21, 22, 2), color=figures.PALETTE["sky"])
 axes[1].axvline(0, color="black", linewidth=1)
 axes[1].set(xlabel="words that the chosen reply has more", ylabel="pairs", title="Is it longer?")
-odd = names[int(same.sum(1).argmin())]
+agreement = same.sum(1)  # (raters,)
+odd = names[agreement.argmin()]
 figures.show(fig, alt=f"Five raters: {odd} disagrees with all others. Length differences.")
 
 # %% tags=["topic:dpo"]
-print("longer one chosen, where lengths differ:", share([d > 0 for d in longer if d]))
-print("pairs of the same length:", sum(d == 0 for d in longer))
-print("pairs of nearly identical replies:", sum(map(prefs.alike, pairs)))
+chose_longer = [words > 0 for words in longer if words]
+nearly_identical = [pair for pair in pairs if prefs.alike(pair)]
+print("longer one chosen, where lengths differ:", share(chose_longer))
+print("pairs of the same length:", longer.count(0))
+print("pairs of nearly identical replies:", len(nearly_identical))
 
 # %% [markdown]
 # **What to notice.** One rater disagrees with everybody, and not at random: far below one half. Somebody who clicked
@@ -195,23 +203,31 @@ different = [pair for pair in by_rater if not prefs.alike(pair)]
 clean = prefs.balanced(different)
 
 
-def described(name: str, some: list) -> dict:
-    marks = [(prefs.points(p.case, p.chosen), prefs.points(p.case, p.rejected)) for p in some]
-    right = share([a > b for a, b in marks if a != b])
-    lean = share([p.longer > 0 for p in some if p.longer])
-    line = {"data": name, "pairs": len(some), "judge agrees": f"{right.value:.0%}"}
-    return line | {"longer one chosen": f"{lean.value:.0%}"}
+def described(name: str, some: list[prefs.Pair]) -> dict:
+    """How often the judge agrees with the label, and how often the longer reply was chosen."""
+    right, longer = [], []
+    for pair in some:
+        chosen = prefs.points(pair.case, pair.chosen)
+        rejected = prefs.points(pair.case, pair.rejected)
+        if chosen != rejected:
+            right.append(chosen > rejected)
+        if pair.longer:
+            longer.append(pair.longer > 0)
+    line = {"data": name, "pairs": len(some)}
+    line["judge agrees"] = f"{share(right).value:.0%}"
+    line["longer one chosen"] = f"{share(longer).value:.0%}"
+    return line
 
 
+# %% tags=["topic:dpo"]
 steps = {
     "as collected": pairs,
     f"without rater {odd}": by_rater,
     "without near-identical": different,
     "balanced": clean,
 }
-figures.table(
-    [described(name, some) for name, some in steps.items()], caption="Three steps of cleaning"
-)
+lines = [described(name, some) for name, some in steps.items()]
+figures.table(lines, caption="Three steps of cleaning")
 
 # %% [markdown]
 # *Balanced* keeps as many pairs in which the chosen reply is five words longer as five words shorter, and so on
@@ -245,17 +261,16 @@ def dpo_loss(
     """
     chosen = policy_chosen - reference_chosen
     rejected = policy_rejected - reference_rejected
-    return -functional.logsigmoid(beta * (chosen - rejected)).mean()
+    margins = beta * (chosen - rejected)  # (n,): how far the chosen one's implicit reward is ahead
+    return -functional.logsigmoid(margins).mean()
 
 
-reference = torch.tensor([-20.0]), torch.tensor([-20.0])
-for change in ((0.0, 0.0), (5.0, 0.0), (0.0, -5.0), (-5.0, -10.0), (0.0, 5.0)):
-    moved = [before + by for before, by in zip(reference, change, strict=True)]
-    loss = dpo_loss(*moved, *reference, beta=0.1)
-    print(
-        f"log-probability of the chosen {change[0]:+.0f}, of the rejected {change[1]:+.0f}: loss "
-        f"{loss:.3f}"
-    )
+# %% tags=["topic:dpo"]
+before = torch.tensor([-20.0])  # the log-probability of either reply under the reference
+for up, other in ((0.0, 0.0), (5.0, 0.0), (0.0, -5.0), (-5.0, -10.0), (0.0, 5.0)):
+    loss = dpo_loss(before + up, before + other, before, before, beta=0.1)
+    change = f"log-probability of the chosen {up:+.0f}, of the rejected {other:+.0f}"
+    print(f"{change}: loss {loss:.3f}")
 
 # %% [markdown]
 # **What to notice.** It starts at $\log 2$, where policy and reference are the same. Only the *difference*
@@ -302,7 +317,8 @@ print(f"With {whose(dpo_loss)}:")
 for length in (4, 8):  # the same change of each token, in a short and in a long reply
     moved = torch.full((1, length), -4.0), torch.full((1, length), -6.0)
     before = torch.full((1, length), -5.0), torch.full((1, length), -5.0)
-    print(f"{length} tokens a reply: loss {dpo_loss(*moved, *before, beta=0.1):.3f}")
+    loss = dpo_loss(*moved, *before, beta=0.1)
+    print(f"{length} tokens a reply: loss {loss:.3f}")
 
 # %% [markdown]
 # A long reply moves the loss more than a short one: its tokens add up. That is one door for length bias.
@@ -322,21 +338,24 @@ settings = compat.dpo_config(
     seed=unit.seed, cpu=on_cpu, **qlora.precision(unit.hardware),
 )  # fmt: skip
 rows = prefs.preference_rows(clean)
-trainer = compat.dpo_trainer(
-    copy.deepcopy(start.model), settings, rows, chat.tokenizer, compat.lora_config(16, 32)
-)
+model = copy.deepcopy(start.model)
+adapter = compat.lora_config(16, 32)
+trainer = compat.dpo_trainer(model, settings, rows, chat.tokenizer, adapter)
 trainer.train()
 history = [entry for entry in trainer.state.log_history if "rewards/margins" in entry]
-late = sum(entry["loss"] for entry in history[-10:]) / 10
-print(f"first loss {history[0]['loss']:.3f} (log 2 is {math.log(2):.3f})")
-print(f"mean of the last ten: {late:.3f}")
+losses = [entry["loss"] for entry in history]
+late = losses[-10:]
+print(f"first loss {losses[0]:.3f} (log 2 is {math.log(2):.3f})")
+print(f"mean of the last ten: {sum(late) / len(late):.3f}")
 
 # %% tags=["topic:dpo"]
 fig, axes = figures.figure(columns=2, width=10, height=3.2)
 
 
 def smooth(key: str) -> Tensor:
-    return torch.tensor([entry[key] for entry in history]).unfold(0, 5, 1).mean(1)
+    """The means of five steps in a row, (steps - 4,)."""
+    values = torch.tensor([entry[key] for entry in history])  # (steps,)
+    return values.unfold(0, 5, 1).mean(1)
 
 
 steps_seen = range(5, len(history) + 1)
@@ -349,12 +368,10 @@ axes[1].plot(steps_seen, smooth("rewards/accuracies"))
 axes[1].axhline(0.5, color=figures.GREY, linestyle="--")
 axes[1].set(xlabel="step", ylabel="share of pairs", ylim=(0, 1))
 axes[1].set_title("The chosen one has the higher reward")
-ends = {key: smooth(f"rewards/{key}")[-1].item() for key in ("chosen", "rejected", "accuracies")}
-figures.show(
-    fig,
-    alt=f"Implicit rewards drift apart, at the end chosen {ends['chosen']:.2f}, rejected "
-    f"{ends['rejected']:.2f}; the share of pairs told apart reaches {ends['accuracies']:.0%}.",
-)
+chosen, rejected = smooth("rewards/chosen")[-1], smooth("rewards/rejected")[-1]
+right = smooth("rewards/accuracies")[-1]
+alt = f"Implicit rewards drift apart, at the end chosen {chosen:.2f}, rejected {rejected:.2f};"
+figures.show(fig, alt=f"{alt} the share of pairs told apart reaches {right:.0%}.")
 
 # %% [markdown]
 # **What to notice.** The distance between the lines is the **margin**: it is what the loss pulls on. Watch where
@@ -373,7 +390,8 @@ trainer.model.eval()
 trained = dataclasses.replace(start, model=trainer.model)
 result, trained_texts = exam(trained, "DPO on clean pairs")
 print("wins against the model before DPO:", prefs.win_rate(test, trained_texts, start_texts))
-for case, before, after in list(zip(test, start_texts, trained_texts, strict=True))[:4]:
+compared = list(zip(test, start_texts, trained_texts, strict=True))
+for case, before, after in compared[:4]:
     print(f"\nrecord: {case.messages[0]['content']}\n  before: {before}\n  after:  {after}")
 figures.table([begin, greedy, result], caption=f"Replies to {len(test)} customers")
 
@@ -393,10 +411,12 @@ figures.table([begin, greedy, result], caption=f"Replies to {len(test)} customer
 # do the most harm, and to which column?
 
 # %% tags=["topic:dpo"]
-wins, table = {"clean": prefs.win_rate(test, trained_texts, start_texts)}, [result]
-spoilt = {"not balanced": random.Random(1).sample(different, len(clean))}
-spoilt |= {"as collected": random.Random(1).sample(pairs, len(clean))}
-spoilt |= {"40 % flipped": prefs.with_flips(clean, 0.4, seed=1)}
+wins = {"clean": prefs.win_rate(test, trained_texts, start_texts)}
+table = [result]
+n = len(clean)
+spoilt = {"not balanced": random.Random(1).sample(different, n)}
+spoilt["as collected"] = random.Random(1).sample(pairs, n)
+spoilt["40 % flipped"] = prefs.with_flips(clean, 0.4, seed=1)
 for name, some in spoilt.items():
     policy = prefs.dpo(start, some, beta=0.1, seed=unit.seed, steps=40)
     line, texts = exam(policy, f"DPO, {name}")
@@ -426,7 +446,8 @@ found = {0.1: result}
 for beta in (0.02, 0.5):
     policy = prefs.dpo(start, clean, beta=beta, seed=unit.seed, steps=40)
     found[beta], texts = exam(policy, f"beta {beta}")
-    found[beta]["wins"] = percent(prefs.win_rate(test, texts, start_texts))
+    won = prefs.win_rate(test, texts, start_texts)
+    found[beta]["wins"] = percent(won)
 points = [(0.0, begin["points"], "start")]
 for beta, one in sorted(found.items()):
     points.append((one["KL from the start"], one["points"], f"beta {beta}"))
@@ -448,10 +469,8 @@ said = "; ".join(f"{label}: KL {kl:.1f}, {mark:.2f} points" for kl, mark, label 
 figures.show(fig, alt=f"Points against distance from the start. {said}.")
 
 # %%
-figures.table(
-    [begin, *(found[beta] for beta in sorted(found))],
-    caption="The same pairs, three values of beta",
-)
+by_beta = [found[beta] for beta in sorted(found)]
+figures.table([begin, *by_beta], caption="The same pairs, three values of beta")
 
 # %% [markdown]
 # **What to notice.** The blue points use the same pairs. Distance is a budget: the policy that goes furthest is

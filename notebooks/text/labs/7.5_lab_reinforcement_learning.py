@@ -55,7 +55,7 @@ from torch import Tensor
 from course_utils import compat, figures
 from course_utils.finetuning import four_bit, qlora
 from course_utils.finetuning import preferences as prefs
-from course_utils.measures import bootstrap, percent, share
+from course_utils.measures import bootstrap, percent
 
 chat = unit.load("chat")
 SEEDS = (1, 2, 3)
@@ -76,25 +76,23 @@ test = prefs.cases(96, seed=2)
 
 
 def row(name: str, texts: list[str]) -> dict:
-    passed = [prefs.checks(case, text) for case, text in zip(test, texts, strict=True)]
-    shares = {rule: f"{share([one[rule] for one in passed]).value:.0%}" for rule in passed[0]}
-    marks = sum(prefs.points(case, text) for case, text in zip(test, texts, strict=True)) / len(
-        test
-    )
-    words = sum(len(text.split()) for text in texts) / len(test)
-    return {"model": name} | shares | {"points": marks, "words": words}
+    """How many of the replies keep each rule, their mean points and their mean length."""
+    kept = prefs.rules_kept(test, texts)
+    line = {"model": name}
+    for rule in ("fact", "courtesy", "brevity"):
+        line[rule] = f"{kept[rule].value:.0%}"
+    line["points"] = prefs.mean_points(test, texts)
+    line["words"] = prefs.mean_words(texts)
+    return line
 
 
 start_texts = prefs.sample(start, test, seed=9)
 begin = row("imitates staff", start_texts)
-for case, text in list(zip(test, start_texts, strict=True))[:4]:
-    print(
-        f"{case.messages[0]['content']} | {case.question}\n  {text} ({prefs.points(case, text)} "
-        "points)"
-    )
-figures.table(
-    [begin], caption=f"Replies to {len(test)} customers at temperature 1; at most 4 points"
-)
+for case, text in zip(test[:4], start_texts[:4], strict=True):
+    points = prefs.points(case, text)
+    print(f"{case.messages[0]['content']} | {case.question}\n  {text} ({points} points)")
+caption = f"Replies to {len(test)} customers at temperature 1; at most 4 points"
+figures.table([begin], caption=caption)
 
 # %% [markdown]
 # ## 2. GRPO by hand
@@ -113,9 +111,12 @@ figures.table(
 # %% tags=["topic:rlhf-ppo-grpo"]
 def advantages(reward: Tensor) -> Tensor:
     """How far each reply lies above its group's mean, in standard deviations: (groups, size)."""
-    return (reward - reward.mean(1, keepdim=True)) / (reward.std(1, keepdim=True) + 1e-4)
+    mean = reward.mean(1, keepdim=True)  # (groups, 1)
+    deviation = reward.std(1, keepdim=True)  # (groups, 1)
+    return (reward - mean) / (deviation + 1e-4)  # where all rewards are equal: 0
 
 
+# %% tags=["topic:rlhf-ppo-grpo"]
 def grpo_loss(
     new: Tensor,
     old: Tensor,
@@ -129,16 +130,22 @@ def grpo_loss(
 
     `new`, `old`, `reference` (n, t) are log-probabilities of tokens; `advantage` is (n,).
     """
-    ratio, gain = (new - old).exp(), advantage[:, None]
-    better = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
-    kl = (reference - new).exp() - (reference - new) - 1
-    return -(((better - beta * kl) * mask).sum(1) / mask.sum(1)).mean()
+    gain = advantage[:, None]  # (n, 1)
+    ratio = (new - old).exp()  # (n, t): how much more probable each token is by now
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    better = torch.minimum(ratio * gain, clipped * gain)
+    kl = (reference - new).exp() - (reference - new) - 1  # of each token, never below 0
+    tokens = (better - beta * kl) * mask
+    replies = tokens.sum(1) / mask.sum(1)  # (n,): the mean over each reply's tokens
+    return -replies.mean()
 
 
 # %% tags=["topic:rlhf-ppo-grpo"]
 for rewards in ([4.0, 1.0, 1.0, 2.0], [2.0, 2.0, 2.0, 2.0]):
-    got = advantages(torch.tensor([rewards]))[0]
-    print(f"rewards {rewards}: advantages {[round(a, 2) for a in got.tolist()]}")
+    group = torch.tensor([rewards])  # (1, 4)
+    of_group = advantages(group)[0]
+    rounded = [round(advantage, 2) for advantage in of_group.tolist()]
+    print(f"rewards {rewards}: advantages {rounded}")
 
 # %% [markdown]
 # **What to notice.** A group in which all rewards are equal teaches nothing. So a prompt is useful only if the model
@@ -152,46 +159,44 @@ for rewards in ([4.0, 1.0, 1.0, 2.0], [2.0, 2.0, 2.0, 2.0]):
 # %% tags=["topic:rlhf-ppo-grpo"]
 def rules(asked: list, drawn: prefs.Drawn) -> Tensor:
     """The verifiable reward: 0 to 4 points for each reply."""
-    marks = [float(prefs.points(case, text)) for case, text in zip(asked, drawn.texts, strict=True)]
-    return torch.tensor(marks, device=drawn.ids.device)
+    marks = [prefs.points(case, text) for case, text in zip(asked, drawn.texts, strict=True)]
+    return torch.tensor(marks, dtype=torch.float32, device=drawn.ids.device)
 
 
 verified, times = {}, []
 for seed in SEEDS:
     began = time.perf_counter()
     verified[seed] = prefs.grpo(start, rules, steps=8, seed=seed)
-    times.append(time.perf_counter() - began)
-rows = [
-    row(f"GRPO on the rules, seed {seed}", prefs.sample(policy, test, seed=9))
-    for seed, (policy, _) in verified.items()
-]
+    seconds = time.perf_counter() - began
+    times.append(seconds)
+rows = []
+for seed, (policy, _) in verified.items():
+    texts = prefs.sample(policy, test, seed=9)
+    line = row(f"GRPO on the rules, seed {seed}", texts)
+    rows.append(line)
 print(f"8 steps of 4 prompts with 6 replies each: {min(times):.0f} s, the shortest of three runs")
 figures.table([begin, *rows], caption=f"Replies to {len(test)} customers at temperature 1")
 
+
 # %%
+def draw_curve(ax, log: list[dict], key: str, name: str | None = None) -> None:
+    """One number of a training run, step by step."""
+    steps = range(1, len(log) + 1)
+    values = [entry[key] for entry in log]
+    ax.plot(steps, values, "o-", markersize=4, label=name)
+
+
 fig, axes = figures.figure(columns=2, width=10, height=3.2)
-for ax, key, label in (
-    (axes[0], "reward", "mean reward (0 to 4)"),
-    (axes[1], "kl", "KL from the start (nats a reply)"),
-):
-    for seed, (_, log) in verified.items():
-        ax.plot(
-            range(1, len(log) + 1),
-            [entry[key] for entry in log],
-            "o-",
-            markersize=4,
-            label=f"seed {seed}",
-        )
-    ax.set(xlabel="step", ylabel=label)
+ends = []
+for seed, (_, log) in verified.items():
+    draw_curve(axes[0], log, "reward", f"seed {seed}")
+    draw_curve(axes[1], log, "kl")
+    ends.append(f"{log[0]['reward']:.2f} to {log[-1]['reward']:.2f}")
+axes[0].set(xlabel="step", ylabel="mean reward (0 to 4)")
+axes[1].set(xlabel="step", ylabel="KL from the start (nats a reply)")
 axes[0].legend()
-ends = ", ".join(
-    f"{log[0]['reward']:.2f} to {log[-1]['reward']:.2f}" for _, log in verified.values()
-)
-figures.show(
-    fig,
-    alt=f"Mean reward while training, first to last step of three seeds: {ends}; and the KL "
-    "divergence.",
-)
+alt = f"Mean reward while training, first to last step of three seeds: {', '.join(ends)};"
+figures.show(fig, alt=f"{alt} and the KL divergence.")
 
 # %% [markdown]
 # **What to notice.** Nobody told these models what a good reply is; they got numbers. Each point of the curves is
@@ -213,26 +218,29 @@ figures.show(
 # %% tags=["topic:rlhf-ppo-grpo"]
 def reward(completions: list, number: list[int], **_: object) -> list[float]:
     """TRL hands over chat messages and the row's other columns."""
-    return [
-        float(prefs.points(customers[n], one[0]["content"]))
-        for one, n in zip(completions, number, strict=True)
-    ]
+    marks = []
+    for messages, n in zip(completions, number, strict=True):
+        mark = prefs.points(customers[n], messages[0]["content"])
+        marks.append(float(mark))
+    return marks
 
 
 customers = prefs.cases(16, seed=40)
+rows = [{"prompt": case.messages, "number": i} for i, case in enumerate(customers)]
+
+# %% tags=["topic:rlhf-ppo-grpo"]
 on_cpu = four_bit.training_device(unit.hardware) == "cpu"
 settings = compat.grpo_config(
     unit.folder / "grpo", groups=4, size=6, steps=4, learning_rate=2e-3, beta=0.04, room=64,
     seed=unit.seed, cpu=on_cpu, **qlora.precision(unit.hardware),
 )  # fmt: skip
-rows = [{"prompt": case.messages, "number": i} for i, case in enumerate(customers)]
 model = copy.deepcopy(start.model)
-trainer = compat.grpo_trainer(
-    model, settings, rows, reward, chat.tokenizer, compat.lora_config(16, 32)
-)
+adapter = compat.lora_config(16, 32)
+trainer = compat.grpo_trainer(model, settings, rows, reward, chat.tokenizer, adapter)
 trainer.train()
 history = [entry for entry in trainer.state.log_history if "reward" in entry]
-print("mean reward by step:", ", ".join(f"{entry['reward']:.2f}" for entry in history))
+by_step = ", ".join(f"{entry['reward']:.2f}" for entry in history)
+print("mean reward by step:", by_step)
 
 # %% [markdown]
 # Four updates on two draws of replies show how it is called, and that it runs; the difference between two draws
@@ -261,17 +269,17 @@ frozen = formulas.weight_bytes("mistral-7b") / shapes.GIB
 full = formulas.estimate("mistral-7b", "full", seq=512).total
 lora = formulas.estimate("mistral-7b", "lora", seq=512).total
 both = formulas.estimate("mistral-7b", "lora", seq=512, batch=2).total  # DPO reads a pair at once
+not_trained = 2 * frozen  # the reference and the reward model
 ways = {
-    "PPO, everything trained in full": 2 * full + 2 * frozen,
-    "GRPO, policy trained in full, reward model": full + 2 * frozen,
+    "PPO, everything trained in full": 2 * full + not_trained,
+    "GRPO, policy trained in full, reward model": full + not_trained,
     "GRPO, LoRA, reward model": lora + frozen,
     "GRPO, LoRA, verifiable reward": lora,
     "DPO, LoRA, a pair of replies": both,
 }
 listed = [{"method": name, "GiB": needed} for name, needed in ways.items()]
-figures.table(
-    listed, caption="Mistral 7B, one reply of 512 tokens, weights in 16 bits: estimated", digits=0
-)
+caption = "Mistral 7B, one reply of 512 tokens, weights in 16 bits: estimated"
+figures.table(listed, caption=caption, digits=0)
 
 # %% [markdown]
 # **What to notice.** The critic costs as much as the policy, because it is trained too: gradients and two averages
@@ -293,8 +301,12 @@ figures.table(
 # numbers.
 
 # %% tags=["topic:rlhf-ppo-grpo"]
-rng, asked = random.Random(1), prefs.cases(600, seed=4)
-written = [(prefs.staff_reply(rng, case), prefs.staff_reply(rng, case)) for case in asked]
+rng = random.Random(1)
+asked = prefs.cases(600, seed=4)
+written = []
+for case in asked:
+    first, second = prefs.staff_reply(rng, case), prefs.staff_reply(rng, case)
+    written.append((first, second))
 honest = [rater for rater in prefs.RATERS if not rater.upside_down]
 pairs = prefs.rated(asked, written, 1, honest)
 taught, held_out = pairs[:400], pairs[400:]
@@ -309,22 +321,26 @@ print("told apart, 200 held-out pairs:        ", prefs.told_apart(model, start, 
 some = asked[400:500]
 best = [f"{prefs.THANKS} {case.fact}" for case in some]
 rng = random.Random(4)
-longer = [f"{text} {' '.join(rng.sample(prefs.EXTRAS, 2))}" for text in best]
+longer = []
+for text in best:
+    extras = rng.sample(prefs.EXTRAS, 2)
+    longer.append(" ".join([text, *extras]))
+wrong = [f"{prefs.THANKS} {prefs.wrong_fact(rng, case)}" for case in some]
+bare = [case.fact for case in some]
+rude = [f"{case.fact} {rng.choice(prefs.RUDE)}" for case in some]
 kinds = {
-    "a right fact against a wrong one": [
-        f"{prefs.THANKS} {prefs.wrong_fact(rng, case)}" for case in some
-    ],
-    "thanks against no thanks": [case.fact for case in some],
-    "polite against rude": [f"{case.fact} {rng.choice(prefs.RUDE)}" for case in some],
+    "a right fact against a wrong one": wrong,
+    "thanks against no thanks": bare,
+    "polite against rude": rude,
     "two sentences against four": longer,
 }
 
 # %% tags=["topic:rlhf-ppo-grpo"]
 listed = []
 for kind, worse in kinds.items():
-    made = [prefs.Pair(*three) for three in zip(some, best, worse, strict=True)]
-    value = percent(prefs.told_apart(model, start, made))
-    listed.append({"the pair": kind, "first has the higher reward": value})
+    compared = [prefs.Pair(*three) for three in zip(some, best, worse, strict=True)]
+    right = prefs.told_apart(model, start, compared)
+    listed.append({"the pair": kind, "first has the higher reward": percent(right)})
 figures.table(listed, caption=f"What the reward model sees, {len(some)} pairs each")
 
 # %% [markdown]
@@ -343,11 +359,17 @@ figures.table(listed, caption=f"What the reward model sees, {len(some)} pairs ea
 
 # %% tags=["topic:rlhf-ppo-grpo"]
 hurried = prefs.Rater("in a hurry", fact=0.0, thanks=3.0, rude=-3.0, length=1.5)
-gamed = prefs.learn_reward(start, prefs.rated(asked, written, 2, [hurried])[:400])
+labelled = prefs.rated(asked, written, 2, [hurried])
+gamed = prefs.learn_reward(start, labelled[:400])
 
 
-def learned(model: prefs.RewardModel):
-    return lambda asked, drawn: model(drawn.ids, drawn.mask)
+def learned(model: prefs.RewardModel) -> prefs.Reward:
+    """A reward model as the function that `prefs.grpo` asks."""
+
+    def rewards(asked: list, drawn: prefs.Drawn) -> Tensor:
+        return model(drawn.ids, drawn.mask)  # (n,)
+
+    return rewards
 
 
 hacker, log = prefs.grpo(start, learned(gamed), steps=10, seed=1, beta=0.005)
@@ -364,13 +386,14 @@ curves = (
     ("points", "points by the rules", "What was meant"),
     ("tokens", "tokens a reply", "How it is done"),
 )
+ticks = range(2, len(log) + 1, 4)
+ends = []
 for ax, (key, label, title) in zip(axes, curves, strict=True):
-    ax.plot(range(1, len(log) + 1), [entry[key] for entry in log], "o-", markersize=4)
-    ax.set(xlabel="step", ylabel=label, title=title, xticks=range(2, len(log) + 1, 4))
+    draw_curve(ax, log, key)
+    ax.set(xlabel="step", ylabel=label, title=title, xticks=ticks)
+    ends.append(f"{key} {log[0][key]:.1f} to {log[-1][key]:.1f}")
 axes[1].set_ylim(0, 4)
-ends = {key: (log[0][key], log[-1][key]) for key in ("reward", "points", "tokens")}
-said = "; ".join(f"{key} {first:.1f} to {last:.1f}" for key, (first, last) in ends.items())
-figures.show(fig, alt=f"Three curves of one run, first to last step: {said}.")
+figures.show(fig, alt=f"Three curves of one run, first to last step: {'; '.join(ends)}.")
 
 # %% [markdown]
 # The training log would show the first curve only. How far can you trust it? Each point is the mean of 24 replies to
@@ -378,12 +401,16 @@ figures.show(fig, alt=f"Three curves of one run, first to last step: {said}.")
 # rulers.
 
 # %% tags=["topic:rlhf-ppo-grpo"]
-drawn = [prefs.draw(policy, test, seed=9) for policy in (start, hacker)]
-rewards = [gamed(one.ids, one.mask).tolist() for one in drawn]
-marks = [rules(test, one).tolist() for one in drawn]
+rewards, marks = [], []
+for policy in (start, hacker):
+    drawn = prefs.draw(policy, test, seed=9)
+    learned_reward = gamed(drawn.ids, drawn.mask)  # (n,)
+    rewards.append(learned_reward.tolist())
+    marks.append(rules(test, drawn).tolist())
 for what, (before, after) in (("learned reward", rewards), ("points by the rules", marks)):
     change = [b - a for a, b in zip(before, after, strict=True)]
-    print(f"{what}: from {statistics.mean(before):.2f} to {statistics.mean(after):.2f}")
+    first, last = statistics.mean(before), statistics.mean(after)
+    print(f"{what}: from {first:.2f} to {last:.2f}")
     print(f"    change on the same customers: {bootstrap(change, 'points')}")
 
 # %% [markdown]
@@ -408,39 +435,55 @@ for what, (before, after) in (("learned reward", rewards), ("points by the rules
 # %% tags=["topic:rlhf-ppo-grpo"]
 even = prefs.balanced(taught)
 fair = prefs.learn_reward(start, even)
-recipes = {
-    "DPO": lambda seed: prefs.dpo(start, even, beta=0.1, seed=seed, steps=30),
-    "reward model and GRPO": lambda seed: prefs.grpo(start, learned(fair), steps=8, seed=seed)[0],
-}
-results, times = {name: [] for name in recipes}, {}
+
+
+def by_dpo(seed: int):
+    return prefs.dpo(start, even, beta=0.1, seed=seed, steps=30)
+
+
+def by_grpo(seed: int):
+    policy, _ = prefs.grpo(start, learned(fair), steps=8, seed=seed)
+    return policy
+
+
+# %% tags=["topic:rlhf-ppo-grpo"]
+recipes = {"DPO": by_dpo, "reward model and GRPO": by_grpo}
+results, times = {}, {}
+shown = [begin | {"wins": 0.5, "KL": 0.0}]
 for name, recipe in recipes.items():
+    results[name], times[name] = [], []
     for seed in SEEDS:
         began = time.perf_counter()
         policy = recipe(seed)
-        times.setdefault(name, []).append(time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        times[name].append(seconds)
         texts, kl = prefs.divergence(policy, start, test, seed=9)
-        wins = prefs.win_rate(test, texts, start_texts).value
-        results[name].append(row(f"{name}, seed {seed}", texts) | {"wins": wins, "KL": kl})
-shown = [one for some in results.values() for one in some]
-figures.table(
-    [begin | {"wins": 0.5, "KL": 0.0}, *shown], caption=f"{len(even)} pairs, three seeds each"
-)
+        wins = prefs.win_rate(test, texts, start_texts)
+        line = row(f"{name}, seed {seed}", texts)
+        results[name].append(line | {"wins": wins.value, "KL": kl})
+    shown += results[name]
+figures.table(shown, caption=f"{len(even)} pairs, three seeds each")
 
 # %% tags=["topic:rlhf-ppo-grpo"]
 spread = {}
 for name, some in results.items():
-    marks = [one["points"] for one in some]
-    mean, deviation = spread[name] = statistics.mean(marks), statistics.stdev(marks)
+    marks = [line["points"] for line in some]
+    mean, deviation = statistics.mean(marks), statistics.stdev(marks)
+    spread[name] = mean, deviation
     print(f"{name:>22}: {mean:.2f} points, standard deviation over seeds {deviation:.2f}")
     print(f"{'':>22}  {min(times[name]):.0f} s, the shortest of three runs")
 (dpo_mean, dpo_sd), (rl_mean, rl_sd) = spread.values()
-gap, noise = dpo_mean - rl_mean, ((dpo_sd**2 + rl_sd**2) / 3) ** 0.5
+gap = dpo_mean - rl_mean
+variance = (dpo_sd**2 + rl_sd**2) / len(SEEDS)
+noise = variance**0.5  # the standard error of the gap
 better = "DPO" if gap > 0 else "the policy gradient"
 steadier = "DPO" if dpo_sd < rl_sd else "the policy gradient"
-verdict = f"{better} is ahead" if abs(gap) > 2 * noise else "three seeds show no difference"
+clear = abs(gap) > 2 * noise
+verdict = f"{better} is ahead" if clear else "three seeds show no difference"
 print(f"from the same pairs: {verdict} ({gap:+.2f} points, standard error {noise:.2f})")
 print(f"less spread between seeds, for what three are worth: {steadier}")
-print(f"replies drawn while training: DPO 0, GRPO {8 * 4 * 6} a run")
+drawn = 8 * 4 * 6  # steps, prompts in a step, replies to a prompt
+print(f"replies drawn while training: DPO 0, GRPO {drawn} a run")
 
 # %% [markdown]
 # **What to notice.** The last cell says how it came out in this run, the standard error included; our verdict on
