@@ -173,7 +173,7 @@ figures.table(lines, caption="The same, each seed on its own")
 
 # %% tags=["topic:continued-pretraining"]
 def raw_text(talk: conversations.Conversation) -> text.Example:
-    """A mail to continue pre-training on: no question and no answer, the loss falls on all of it."""
+    """A mail without question and answer: the loss falls on all of it."""
     piece = (pm.mail(talk) + "<|end|>", True)
     return text.Example("mail", (piece,))
 
