@@ -1,6 +1,7 @@
 """Measured numbers and their intervals."""
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,3 +112,12 @@ def error_bars(measures: Iterable[Measure]) -> tuple[list[float], tuple[list[flo
     below = [measure.value - measure.low for measure in found]
     above = [measure.high - measure.value for measure in found]
     return values, (below, above)
+
+
+def medians(groups: Iterable[Sequence[float]]) -> tuple[list[float], tuple[list[float], list[float]]]:
+    """The median of each group, and how far its lowest and highest lie from it: heights and `yerr` for matplotlib."""
+    found = list(groups)
+    middles = [statistics.median(group) for group in found]
+    below = [middle - min(group) for middle, group in zip(middles, found, strict=True)]
+    above = [max(group) - middle for middle, group in zip(middles, found, strict=True)]
+    return middles, (below, above)

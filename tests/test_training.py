@@ -191,6 +191,12 @@ def test_several_runs_are_pooled_or_shown_one_by_one():
         measures.pooled([])
 
 
+def test_whiskers_reach_from_the_median_to_the_lowest_and_the_highest():
+    middles, (below, above) = measures.medians([[3.0, 1.0, 10.0], [2.0, 2.0]])
+    assert middles == [3.0, 2.0]
+    assert below == [2.0, 0.0] and above == [7.0, 0.0]
+
+
 def test_a_share_in_a_table_is_a_whole_percentage_with_its_interval():
     assert measures.percent(measures.share([True] * 87 + [False] * 13)) == "87 % (79 to 92)"
 

@@ -15,6 +15,7 @@ TOLERANCE = 1e-5
 COARSE = 0.05  # a few roundings of small numbers in 16 bits
 SHOWN = 12  # numbers that a message shows; of longer tensors it tells the shape
 LINES, LINE = 10, 200  # lines that are shown of what a function prints, and the letters of one
+KNOWN = {"ndarray": "a NumPy array", "NoneType": "None", "Tensor": "a torch.Tensor"}  # in words
 
 
 class Wrong(Exception):
@@ -63,8 +64,10 @@ def examine(exercise: Exercise, function: Any, tell: Callable[[str], None] = pri
 
 
 def _same_code(function: Callable, stub: Callable) -> bool:
-    ours, theirs = stub.__code__, getattr(function, "__code__", None)
-    return theirs is not None and (ours.co_code, ours.co_consts) == (theirs.co_code, theirs.co_consts)
+    code = getattr(function, "__code__", None)
+    if code is None:  # a class, or something built in
+        return False
+    return code.co_code == stub.__code__.co_code and code.co_consts == stub.__code__.co_consts
 
 
 class Attempt:
@@ -79,7 +82,7 @@ class Attempt:
         try:
             reply = self.run(inputs)
         except sandbox.Stopped as stopped:
-            raise Wrong("\n".join([str(stopped), "It was called with", *self._shown(inputs)])) from None
+            raise Wrong(self._on_inputs([str(stopped)], inputs)) from None
         match reply:
             case ("returned", result, list(after)):
                 self._refuse_changes(inputs, after)
@@ -100,7 +103,8 @@ class Attempt:
         """`tell` the beginning of what the function has printed, and whether it left anything running."""
         self.run.end()
         if self.run.printed:
-            tell("\n    ".join(["Your function printed:", *self._printed()]))
+            lines = ["Your function printed:", *self._printed()]
+            tell("\n    ".join(lines))
         if self.run.threads_left:
             tell("Your function left a thread running, which was ended.")
 
@@ -108,7 +112,9 @@ class Attempt:
         """The first lines of what the function printed, and how much followed."""
         lines = self.run.printed.splitlines()
         shown = [line[:LINE] for line in lines[:LINES]]
-        rest = self.run.left_out + sum(map(len, lines)) - sum(map(len, shown))
+        letters = sum(map(len, lines))
+        cut = letters - sum(map(len, shown))
+        rest = self.run.left_out + cut
         if rest == 0:
             return shown
         amount = f"{rest:,} characters" if self.run.complete else "more"
@@ -141,24 +147,32 @@ class Attempt:
     def _failure(self, error: Raised, places: list, inputs: tuple) -> str:
         """What was raised, where in the student's code, and on which inputs."""
         if not places and error.name == "TypeError":
-            wanted = ", ".join(list(self.signature.parameters)[: len(inputs)])
+            names = list(self.signature.parameters)
+            wanted = ", ".join(names[: len(inputs)])
             return f"Your function can't be called with ({wanted}): {error}. Keep the first line of the stub."
         lines = [f"Your function stopped with {_brief(error)}"]
         match places:
             case [(str(file), int(number))]:
                 source = linecache.getline(file, number).strip()  # a notebook's cells are known here only
                 lines.append(f"    line {number}: {source}".rstrip(": "))
-        return "\n".join([*lines, "It was called with", *self._shown(inputs)])
+        return self._on_inputs(lines, inputs)
+
+    def _on_inputs(self, lines: list[str], inputs: tuple) -> str:
+        """What happened, and on which inputs."""
+        lines = [*lines, "It was called with", *self._shown(inputs)]
+        return "\n".join(lines)
 
     def _difference(self, inputs: tuple, came: Any, wanted: Any) -> str:
         """Inputs, what was wanted and what came."""
         lines = ["The result is not right yet. For", *self._shown(inputs)]
         if isinstance(wanted, Tensor) and wanted.numel() > SHOWN:
-            apart = ~torch.isclose(_plain(came), _plain(wanted), atol=TOLERANCE, rtol=0)
-            place = tuple(apart.nonzero()[0].tolist())
-            lines.append(f"{int(apart.sum())} of {wanted.numel()} numbers differ, the first at {list(place)}:")
+            close = torch.isclose(_plain(came), _plain(wanted), atol=TOLERANCE, rtol=0)
+            apart = (~close).nonzero().tolist()  # the places where they differ
+            lines.append(f"{len(apart)} of {wanted.numel()} numbers differ, the first at {apart[0]}:")
+            place = tuple(apart[0])
             came, wanted = came[place], wanted[place]
-        return "\n".join([*lines, f"    wanted: {show(wanted)}", f"    yours:  {show(came)}"])
+        lines += [f"    wanted: {show(wanted)}", f"    yours:  {show(came)}"]
+        return "\n".join(lines)
 
     def _shown(self, inputs: tuple) -> list[str]:
         pairs = zip(self.signature.parameters, inputs, strict=False)
@@ -175,7 +189,9 @@ def near(came: Any, wanted: Any, tolerance: float = TOLERANCE) -> bool:
         return torch.allclose(_plain(came), _plain(wanted), atol=tolerance, rtol=0)
     if isinstance(wanted, float):
         return _is_number(came) and abs(came - wanted) <= tolerance
-    return type(came) is type(wanted) and came == wanted
+    if type(came) is not type(wanted):
+        return False
+    return came == wanted
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -184,7 +200,9 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int | float)
 
 
 def same(before: Any, after: Any) -> bool:
@@ -192,8 +210,9 @@ def same(before: Any, after: Any) -> bool:
     if isinstance(before, Tensor):
         return isinstance(after, Tensor) and torch.equal(before, after)
     if isinstance(before, list | tuple):
-        alike = isinstance(after, list | tuple) and len(before) == len(after)
-        return alike and all(map(same, before, after))
+        if not isinstance(after, list | tuple) or len(before) != len(after):
+            return False
+        return all(map(same, before, after))
     return callable(before) or before == after  # a function of ours does not come back
 
 
@@ -206,44 +225,63 @@ def kind_fault(came: Any, wanted: Any) -> str:
     if isinstance(wanted, list):
         return "" if isinstance(came, list) else f"Your function returns {_a(came)}. A list is wanted."
     if not isinstance(came, Tensor):
-        wish = f"A torch.Tensor of shape {tuple(wanted.shape)} is wanted."
-        why = " `.item()` and `float()` would also cut the gradient." if _is_number(came) else ""
-        why = " Stay with torch's own functions." if getattr(came, "module", "") == "numpy" else why
-        return f"Your function returns {_a(came)}. {wish}{why}"
+        return _no_tensor(came, wanted)
     if came.shape != wanted.shape:
         return f"Your result has the shape {tuple(came.shape)}. It should be {tuple(wanted.shape)}."
     if came.is_complex() and not wanted.is_complex():
         return "Your result holds complex numbers. Real ones are wanted."
-    return "Your result holds nan: somewhere 0/0, or a softmax over nothing." if _plain(came).isnan().any() else ""
+    if _plain(came).isnan().any():
+        return "Your result holds nan: somewhere 0/0, or a softmax over nothing."
+    return ""
+
+
+def _no_tensor(came: Any, wanted: Tensor) -> str:
+    """What came where a tensor is wanted, and how to get one."""
+    fault = f"Your function returns {_a(came)}. A torch.Tensor of shape {tuple(wanted.shape)} is wanted."
+    if getattr(came, "module", "") == "numpy":
+        return f"{fault} Stay with torch's own functions."
+    if _is_number(came):
+        return f"{fault} `.item()` and `float()` would also cut the gradient."
+    return fault
 
 
 def show(value: Any) -> str:
     """A value as a message shows it: short tensors as numbers, long ones as a shape, functions by name."""
     if isinstance(value, Tensor):
-        short = value.numel() <= SHOWN
-        return str(_rounded(value.tolist())) if short else f"a tensor of shape {tuple(value.shape)}"
+        if value.numel() > SHOWN:
+            return f"a tensor of shape {tuple(value.shape)}"
+        numbers = _rounded(value.tolist())
+        return str(numbers)
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(show, value)) + "]"
+        parts = ", ".join(map(show, value))
+        return f"[{parts}]"
     if isinstance(value, wire.Foreign):
         return _a(value)
-    return getattr(value, "__name__", None) or repr(_rounded(value))
+    name = getattr(value, "__name__", None)
+    return name or repr(_rounded(value))
 
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, list):
-        return [_rounded(one) for one in value]
-    return round(value, 4) if isinstance(value, float) else value
+        return [_rounded(part) for part in value]
+    if isinstance(value, float):
+        return round(value, 4)
+    return value
 
 
 def _a(value: Any) -> str:
     """A value's type in words a student knows."""
     name = value.kind if isinstance(value, wire.Foreign) else type(value).__name__
-    known = {"ndarray": "a NumPy array", "NoneType": "None", "Tensor": "a torch.Tensor"}
-    return known.get(name, f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}")
+    if name in KNOWN:
+        return KNOWN[name]
+    first = name[0].lower()
+    article = "an" if first in "aeiou" else "a"
+    return f"{article} {name}"
 
 
 def _brief(error: BaseException) -> str:
     """Type and first line of an exception."""
     name = error.name if isinstance(error, Raised) else type(error).__name__
-    text = str(error).strip().split("\n")[0][:200]
-    return f"{name}: {text}" if text else name
+    said = str(error).strip()
+    line = said.split("\n")[0]
+    return f"{name}: {line[:200]}" if line else name

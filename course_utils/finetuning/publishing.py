@@ -41,16 +41,21 @@ def merged(chat: Chat, adapter: Path, dtype: torch.dtype | None = None) -> Chat:
     Uses up `chat`: PEFT works in place. The adapter's file is read only.
     """
     model = compat.load_lora(chat.model, adapter).merge_and_unload()
-    return dataclasses.replace(chat, model=(model.to(dtype) if dtype else model).eval())
+    if dtype is not None:
+        model = model.to(dtype)
+    return dataclasses.replace(chat, model=model.eval())
 
 
 def matrices(model: nn.Module) -> dict[str, Tensor]:
     """The matrices of the linear layers by name, in float32; those in 4 bits as the numbers that they stand for."""
-    return {name: _numbers(layer).float() for name, layer in linear_layers(model).items()}
+    layers = linear_layers(model)
+    return {name: _numbers(layer) for name, layer in layers.items()}
 
 
 def _numbers(layer: nn.Linear) -> Tensor:
-    return dequantised(layer) if hasattr(layer.weight, "quant_state") else layer.weight.data.clone()
+    if hasattr(layer.weight, "quant_state"):
+        return dequantised(layer).float()
+    return layer.weight.data.clone().float()
 
 
 def lost(before: Mapping[str, Tensor], wanted: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> float:
@@ -114,7 +119,10 @@ def ollama_create(name: str, folder: Path) -> str:
         return "Ollama is not installed on this machine"
     command = [program, "create", name, "-f", "Modelfile"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+    if done.returncode == 0:
+        return ""
+    reasons = done.stderr.strip().splitlines()
+    return reasons[-1] if reasons else "it gave no reason"
 
 
 # ---------------------------------------------------------------- what may be published
@@ -123,8 +131,10 @@ def ollama_create(name: str, folder: Path) -> str:
 def make_portable(adapter: Path, base: str) -> None:
     """Name the base model in the adapter's settings as others know it, not by its folder on this machine."""
     path = adapter / "adapter_config.json"
-    settings = json.loads(path.read_text("utf-8")) | {"base_model_name_or_path": base}
-    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
+    settings = json.loads(path.read_text("utf-8"))
+    settings["base_model_name_or_path"] = base
+    text = json.dumps(settings, indent=2, sort_keys=True)
+    path.write_text(f"{text}\n", "utf-8")
 
 
 # All that may go: the files of a model that others can load, and its card.
@@ -177,18 +187,23 @@ def unfit(folder: Path) -> list[str]:
     for path in paths:
         name = path.relative_to(folder).as_posix()
         found += [f"{name}: {reason}" for reason in _faults(path)]
-    if not any(path.suffix in (".safetensors", ".gguf") for path in paths):
+    endings = {path.suffix for path in paths}
+    if endings.isdisjoint({".safetensors", ".gguf"}):
         found.append("there are no weights (model.safetensors or adapter_model.safetensors)")
-    return found + _card_faults(folder / "README.md")
+    found += _card_faults(folder / "README.md")
+    return found
 
 
 def _entries(folder: Path) -> list[Path]:
     """All files in `folder`, and the folders that nobody should look into: hidden ones and links."""
     found = []
-    for place, folders, files in os.walk(folder):
-        closed = [name for name in folders if name.startswith(".") or (Path(place) / name).is_symlink()]
-        folders[:] = [name for name in folders if name not in closed]
-        found += [Path(place) / name for name in (*files, *closed)]
+    for where, folders, files in os.walk(folder):
+        place = Path(where)
+        inside = [place / name for name in folders]
+        closed = [path for path in inside if path.name.startswith(".") or path.is_symlink()]
+        folders[:] = [path.name for path in inside if path not in closed]
+        found += [place / name for name in files]
+        found += closed
     return sorted(found)
 
 
@@ -209,9 +224,11 @@ def _faults(path: Path) -> list[str]:
         text = _text(path)
     except (OSError, ValueError) as error:
         return [*found, str(error)]
+    pieces = path.name in WORD_LISTS or path.suffix == ".gguf"
     for what, pattern in SECRETS.items():
-        plain = what == TOKEN or not (path.name in WORD_LISTS or path.suffix == ".gguf")
-        if plain and pattern.search(text):
+        if pieces and what != TOKEN:
+            continue
+        if pattern.search(text):
             found.append(f"shows {what}")
     return found
 
@@ -239,9 +256,11 @@ def _header(path: Path) -> str:
 
     try:
         with safe_open(path, "pt") as file:
-            return "\n".join([*file.keys(), *(file.metadata() or {}).values()])
+            names = list(file.keys())
+            remarks = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"not in the format that its name says, or damaged ({error})") from error
+    return "\n".join([*names, *remarks.values()])
 
 
 def _strings_of_json(content: bytes) -> str:
@@ -283,10 +302,11 @@ def card(
     """A model card: a header for machines, with the measured scores, and a section for each entry of `about`."""
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-    results = [
-        EvalResult("text-generation", data, data, metric_type=metric, metric_value=round(score.value, 4))
-        for metric, score in scores.items()
-    ]
+    results, rows = [], []
+    for metric, score in scores.items():
+        value = round(score.value, 4)
+        results.append(EvalResult("text-generation", data, data, metric_type=metric, metric_value=value))
+        rows.append(f"| {metric} | {score} |\n")
     header = ModelCardData(
         model_name=name,
         base_model=base,
@@ -296,10 +316,10 @@ def card(
         tags=["lora"],
         eval_results=results,
     )
-    sections = "".join(f"\n## {title}\n\n{text}\n" for title, text in about.items())
-    rows = "".join(f"| {metric} | {score} |\n" for metric, score in scores.items())
-    table = f"\n## Measured\n\n| part | right, with 95 % interval |\n| --- | --- |\n{rows}"
-    return ModelCard(f"---\n{header.to_yaml()}\n---\n\n# {name}\n{sections}{table}")
+    sections = [f"\n## {title}\n\n{text}\n" for title, text in about.items()]
+    table = ["\n## Measured\n\n| part | right, with 95 % interval |\n| --- | --- |\n", *rows]
+    body = "".join(sections + table)
+    return ModelCard(f"---\n{header.to_yaml()}\n---\n\n# {name}\n{body}")
 
 
 # ---------------------------------------------------------------- publishing
@@ -311,12 +331,17 @@ class UnfitError(RuntimeError):
 
 def same_files(one: Path, other: Path) -> bool:
     """Whether two folders hold the same files, byte by byte."""
+    return _checksums(one) == _checksums(other)
 
-    def content(folder: Path) -> dict[str, str]:
-        files = [p for p in folder.rglob("*") if p.is_file() and ".cache" not in p.parts]
-        return {p.relative_to(folder).as_posix(): bundled.sha256(p) for p in files}
 
-    return content(one) == content(other)
+def _checksums(folder: Path) -> dict[str, str]:
+    """The files in `folder`, caches left out, with their SHA-256."""
+    sums = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and ".cache" not in path.parts:
+            name = path.relative_to(folder).as_posix()
+            sums[name] = bundled.sha256(path)
+    return sums
 
 
 def push(folder: Path, repository: str, token: str, say: Callable[[str], None] = print) -> Any:
@@ -326,7 +351,8 @@ def push(folder: Path, repository: str, token: str, say: Callable[[str], None] =
     Says what goes where before it goes. Returns the hub's record of the commit.
     """
     if problems := unfit(folder):
-        raise UnfitError("Not uploaded. Repair first:\n" + "\n".join(problems))
+        lines = ["Not uploaded. Repair first:", *problems]
+        raise UnfitError("\n".join(lines))
     from huggingface_hub import HfApi
 
     place = offline.hub_name()

@@ -39,6 +39,7 @@ def _whole_epochs(recipe: Recipe, tool: str) -> int:
 def axolotl(recipe: Recipe, base: str, data: str) -> dict:
     """The YAML file for `axolotl train`. `data`: JSON lines with `messages`."""
     source = {"path": data, "ds_type": "json", "type": "chat_template", "field_messages": "messages"}
+    source["roles_to_train"] = ["assistant"]  # the loss counts on the replies only
     return {
         "base_model": base,
         "load_in_4bit": True,
@@ -47,7 +48,7 @@ def axolotl(recipe: Recipe, base: str, data: str) -> dict:
         "lora_alpha": recipe.alpha,
         "lora_dropout": 0.0,
         "lora_target_linear": True,
-        "datasets": [source | {"roles_to_train": ["assistant"]}],  # the loss counts on the replies only
+        "datasets": [source],
         "sequence_len": recipe.max_length,
         "micro_batch_size": recipe.at_once,
         "gradient_accumulation_steps": _accumulate(recipe),
@@ -65,6 +66,7 @@ def axolotl(recipe: Recipe, base: str, data: str) -> dict:
 
 def llama_factory(recipe: Recipe, base: str, data: str) -> dict:
     """The YAML file for `llamafactory-cli train`. `data` is a name in its dataset_info.json (`dataset_info`)."""
+    file = Path(data)
     return {
         "model_name_or_path": base,
         "quantization_method": "bnb",  # another word, even the older "bitsandbytes", is taken, and nothing quantised
@@ -78,8 +80,8 @@ def llama_factory(recipe: Recipe, base: str, data: str) -> dict:
         "lora_alpha": recipe.alpha,
         "lora_dropout": 0.0,
         "lora_target": "all",
-        "dataset": Path(data).stem,
-        "dataset_dir": str(Path(data).parent),
+        "dataset": file.stem,
+        "dataset_dir": str(file.parent),
         "template": "mistral",
         "train_on_prompt": False,
         "cutoff_len": recipe.max_length,
@@ -96,13 +98,14 @@ def llama_factory(recipe: Recipe, base: str, data: str) -> dict:
 
 def dataset_info(data: str) -> dict:
     """LLaMA-Factory's dataset_info.json for JSON lines in ShareGPT's format."""
-    name = Path(data)
+    file = Path(data)
     columns = {"messages": "conversations"}
-    return {name.stem: {"file_name": name.name, "formatting": "sharegpt", "columns": columns}}
+    return {file.stem: {"file_name": file.name, "formatting": "sharegpt", "columns": columns}}
 
 
 def autotrain(recipe: Recipe, base: str, data: str) -> dict:
     """The YAML file for `autotrain --config`. `data` is a folder with train.jsonl, chat messages in `messages`."""
+    file = Path(data)
     return {
         "task": "llm-sft",
         "base_model": base,
@@ -110,8 +113,8 @@ def autotrain(recipe: Recipe, base: str, data: str) -> dict:
         "log": "tensorboard",
         "backend": "local",
         "data": {
-            "path": str(Path(data).parent),
-            "train_split": Path(data).stem,
+            "path": str(file.parent),
+            "train_split": file.stem,
             "valid_split": None,
             "chat_template": "tokenizer",
             "column_mapping": {"text_column": "messages"},
@@ -141,12 +144,13 @@ def autotrain(recipe: Recipe, base: str, data: str) -> dict:
 def ludwig(recipe: Recipe, base: str, data: str) -> dict:
     """The YAML file for `ludwig train --config ... --dataset DATA`. `data`: a table with `prompt` and `reply`."""
     text = {"type": "text", "preprocessing": {"max_sequence_length": recipe.max_length}}
+    adapter = {"type": "lora", "r": recipe.rank, "alpha": recipe.alpha, "dropout": 0.0}
+    adapter["target_modules"] = PROJECTIONS  # a list; "all-linear" is refused
     return {
         "model_type": "llm",
         "base_model": base,
         "quantization": {"bits": 4, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
-        "adapter": {"type": "lora", "r": recipe.rank, "alpha": recipe.alpha, "dropout": 0.0}
-        | {"target_modules": PROJECTIONS},  # a list; "all-linear" is refused
+        "adapter": adapter,
         "prompt": {"template": "{prompt}"},
         "input_features": [{"name": "prompt", **text}],
         "output_features": [{"name": "reply", **text}],
@@ -196,17 +200,19 @@ def unsloth(recipe: Recipe, base: str, data: str) -> dict:
 def script(calls: Mapping[str, dict], data: str) -> str:
     """The Python script for Unsloth with the arguments that `unsloth` gives. `data`: prompt and completion rows."""
 
-    def arguments(name: str) -> str:
-        return "".join(f"    {key}={value!r},\n" for key, value in calls[name].items())
-
+    arguments = []  # of each call, a line each
+    for settings in calls.values():
+        lines = [f"    {key}={value!r},\n" for key, value in settings.items()]
+        arguments.append("".join(lines))
     load, adapt, train = calls
+    to_load, to_adapt, to_train = arguments
     return (
         "from unsloth import FastLanguageModel  # before trl, which it patches\n"
         "from datasets import load_dataset\nfrom trl import SFTConfig, SFTTrainer\n\n"
-        f"model, tokenizer = {load}(\n{arguments(load)})\n"
-        f"model = {adapt}(\n    model,\n{arguments(adapt)})\n"
+        f"model, tokenizer = {load}(\n{to_load})\n"
+        f"model = {adapt}(\n    model,\n{to_adapt})\n"
         f"rows = load_dataset('json', data_files={data!r}, split='train')\n"
-        f"settings = {train}(\n{arguments(train)})\n"
+        f"settings = {train}(\n{to_train})\n"
         "SFTTrainer(model=model, args=settings, train_dataset=rows, processing_class=tokenizer).train()\n"
     )
 
@@ -298,9 +304,11 @@ def in_words(config: Mapping, path: str) -> str:
 
 def _names(config: Mapping, path: str) -> list[str]:
     """The steps of `path`; names of calls have a dot of their own."""
-    call = next((name for name in config if "." in name and path.startswith(f"{name}.")), "")
-    rest = path[len(call) :].lstrip(".").split(".")
-    return [call, *rest] if call else rest
+    for name in config:
+        if "." in name and path.startswith(f"{name}."):
+            rest = path.removeprefix(f"{name}.")
+            return [name, *rest.split(".")]
+    return path.split(".")
 
 
 # ---------------------------------------------------------------- are the keys right?
@@ -308,7 +316,8 @@ def _names(config: Mapping, path: str) -> list[str]:
 
 @cache
 def key_lists() -> dict[str, list[dict]]:
-    return tomllib.loads(KEYS.read_text("utf-8"))
+    text = KEYS.read_text("utf-8")
+    return tomllib.loads(text)
 
 
 @cache
@@ -316,7 +325,8 @@ def known() -> dict[tuple[str, str], frozenset[str]]:
     """(tool, place in its config) -> the keys that were read in its repository, or in a newer package."""
     found: dict[tuple[str, str], set[str]] = {}
     for entry in (*sources(), *key_lists()["newer"]):
-        found.setdefault((entry["tool"], entry["group"]), set()).update(entry["keys"].split())
+        keys = found.setdefault((entry["tool"], entry["group"]), set())
+        keys.update(entry["keys"].split())
     return {group: frozenset(keys) for group, keys in found.items()}
 
 
@@ -356,7 +366,11 @@ def unknown(tool: str, config: Mapping) -> list[str]:
     """
     if tool not in TOOLS:
         raise ValueError(f"{tool!r} is none of the tools that were read: {', '.join(TOOLS)}.")
-    return [f"{group}.{key}".lstrip(".") for group, key in _keys(tool, config) if key not in _allowed(tool, group)]
+    names = []
+    for group, key in _keys(tool, config):
+        if key not in _allowed(tool, group):
+            names.append(_joined(group, key))
+    return names
 
 
 def _keys(tool: str, config: Mapping, group: str = "") -> Iterator[tuple[str, str]]:
@@ -364,34 +378,45 @@ def _keys(tool: str, config: Mapping, group: str = "") -> Iterator[tuple[str, st
     for key, value in config.items():
         if group or tool != "unsloth":
             yield group, key
-        inside = f"{group}.{key}".lstrip(".")
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, Mapping):
-                yield from _keys(tool, one, inside)
+        inside = _joined(group, key)
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, Mapping):
+                yield from _keys(tool, part, inside)
+
+
+def _joined(group: str, key: str) -> str:
+    """ "place.key", or the key alone at the top level."""
+    return f"{group}.{key}" if group else key
 
 
 def _allowed(tool: str, group: str) -> frozenset[str]:
     if group == "SFTConfig":  # of the library that is installed here
         from trl import SFTConfig
 
-        return frozenset(field.name for field in dataclasses.fields(SFTConfig))
-    return known().get((tool, group), frozenset())
+        fields = dataclasses.fields(SFTConfig)
+        return frozenset(field.name for field in fields)
+    keys = known()
+    return keys.get((tool, group), frozenset())
 
 
 def written(tool: str, config: Mapping, data: str) -> str:
     """The config as the text of the file that the tool reads."""
     from huggingface_hub.utils import yaml_dump
 
-    return script(config, data) if tool == "unsloth" else yaml_dump(dict(config))
+    if tool == "unsloth":
+        return script(config, data)
+    return yaml_dump(dict(config))
 
 
 def save(tool: str, config: Mapping, data: str, folder: Path) -> list[Path]:
     """Write what the tool needs into `folder`; the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    main = folder / (f"{tool}.py" if tool == "unsloth" else f"{tool}.yaml")
+    ending = "py" if tool == "unsloth" else "yaml"
+    main = folder / f"{tool}.{ending}"
     main.write_text(written(tool, config, data), encoding="utf-8")
     if tool != "llama-factory":
         return [main]
     info = folder / "dataset_info.json"
-    info.write_text(json.dumps(dataset_info(data), indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(dataset_info(data), indent=2) + "\n"
+    info.write_text(text, encoding="utf-8")
     return [main, info]

@@ -12,10 +12,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tu
 
     q is (..., n, d), k (..., m, d), v (..., m, e); `mask` (n, m) is True where a query may look.
     """
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., n, m)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    weights = scores.softmax(dim=-1)
+    weights = scores.softmax(dim=-1)  # (..., n, m)
     return weights @ v, weights
 
 
@@ -24,10 +24,12 @@ def multi_head_attention(x: Tensor, module: nn.MultiheadAttention) -> tuple[Tens
 
     Returns the result (batch, n, width) and the weights of every head (batch, heads, n, n).
     """
-    q, k, v = F.linear(x, module.in_proj_weight, module.in_proj_bias).chunk(3, dim=-1)
-    q, k, v = (part.unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
+    projected = F.linear(x, module.in_proj_weight, module.in_proj_bias)  # (batch, n, 3 width)
+    parts = projected.unflatten(-1, (3, module.num_heads, -1))  # (batch, n, 3, heads, d)
+    q, k, v = parts.permute(2, 0, 3, 1, 4)  # each (batch, heads, n, d)
     mixed, weights = attention(q, k, v)
-    return module.out_proj(mixed.transpose(1, 2).flatten(-2)), weights
+    joined = mixed.transpose(1, 2).flatten(-2)  # (batch, n, width)
+    return module.out_proj(joined), weights
 
 
 def tiled_attention(q: Tensor, k: Tensor, v: Tensor, block: int = 128) -> Tensor:
@@ -37,12 +39,16 @@ def tiled_attention(q: Tensor, k: Tensor, v: Tensor, block: int = 128) -> Tensor
     sum of values; a new largest score rescales what was summed before. Shapes as in `attention`,
     without a mask.
     """
-    top = q.new_full((*q.shape[:-1], 1), float("-inf"))
-    total, result = torch.zeros_like(top), torch.zeros_like(q)
-    for k_part, v_part in zip(k.split(block, dim=-2), v.split(block, dim=-2), strict=True):
-        scores = q @ k_part.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    root = math.sqrt(q.shape[-1])
+    top = q.new_full((*q.shape[:-1], 1), float("-inf"))  # (..., n, 1)
+    total = torch.zeros_like(top)  # (..., n, 1)
+    result = torch.zeros_like(q)  # (..., n, d)
+    blocks = zip(k.split(block, dim=-2), v.split(block, dim=-2), strict=True)
+    for k_part, v_part in blocks:
+        scores = q @ k_part.transpose(-2, -1) / root  # (..., n, block)
         new_top = torch.maximum(top, scores.amax(dim=-1, keepdim=True))
-        old, part = (top - new_top).exp(), (scores - new_top).exp()
+        old = (top - new_top).exp()  # what the sums so far are worth now
+        part = (scores - new_top).exp()
         total = total * old + part.sum(dim=-1, keepdim=True)
         result = result * old + part @ v_part
         top = new_top

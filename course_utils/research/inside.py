@@ -28,6 +28,17 @@ def attention_maps(model: nn.Module, ids: Tensor) -> Tensor:
     return torch.stack([layer.float().cpu() for layer in result.attentions])
 
 
+def largest_difference(first: Tensor, second: Tensor) -> float:
+    """How far apart two tensors of one shape are where they differ most."""
+    return (first - second).abs().max().item()
+
+
+def ranked_heads(scores: Tensor) -> list[tuple[int, int]]:
+    """The places of all heads as (layer, head), the largest of `scores` (layers, heads) first."""
+    order = scores.flatten().argsort(descending=True, stable=True)
+    return [divmod(place, scores.shape[1]) for place in order.tolist()]
+
+
 def vision_attention(clip: nn.Module, pixels: Tensor) -> tuple[Tensor, float]:
     """Attention weights (layers, batch, heads, n, n) of an open_clip vision tower, and how far off they are.
 
@@ -41,8 +52,7 @@ def vision_attention(clip: nn.Module, pixels: Tensor) -> tuple[Tensor, float]:
     def again(module: nn.MultiheadAttention, inputs: tuple, output: tuple) -> None:
         nonlocal worst
         mixed, weights = multi_head_attention(inputs[0], module)
-        difference = (mixed - output[0]).abs().max()
-        worst = max(worst, difference.item())
+        worst = max(worst, largest_difference(mixed, output[0]))
         maps.append(weights.float().cpu())
 
     blocks = [m for m in clip.visual.modules() if isinstance(m, nn.MultiheadAttention)]
@@ -62,9 +72,11 @@ def rollout(maps: Tensor) -> Tensor:
     Row i says how much of every input token is in token i at the top, if each layer mixes half of
     what it had (the residual connection) with half of what its heads brought, on average.
     """
-    mixed = torch.eye(maps.shape[-1])
-    for layer in maps.mean(dim=1):
-        mixed = (0.5 * torch.eye(maps.shape[-1]) + 0.5 * layer) @ mixed
+    itself = torch.eye(maps.shape[-1])  # (n, n)
+    mixed = itself
+    for layer in maps.mean(dim=1):  # (n, n), the mean of the heads
+        step = 0.5 * itself + 0.5 * layer
+        mixed = step @ mixed
     return mixed
 
 
@@ -109,9 +121,13 @@ def induction_scores(maps: Tensor, asks: Tensor) -> Tensor:
     where copying is due. A head may look right there or up to one word earlier: the better counts.
     1 would be a head that does nothing else (Olsson et al. 2022, arXiv 2209.11895).
     """
-    wanted = asks - maps.shape[-1] // 2 + 1
+    length = maps.shape[-1] // 2  # of one copy
+    wanted = asks - length + 1
     word = int(asks[1] - asks[0])  # tokens a word, the space before it included
-    looks = [maps[..., asks - back, wanted].mean(dim=(1, -1)) for back in range(word)]
+    looks = []
+    for back in range(word):
+        weights = maps[..., asks - back, wanted]  # (layers, batch, heads, asks)
+        looks.append(weights.mean(dim=(1, -1)))  # (layers, heads)
     return torch.stack(looks).amax(dim=0)
 
 

@@ -15,13 +15,17 @@ def quantise(weights: Tensor, bits: int, group: int = 64) -> Tensor:
     Two bits and more: whole numbers from -m to m with m = 2^(bits - 1) - 1; the largest weight of a
     group becomes m. One bit: the sign, times the mean size of the group (arXiv 1603.05279).
     """
-    groups = weights.float().reshape(-1, group)
+    groups = weights.float().reshape(-1, group)  # (groups, group)
+    sizes = groups.abs()
     if bits == 1:
-        rounded = groups.sign() * groups.abs().mean(1, keepdim=True)
+        scale = sizes.mean(1, keepdim=True)  # (groups, 1)
+        steps = groups.sign()
     else:
         most = 2 ** (bits - 1) - 1
-        scale = groups.abs().amax(1, keepdim=True).clamp(min=1e-12) / most
-        rounded = (groups / scale).round() * scale
+        largest = sizes.amax(1, keepdim=True).clamp(min=1e-12)  # a group may be all zeros
+        scale = largest / most  # (groups, 1)
+        steps = (groups / scale).round()
+    rounded = steps * scale
     return rounded.reshape(weights.shape).to(weights.dtype)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FREEZE = DATA / "colab-freeze.gpu.txt"
 MISSING = DATA / "colab-missing.json"  # what pip adds on Colab, with the requirements of each
+SOURCE_ONLY = ("openai-whisper", "rouge-score")
 # Colab's Python. Markers such as `python_version < "3.12"` are judged with it.
 ENVIRONMENT = {
     "python_version": "3.13",
@@ -35,9 +36,14 @@ def colab_packages(path: Path = FREEZE) -> dict[str, str]:
     """Name (normalised) -> version from Colab's published list."""
     from packaging.utils import canonicalize_name
 
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    pairs = (line.split("==", 1) for line in lines if line and not line.startswith("#"))
-    return {canonicalize_name(name): version for name, version in pairs}
+    packages = {}
+    text = path.read_text(encoding="utf-8")
+    for line in text.splitlines():
+        pin = line.strip()
+        if pin and not pin.startswith("#"):
+            name, version = pin.split("==", 1)
+            packages[canonicalize_name(name)] = version
+    return packages
 
 
 def conflicts(
@@ -55,15 +61,18 @@ def conflicts(
     from packaging.utils import canonicalize_name
 
     colab = colab_packages() if colab is None else colab
-    added = json.loads(MISSING.read_text(encoding="utf-8"))["packages"] if added is None else added
-    todo = [("the course", r) for r in (requirements() if wanted is None else wanted)]
+    added = _recorded() if added is None else added
+    wanted = requirements() if wanted is None else wanted
+    versions = {name: about["version"] for name, about in added.items()}
+    versions.update(colab)
+    todo = [("the course", need) for need in wanted]
     faults, seen = [], set()
     while todo:
         source, need = todo.pop()
-        name = canonicalize_name(need.name)
-        version = colab.get(name) or added.get(name, {}).get("version")
-        if need.marker is not None and not need.marker.evaluate(ENVIRONMENT):
+        if not _applies(need):
             continue
+        name = canonicalize_name(need.name)
+        version = versions.get(name)
         if version is None:
             faults.append(f"{source} needs {need}: not on Colab and not in {MISSING.name}")
         elif not fits(need, version):
@@ -72,6 +81,17 @@ def conflicts(
             seen.add(name)
             todo += [(name, Requirement(line)) for line in added[name]["requires"]]
     return faults
+
+
+def _recorded() -> dict[str, dict]:
+    """What pip adds on Colab, as `record` has written it."""
+    text = MISSING.read_text(encoding="utf-8")
+    return json.loads(text)["packages"]
+
+
+def _applies(need: Requirement) -> bool:
+    """Whether a requirement counts on Colab: some are for Windows or an older Python."""
+    return need.marker is None or need.marker.evaluate(ENVIRONMENT)
 
 
 def record() -> dict[str, dict]:
@@ -85,28 +105,32 @@ def record() -> dict[str, dict]:
     for item in _ask_pip()["install"]:
         about = item["metadata"]
         name = canonicalize_name(about["name"])
-        needs = [line for line in about.get("requires_dist", []) if "extra ==" not in line]
-        packages[name] = {"version": about["version"], "requires": sorted(needs)}
-    reached = _reached(packages, colab_packages())
-    content = {"python": ENVIRONMENT["python_version"], "packages": {n: packages[n] for n in reached}}
-    MISSING.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", newline="\n")
-    return content["packages"]
+        needs = about.get("requires_dist", [])
+        always = [line for line in needs if "extra ==" not in line]
+        packages[name] = {"version": about["version"], "requires": sorted(always)}
+    added = {name: packages[name] for name in _reached(packages, colab_packages())}
+    content = {"python": ENVIRONMENT["python_version"], "packages": added}
+    text = json.dumps(content, indent=1) + "\n"
+    MISSING.write_text(text, encoding="utf-8", newline="\n")
+    return added
 
 
 def _ask_pip() -> dict:
     """pip's report of a dry run for Colab's Python, with Colab's versions as constraints."""
+    pip = [sys.executable, "-m", "pip"]
+    needed = [str(need) for need in requirements()]
+    # A dry run for another Python takes wheels only, and these come as source.
+    sources = [str(need) for need in requirements() if need.name in SOURCE_ONLY]
     with tempfile.TemporaryDirectory() as folder:
-        here = Path(folder)
-        (here / "keep.txt").write_text("\n".join(constraints()) + "\n", encoding="utf-8")
-        # A dry run for another Python takes wheels only, and these come as source.
-        sources = [str(r) for r in requirements() if r.name in ("openai-whisper", "rouge-score")]
-        pip = [sys.executable, "-m", "pip"]
+        keep, nowhere, report = (Path(folder, name) for name in ("keep.txt", "nowhere", "report.json"))
+        keep.write_text("\n".join(constraints()), encoding="utf-8")
         subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", folder, *sources], check=True)
-        target = ["--target", str(here / "nowhere"), "--report", str(here / "report.json")]
+        target = ["--target", str(nowhere), "--report", str(report)]
         python = ["--python-version", ENVIRONMENT["python_version"], "--only-binary=:all:"]
-        options = ["-q", "--dry-run", *python, *target, "--find-links", folder, "-c", str(here / "keep.txt")]
-        subprocess.run([*pip, "install", *options, *(str(r) for r in requirements())], check=True)
-        return json.loads((here / "report.json").read_text(encoding="utf-8"))
+        options = ["-q", "--dry-run", *python, *target, "--find-links", folder, "-c", str(keep)]
+        subprocess.run([*pip, "install", *options, *needed], check=True)
+        text = report.read_text(encoding="utf-8")
+    return json.loads(text)
 
 
 def _reached(packages: Mapping[str, dict], colab: Mapping[str, str]) -> list[str]:
@@ -118,7 +142,7 @@ def _reached(packages: Mapping[str, dict], colab: Mapping[str, str]) -> list[str
     while todo:
         need = todo.pop()
         name = canonicalize_name(need.name)
-        if name in colab or name in found or (need.marker and not need.marker.evaluate(ENVIRONMENT)):
+        if name in colab or name in found or not _applies(need):
             continue
         found.add(name)
         todo += [Requirement(line) for line in packages[name]["requires"]]
@@ -128,20 +152,24 @@ def _reached(packages: Mapping[str, dict], colab: Mapping[str, str]) -> list[str
 def test_requirements() -> list[str]:
     """What `make colab` installs: the course, its tests, and what its libraries look for, in Colab's versions."""
     there = colab_packages()
-    needed = [str(r) for r in requirements()]
-    needed += [str(r) for r in wanted("test") if r.name != "genai-course"]
+    needs = requirements()
+    needs += [need for need in wanted("test") if need.name != "genai-course"]
+    lines = [str(need) for need in needs]
     # PEFT looks for torchao without declaring it, transformers for TensorFlow: both are on Colab.
-    needed += [name for name in ("torchao", "tensorflow") if name in there]
-    return needed
+    lines += [name for name in ("torchao", "tensorflow") if name in there]
+    return lines
 
 
 def constraints() -> list[str]:
     """Colab's versions as pip takes them; its builds for CUDA 12 ("+cu128") exist on Colab only."""
-    builds = ("nvidia-", "cuda-")
-    plain = {name: version.split("+")[0] for name, version in colab_packages().items()}
-    return frozen({name: version for name, version in plain.items() if not name.startswith(builds)})
+    plain = {}
+    for name, version in colab_packages().items():
+        if not name.startswith(("nvidia-", "cuda-")):
+            plain[name] = version.split("+")[0]
+    return frozen(plain)
 
 
 if __name__ == "__main__":
     commands = {"constraints": constraints, "requirements": test_requirements, "record": record}
-    print("\n".join(commands[sys.argv[1]]()))
+    command = commands[sys.argv[1]]
+    print("\n".join(command()))

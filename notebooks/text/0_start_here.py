@@ -50,13 +50,17 @@ from course_utils.models import bundled, hardware
 
 machine = hardware.detect()
 print(machine.describe())
-checks = doctor.examine()
-print(
-    "Every unit runs here." if doctor.healthy(checks) else 'Something is missing: see "fail" below.'
-)
-figures.table(
-    [{"check": c.name, "status": c.status, "found": c.found, "cure": c.cure} for c in checks]
-)
+findings = doctor.examine()
+if doctor.healthy(findings):
+    print("Every unit runs here.")
+else:
+    print('Something is missing: see "fail" below.')
+rows = []
+for finding in findings:
+    row = {"check": finding.name, "status": finding.status}
+    row |= {"found": finding.found, "cure": finding.cure}
+    rows.append(row)
+figures.table(rows)
 
 # %% [markdown]
 # **What to notice.** *ok* and *note* need nothing from you. *warn* says that something beyond the basics may not
@@ -65,7 +69,8 @@ figures.table(
 # ## What will each unit use here, and how long does it take?
 
 # %%
-figures.table(unit.overview(), caption="The five units on this machine")
+units = unit.overview()
+figures.table(units, caption="The five units on this machine")
 
 # %% [markdown]
 # | unit | the question |
@@ -85,24 +90,22 @@ figures.table(unit.overview(), caption="The five units on this machine")
 from course_utils.prisma import pictures, shop
 
 prisma = shop.make_shop()
-order = next(iter(prisma.orders.values()))
-print(
-    f"{len(prisma.products)} products, {len(prisma.orders)} orders. Order {order.number}, for "
-    "example:"
-)
+orders = list(prisma.orders.values())
+order = orders[0]
+print(f"{len(prisma.products)} products, {len(orders)} orders. Order {order.number}, for example:")
 print(f"  {order.quantity} x {order.product.name} for {order.customer}, {order.status}")
-scenes = [
-    pictures.scene_of((colour, shape))
-    for colour, shape in zip(shop.COLOURS, shop.SHAPES, strict=True)
-]
-fig, axes = figures.figure(columns=len(scenes), width=9, height=1.6)
-for ax, scene, image in zip(axes, scenes, pictures.draw_many(scenes, settings.SEED), strict=True):
+
+toys = list(zip(shop.COLOURS, shop.SHAPES, strict=True))  # one of each colour and of each shape
+scenes = [pictures.scene_of(toy) for toy in toys]
+images = pictures.draw_many(scenes, settings.SEED)
+names = [" ".join(toy) for toy in toys]
+fig, axes = figures.figure(columns=len(toys), width=9, height=1.6)
+for ax, image, name in zip(axes, images, names, strict=True):
     ax.imshow(image)
-    ax.set_title(scene.toys[0].name, fontsize=8)
+    ax.set_title(name, fontsize=8)
     ax.axis("off")
-figures.show(
-    fig, alt="Eight toys of Prisma: " + ", ".join(scene.toys[0].name for scene in scenes) + "."
-)
+listed = ", ".join(names)
+figures.show(fig, alt=f"Eight toys of Prisma: {listed}.")
 
 # %% [markdown]
 # ## And then?
@@ -112,13 +115,15 @@ figures.show(
 # %%
 from IPython.display import Markdown
 
-labs = sorted(settings.TEXT.glob("labs/*.py"))
-titles = [lab.read_text("utf-8").split("# # ", 1)[1].splitlines()[0] for lab in labs]
-Markdown(
-    "\n".join(
-        f"- [{title}](labs/{lab.stem}.ipynb)" for lab, title in zip(labs, titles, strict=True)
-    )
-)
+folder = settings.TEXT / "labs"
+links = []
+for lab in sorted(folder.glob("*.py")):
+    lines = lab.read_text("utf-8").splitlines()
+    heading = next(line for line in lines if line.startswith("# # "))
+    title = heading.removeprefix("# # ")
+    links.append(f"- [{title}](labs/{lab.stem}.ipynb)")
+listing = "\n".join(links)
+Markdown(listing)
 
 # %% [markdown]
 # ## How do you work through a unit?
@@ -146,11 +151,14 @@ quiz("7.1.fusion")
 # %%
 from course_utils.exercises import progress, registry
 
-rows = [
-    {"exercise": task.title, "in": name, "difficulty": task.difficulty, "minutes": task.minutes}
-    | {"status": progress.get("exercises", name).status}
-    for name, task in registry.exercises().items()
-]
+tasks = registry.exercises()
+rows = []
+for name, task in tasks.items():
+    row = {"exercise": task.title, "in": name}
+    row |= {"difficulty": task.difficulty, "minutes": task.minutes}
+    record = progress.get("exercises", name)
+    row["status"] = record.status
+    rows.append(row)
 figures.table(rows)
 
 # %% [markdown]
@@ -162,7 +170,7 @@ figures.table(rows)
 
 # %%
 for name in bundled.NAMES:
-    print(
-        f"{name}: intact, "
-        f"{sum(f.stat().st_size for f in bundled.verify(name).iterdir()) / 1e6:.1f} MB"
-    )
+    folder = bundled.verify(name)
+    sizes = [file.stat().st_size for file in folder.iterdir()]  # bytes
+    megabytes = sum(sizes) / 1e6
+    print(f"{name}: intact, {megabytes:.1f} MB")

@@ -50,8 +50,8 @@ unit = open_unit("7.3")
 # %%
 import math
 import random
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -85,20 +85,22 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tu
 
     q is (..., n, d), k (..., m, d), v (..., m, e); `mask` (n, m) is True where a query may look.
     """
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., n, m)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    weights = scores.softmax(dim=-1)
+    weights = scores.softmax(dim=-1)  # (..., n, m)
     return weights @ v, weights
 
 
 torch.manual_seed(unit.seed)
 q, k, v = torch.randn(3, 1, 8, 64, 32)  # one sequence, 8 heads, 64 tokens, 32 numbers a head
-causal = torch.ones(64, 64).tril().bool()  # nobody looks into the future
+causal = torch.ones(64, 64, dtype=torch.bool).tril()  # nobody looks into the future
 by_hand, weights = attention(q, k, v, causal)
 library = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-print(f"largest difference from PyTorch: {(by_hand - library).abs().max():.1e}")
-print(f"every row of weights adds up to 1: {torch.allclose(weights.sum(-1), torch.ones(1, 8, 64))}")
+difference = inside.largest_difference(by_hand, library)
+print(f"largest difference from PyTorch: {difference:.1e}")
+sums = weights.sum(-1)  # (1, 8, 64)
+print("every row of weights adds up to 1:", torch.allclose(sums, torch.ones(1, 8, 64)))
 
 # %% [markdown]
 # One attention is one question at a time. A layer asks several at once: it cuts queries, keys and values into
@@ -111,10 +113,12 @@ def multi_head_attention(x: Tensor, module: nn.MultiheadAttention) -> tuple[Tens
 
     Returns the result (batch, n, width) and the weights of every head (batch, heads, n, n).
     """
-    q, k, v = F.linear(x, module.in_proj_weight, module.in_proj_bias).chunk(3, dim=-1)
-    q, k, v = (part.unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
+    projected = F.linear(x, module.in_proj_weight, module.in_proj_bias)  # (batch, n, 3 width)
+    parts = projected.unflatten(-1, (3, module.num_heads, -1))  # (batch, n, 3, heads, d)
+    q, k, v = parts.permute(2, 0, 3, 1, 4)  # each (batch, heads, n, d)
     mixed, weights = attention(q, k, v)
-    return module.out_proj(mixed.transpose(1, 2).flatten(-2)), weights
+    joined = mixed.transpose(1, 2).flatten(-2)  # (batch, n, width)
+    return module.out_proj(joined), weights
 
 
 torch.manual_seed(unit.seed)
@@ -122,8 +126,10 @@ module = nn.MultiheadAttention(160, num_heads=5, batch_first=True).eval()
 x = torch.randn(2, 10, 160)
 ours, our_weights = multi_head_attention(x, module)
 theirs, their_weights = module(x, x, x, average_attn_weights=False)
-print(f"largest difference, result:  {(ours - theirs).abs().max():.1e}")
-print(f"largest difference, weights: {(our_weights - their_weights).abs().max():.1e}")
+difference = inside.largest_difference(ours, theirs)
+print(f"largest difference, result:  {difference:.1e}")
+difference = inside.largest_difference(our_weights, their_weights)
+print(f"largest difference, weights: {difference:.1e}")
 
 # %% [markdown]
 # Why divide by $\sqrt{d}$? Guess first: what happens to the softmax if you leave it out and make the heads
@@ -135,8 +141,11 @@ widths = [4, 16, 64, 256, 1024]
 peaks = {"divided by √d": [], "not divided": []}
 for d in widths:
     q, k = torch.randn(2, 200, d)
-    for name, scale in (("divided by √d", math.sqrt(d)), ("not divided", 1.0)):
-        peaks[name].append((q @ k.T / scale).softmax(-1).amax(-1).mean().item())
+    scores = q @ k.T  # (200, 200)
+    for name, divisor in (("divided by √d", math.sqrt(d)), ("not divided", 1.0)):
+        weights = (scores / divisor).softmax(-1)
+        largest = weights.amax(-1)  # (200,): of each row
+        peaks[name].append(largest.mean().item())
 
 fig, ax = figures.figure(height=3.2)
 for (name, values), marker in zip(peaks.items(), "os", strict=True):
@@ -144,12 +153,11 @@ for (name, values), marker in zip(peaks.items(), "os", strict=True):
 ax.set_xscale("log", base=2)
 ax.set(xlabel="width of a head, d (numbers)", ylabel="largest weight in a row", ylim=(0, 1))
 ax.legend()
+divided, plain = peaks["divided by √d"][-1], peaks["not divided"][-1]
 figures.show(
     fig,
     alt="Largest of 200 weights against the width of the head. Divided by the root of d it stays "
-    "near "
-    f"{peaks['divided by √d'][-1]:.2f}; not divided it is {peaks['not divided'][-1]:.2f} at width "
-    "1024.",
+    f"near {divided:.2f}; not divided it is {plain:.2f} at width 1024.",
 )
 
 # %% [markdown]
@@ -184,39 +192,43 @@ ids = chat.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["inp
 tokens = [chat.tokenizer.decode(i) for i in ids[0]]
 maps = inside.attention_maps(chat.model, ids)[:, 0]  # (layers, heads, tokens, tokens)
 last = maps[:, :, -1]  # where each head looks before the answer is written
-goal = max(i for i, token in enumerate(tokens) if "pack" in token)
-best = last[:, :, goal : goal + 2].sum(-1).argmax(dim=1)
-print(
-    f"{maps.shape[0]} layers of {maps.shape[1]} heads, {maps.shape[2]} tokens; the answer is token "
-    f"{goal}."
-)
+goal = [i for i, token in enumerate(tokens) if "pack" in token][-1]
+behind = goal + 1
+layers, heads, length, _ = maps.shape
+print(f"{layers} layers of {heads} heads, {length} tokens; the answer is token {goal}.")
 
 
 def strongest(weights: torch.Tensor) -> str:
     """The largest of (layers, heads) weights, and whose it is."""
-    layer, head = divmod(weights.argmax().item(), weights.shape[1])
-    return f"{weights.max():.2f} (layer {layer}, head {head})"
+    layer, head = inside.ranked_heads(weights)[0]
+    return f"{weights[layer, head]:.2f} (layer {layer}, head {head})"
 
 
 print("looks at the answer:              ", strongest(last[:, :, goal]))
-print(f"looks at {tokens[goal + 1]!r} behind it:          ", strongest(last[:, :, goal + 1]))
-print(f"from {tokens[goal + 1]!r}, looks at the answer:    ", strongest(maps[:, :, goal + 1, goal]))
+print(f"looks at {tokens[behind]!r} behind it:          ", strongest(last[:, :, behind]))
+print(f"from {tokens[behind]!r}, looks at the answer:    ", strongest(maps[:, :, behind, goal]))
 
 # %%
-start = next(i for i, token in enumerate(tokens) if "Order" in token)
-# Spaces are tokens too: leave them out.
-seen = [i for i in range(start, len(tokens)) if tokens[i].strip()]
-picture = torch.stack([last[layer, head, seen] for layer, head in enumerate(best)])
-names = [f"layer {layer}, head {head}" for layer, head in enumerate(best.tolist())]
+words = [token.strip() for token in tokens]
+orders = [i for i, word in enumerate(words) if "Order" in word]
+# From the first order on. Spaces are tokens too: leave them out.
+seen = [i for i in range(orders[0], len(words)) if words[i]]
+shown = [words[i] for i in seen]
 
-fig, ax = figures.figure(width=10, height=1.6 + 0.28 * len(names))
-figures.heatmap(ax, picture, x=[tokens[i].strip() for i in seen], y=names, label="attention", low=0)
+goal_and_behind = last[:, :, [goal, behind]].sum(-1)  # (layers, heads)
+best = goal_and_behind.argmax(dim=1).tolist()  # a head of each layer
+names = [f"layer {layer}, head {head}" for layer, head in enumerate(best)]
+rows = [last[layer, head, seen] for layer, head in enumerate(best)]
+picture = torch.stack(rows)  # (layers, tokens shown)
+
+height = 1.6 + 0.28 * len(names)
+fig, ax = figures.figure(width=10, height=height)
+figures.heatmap(ax, picture, x=shown, y=names, label="attention", low=0)
 ax.set(xlabel="token of the prompt", title="Where the model looks before it writes the answer")
 figures.show(
     fig,
     alt="Heat map, a row for each layer, a column for each token. The strongest look at the answer "
-    "is "
-    f"{strongest(last[:, :, goal])}, at the token behind it {strongest(last[:, :, goal + 1])}.",
+    f"is {strongest(last[:, :, goal])}, at the token behind it {strongest(last[:, :, behind])}.",
 )
 
 # %% [markdown]
@@ -226,18 +238,17 @@ figures.show(
 # %% tags=["topic:attention-visualisation"]
 roles = inside.head_roles(maps)
 fig, axes = figures.figure(columns=3, width=10, height=3.4)
-for ax, (place, values) in zip(axes, roles.items(), strict=True):
-    figures.heatmap(ax, values, low=0, high=1, label="share of attention" if ax is axes[-1] else "")
+told = []
+for ax, (place, shares) in zip(axes, roles.items(), strict=True):
+    label = "share of attention" if ax is axes[-1] else ""
+    figures.heatmap(ax, shares, low=0, high=1, label=label)
     ax.set(title=place, xlabel="head", ylabel="layer")
-strongest = {
-    p: (int(v.argmax()) // v.shape[1], int(v.argmax()) % v.shape[1], v.max().item())
-    for p, v in roles.items()
-}
-said = "; ".join(f"{p}: layer {a}, head {b}, {s:.0%}" for p, (a, b, s) in strongest.items())
+    layer, head = inside.ranked_heads(shares)[0]
+    told.append(f"{place}: layer {layer}, head {head}, {shares[layer, head]:.0%}")
+said = "; ".join(told)
 print("Most devoted to", said)
-figures.show(
-    fig, alt=f"Three heat maps, layers down and heads across: share of attention on {said}."
-)
+alt = f"Three heat maps, layers down and heads across: share of attention on {said}."
+figures.show(fig, alt=alt)
 
 # %% [markdown]
 # Now the picture model. open_clip asks its blocks for no weights either. So we catch what goes into every
@@ -256,37 +267,45 @@ def rollout(maps: Tensor) -> Tensor:
     Row i says how much of every input token is in token i at the top, if each layer mixes half of
     what it had (the residual connection) with half of what its heads brought, on average.
     """
-    mixed = torch.eye(maps.shape[-1])
-    for layer in maps.mean(dim=1):
-        mixed = (0.5 * torch.eye(maps.shape[-1]) + 0.5 * layer) @ mixed
+    itself = torch.eye(maps.shape[-1])  # (n, n)
+    mixed = itself
+    for layer in maps.mean(dim=1):  # (n, n), the mean of the heads
+        step = 0.5 * itself + 0.5 * layer
+        mixed = step @ mixed
     return mixed
 
 
 toys = [("red", "cube"), ("green", "ring"), ("blue", "star")]
-images = pictures.draw_many(
-    [pictures.scene_of(pair, size="large") for pair in toys], seed=unit.seed, size=256
-)
+scenes = [pictures.scene_of(toy, size="large") for toy in toys]
+images = pictures.draw_many(scenes, seed=unit.seed, size=256)
 pixels = torch.stack([clip.preprocess(image) for image in images])
 vision, difference = inside.vision_attention(clip.model, pixels)
 print(f"by hand against the model's own blocks: largest difference {difference:.1e}")
 side = math.isqrt(vision.shape[-1] - 1)  # token 0 is the class token, the rest are patches
 
 # %%
+patches = side**2
+flows = []
+for i in range(len(toys)):
+    flow = rollout(vision[:, i])[1:, 1:]  # (patches, patches): without the class token
+    received = flow.mean(0) * patches  # (patches,): 1 is the average
+    flows.append(received.view(side, side))
+everything = torch.stack(flows)
+low = everything.min().item()
+high = everything.max().item()
+
 fig, axes = figures.figure(2, 3, width=8, height=5.2)
-flows = [rollout(vision[:, i])[1:, 1:].mean(0).view(side, side) * side**2 for i in range(len(toys))]
-low, high = (float(torch.stack(flows).aminmax()[i]) for i in (0, 1))
-for column, (image, (colour, shape)) in enumerate(zip(images, toys, strict=True)):
-    axes[0, column].imshow(image)
-    axes[0, column].set_title(f"{colour} {shape}")
-    shown = figures.heatmap(axes[1, column], flows[column], low=low, high=high)
+for (above, below), image, flow, toy in zip(axes.T, images, flows, toys, strict=True):
+    above.imshow(image)
+    above.set_title(" ".join(toy))
+    shown = figures.heatmap(below, flow, low=low, high=high)
 for ax in axes.flat:
     ax.set(xticks=[], yticks=[], aspect="equal")
 fig.colorbar(shown, ax=axes[1], label="times the average patch")
 figures.show(
     fig,
     alt="Above: a red cube, a green ring and a blue star. Below: for each, how much every patch "
-    "contributes "
-    "to the picture's vector according to attention rollout.",
+    "contributes to the picture's vector according to attention rollout.",
 )
 
 # %% [markdown]
@@ -319,28 +338,33 @@ def induction_scores(maps: Tensor, asks: Tensor) -> Tensor:
     where copying is due. A head may look right there or up to one word earlier: the better counts.
     1 would be a head that does nothing else (Olsson et al. 2022, arXiv 2209.11895).
     """
-    wanted = asks - maps.shape[-1] // 2 + 1
+    length = maps.shape[-1] // 2  # of one copy
+    wanted = asks - length + 1
     word = int(asks[1] - asks[0])  # tokens a word, the space before it included
-    looks = [maps[..., asks - back, wanted].mean(dim=(1, -1)) for back in range(word)]
+    looks = []
+    for back in range(word):
+        weights = maps[..., asks - back, wanted]  # (layers, batch, heads, asks)
+        looks.append(weights.mean(dim=(1, -1)))  # (layers, heads)
     return torch.stack(looks).amax(dim=0)
 
 
 rows, asks = inside.repeated_rows(chat.tokenizer, text.LEXICON, count=16, rows=12, seed=unit.seed)
 print("A row:", chat.tokenizer.decode(rows[0]))
-induction = induction_scores(inside.attention_maps(chat.model, rows), asks)
-ranked = induction.flatten().argsort(descending=True).tolist()
-top = [(i // induction.shape[1], i % induction.shape[1]) for i in ranked[:8]]
-print("strongest:", ", ".join(f"layer {a}, head {b}: {induction[a, b]:.2f}" for a, b in top))
+row_maps = inside.attention_maps(chat.model, rows)  # (layers, rows, heads, tokens, tokens)
+induction = induction_scores(row_maps, asks)  # (layers, heads)
+ranked = inside.ranked_heads(induction)
+told = [f"layer {layer}, head {head}: {induction[layer, head]:.2f}" for layer, head in ranked[:8]]
+print("strongest:", ", ".join(told))
 
 # %%
 fig, ax = figures.figure(width=5.6, height=3.6)
 figures.heatmap(ax, induction, label="induction score", low=0, high=1)
 ax.set(xlabel="head", ylabel="layer", title="Attention to what came next last time")
+high = int((induction > 0.3).sum())
 figures.show(
     fig,
     alt="Heat map of the induction score, layers down and heads across. "
-    f"{int((induction > 0.3).sum())} of "
-    f"{induction.numel()} heads are above 0.3; the highest is {induction.max():.2f}.",
+    f"{high} of {induction.numel()} heads are above 0.3; the highest is {induction.max():.2f}.",
 )
 
 # %% [markdown]
@@ -349,30 +373,36 @@ figures.show(
 # expect from the first one?
 
 # %% tags=["topic:attention-visualisation"]
-scores = {
-    (layer, head): induction[layer, head].item() for layer, head in np.ndindex(*induction.shape)
-}
-strongest = sorted(scores, key=scores.get, reverse=True)
-layers = {layer for layer, _ in strongest[:8]}
-others = [h for h in strongest if h[0] in layers and h not in strongest[:8] and scores[h] < 0.1]
-random.Random(unit.seed).shuffle(others)
+strongest = ranked[:8]
+layers = {layer for layer, _ in strongest}
+others = []  # heads of the same layers that hardly copy
+for layer, head in ranked[8:]:
+    if layer in layers and induction[layer, head].item() < 0.1:
+        others.append((layer, head))
+rng = random.Random(unit.seed)
+rng.shuffle(others)
+
 numbers = [n for n in (0, 1, 2, 4, 6, 8) if n <= len(others)]
 copied = {"strongest induction heads": [], "other heads of these layers": []}
 for n in numbers:
     for name, order in zip(copied, (strongest, others), strict=True):
         with inside.without_heads(chat.model, order[:n]):
-            copied[name].append(share(inside.copying(chat.model, rows, asks)))
+            right = inside.copying(chat.model, rows, asks)
+        copied[name].append(share(right))
 
+# %%
 fig, ax = figures.figure(height=3.4)
-for (name, found), marker in zip(copied.items(), "os", strict=True):
-    values, ends = error_bars(found)
+told = []
+for (name, measures), marker in zip(copied.items(), "os", strict=True):
+    values, ends = error_bars(measures)
     ax.errorbar(numbers, values, ends, marker=marker, capsize=3, label=name)
+    shares = ", ".join(f"{value:.0%}" for value in values)
+    told.append(f"{name}: {shares}")
 ax.set(xlabel="heads switched off", ylabel="share of words copied", ylim=(-0.03, 1.03))
 ax.legend(loc="lower left")
-said = "; ".join(
-    f"{name}: " + ", ".join(f"{m.value:.0%}" for m in ms) for name, ms in copied.items()
-)
-figures.show(fig, alt=f"Words copied with {', '.join(map(str, numbers))} heads off. {said}.")
+counts = ", ".join(map(str, numbers))
+said = "; ".join(told)
+figures.show(fig, alt=f"Words copied with {counts} heads off. {said}.")
 
 # %% [markdown]
 # **What to notice.** The head with the highest score can go, and hardly anything happens: the others stand
@@ -396,20 +426,25 @@ def quantise(weights: Tensor, bits: int, group: int = 64) -> Tensor:
     Two bits and more: whole numbers from -m to m with m = 2^(bits - 1) - 1; the largest weight of a
     group becomes m. One bit: the sign, times the mean size of the group (arXiv 1603.05279).
     """
-    groups = weights.float().reshape(-1, group)
+    groups = weights.float().reshape(-1, group)  # (groups, group)
+    sizes = groups.abs()
     if bits == 1:
-        rounded = groups.sign() * groups.abs().mean(1, keepdim=True)
+        scale = sizes.mean(1, keepdim=True)  # (groups, 1)
+        steps = groups.sign()
     else:
         most = 2 ** (bits - 1) - 1
-        scale = groups.abs().amax(1, keepdim=True).clamp(min=1e-12) / most
-        rounded = (groups / scale).round() * scale
+        largest = sizes.amax(1, keepdim=True).clamp(min=1e-12)  # a group may be all zeros
+        scale = largest / most  # (groups, 1)
+        steps = (groups / scale).round()
+    rounded = steps * scale
     return rounded.reshape(weights.shape).to(weights.dtype)
 
 
 group = torch.tensor([0.31, -0.07, 0.12, -0.52, 0.02, 0.26, -0.18, 0.44])
 for bits in (8, 4, 3, 2, 1):
     rounded = quantise(group, bits, group=8) + 0.0  # turns -0.0 into 0.0
-    print(f"{bits}-bit:", " ".join(f"{w:6.2f}" for w in rounded.tolist()))
+    columns = [f"{weight:6.2f}" for weight in rounded.tolist()]
+    print(f"{bits}-bit:", " ".join(columns))
 
 # %% [markdown]
 # 4-bit **NF4**, which Unit 7.5 uses, is smarter about *where* the 16 steps are: closer together near zero,
@@ -427,20 +462,23 @@ for bits in (8, 4, 3, 2, 1):
 
 # %% tags=["topic:quantisation-bits"]
 prisma = load("chat", unit.hardware, tier="bundled")
-tool_tasks, sum_tasks = reasoning.tool_tasks(100, seed=730), reasoning.sum_tasks(100, seed=730)
-formats = {"16 bits": (16, None)}
+tool_tasks = reasoning.tool_tasks(100, seed=730)
+sum_tasks = reasoning.sum_tasks(100, seed=730)
+formats = {"16 bits": (16, None)}  # bits a weight with scales, and how to round
 for bits in (8, 4, 3, 2, 1):
     name = "1 bit" if bits == 1 else f"{bits} bits"
-    formats[name] = (bits + 16 / 64, lambda w, bits=bits: quantise(w, bits))
+    with_scales = bits + 16 / 64  # 64 weights share a scale of 16 bits
+    formats[name] = (with_scales, partial(quantise, bits=bits))
 formats["4 bits, NF4"] = (4 + 32 / 64, quantisation.nf4)
 
 # %% tags=["topic:quantisation-bits"]
-results, rows = [], []
-for name, (bits, change) in figures.progress(formats.items(), "Quantising", total=len(formats)):
+results, rows = {}, []
+for name in figures.progress(formats, "Quantising"):
+    bits, change = formats[name]
     model = quantisation.quantised_copy(prisma.model, change) if change else prisma.model
     tools = reasoning.score(model, prisma.tokenizer, tool_tasks)
     sums = reasoning.score(model, prisma.tokenizer, sum_tasks)
-    results.append((name, tools, sums))
+    results[name] = {"tool tasks": tools, "sums": sums}
     row = {"format": name, "bits with scales": bits}
     row["size (MB)"] = quantisation.megabytes(prisma.model, bits)
     row["perplexity"] = f"{tools.perplexity:.4g}"
@@ -451,34 +489,40 @@ caption = "prisma-lm, matrices quantised in groups of 64; shares of 100 tasks, 9
 figures.table(rows, caption=caption)
 
 # %%
+names = [name for name in formats if "NF4" not in name]
+ticks = range(len(names))
 fig, ax = figures.figure(height=3.6)
-plain = [result for result in results if "NF4" not in result[0]]
 told = []
-for kind, (label, marker) in enumerate((("tool tasks", "o"), ("sums", "s")), start=1):
-    right = [share(result[kind].exact) for result in plain]
-    values, ends = error_bars(right)
-    places = [i + 0.08 * (2 * kind - 3) for i in range(len(plain))]
+# The two lines stand a little left and right of each tick, so that no interval hides another.
+for label, marker, shift in (("tool tasks", "o", -0.08), ("sums", "s", 0.08)):
+    scores = [results[name][label] for name in names]
+    values, ends = error_bars(share(score.exact) for score in scores)
+    places = [tick + shift for tick in ticks]
     ax.errorbar(places, values, ends, marker=marker, capsize=3, label=label)
-    told.append(f"{label}: " + ", ".join(f"{m.value:.0%}" for m in right))
-names = [result[0] for result in plain]
-ax.set_xticks(range(len(plain)), names)
+    shares = ", ".join(f"{value:.0%}" for value in values)
+    told.append(f"{label}: {shares}")
+ax.set_xticks(ticks, names)
 ax.set(xlabel="bits a weight", ylabel="share of tasks right", ylim=(-0.03, 1.03))
 ax.legend()
-figures.show(fig, alt=f"Share of tasks right at {', '.join(names)}. {'; '.join(told)}.")
+listed = ", ".join(names)
+said = "; ".join(told)
+figures.show(fig, alt=f"Share of tasks right at {listed}. {said}.")
 
 # %% [markdown]
 # At 2 bits and at 1 bit no task is right any more. But look at the perplexity of the two: is the format with *fewer*
 # bits the better one? Look at what happens to the weights.
 
 # %% tags=["topic:quantisation-bits"]
-name, matrix = next((n, p) for n, p in prisma.model.named_parameters() if "q_proj" in n)
+parameters = dict(prisma.model.named_parameters())
+name = next(name for name in parameters if "q_proj" in name)
+matrix = parameters[name].detach()
 for bits in (3, 2, 1):
-    rounded = quantise(matrix.detach(), bits)
-    error = (rounded - matrix).norm() / matrix.norm()
+    rounded = quantise(matrix, bits)
+    distance = (rounded - matrix).norm()
+    error = distance / matrix.norm()
     zeros = (rounded == 0).float().mean()
-    print(
-        f"{bits} bits: {zeros:.0%} of the weights become 0, the error is {error:.0%} of the matrix"
-    )
+    print(f"{bits} bits: {zeros:.0%} of the weights become 0,", end=" ")
+    print(f"the error is {error:.0%} of the matrix")
 print("measured on", name)
 
 # %% [markdown]
@@ -512,24 +556,32 @@ def tiled_attention(q: Tensor, k: Tensor, v: Tensor, block: int = 128) -> Tensor
     sum of values; a new largest score rescales what was summed before. Shapes as in `attention`,
     without a mask.
     """
-    top = q.new_full((*q.shape[:-1], 1), float("-inf"))
-    total, result = torch.zeros_like(top), torch.zeros_like(q)
-    for k_part, v_part in zip(k.split(block, dim=-2), v.split(block, dim=-2), strict=True):
-        scores = q @ k_part.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    root = math.sqrt(q.shape[-1])
+    top = q.new_full((*q.shape[:-1], 1), float("-inf"))  # (..., n, 1)
+    total = torch.zeros_like(top)  # (..., n, 1)
+    result = torch.zeros_like(q)  # (..., n, d)
+    blocks = zip(k.split(block, dim=-2), v.split(block, dim=-2), strict=True)
+    for k_part, v_part in blocks:
+        scores = q @ k_part.transpose(-2, -1) / root  # (..., n, block)
         new_top = torch.maximum(top, scores.amax(dim=-1, keepdim=True))
-        old, part = (top - new_top).exp(), (scores - new_top).exp()
+        old = (top - new_top).exp()  # what the sums so far are worth now
+        part = (scores - new_top).exp()
         total = total * old + part.sum(dim=-1, keepdim=True)
         result = result * old + part @ v_part
         top = new_top
     return result / total
 
 
+# %% [markdown]
+# Do the three ways agree? Four heads, a thousand tokens:
+
+# %% tags=["topic:flash-attention"]
 torch.manual_seed(unit.seed)
 q, k, v = torch.randn(3, 1, 4, 1000, 64)
-by_hand = attention(q, k, v)[0]
-others = {"tiled": tiled_attention(q, k, v), "PyTorch": F.scaled_dot_product_attention(q, k, v)}
-for name, other in others.items():
-    print(f"{name:>8} against by hand: {(by_hand - other).abs().max():.1e}")
+by_hand, _ = attention(q, k, v)
+for name, way in (("tiled", tiled_attention), ("PyTorch", F.scaled_dot_product_attention)):
+    difference = inside.largest_difference(by_hand, way(q, k, v))
+    print(f"{name:>8} against by hand: {difference:.1e}")
 
 # %% [markdown]
 # The same result, never holding more than one block of the matrix. PyTorch's `scaled_dot_product_attention`
@@ -567,23 +619,21 @@ for ax in axes:
 axes[0].set(xlabel="tokens", ylabel="time (ms)", title="Time")
 axes[1].set(xlabel="tokens", ylabel="memory beyond the inputs (MiB)", title="Memory")
 axes[0].legend()
-last = ", ".join(f"{name} {times[-1]:.0f} ms" for name, times in timed.items())
-figures.show(fig, alt=f"Time and memory against length, both logarithmic. At the longest: {last}.")
+told = [f"{name} {times[-1]:.0f} ms" for name, times in timed.items()]
+said = ", ".join(told)
+figures.show(fig, alt=f"Time and memory against length, both logarithmic. At the longest: {said}.")
 
 # %% tags=["topic:flash-attention"]
 rows = []
 for i, n in enumerate(lengths):
-    row = {
-        "tokens": n,
-        "by hand (ms)": timed["by hand"][i],
-        "fused (ms)": timed["PyTorch, fused"][i],
-    }
-    row["fused is faster by"] = f"{row['by hand (ms)'] / row['fused (ms)']:.1f} times"
-    row["fused holds less by"] = f"{held['by hand'][i] / held['PyTorch, fused'][i]:.0f} times"
+    slow, fast = timed["by hand"][i], timed["PyTorch, fused"][i]
+    more, less = held["by hand"][i], held["PyTorch, fused"][i]
+    row = {"tokens": n, "by hand (ms)": slow, "fused (ms)": fast}
+    row["fused is faster by"] = f"{slow / fast:.1f} times"
+    row["fused holds less by"] = f"{more / less:.0f} times"
     rows.append(row)
-figures.table(
-    rows, caption=f"Attention by hand against the fused kernel, on this machine ({unit.device})"
-)
+caption = f"Attention by hand against the fused kernel, on this machine ({unit.device})"
+figures.table(rows, caption=caption)
 
 # %% [markdown]
 # **Verdict: true where it was measured, against attention by hand.** The result is the same to rounding. How much
@@ -606,49 +656,48 @@ figures.table(
 # %% tags=["topic:cot"]
 bundled = chat.tier == "bundled"
 problems = reasoning.sums(96 if bundled else 24, seed=73)
-slips = [reasoning.wrong_start(p, random.Random(i)) for i, p in enumerate(problems)]
+slips = []  # for each problem: a first step with a slip, and the answer that follows from it
+for i, problem in enumerate(problems):
+    rng = random.Random(i)
+    slips.append(reasoning.wrong_start(problem, rng))
 
 
 def answers(mode: str, starts: list[str]) -> list[str]:
-    """The number that the model answers to each problem, after it was made to start with the given
-    words."""
-    chats = [
-        [{"role": "system", "content": text.SYSTEM[mode]}, {"role": "user", "content": p.question}]
-        for p in problems
-    ]
-    prompts = [chat.prompt(c) + start for c, start in zip(chats, starts, strict=True)]
-    return [
-        reasoning.last_number(r)
-        for r in chat.complete_many(prompts, max_new_tokens=64 if bundled else 256)
-    ]
+    """The number that the model answers to each problem, if its reply has to begin with `starts`."""
+    system = {"role": "system", "content": text.SYSTEM[mode]}
+    prompts = []
+    for problem, start in zip(problems, starts, strict=True):
+        question = {"role": "user", "content": problem.question}
+        prompt = chat.prompt([system, question])
+        prompts.append(prompt + start)
+    replies = chat.complete_many(prompts, max_new_tokens=64 if bundled else 256)
+    return [reasoning.last_number(reply) for reply in replies]
 
 
 nothing = [""] * len(problems)
+starts = [start for start, _ in slips]
 given = {
     "answer at once": answers("direct", nothing),
     "worked steps": answers("steps", nothing),
-    "steps after a slip": answers("steps", [start for start, _ in slips]),
+    "steps after a slip": answers("steps", starts),
 }
 
 # %% tags=["topic:cot"]
-right = {
-    name: share([a == p.answer for a, p in zip(got, problems, strict=True)])
-    for name, got in given.items()
-}
-believed = share(
-    [a == wrong for a, (_, wrong) in zip(given["steps after a slip"], slips, strict=True)]
-)
+right = {}
+for name, got in given.items():
+    pairs = zip(got, problems, strict=True)
+    right[name] = share([answer == problem.answer for answer, problem in pairs])
+pairs = zip(given["steps after a slip"], slips, strict=True)
+believed = share([answer == wrong for answer, (_, wrong) in pairs])
+
+phases = {"9 to 33 %": text.SHARES, "33 to 60 %": text.HARDER, "60 to 100 %": text.SKILLS}
 if bundled:
-    for part, shares in {
-        "9 to 33 %": text.SHARES,
-        "33 to 60 %": text.HARDER,
-        "60 to 100 %": text.SKILLS,
-    }.items():
-        worked, at_once = (shares[kind] / sum(shares.values()) for kind in ("worked", "unworked"))
-        print(
-            f"{part} of its training: {worked:.0%} of the examples worked sums, {at_once:.0%} sums "
-            "at once"
-        )
+    for phase, mixture in phases.items():
+        whole = sum(mixture.values())
+        worked = mixture["worked"] / whole
+        at_once = mixture["unworked"] / whole
+        print(f"{phase} of its training: {worked:.0%} of the examples worked sums,", end=" ")
+        print(f"{at_once:.0%} sums at once")
 for name, measure in right.items():
     print(f"{name:>18}: {measure} right")
 print(f"after a slip, the answer that follows from the slip: {believed}")
@@ -670,9 +719,8 @@ colours = [figures.PALETTE[c] for c in ("orange", "blue", "green", "sky")]
 ax.barh(list(bars), values, xerr=ends, capsize=3, color=colours)
 ax.invert_yaxis()
 ax.set(xlabel=f"share of {len(problems)} sums", xlim=(0, 1.02))
-figures.show(
-    fig, alt="Bars: " + "; ".join(f"{name} {m.value:.0%}" for name, m in bars.items()) + "."
-)
+told = "; ".join(f"{name} {measure.value:.0%}" for name, measure in bars.items())
+figures.show(fig, alt=f"Bars: {told}.")
 
 # %% [markdown]
 # **Verdict: dramatic here, and we know why.** A model this small can't do two products and a sum in the one

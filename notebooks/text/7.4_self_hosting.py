@@ -57,6 +57,7 @@ import openai
 import torch
 
 from course_utils import figures, serving
+from course_utils.measures import medians
 from course_utils.memory import fit, formulas, shapes
 from course_utils.prisma import text
 
@@ -72,7 +73,8 @@ from course_utils.prisma import text
 
 # %%
 for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
-    print(f"1,000 numbers in {str(dtype):15} {torch.zeros(1000).to(dtype).nbytes:6,} bytes")
+    numbers = torch.zeros(1000, dtype=dtype)
+    print(f"1,000 numbers in {dtype!s:15} {numbers.nbytes:6,} bytes")
 
 # %% [markdown]
 # FP16 is *half* of FP32. The rule counts the weights, and nothing else. A running model also keeps the keys and
@@ -93,18 +95,20 @@ figures.table(
 from course_utils.models.loaders import load
 
 small = load("chat", tier="bundled").model  # prisma-lm, here in 32 bits
-shape = shapes.from_config(small.config.to_dict())
+weights = sum(parameter.nbytes for parameter in small.parameters())
+words = torch.ones(1, 200, dtype=torch.long)  # (batch, tokens)
 with torch.no_grad():
-    cache = small(torch.ones(1, 200, dtype=torch.long), use_cache=True).past_key_values
-held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-weights = sum(p.nbytes for p in small.parameters())
+    cache = small(words, use_cache=True).past_key_values
+held = 0
+for layer in cache.layers:
+    held += layer.keys.nbytes + layer.values.nbytes
+
+shape = shapes.from_config(small.config.to_dict())
+weight_formula = formulas.weight_bytes(shape, "fp32")
+cache_formula = formulas.kv_cache_bytes(shape, seq=200, bytes_per_number=4)
 rows = [
-    {"what": "weights", "formula": int(formulas.weight_bytes(shape, "fp32")), "measured": weights},
-    {
-        "what": "KV cache, 200 tokens",
-        "formula": int(formulas.kv_cache_bytes(shape, 200, 1, 4)),
-        "measured": held,
-    },
+    {"what": "weights", "formula": int(weight_formula), "measured": weights},
+    {"what": "KV cache, 200 tokens", "formula": int(cache_formula), "measured": held},
 ]
 figures.table(rows, caption="prisma-lm in 32 bits, bytes")
 
@@ -124,18 +128,18 @@ def cards(needed: float, names=("rtx3060", "rtx4090", "a100-40", "a100-80")) -> 
     return "more than eight"
 
 
-smaller = ("mistral-7b", "llama-2-13b", "yi-34b")
-larger = ("mixtral-8x7b", "llama-2-70b", "llama-3.1-405b")
+smaller = ["mistral-7b", "llama-2-13b", "yi-34b"]
+larger = ["mixtral-8x7b", "llama-2-70b", "llama-3.1-405b"]
+methods = {"16 bit": "inference-fp16", "8 bit": "inference-int8", "4 bit": "inference-nf4"}
 rows = []
 for name in smaller + larger:
-    billions = shapes.parameter_count(name) / 1e9
-    needed = {
-        m: formulas.estimate(name, f"inference-{m}", seq=4096).total
-        for m in ("fp16", "int8", "nf4")
-    }
-    row = {"model": name, "billions": billions, "rule (x 2)": 2e9 * billions / shapes.GIB}
-    rows.append(row | {"16 bit": needed["fp16"], "8 bit": needed["int8"], "4 bit": needed["nf4"]})
-    rows[-1] |= {"16 bit on": cards(needed["fp16"]), "4 bit on": cards(needed["nf4"])}
+    count = shapes.parameter_count(name)
+    row = {"model": name, "billions": count / 1e9, "rule (x 2)": 2 * count / shapes.GIB}
+    for label, method in methods.items():
+        row[label] = formulas.estimate(name, method, seq=4096).total
+    row["16 bit on"] = cards(row["16 bit"])
+    row["4 bit on"] = cards(row["4 bit"])
+    rows.append(row)
 figures.table(rows, digits=1)
 
 # %% [markdown]
@@ -143,17 +147,17 @@ figures.table(rows, digits=1)
 # 24 GB, 7B on 12 GB, 34B on 40 GB": are they right?
 
 # %%
-total, active = (shapes.parameter_count("mixtral-8x7b", active=only) for only in (False, True))
+total = shapes.parameter_count("mixtral-8x7b") / 1e9
+active = shapes.parameter_count("mixtral-8x7b", active=True) / 1e9
 print("Mixtral 8x7B, counted from its shape:")
-print(f"{total / 1e9:.1f}B in all, {active / 1e9:.1f}B used for a token")
-for model, card in (
-    ("llama-2-13b", "rtx4090"),
-    ("mistral-7b", "rtx3060"),
-    ("codellama-34b", "a100-40"),
-):
+print(f"{total:.1f}B in all, {active:.1f}B used for a token")
+claims = {"llama-2-13b": "rtx4090", "mistral-7b": "rtx3060", "codellama-34b": "a100-40"}
+for model, card in claims.items():
     for method in ("fp16", "nf4"):
-        verdict = fit.fits(formulas.estimate(model, f"inference-{method}", seq=4096), card)
-        print(f"{model:14} {method}: {str(verdict).splitlines()[0]}")
+        needed = formulas.estimate(model, f"inference-{method}", seq=4096)
+        verdict = fit.fits(needed, card)
+        headline = str(verdict).splitlines()[0]
+        print(f"{model:14} {method}: {headline}")
 
 # %% [markdown]
 # The eight experts share the attention layers, so Mixtral is smaller than eight times seven (its makers
@@ -165,27 +169,26 @@ for model, card in (
 # cache is a quarter as large.
 
 # %% tags=["topic:vram-estimate"]
-lengths = [2**n for n in range(9, 16)]
+lengths = [512, 1024, 2048, 4096, 8192, 16384, 32768]
 fig, ax = figures.figure(height=3.4)
 for model, style in (("llama-2-7b", "-"), ("mistral-7b", "--")):
     for users in (1, 8):
-        totals = [
-            formulas.estimate(model, "inference-fp16", seq=n, batch=users).total for n in lengths
-        ]
+        totals = []
+        for n in lengths:
+            needed = formulas.estimate(model, "inference-fp16", seq=n, batch=users)
+            totals.append(needed.total)
         ax.plot(lengths, totals, style, label=f"{model}, {users} at once")
-for card in ("rtx4090", "a100-80"):
-    ax.axhline(fit.gpu(card).usable, color=figures.GREY, linewidth=1)
-    ax.text(lengths[0], fit.gpu(card).usable * 1.05, fit.gpu(card).name, color=figures.GREY)
+for card in (fit.gpu("rtx4090"), fit.gpu("a100-80")):
+    ax.axhline(card.usable, color=figures.GREY, linewidth=1)
+    ax.text(lengths[0], card.usable * 1.05, card.name, color=figures.GREY)
 ax.set(xscale="log", yscale="log", xlabel="tokens of context", ylabel="memory, 16 bit (GiB)")
 ax.set_xticks(lengths, [f"{n:,}" for n in lengths])
 sizes = (16, 32, 64, 128)
 ax.set_yticks(sizes, sizes)
 ax.minorticks_off()
 ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-figures.show(
-    fig,
-    alt="Memory against context length for two 7B models: flat at first, then rising.",
-)
+alt = "Memory against context length for two 7B models: flat at first, then rising."
+figures.show(fig, alt=alt)
 
 # %% [markdown]
 # **What to notice.** The rule of thumb is right about the weights and silent about the rest. For one short
@@ -208,10 +211,10 @@ server = serving.start(folder, nf4=nf4)
 print("model:", server.model, "| listens on loopback:", "127.0.0.1" in server.url)
 
 # %% tags=["topic:openai-compatible"]
-client = (
-    server.client()
-)  # openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.key), without a proxy
-problem = text.shopping_sum(random.Random(unit.seed))
+# The same as openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.key), without a proxy.
+client = server.client()
+rng = random.Random(unit.seed)
+problem = text.shopping_sum(rng)
 messages = [
     {"role": "system", "content": text.SYSTEM["steps"]},
     {"role": "user", "content": problem.question},
@@ -240,42 +243,54 @@ def stream(
     client: openai.OpenAI, model: str, messages: list[dict], max_tokens: int = 48
 ) -> list[tuple[float, str]]:
     """Each piece of the answer with the seconds that had passed when it came."""
-    start, pieces = time.perf_counter(), []
-    for event in client.chat.completions.create(
+    pieces = []
+    start = time.perf_counter()
+    events = client.chat.completions.create(
         model=model, messages=messages, max_tokens=max_tokens, stream=True
-    ):
-        if event.choices and event.choices[0].delta.content:
-            pieces.append((time.perf_counter() - start, event.choices[0].delta.content))
+    )
+    for event in events:
+        if event.choices and event.choices[0].delta.content:  # the first and the last may be empty
+            passed = time.perf_counter() - start
+            pieces.append((passed, event.choices[0].delta.content))
     return pieces
 
 
 runs = [stream(client, server.model, messages) for _ in range(7)]
-first = [1000 * run[0][0] for run in runs]
-each = [1000 * (run[-1][0] - run[0][0]) / (len(run) - 1) for run in runs]
-print("".join(piece for _, piece in runs[-1]))
-rows = [
-    {"what (ms)": name, "median": statistics.median(v), "fastest": min(v), "slowest": max(v)}
-    for name, v in (("time to first token", first), ("time per token", each))
-]
-figures.table(rows, caption=f"{len(runs)} streamed answers of {len(runs[0])} pieces", digits=1)
+answer = "".join(piece for _, piece in runs[-1])
+print(answer)
+
+# %% [markdown]
+# Now the two numbers of each run, in milliseconds:
 
 # %% tags=["topic:streaming"]
+first, each = [], []  # milliseconds
+for run in runs:
+    times = [1000 * passed for passed, _ in run]
+    writing = times[-1] - times[0]
+    first.append(times[0])
+    each.append(writing / (len(times) - 1))
+
+rows = []
+for name, values in (("time to first token", first), ("time per token", each)):
+    row = {"what (ms)": name, "median": statistics.median(values)}
+    row |= {"fastest": min(values), "slowest": max(values)}
+    rows.append(row)
+pieces = len(runs[0])
+figures.table(rows, caption=f"{len(runs)} streamed answers of {pieces} pieces", digits=1)
+
+# %% tags=["topic:streaming"]
+blue, orange = figures.PALETTE["blue"], figures.PALETTE["orange"]
 fig, ax = figures.figure(height=2.6)
 for run in runs:
-    ax.step(
-        [1000 * t for t, _ in run],
-        range(1, len(run) + 1),
-        where="post",
-        color=figures.PALETTE["blue"],
-        alpha=0.5,
-    )
-ax.axvline(statistics.median(first), color=figures.PALETTE["orange"], label="first token (median)")
+    times = [1000 * passed for passed, _ in run]
+    arrived = range(1, len(times) + 1)
+    ax.step(times, arrived, where="post", color=blue, alpha=0.5)
+middle = statistics.median(first)
+ax.axvline(middle, color=orange, label="first token (median)")
 ax.set(xlabel="time since the question (ms)", ylabel="tokens arrived", xlim=0)
 ax.legend()
-figures.show(
-    fig,
-    alt="Tokens arrived against time for seven answers: a pause, then a steady climb.",
-)
+alt = "Tokens arrived against time for seven answers: a pause, then a steady climb."
+figures.show(fig, alt=alt)
 
 # %% [markdown]
 # **What to notice.** Seven runs of the same greedy answer take different times: report a median and a spread,
@@ -294,17 +309,21 @@ figures.show(
 guarded = f"{server.url}/v1/chat/completions"
 right = {"Authorization": f"Bearer {server.key}"}
 ask = {"model": server.model, "messages": messages, "max_tokens": 1}
-attempts = {
-    "no key": (guarded, {}, ask),
-    "a wrong key": (guarded, {"Authorization": "Bearer guess"}, ask),
-    "load any model": (f"{server.url}/load_model", right, {"model": "some/model"}),
-    "a request of 100 kB": (guarded, right, ask | {"padding": "x" * 100_000}),
-    "100,000 tokens, please": (guarded, right, ask | {"max_tokens": 100_000}),
-    "its own chat template": (guarded, right, ask | {"chat_template": "{{ 7 * 7 }}"}),
-    "a good request": (guarded, right, ask),
+wrong = {"Authorization": "Bearer guess"}
+load = f"{server.url}/load_model"
+padding = "x" * 100_000
+attempts = {  # where to, with which key, and what the good request holds besides
+    "no key": (guarded, {}, {}),
+    "a wrong key": (guarded, wrong, {}),
+    "load any model": (load, right, {"model": "some/model"}),
+    "a request of 100 kB": (guarded, right, {"padding": padding}),
+    "100,000 tokens, please": (guarded, right, {"max_tokens": 100_000}),
+    "its own chat template": (guarded, right, {"chat_template": "{{ 7 * 7 }}"}),
+    "a good request": (guarded, right, {}),
 }
 rows = []
-for name, (url, headers, body) in attempts.items():
+for name, (url, headers, extra) in attempts.items():
+    body = ask | extra
     got = httpx.post(url, headers=headers, json=body, timeout=60, trust_env=False)
     said = got.json()["error"]["message"] if got.is_error else "answered"
     rows.append({"attempt": name, "status": got.status_code, "what the server says": said})
@@ -334,7 +353,8 @@ async def knock(gate: serving.Gate) -> int:
 
 
 strict = serving.Gate(app=None, key="k", model="m", per_minute=3)
-print([await knock(strict) for _ in range(5)])  # noqa: F704
+statuses = [await knock(strict) for _ in range(5)]  # noqa: F704
+print(statuses)
 
 # %% [markdown]
 # An operator must know how much the service is used. Must the operator know *what* people ask? No: the gate
@@ -344,12 +364,19 @@ print([await knock(strict) for _ in range(5)])  # noqa: F704
 
 # %% tags=["topic:logging"]
 usage = server.usage()
-columns = ("path", "status", "count", "bytes_in", "bytes_out")
+requests = sum(row["count"] for row in usage)
+print(f"{requests} requests counted")
+
 word = problem.question.split()[0]
-written = server.log.read_text() + str(usage)
-print(f"{sum(row['count'] for row in usage)} requests counted")
+log = server.log.read_text()
+written = log + str(usage)
 print(f"{word!r} is in the logs: {word in written}")
-figures.table([{name: row.get(name, "") for name in columns} for row in usage[-6:]])
+
+columns = ("path", "status", "count", "bytes_in", "bytes_out")
+rows = []
+for row in usage[-6:]:
+    rows.append({name: row.get(name, "") for name in columns})
+figures.table(rows)
 
 # %% [markdown]
 # **What to notice.** A refused request costs the model nothing: the gate answers before it. The key travels in a
@@ -363,19 +390,22 @@ figures.table([{name: row.get(name, "") for name in columns} for row in usage[-6
 # repeats each, because a laptop has other things to do, too.
 
 # %% tags=["topic:batching"]
-LEVELS, REPEATS = (1, 2, 4, 8), 3
-prompts = [
-    text.prompt("steps", text.shopping_sum(random.Random(seed)).question) for seed in range(8)
-]
+LEVELS = (1, 2, 4, 8)
+REPEATS = 3
+prompts = []
+for seed in range(8):
+    rng = random.Random(seed)
+    question = text.shopping_sum(rng).question
+    prompts.append(text.prompt("steps", question))
 
 
 def against_concurrency(server: serving.Server) -> dict[int, list[serving.Load]]:
     """Bursts of eight requests at each level of concurrency, after one burst to warm up."""
     serving.burst(server, prompts, at_once=8, max_tokens=8)
-    return {
-        n: [serving.burst(server, prompts, n, max_tokens=16) for _ in range(REPEATS)]
-        for n in LEVELS
-    }
+    loads = {}
+    for n in LEVELS:
+        loads[n] = [serving.burst(server, prompts, n, max_tokens=16) for _ in range(REPEATS)]
+    return loads
 
 
 one_by_one = against_concurrency(server)
@@ -390,17 +420,17 @@ server.stop()
 server = serving.start(folder, nf4=nf4, batching=True)
 together = against_concurrency(server)
 
+servers = {"one by one": one_by_one, "continuous batching": together}
+
 fig, axes = figures.figure(columns=2, width=9, height=3.2)
-for name, loads in (("one by one", one_by_one), ("continuous batching", together)):
-    rates = [[load.rate for load in loads[n]] for n in LEVELS]
-    waits = [[1000 * statistics.median(load.seconds) for load in loads[n]] for n in LEVELS]
-    for ax, values in zip(axes, (rates, waits), strict=True):
-        middle = [statistics.median(v) for v in values]
-        spread = [
-            [statistics.median(v) - min(v) for v in values],
-            [max(v) - statistics.median(v) for v in values],
-        ]
-        ax.errorbar(LEVELS, middle, yerr=spread, marker="o", capsize=3, label=name)
+for name, loads in servers.items():
+    rates, waits = [], []  # for each level, the three bursts
+    for n in LEVELS:
+        rates.append([load.rate for load in loads[n]])
+        waits.append([1000 * statistics.median(load.seconds) for load in loads[n]])
+    for ax, groups in zip(axes, (rates, waits), strict=True):
+        middle, reach = medians(groups)
+        ax.errorbar(LEVELS, middle, yerr=reach, marker="o", capsize=3, label=name)
 axes[0].set(xlabel="requests at once", ylabel="tokens per second in all", ylim=0, xticks=LEVELS)
 axes[1].set(xlabel="requests at once", ylabel="ms per answer", ylim=0, xticks=LEVELS)
 axes[0].legend(loc="upper left")
@@ -410,26 +440,32 @@ figures.show(fig, alt=left + right)
 
 # %% tags=["topic:batching"]
 rows = []
-for name, loads in (("one by one", one_by_one), ("continuous batching", together)):
+for name, loads in servers.items():
     for n in LEVELS:
         rates = [load.rate for load in loads[n]]
-        wait = 1000 * statistics.median(s for load in loads[n] for s in load.seconds)
-        row = {
-            "server": name,
-            "at once": n,
-            "tokens/s": statistics.median(rates),
-            "lowest": min(rates),
-        }
-        rows.append(row | {"highest": max(rates), "ms per answer": wait})
+        seconds = []  # of every request, in all bursts
+        for load in loads[n]:
+            seconds += load.seconds
+        row = {"server": name, "at once": n, "tokens/s": statistics.median(rates)}
+        row |= {"lowest": min(rates), "highest": max(rates)}
+        row["ms per answer"] = 1000 * statistics.median(seconds)
+        rows.append(row)
 figures.table(rows, digits=1)
 
+
 # %%
-alone, crowd = (statistics.median(load.rate for load in together[n]) for n in (1, 8))
-queue = statistics.median(load.rate for load in one_by_one[8])
-print(
-    f"continuous batching: {crowd / alone:.1f} times the tokens per second with 8 users than with 1"
-)
-print(f"8 users: {crowd / queue:.1f} times the tokens per second of answering one by one")
+def median_rate(loads: list[serving.Load]) -> float:
+    """Tokens per second in the middle one of the bursts."""
+    return statistics.median(load.rate for load in loads)
+
+
+alone = median_rate(together[1])
+crowd = median_rate(together[8])
+queue = median_rate(one_by_one[8])
+gain = crowd / alone
+print(f"continuous batching: {gain:.1f} times the tokens per second with 8 users than with 1")
+gain = crowd / queue
+print(f"8 users: {gain:.1f} times the tokens per second of answering one by one")
 
 # %% [markdown]
 # **What to notice.** One by one, more users mean more waiting and not a token more per second. Together, the
@@ -447,7 +483,8 @@ print(f"8 users: {crowd / queue:.1f} times the tokens per second of answering on
 # chatting, and Ollama's cloud models, which look local and would send your question out.
 
 # %% tags=["topic:openai-compatible"]
-figures.table(serving.ask_all(messages, max_tokens=48))
+rows = serving.ask_all(messages, max_tokens=48)
+figures.table(rows)
 
 # %% [markdown]
 # The client is the one of section 2, whichever server answers: `serving.find_backends()` lists them, and each has a
@@ -467,7 +504,8 @@ figures.table(serving.ask_all(messages, max_tokens=48))
 # %%
 server.stop()
 print("the port is free again:", serving.port_is_free(server.port))
-print("the process has ended:", server.process.poll() is not None)
+exit_status = server.process.poll()  # None while the process runs
+print("the process has ended:", exit_status is not None)
 
 # %% [markdown]
 # ## What you take with you

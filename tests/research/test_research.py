@@ -136,6 +136,18 @@ def test_rollout():
     assert inside.rollout(first)[3].tolist() == [0.5, 0, 0, 0.5, 0, 0]
 
 
+def test_heads_are_ranked_by_their_scores_and_equal_ones_stay_in_order():
+    scores = torch.tensor([[0.1, 0.7, 0.1], [0.9, 0.1, 0.4]])
+    assert inside.ranked_heads(scores) == [(1, 0), (0, 1), (1, 2), (0, 0), (0, 2), (1, 1)]
+
+
+def test_the_largest_difference_counts_both_directions():
+    ones = torch.ones(2, 3)
+    other = ones.clone()
+    other[0, 1], other[1, 2] = 1.5, -1.0
+    assert inside.largest_difference(ones, other) == inside.largest_difference(other, ones) == 2.0
+
+
 def test_head_roles_tell_made_up_heads_apart():
     n = 10
     before = torch.zeros(n, n).index_put((torch.arange(1, n), torch.arange(n - 1)), torch.tensor(1.0))
