@@ -182,6 +182,13 @@ def test_seeds_in_a_table_are_mean_lowest_and_highest():
     assert measures.spread([84, 78, 81.4]) == "81 (78 to 84)"
 
 
+def test_answers_match_the_truth_place_by_place_or_are_refused():
+    assert measures.matches(["a", "b", "c"], ("a", "x", "c")) == [True, False, True]
+    assert measures.matches([("red", "cube")], [("red", "cube")]) == [True]
+    with pytest.raises(ValueError, match="2 answers for 3 questions"):
+        measures.matches("ab", "abc")
+
+
 def test_a_share_in_a_table_is_a_whole_percentage_with_its_interval():
     assert measures.percent(measures.share([True] * 87 + [False] * 13)) == "87 % (79 to 92)"
 
