@@ -75,6 +75,16 @@ def figure(rows: int = 1, columns: int = 1, width: float = 7.0, height: float = 
     return plt.subplots(rows, columns, figsize=(width, height))
 
 
+def picture(ax, image, title: str = "", size: int = 12, ink: str = "black") -> None:
+    """Draw `image`, a PIL picture or numbers (height, width, 3) in 0..1, on `ax` without ticks.
+
+    The `title` is written in the colour `ink`, `size` points high.
+    """
+    ax.imshow(image)
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, fontsize=size, color=ink)
+
+
 def heatmap(
     ax,
     values,

@@ -54,6 +54,13 @@ def pooled(runs: Iterable[Sequence[bool]]) -> Measure:
     return share(cases)
 
 
+def matches(answers: Sequence[Any], truth: Sequence[Any]) -> list[bool]:
+    """Which answers equal the true ones, place by place: what `share` counts. ValueError if their numbers differ."""
+    if len(answers) != len(truth):
+        raise ValueError(f"{len(answers)} answers for {len(truth)} questions: one each is needed")
+    return [answer == true for answer, true in zip(answers, truth, strict=True)]
+
+
 def percent(measure: Measure) -> str:
     """ "87 % (82 to 91)": a share with its 95 % interval, for a table."""
     value = 100 * measure.value

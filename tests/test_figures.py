@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image, ImageFilter
 
 from course_utils import figures
@@ -30,6 +31,15 @@ def test_png_is_opaque_white_paper():
     picture = Image.open(io.BytesIO(figures.png(make_figure()))).convert("RGBA")
     assert picture.getpixel((0, 0)) == (255, 255, 255, 255)
     assert picture.getchannel("A").getextrema() == (255, 255)
+
+
+def test_a_picture_has_its_title_and_no_ticks():
+    fig, ax = figures.figure()
+    figures.picture(ax, np.zeros((4, 6, 3)), "a title", size=9, ink="red")
+    title = next(text for text in ax.findobj(Text) if text.get_text() == "a title")
+    assert (title.get_color(), title.get_fontsize()) == ("red", 9)
+    assert not len(ax.get_xticks()) and not len(ax.get_yticks())
+    assert ax.images[0].get_array().shape == (4, 6, 3)
 
 
 def test_show_displays_once_with_alt_text_and_closes(monkeypatch):

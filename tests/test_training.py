@@ -197,6 +197,13 @@ def test_whiskers_reach_from_the_median_to_the_lowest_and_the_highest():
     assert below == [2.0, 0.0] and above == [7.0, 0.0]
 
 
+def test_answers_match_the_truth_place_by_place_or_are_refused():
+    assert measures.matches(["a", "b", "c"], ("a", "x", "c")) == [True, False, True]
+    assert measures.matches([("red", "cube")], [("red", "cube")]) == [True]
+    with pytest.raises(ValueError, match="2 answers for 3 questions"):
+        measures.matches("ab", "abc")
+
+
 def test_a_share_in_a_table_is_a_whole_percentage_with_its_interval():
     assert measures.percent(measures.share([True] * 87 + [False] * 13)) == "87 % (79 to 92)"
 

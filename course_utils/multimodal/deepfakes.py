@@ -165,6 +165,12 @@ def jpeg(pixels: Tensor, quality: int) -> Tensor:
     return _as_pixels(np.stack(compressed))
 
 
+def noisy(pixels: Tensor, spread: float, draw: torch.Generator) -> Tensor:
+    """Pictures in 0..1 with Gaussian noise of standard deviation `spread` on each number."""
+    grain = torch.empty_like(pixels).normal_(generator=draw)
+    return (pixels + spread * grain).clamp(0, 1)
+
+
 def cropped(pixels: Tensor, border: int) -> Tensor:
     """Pictures (n, 3, h, w) without `border` pixels on each side, enlarged to their old size.
 

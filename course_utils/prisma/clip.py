@@ -359,10 +359,7 @@ def embed_texts(loaded: Loaded, texts: Sequence[str]) -> torch.Tensor:
 
 def class_vectors(loaded: Loaded, prompts: Sequence[str] = pictures.PROMPTS) -> torch.Tensor:
     """One unit vector (64, 128) a colour-shape class, colours slowest: the mean over the prompts."""
-    names = []
-    for colour, shape in product(COLOURS, SHAPES):
-        article = "an" if colour == "orange" else "a"
-        names.append(f"{article} {colour} {shape}")
+    names = [pictures.with_article(colour, shape) for colour, shape in product(COLOURS, SHAPES)]
     texts = [prompt.format(name) for prompt, name in product(prompts, names)]
     vectors = embed_texts(loaded, texts).reshape(len(prompts), len(names), -1)  # (prompts, 64, 128)
     mean = vectors.mean(0)

@@ -127,6 +127,12 @@ def distinct_scenes(
     return list(found.values())
 
 
+def with_article(colour: str, shape: str) -> str:
+    """A colour-shape pair as a caption names it: "a red cube", "an orange ball"."""
+    article = "an" if colour == "orange" else "a"
+    return f"{article} {colour} {shape}"
+
+
 def swap_colours(scene: Scene) -> Scene:
     """The scene with the colours of its first two toys exchanged; shapes, sizes, relation stay."""
     if len(scene.toys) < 2:

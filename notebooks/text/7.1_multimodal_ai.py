@@ -52,6 +52,7 @@ unit = open_unit("7.1")
 import random
 import textwrap
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ from whisper import log_mel_spectrogram
 from course_utils import figures
 from course_utils.exercises import check, hint, quiz, solution
 from course_utils.exercises.authors import whose
-from course_utils.measures import error_bars, share
+from course_utils.measures import error_bars, matches, share
 from course_utils.multimodal import fusion, listening, representations, transcripts
 from course_utils.prisma import pictures, speech
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES, TRAINED_PAIRS
@@ -90,14 +91,13 @@ side = representations.picture_side(clip.model)
 # %%
 rng = random.Random(unit.seed)
 scenes = [pictures.random_scene(rng, (count,)) for count in (1, 2, 3)]
+drawn = pictures.draw_many(scenes, unit.seed, 128)
 fig, axes = figures.figure(columns=3, width=9, height=4.2)
-for ax, scene, drawn in zip(axes, scenes, pictures.draw_many(scenes, unit.seed, 128), strict=True):
-    ax.imshow(drawn)
-    ax.set(xticks=[], yticks=[])
-    ax.set_title(textwrap.fill(pictures.caption(scene, rng), 36), fontsize=9)
-figures.show(
-    fig, alt=f"Three drawn scenes with one, two and three toys, the first {scenes[0].toys[0].name}."
-)
+for ax, scene, image in zip(axes, scenes, drawn, strict=True):
+    caption = pictures.caption(scene, rng)
+    figures.picture(ax, image, textwrap.fill(caption, 36), size=9)
+first = scenes[0].toys[0].name
+figures.show(fig, alt=f"Three drawn scenes with one, two and three toys, the first {first}.")
 
 clips = speech.load_clips()
 print("A customer says:", clips[0].text)
@@ -118,22 +118,24 @@ def patch_tokens(pixels: Tensor, weight: Tensor) -> Tensor:
     `weight` is the (width, 3, size, size) kernel of the library's convolution.
     """
     size = weight.shape[-1]
-    patches = pixels.unfold(2, size, size).unfold(3, size, size)
-    patches = patches.permute(0, 2, 3, 1, 4, 5)  # (n, rows, columns, 3, size, size)
-    flat = patches.flatten(3).flatten(1, 2)  # (n, patches, 3 * size * size)
+    cut = pixels.unfold(2, size, size).unfold(3, size, size)
+    grid = cut.permute(0, 2, 3, 1, 4, 5)  # (n, rows, columns, 3, size, size)
+    flat = grid.flatten(3).flatten(1, 2)  # (n, patches, 3 * size * size)
     return flat @ weight.flatten(1).T
 
 
-image = pictures.draw(pictures.scene_of(("blue", "heart"), size="large"), side, seed=3)
-pixels = clip.preprocess(image)[None]
-weight = clip.model.visual.conv1.weight.detach().cpu().float()
+heart = pictures.scene_of(("blue", "heart"), size="large")
+image = pictures.draw(heart, side, seed=3)
+pixels = clip.preprocess(image)[None]  # (1, 3, side, side)
+weight = clip.model.visual.conv1.weight.detach().cpu().float()  # (width, 3, patch, patch)
+patch = weight.shape[-1]
 ours = patch_tokens(pixels, weight)
-theirs = F.conv2d(pixels, weight, stride=weight.shape[-1]).flatten(2).transpose(1, 2)
-print(
-    f"{side} x {side} pixels, patches of {weight.shape[-1]}: {ours.shape[1]} tokens of "
-    f"{ours.shape[2]} numbers"
-)
-print(f"largest difference from the library's convolution: {(ours - theirs).abs().max():.1e}")
+convolved = F.conv2d(pixels, weight, stride=patch)  # (1, width, rows, columns)
+theirs = convolved.flatten(2).transpose(1, 2)  # (1, patches, width)
+apart = (ours - theirs).abs().max()
+_, tokens, width = ours.shape
+print(f"{side} x {side} pixels, patches of {patch}: {tokens} tokens of {width} numbers")
+print(f"largest difference from the library's convolution: {apart:.1e}")
 
 # %% [markdown]
 # From here on, nothing in the transformer knows that the tokens came from a picture. In each layer every
@@ -141,24 +143,24 @@ print(f"largest difference from the library's convolution: {(ours - theirs).abs(
 
 # %% tags=["topic:vit-patches"]
 device = next(clip.model.parameters()).device
-maps = representations.attention_maps(clip.model, pixels.to(device))[:, 0]  # (layers, heads, t, t)
-rows = round((maps.shape[-1] - 1) ** 0.5)
-between = maps[:, :, 1:, 1:].mean((1, 2))  # (layers, patches): without the class token
-received = between.unflatten(1, (rows, rows)) * rows**2  # (layers, rows, rows); 1 is the average
-shown = [0, len(received) // 2, len(received) - 1]
+maps = representations.attention_maps(clip.model, pixels.to(device))  # (layers, 1, heads, t, t)
+between = maps[:, 0, :, 1:, 1:]  # (layers, heads, patches, patches): without the class token
+mean = between.mean((1, 2))  # (layers, patches)
+rows = side // patch
+received = mean.unflatten(1, (rows, rows)) * rows**2  # (layers, rows, rows); 1 is the average
+last = len(received) - 1
+shown = [0, len(received) // 2, last]
 
 fig, axes = figures.figure(columns=4, width=10, height=2.9)
-axes[0].imshow(image)
-axes[0].set_title(f"{rows} x {rows} patches")
+figures.picture(axes[0], image, f"{rows} x {rows} patches")
 for line in range(1, rows):
-    axes[0].axhline(line * side / rows - 0.5, color="white", linewidth=0.5)
-    axes[0].axvline(line * side / rows - 0.5, color="white", linewidth=0.5)
+    edge = line * side / rows - 0.5
+    axes[0].axhline(edge, color="white", linewidth=0.5)
+    axes[0].axvline(edge, color="white", linewidth=0.5)
+high = received.max().item()
 for ax, layer in zip(axes[1:], shown, strict=True):
-    drawn = figures.heatmap(ax, received[layer], low=0, high=received.max().item())
-    ax.set_title(f"layer {layer}")
-for ax in axes:
-    ax.set(xticks=[], yticks=[], aspect="equal")
-    ax.grid(False)
+    drawn = figures.heatmap(ax, received[layer], low=0, high=high)
+    ax.set(title=f"layer {layer}", xticks=[], yticks=[], aspect="equal")
 fig.colorbar(drawn, ax=axes[1:], label="times the average")
 told = f"A blue heart cut into {rows} by {rows} patches, and the attention that each receives"
 figures.show(fig, alt=f"{told} in layers {shown}: evenly in the first, around the heart later.")
@@ -170,14 +172,16 @@ figures.show(fig, alt=f"{told} in layers {shown}: evenly in the first, around th
 # %% tags=["topic:vit-patches"]
 colours = np.asarray(image.convert("RGB"), float)  # (side, side, 3)
 ground = np.median(colours, axis=(0, 1))
-stands_out = np.abs(colours - ground).max(2) > 40  # of 255
-tiles = stands_out.reshape(rows, side // rows, rows, side // rows)  # row, y in it, column, x in it
-on_heart = torch.from_numpy(tiles.any((1, 3)))
-print(
-    f"the heart touches {int(on_heart.sum())} of {rows**2} patches: {on_heart.float().mean():.0%}"
-)
+contrast = np.abs(colours - ground).max(2)  # (side, side)
+stands_out = contrast > 40  # of 255
+tiles = stands_out.reshape(rows, patch, rows, patch)  # row, y in it, column, x in it
+on_heart = torch.from_numpy(tiles.any((1, 3)))  # (rows, rows)
+touched = int(on_heart.sum())
+covered = on_heart.float().mean()
+print(f"the heart touches {touched} of {rows**2} patches: {covered:.0%}")
 for layer, weights in enumerate(received):
-    print(f"layer {layer}: {weights[on_heart].sum() / weights.sum():.0%} of the attention is on it")
+    part = weights[on_heart].sum() / weights.sum()
+    print(f"layer {layer}: {part:.0%} of the attention is on it")
 
 # %% [markdown]
 # **What to notice.** Cutting and projecting is exactly the convolution, so a picture enters the model as a
@@ -208,30 +212,30 @@ for layer, weights in enumerate(received):
 # sentence whose words the model has mostly never read.
 
 # %% tags=["topic:clip-zero-shot"]
-print("never in training:", ", ".join(f"{colour} {shape}" for colour, shape in HELD_OUT))
+never = [" ".join(pair) for pair in HELD_OUT]
+print("never in training:", ", ".join(never))
+class_names = [pictures.with_article(*pair) for pair in fusion.CLASSES]
 
 
 def class_vectors(templates: tuple[str, ...]) -> Tensor:
-    """One unit vector for each of the 64 classes: the mean over the templates, brought back to
-    length 1."""
-    names = [
-        f"{'an' if colour == 'orange' else 'a'} {colour} {shape}"
-        for colour, shape in fusion.CLASSES
-    ]
-    vectors = torch.stack(
-        [clip.encode_texts([t.format(name) for name in names]) for t in templates]
-    )
-    return F.normalize(vectors.mean(0), dim=-1)
+    """A unit vector for each class (64, d): the mean over the templates, scaled to length 1."""
+    encoded = []
+    for template in templates:
+        texts = [template.format(name) for name in class_names]
+        encoded.append(clip.encode_texts(texts))  # (64, d)
+    mean = torch.stack(encoded).mean(0)
+    return F.normalize(mean, dim=-1)
 
 
-tests = {
-    "pairs in training": list(TRAINED_PAIRS) * 4,
-    "pairs never in training": list(HELD_OUT) * 28,
-}
+tests = {"pairs in training": list(TRAINED_PAIRS) * 4}
+tests["pairs never in training"] = list(HELD_OUT) * 28
 images, vectors = {}, {}
 for seed, (name, pairs) in enumerate(tests.items(), start=710):
-    drawn = [pictures.scene_of(pair, size=SIZES[i % 3]) for i, pair in enumerate(pairs)]
-    images[name] = pictures.draw_many(drawn, seed, side)
+    scenes = []
+    for i, pair in enumerate(pairs):
+        scene = pictures.scene_of(pair, size=SIZES[i % 3])
+        scenes.append(scene)
+    images[name] = pictures.draw_many(scenes, seed, side)
     vectors[name] = clip.encode_images(images[name])
 
 # %% tags=["topic:clip-zero-shot"]
@@ -240,38 +244,39 @@ wordings[f"mean of {len(pictures.PROMPTS)} templates"] = pictures.PROMPTS
 wordings["an odd one"] = ("behold, upon yonder shelf there rests {}, is it not charming",)
 rows, guesses = [], {}
 for wording, templates in wordings.items():
-    classes, line = class_vectors(templates), {"wording": wording}
+    classes = class_vectors(templates)
+    row = {"wording": wording}
     for name, pairs in tests.items():
-        guesses[name] = [fusion.CLASSES[i] for i in (vectors[name] @ classes.T).argmax(1).tolist()]
-        right = share([guess == pair for guess, pair in zip(guesses[name], pairs, strict=True)])
-        line |= {
-            f"{name} (%)": f"{100 * right.value:.1f}",
-            f"95 % ({name})": f"{100 * right.low:.0f} to {100 * right.high:.0f}",
-        }
-    rows.append(line)
+        alike = vectors[name] @ classes.T  # (224, 64)
+        nearest = alike.argmax(1).tolist()
+        guesses[name] = [fusion.CLASSES[i] for i in nearest]
+        right = share(matches(guesses[name], pairs))
+        row[f"{name} (%)"] = f"{100 * right.value:.1f}"
+        row[f"95 % ({name})"] = f"{100 * right.low:.0f} to {100 * right.high:.0f}"
+    rows.append(row)
 figures.table(rows, caption=f"Top-1 among 64 classes, 224 fresh pictures each, {clip.name}")
 
 # %%
 name = "pairs never in training"
-right = [guess == pair for guess, pair in zip(guesses[name], tests[name], strict=True)]
-order = sorted(range(16), key=lambda i: right[i])[:8]  # mistakes first, out of 16
+right = matches(guesses[name], tests[name])
+order = sorted(range(16), key=lambda i: right[i])  # of 16 pictures, the mistakes first
 fig, axes = figures.figure(columns=8, width=11, height=1.9)
-for ax, i in zip(axes, order, strict=True):
-    ax.imshow(images[name][i])
-    ax.set(xticks=[], yticks=[])
-    ax.set_title(
-        "\n".join(guesses[name][i]),
-        fontsize=9,
-        color="black" if right[i] else figures.PALETTE["vermilion"],
-    )
-wrong = [" ".join(guesses[name][i]) for i in order if not right[i]]
-figures.show(
-    fig,
-    alt="Eight toys of never-trained pairs with the guess above each; wrong: "
-    f"{', '.join(wrong) or 'none'}.",
-)
-parts = [(g[0] == p[0], g[1] == p[1]) for g, p in zip(guesses[name], tests[name], strict=True)]
-print("colour right:", share([a for a, _ in parts]), "| shape right:", share([b for _, b in parts]))
+wrong = []
+for ax, i in zip(axes, order[:8], strict=True):
+    colour, shape = guesses[name][i]
+    ink = "black"
+    if not right[i]:
+        ink = figures.PALETTE["vermilion"]
+        wrong.append(f"{colour} {shape}")
+    figures.picture(ax, images[name][i], f"{colour}\n{shape}", size=9, ink=ink)
+mistakes = ", ".join(wrong) or "none"
+told = "Eight toys of never-trained pairs with the guess above each"
+figures.show(fig, alt=f"{told}; wrong: {mistakes}.")
+guessed_colours, guessed_shapes = zip(*guesses[name], strict=True)
+true_colours, true_shapes = zip(*tests[name], strict=True)
+colour_right = share(matches(guessed_colours, true_colours))
+shape_right = share(matches(guessed_shapes, true_shapes))
+print("colour right:", colour_right, "| shape right:", shape_right)
 
 # %% [markdown]
 # **What to notice.** Compare the two columns. The gap between pairs that were in training and pairs that
@@ -318,18 +323,13 @@ zero_shot = check("7.1.zero_shot", zero_shot)
 
 # %%
 print(f"With {whose(zero_shot)}, on pairs that were never in training:")
-toys = tests["pairs never in training"]
-for part, names in (("colour", COLOURS), ("shape", SHAPES)):
-    classes = zero_shot(
-        vectors["pairs never in training"],
-        names,
-        ("something {}", "a toy {}", "a {}"),
-        clip.encode_texts,
-    )
-    right = [
-        names[i] == pair[part == "shape"] for i, pair in zip(classes.tolist(), toys, strict=True)
-    ]
-    print(f"{part} among {len(names)}: {share(right)}")
+toys = vectors["pairs never in training"]
+templates = ("something {}", "a toy {}", "a {}")
+for part, names, truth in (("colour", COLOURS, true_colours), ("shape", SHAPES, true_shapes)):
+    classes = zero_shot(toys, names, templates, clip.encode_texts)
+    named = [names[i] for i in classes.tolist()]
+    right = share(matches(named, truth))
+    print(f"{part} among {len(names)}: {right}")
 
 # %% [markdown]
 # **Try it.** Leave the article out of the class names above. Who suffers, the bare name or the mean?
@@ -368,14 +368,19 @@ contrastive_loss = check("7.1.contrastive_loss", contrastive_loss)
 # %% tags=["topic:contrastive-loss"]
 print(f"With {whose(contrastive_loss)}:")
 pairs = pictures.distinct_scenes(random.Random(1), 64)
-image_vectors = clip.encode_images(pictures.draw_many(pairs, 1, side))
+drawn = pictures.draw_many(pairs, 1, side)
+image_vectors = clip.encode_images(drawn)  # (64, d)
 rng = random.Random(2)
-text_vectors = clip.encode_texts([pictures.caption(scene, rng) for scene in pairs])
-scale = clip.model.logit_scale.exp().detach().cpu().float()
+captions = [pictures.caption(scene, rng) for scene in pairs]
+text_vectors = clip.encode_texts(captions)  # (64, d)
+learned = clip.model.logit_scale.detach()
+scale = learned.exp().cpu().float()
 by_hand = contrastive_loss(image_vectors, text_vectors, scale)
 library = ClipLoss()(image_vectors, text_vectors, scale)
-print(f"{by_hand:.6f} nats, open_clip {library:.6f}: {(by_hand - library).abs():.1e} apart")
-print(f"guessing would cost log(64) = {torch.log(torch.tensor(64.0)):.3f}")
+apart = (by_hand - library).abs()
+print(f"{by_hand:.6f} nats, open_clip {library:.6f}: {apart:.1e} apart")
+guessing = torch.tensor(64.0).log()
+print(f"guessing would cost log(64) = {guessing:.3f}")
 unscaled = contrastive_loss(image_vectors, text_vectors, torch.tensor(1.0))
 print(f"scale: {scale:.1f}; with a scale of 1 the loss is {unscaled:.3f}")
 
@@ -386,39 +391,42 @@ print(f"scale: {scale:.1f}; with a scale of 1 the loss is {unscaled:.3f}")
 
 # %% tags=["topic:clip-retrieval"]
 many = pictures.distinct_scenes(random.Random(72), 500)
-words = [pictures.caption(scene, random.Random(i)) for i, scene in enumerate(many)]
-alike = clip.encode_images(pictures.draw_many(many, 73, side)) @ clip.encode_texts(words).T
+words = []
+for i, scene in enumerate(many):
+    rng = random.Random(i)
+    words.append(pictures.caption(scene, rng))
+seen = clip.encode_images(pictures.draw_many(many, 73, side))
+read = clip.encode_texts(words)
+alike = seen @ read.T  # (pictures, captions)
 
 
 def ranks(similar: Tensor) -> Tensor:
     """For each row of a square matrix: how many columns beat the one on the diagonal."""
-    return (similar > similar.diagonal()[:, None]).sum(1)
+    true = similar.diagonal()[:, None]  # (n, 1)
+    beaten_by = similar > true
+    return beaten_by.sum(1)
 
 
 # %% tags=["topic:clip-retrieval"]
-fig, ax = figures.figure(height=3.2)
+directions = {"picture to caption": alike, "caption to picture": alike.T}
 depth = [1, 2, 3, 5, 10, 20, 50]
-for (name, matrix), marker in zip(
-    {"picture to caption": alike, "caption to picture": alike.T}.items(), "os", strict=True
-):
-    found = [share((ranks(matrix) < k).tolist()) for k in depth]
-    values, ends = error_bars(found)
+fig, ax = figures.figure(height=3.2)
+for (name, matrix), marker in zip(directions.items(), "os", strict=True):
+    rank = ranks(matrix)
+    recalls = []
+    for k in depth:
+        near = rank < k
+        recalls.append(share(near.tolist()))
+    values, ends = error_bars(recalls)
     ax.errorbar(depth, values, ends, marker=marker, capsize=3, label=name)
-    print(f"{name}: R@1 {found[0]}")
+    print(f"{name}: R@1 {recalls[0]}")
 ax.set_xscale("log")
 ax.set_xticks(depth, depth)
-ax.set(
-    xlabel="k (best answers looked at)",
-    ylabel="recall@k",
-    ylim=(None, 1.005),
-    title="500 distinct scenes",
-)
+ax.set(xlabel="k (best answers looked at)", ylabel="recall@k", title="500 distinct scenes")
+ax.set_ylim(None, 1.005)
 ax.legend(loc="lower right")
-figures.show(
-    fig,
-    alt=f"Recall at k for 500 scenes rises from {found[0].value:.0%} at 1 to {found[4].value:.0%} "
-    "at 10.",
-)
+told = f"from {recalls[0].value:.0%} at 1 to {recalls[4].value:.0%} at 10"
+figures.show(fig, alt=f"Recall at k for 500 scenes rises {told}.")
 
 # %% [markdown]
 # **What to notice.** The loss by hand and the library's agree to rounding. The learned scale matters: unit
@@ -439,59 +447,77 @@ figures.show(
 
 # %% tags=["topic:crossmodal-hallucination"]
 rng = random.Random(74)
-twos = [scene for scene in (pictures.random_scene(rng, (2,)) for _ in range(700))]
-twos = [scene for scene in twos if not set(scene.toys[0].pair) & set(scene.toys[1].pair)][:300]
-drawn = clip.encode_images(pictures.draw_many(twos, 74, side))
+scenes = [pictures.random_scene(rng, (2,)) for _ in range(700)]
+twos = []
+for scene in scenes:
+    first, second = scene.toys
+    if set(first.pair).isdisjoint(second.pair):  # else the exchange would change nothing
+        twos.append(scene)
+twos = twos[:300]
+drawn = clip.encode_images(pictures.draw_many(twos, 74, side))  # (300, d)
 
 
 def preferred(true: list[str], false: list[str]) -> list[bool]:
     """For each of the drawn scenes: is it nearer to its true caption than to the false one?"""
-    return ((drawn * (clip.encode_texts(true) - clip.encode_texts(false))).sum(1) > 0).tolist()
+    difference = clip.encode_texts(true) - clip.encode_texts(false)
+    margin = (drawn * difference).sum(1)
+    return (margin > 0).tolist()
 
 
 def listed(toys: Sequence[pictures.Toy]) -> str:
-    return " and ".join(f"a {toy.name}" for toy in toys)
+    names = [f"a {toy.name}" for toy in toys]
+    return " and ".join(names)
 
 
 # %% tags=["topic:crossmodal-hallucination"]
-def told(scene: pictures.Scene, seed: int) -> str:
-    return pictures.caption(scene, random.Random(seed))
+def captioned(scene: pictures.Scene, seed: int) -> str:
+    rng = random.Random(seed)
+    return pictures.caption(scene, rng)
 
 
 rng = random.Random(75)
+next_ones = twos[1:] + twos[:1]
 true, other, swapped, lists, longer, exchanged, shorter = [], [], [], [], [], [], []
-for i, scene in enumerate(twos):
+for i, (scene, next_one) in enumerate(zip(twos, next_ones, strict=True)):
     first, second = scene.toys
     free = [pair for pair in TRAINED_PAIRS if pair not in (first.pair, second.pair)]
     absent = pictures.Toy("medium", *rng.choice(free))
-    true.append(told(scene, i))
-    other.append(told(twos[(i + 1) % len(twos)], i))
-    swapped.append(told(pictures.swap_colours(scene), i))
+    exchange = pictures.swap_colours(scene)
+    true.append(captioned(scene, i))
+    other.append(captioned(next_one, i))
+    swapped.append(captioned(exchange, i))
     lists.append(listed([first, second]))
     longer.append(listed([first, second, absent]))
     exchanged.append(listed([first, absent]))
-    shorter.append(listed([rng.choice([first, second])]))
+    kept = rng.choice([first, second])
+    shorter.append(listed([kept]))
 
 # %% tags=["topic:crossmodal-hallucination"]
-results = {
-    "a caption of another scene": share(preferred(true, other)),
-    "the same words, colours exchanged": share(preferred(true, swapped)),
-    "a list with one toy too many": share(preferred(lists, longer)),
-    "a list with one toy exchanged": share(preferred(lists, exchanged)),
-    "a list with one toy left out": share(preferred(lists, shorter)),
+rivals = {
+    "a caption of another scene": (true, other),
+    "the same words, colours exchanged": (true, swapped),
+    "a list with one toy too many": (lists, longer),
+    "a list with one toy exchanged": (lists, exchanged),
+    "a list with one toy left out": (lists, shorter),
 }
-rows = [{"the true caption against": n, "true one preferred": str(m)} for n, m in results.items()]
+results, rows = {}, []
+for name, (right, false) in rivals.items():
+    won = share(preferred(right, false))
+    results[name] = won
+    rows.append({"the true caption against": name, "true one preferred": str(won)})
 figures.table(rows, caption=f"{len(twos)} scenes of two toys; a coin toss would win 50 %")
 
 # %%
 fig, ax = figures.figure(height=2.6)
 values, ends = error_bars(results.values())
-ax.barh(range(len(results)), values, xerr=ends, capsize=4, color=figures.CYCLE[0])
+places = range(len(results))
+ax.barh(places, values, xerr=ends, capsize=4, color=figures.CYCLE[0])
 ax.axvline(0.5, color=figures.GREY, linestyle="--")
-ax.set_yticks(range(len(results)), results)
+ax.set_yticks(places, results)
 ax.invert_yaxis()
 ax.set(xlim=(0, 1), xlabel="true caption wins (share of scenes)")
-figures.show(fig, alt="; ".join(f"against {name}: {m.value:.0%}" for name, m in results.items()))
+told = [f"against {name}: {won.value:.0%}" for name, won in results.items()]
+figures.show(fig, alt="; ".join(told))
 
 # %% [markdown]
 # **What to notice.** A caption of another scene is an easy opponent: any wrong word gives it away. With the
@@ -506,11 +532,9 @@ coin = results["the same words, colours exchanged"]
 level = "not told from a coin toss" if coin.low <= 0.5 <= coin.high else "not a coin toss"
 print(f"binding: the true caption wins in {coin}, {level}")
 for name in ("too many", "exchanged", "left out"):
-    m = results[f"a list with one toy {name}"]
-    print(
-        f"one toy {name}: fooled in {1 - m.value:.1%} of scenes ({1 - m.high:.1%} to "
-        f"{1 - m.low:.1%})"
-    )
+    won = results[f"a list with one toy {name}"]
+    ends = f"{1 - won.high:.1%} to {1 - won.low:.1%}"
+    print(f"one toy {name}: fooled in {1 - won.value:.1%} of scenes ({ends})")
 
 # %% [markdown]
 # This model seldom "sees" a toy that is only in the words, and it seldom forgets one. It knows well *which* toys are
@@ -525,20 +549,21 @@ for name in ("too many", "exchanged", "left out"):
 # changes; then count where the two meet.
 
 # %% tags=["topic:clip-retrieval"]
-alone = clip.encode_images([image])
-with_caption = [
-    (clip.encode_texts([text]), clip.encode_images([image]))[1]
-    for text in ("a blue heart", "a red cube")
-]
-changed = max((vector - alone).abs().max().item() for vector in with_caption)
-towers = {id(p) for p in clip.model.visual.parameters()}
-text_side = {
-    id(p)
-    for n, p in clip.model.named_parameters()
-    if not n.startswith("visual") and "logit" not in n
-}
-print(f"the picture's vector changes with the caption by {changed:.0e}")
-print(f"weights that both towers share: {len(towers & text_side)}")
+alone = clip.encode_images([image])  # (1, d)
+changes = []
+for text in ("a blue heart", "a red cube"):
+    clip.encode_texts([text])
+    beside = clip.encode_images([image])
+    change = (beside - alone).abs().max()
+    changes.append(change.item())
+of_pictures = {id(weight) for weight in clip.model.visual.parameters()}
+of_texts = set()
+for name, weight in clip.model.named_parameters():
+    if not name.startswith("visual") and "logit" not in name:
+        of_texts.add(id(weight))
+shared = of_pictures & of_texts
+print(f"the picture's vector changes with the caption by {max(changes):.0e}")
+print(f"weights that both towers share: {len(shared)}")
 print(f"where they meet: one dot product of {alone.shape[1]} numbers")
 
 # %% [markdown]
@@ -560,19 +585,21 @@ quiz("7.1.fusion")
 # %% tags=["topic:whisper-transcribe"]
 noise = np.random.default_rng(unit.seed)
 levels = [None, 20, 10, 5, 0]  # decibels that speech is above the noise; None is clean
-sounds = {None: [c.audio for c in clips]}
+sounds = {None: [request.audio for request in clips]}
 for level in levels[1:]:
-    sounds[level] = [speech.add_noise(c.audio, level, noise) for c in clips]
+    sounds[level] = [speech.add_noise(sound, level, noise) for sound in sounds[None]]
 
+seconds = len(clips[0].audio) / speech.RATE
+frames = int(100 * seconds)
+titles = {None: "clean", 0: "noise as loud as the speech (0 dB)"}
 fig, axes = figures.figure(2, 1, width=8, height=4.6)
-for ax, level in zip(axes, (None, 0), strict=True):
-    mel = hearing.mel(sounds[level][0]).cpu()[:, : int(100 * len(clips[0].audio) / speech.RATE)]
-    extent = [0, mel.shape[1] / 100, 0, mel.shape[0]]
+for ax, (level, title) in zip(axes, titles.items(), strict=True):
+    mel = hearing.mel(sounds[level][0]).cpu()[:, :frames]  # (bands, frames)
+    bands, length = mel.shape
+    extent = [0, length / 100, 0, bands]
     drawn = ax.imshow(mel, origin="lower", aspect="auto", extent=extent, vmin=-1, vmax=1.5)
     ax.grid(False)
-    ax.set(
-        ylabel="mel band", title="clean" if level is None else "noise as loud as the speech (0 dB)"
-    )
+    ax.set(ylabel="mel band", title=title)
 axes[1].set_xlabel("time (seconds)")
 fig.colorbar(drawn, ax=axes, label="log loudness (scaled)")
 print("said:", clips[0].text)
@@ -587,11 +614,14 @@ figures.show(fig, alt=f"Two log-mel spectrograms of one request: {told}.")
 figures.source(listening.log_mel)
 
 # %% tags=["topic:whisper-transcribe"]
-sound, bands = torch.from_numpy(clips[0].audio), hearing.model.dims.n_mels
-ours = listening.log_mel(sound, listening.mel_filters(bands))
+sound = torch.from_numpy(clips[0].audio)
+filters = listening.mel_filters(hearing.model.dims.n_mels)
+ours = listening.log_mel(sound, filters)
+bands, frames = ours.shape
 theirs = log_mel_spectrogram(sound, bands)
-print(f"{len(sound):,} samples become {ours.shape[0]} bands in {ours.shape[1]} frames")
-print(f"largest difference from whisper's own: {(ours - theirs).abs().max():.0e}")
+apart = (ours - theirs).abs().max()
+print(f"{len(sound):,} samples become {bands} bands in {frames} frames")
+print(f"largest difference from whisper's own: {apart:.0e}")
 
 # %% [markdown]
 # How many words does it get wrong? The **word error rate** counts the words to put in, take out or swap until
@@ -599,38 +629,37 @@ print(f"largest difference from whisper's own: {(ours - theirs).abs().max():.0e}
 # their sentence patterns were in the training of `prisma-whisper`. Then we make it harder, step by step.
 
 # %% tags=["topic:whisper-transcribe"]
-said = [c.text for c in clips]
-heard = {
-    level: hearing.transcribe_many(sounds[level])
-    for level in figures.progress(levels, "Transcribing")
-}
-errors = {level: transcripts.word_error(said, heard[level]) for level in levels}
+said = [request.text for request in clips]
+heard, errors = {}, {}
+for level in figures.progress(levels, "Transcribing"):
+    heard[level] = hearing.transcribe_many(sounds[level])
+    errors[level] = transcripts.word_error(said, heard[level])
 
 # %% tags=["topic:whisper-transcribe"]
 fig, ax = figures.figure(height=3)
-names = ["clean" if level is None else f"{level} dB" for level in levels]
+noises = [f"{level} dB" for level in levels[1:]]
+names = ["clean", *noises]
 values, ends = error_bars(errors.values())
-ax.errorbar(range(len(levels)), values, ends, marker="o", capsize=4)
-ax.set_xticks(range(len(levels)), names)
-ax.set(
-    xlabel="speech above noise",
-    ylabel="word error rate",
-    ylim=(0, None),
-    title=f"{len(clips)} held-out requests",
-)
-for name, m in zip(names, errors.values(), strict=True):
-    print(f"{name:>6}: {m}")
-told = ", ".join(f"{n} {m.value:.0%}" for n, m in zip(names, errors.values(), strict=True))
-figures.show(fig, alt=f"Word error rate: {told}")
+places = range(len(levels))
+ax.errorbar(places, values, ends, marker="o", capsize=4)
+ax.set_xticks(places, names)
+ax.set(xlabel="speech above noise", ylabel="word error rate", ylim=(0, None))
+ax.set_title(f"{len(clips)} held-out requests")
+told = []
+for name, error in zip(names, errors.values(), strict=True):
+    print(f"{name:>6}: {error}")
+    told.append(f"{name} {error.value:.0%}")
+figures.show(fig, alt=f"Word error rate: {', '.join(told)}")
 
 # %% [markdown]
 # Now listen. Here is a request that goes wrong in the loudest noise, at 20, 10 and 0 dB. Do you still understand it
 # where the model does not?
 
 # %% tags=["topic:whisper-transcribe"]
-plain = transcripts.plain_words
-wrong = [i for i in range(len(clips)) if plain(heard[0][i]) != plain(said[i])]
-example = wrong[0] if wrong else 0
+plain_said = [transcripts.plain_words(text) for text in said]
+plain_heard = [transcripts.plain_words(text) for text in heard[0]]
+right = matches(plain_heard, plain_said)
+example = 0 if all(right) else right.index(False)
 print("said:", said[example])
 for level in (20, 10, 0):
     print(f"heard at {level} dB:", heard[level][example])
@@ -659,10 +688,10 @@ word_error_rate = check("7.1.word_error_rate", word_error_rate)
 # %%
 print(f"With {whose(word_error_rate)}:")
 for name, level in zip(names, levels, strict=True):
-    plain_said = [transcripts.plain_words(text) for text in said]
     plain_heard = [transcripts.plain_words(text) for text in heard[level]]
     rate = word_error_rate(plain_said, plain_heard)
-    print(f"{name:>6}: {rate:.1%}, {abs(rate - errors[level].value):.0e} from the curve above")
+    apart = abs(rate - errors[level].value)
+    print(f"{name:>6}: {rate:.1%}, {apart:.0e} from the curve above")
 
 # %%
 quiz("7.1.above_100")
@@ -675,38 +704,45 @@ quiz("7.1.above_100")
 
 # %% tags=["topic:clip-whisper-fusion"]
 shelf = transcripts.shelf(side, seed=75)
-stock = clip.encode_images(shelf)
-asked = [(i, transcripts.wanted(c.text)) for i, c in enumerate(clips) if transcripts.wanted(c.text)]
+stock = clip.encode_images(shelf)  # (64, d)
+asked, products = [], []  # the requests that name one product, by number, and these products
+for i, text in enumerate(said):
+    toy = transcripts.wanted(text)
+    if toy:
+        asked.append(i)
+        products.append(toy)
 
 
 def found(sentences: list[str]) -> list[bool]:
     """For each request: is the nearest picture one of the product that was asked for?"""
-    best = (clip.encode_texts(sentences) @ stock.T).argmax(1).tolist()
-    return [fusion.CLASSES[b] == pair for b, (_, pair) in zip(best, asked, strict=True)]
+    alike = clip.encode_texts(sentences) @ stock.T  # (n, 64)
+    nearest = alike.argmax(1).tolist()
+    guesses = [fusion.CLASSES[i] for i in nearest]
+    return matches(guesses, products)
 
 
 # %% tags=["topic:clip-whisper-fusion"]
 readings = {"the true words": said, "what Whisper heard, clean": heard[None]}
-readings |= {f"what Whisper heard, {level} dB": heard[level] for level in levels[1:]}
+for level in levels[1:]:
+    readings[f"what Whisper heard, {level} dB"] = heard[level]
 rows = []
 for source, texts in readings.items():
-    right = share(found([texts[i] for i, _ in asked]))
+    sentences = [texts[i] for i in asked]
+    right = share(found(sentences))
     rows.append({"CLIP reads": source, "right product": str(right)})
 caption = f"{len(asked)} spoken requests that name one product, 64 pictures on the shelf"
 figures.table(rows, caption=caption)
 
 # %%
+requests = [heard[None][i] for i in asked[:4]]
+alike = clip.encode_texts(requests) @ stock.T  # (4, 64)
+nearest = alike.argmax(1).tolist()
 fig, axes = figures.figure(columns=4, width=11, height=3.9)
-for ax, (i, _) in zip(axes, asked[:4], strict=True):
-    best = (clip.encode_texts([heard[None][i]]) @ stock.T).argmax().item()
-    ax.imshow(shelf[best])
-    ax.set(xticks=[], yticks=[])
-    ax.set_title(textwrap.fill(f'heard: "{heard[None][i]}"', 30), fontsize=9)
-figures.show(
-    fig,
-    alt="Four pictures from the shelf, each under the request that Whisper heard: "
-    + "; ".join(heard[None][i] for i, _ in asked[:4]),
-)
+for ax, request, i in zip(axes, requests, nearest, strict=True):
+    title = textwrap.fill(f'heard: "{request}"', 30)
+    figures.picture(ax, shelf[i], title, size=9)
+told = "Four pictures from the shelf, each under the request that Whisper heard"
+figures.show(fig, alt=f"{told}: {'; '.join(requests)}")
 
 # %% [markdown]
 # **What to notice.** Noise fills the gaps between the bands of speech, and the words go with them. Read the curve
@@ -739,7 +775,7 @@ test = fusion.fusion_cases(clip, hearing, 300, seed=1, test=True)
 grainy = fusion.fusion_cases(clip, hearing, 300, seed=1, test=True, picture_noise=0.15)
 hissing = fusion.fusion_cases(clip, hearing, 300, seed=1, test=True, snr_db=5)
 train, test, grainy, hissing = fusion.standardise(train, test, grainy, hissing)
-eye, ear = train.picture.shape[2], train.sound.shape[2]
+eye, ear = train.picture.shape[2], train.sound.shape[2]  # numbers in a token
 
 
 def reader(width: int, layers: int) -> nn.Module:
@@ -749,18 +785,28 @@ def reader(width: int, layers: int) -> nn.Module:
     return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
 
+def positions(tokens: int, width: int) -> nn.Parameter:
+    """A vector to learn for each place in a row of tokens."""
+    start = torch.randn(tokens, width)
+    return nn.Parameter(start * 0.1)
+
+
 # %% tags=["topic:early-fusion"]
 class Early(nn.Module):
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        self.see, self.hear = nn.Linear(eye, width), nn.Linear(ear, width)
+        self.see = nn.Linear(eye, width)
+        self.hear = nn.Linear(ear, width)
         # Where a token stands, and which sense it is.
-        self.place = nn.Parameter(torch.randn(26, width) * 0.1)
-        self.read, self.answer = reader(width, 2), nn.Linear(width, ANSWERS)
+        self.place = positions(16 + 10, width)
+        self.read = reader(width, 2)
+        self.answer = nn.Linear(width, ANSWERS)
 
     def forward(self, picture: Tensor, sound: Tensor) -> Tensor:
-        tokens = torch.cat([self.see(picture), self.hear(sound)], 1) + self.place
-        return self.answer(self.read(tokens).mean(1))
+        seen, heard = self.see(picture), self.hear(sound)
+        tokens = torch.cat([seen, heard], 1) + self.place  # (n, 26, width)
+        states = self.read(tokens)
+        return self.answer(states.mean(1))
 
 
 # %% [markdown]
@@ -772,31 +818,35 @@ class Early(nn.Module):
 class Alone(nn.Module):
     def __init__(self, features: int, tokens: int, width: int = 64) -> None:
         super().__init__()
-        self.take, self.place = (
-            nn.Linear(features, width),
-            nn.Parameter(torch.randn(tokens, width) * 0.1),
-        )
-        self.read, self.answer = reader(width, 1), nn.Linear(width, ANSWERS)
+        self.take = nn.Linear(features, width)
+        self.place = positions(tokens, width)
+        self.read = reader(width, 1)
+        self.answer = nn.Linear(width, ANSWERS)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.answer(self.read(self.take(tokens) + self.place).mean(1))
+        placed = self.take(tokens) + self.place  # (n, tokens, width)
+        states = self.read(placed)
+        return self.answer(states.mean(1))
 
 
 # %% tags=["topic:late-fusion"]
 class Late(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.see, self.hear = Alone(eye, 16), Alone(ear, 10)
+        self.see = Alone(eye, 16)
+        self.hear = Alone(ear, 10)
 
     def forward(self, picture: Tensor, sound: Tensor) -> Tensor:
         return self.see(picture) + self.hear(sound)
 
 
 def size(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
+    counts = [weight.numel() for weight in network.parameters()]
+    return sum(counts)
 
 
-print(f"a late fusion has {size(Late()):,} weights, an early one {size(Early()):,}")
+late, early = Late(), Early()
+print(f"a late fusion has {size(late):,} weights, an early one {size(early):,}")
 
 # %% [markdown]
 # ### Exercise: Late fusion that survives a missing sense (easy, about 10 minutes)
@@ -823,21 +873,24 @@ late_fusion = check("7.1.late_fusion", late_fusion)
 
 # %% tags=["topic:late-fusion"]
 print(f"With {whose(late_fusion)}:")
-scale = clip.model.logit_scale.exp().detach().cpu().float()
 votes = {}
 for level in (10, 0):
-    wishes = clip.encode_texts([heard[level][i] for i, _ in asked])
-    votes[level] = (scale * wishes @ stock.T).log_softmax(-1)
+    wishes = clip.encode_texts([heard[level][i] for i in asked])  # (n, d)
+    logits = scale * wishes @ stock.T  # (n, 64)
+    votes[level] = logits.log_softmax(-1)
 senses = {"10 dB alone": [votes[10], None], "0 dB alone": [None, votes[0]]}
 senses["both"] = [votes[10], votes[0]]
 right = {}
 for name, predictions in senses.items():
-    best = late_fusion(predictions, [1.0, 1.0]).argmax(1).tolist()
-    right[name] = [fusion.CLASSES[b] == pair for b, (_, pair) in zip(best, asked, strict=True)]
+    merged = late_fusion(predictions, [1.0, 1.0])
+    guesses = [fusion.CLASSES[i] for i in merged.argmax(1).tolist()]
+    right[name] = matches(guesses, products)
     print(f"{name:>11}: {share(right[name])}")
 pairs = list(zip(right["both"], right["10 dB alone"], strict=True))
-print(f"right only with both: {pairs.count((True, False))} of {len(pairs)}, ", end="")
-print(f"right only with the good one alone: {pairs.count((False, True))}")
+only_both = pairs.count((True, False))
+only_good = pairs.count((False, True))
+print(f"right only with both: {only_both} of {len(pairs)}, ", end="")
+print(f"right only with the good one alone: {only_good}")
 
 # %% [markdown]
 # **What to notice.** When a sense is missing, nothing breaks: that is sure. Whether the sum is better or worse than
@@ -877,14 +930,17 @@ cross_attention = check("7.1.cross_attention", cross_attention)
 # %% tags=["topic:cross-attention"]
 print(f"With {whose(cross_attention)}:")
 torch.manual_seed(0)
-ask = nn.Linear(eye, 32)(train.picture[:4]).detach()
-tell = nn.Linear(ear, 32)(train.sound[:4]).detach()
+see, hear = nn.Linear(eye, 32), nn.Linear(ear, 32)
+ask = see(train.picture[:4]).detach()  # (4, 16, 32)
+tell = hear(train.sound[:4]).detach()  # (4, 10, 32)
 gone = torch.zeros(4, 10, dtype=torch.bool)
 gone[:, 7:] = True
 ours = cross_attention(ask, tell, tell, gone)
-theirs = F.scaled_dot_product_attention(ask, tell, tell, attn_mask=~gone[:, None, :])
+there = ~gone[:, None, :]  # PyTorch's mask says where one may look
+theirs = F.scaled_dot_product_attention(ask, tell, tell, attn_mask=there)
+apart = (ours - theirs).abs().max()
 print(f"{tuple(ask.shape)} ask {tuple(tell.shape)}: {tuple(ours.shape)}")
-print(f"largest difference from PyTorch's: {(ours - theirs).abs().max():.1e}")
+print(f"largest difference from PyTorch's: {apart:.1e}")
 
 # %%
 quiz("7.1.who_asks")
@@ -897,29 +953,36 @@ quiz("7.1.who_asks")
 class Cross(nn.Module):
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        self.see, self.hear = nn.Linear(eye, width), nn.Linear(ear, width)
-        self.eye_place, self.ear_place = (
-            nn.Parameter(torch.randn(n, width) * 0.1) for n in (16, 10)
-        )
-        self.read_eye, self.read_ear = reader(width, 1), reader(width, 1)
-        self.eye_asks, self.ear_asks = (
-            nn.MultiheadAttention(width, 4, batch_first=True) for _ in range(2)
-        )
-        self.answer = nn.Sequential(
-            nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, ANSWERS)
-        )
+        self.see = nn.Linear(eye, width)
+        self.hear = nn.Linear(ear, width)
+        self.eye_place = positions(16, width)
+        self.ear_place = positions(10, width)
+        self.read_eye = reader(width, 1)
+        self.read_ear = reader(width, 1)
+        self.eye_asks = nn.MultiheadAttention(width, 4, batch_first=True)
+        self.ear_asks = nn.MultiheadAttention(width, 4, batch_first=True)
+        both = nn.Linear(2 * width, width)
+        self.answer = nn.Sequential(both, nn.GELU(), nn.Linear(width, ANSWERS))
 
     def forward(self, picture: Tensor, sound: Tensor) -> Tensor:
-        seen = self.read_eye(self.see(picture) + self.eye_place)
-        heard = self.read_ear(self.hear(sound) + self.ear_place)
-        seen = seen + self.eye_asks(seen, heard, heard, need_weights=False)[0]
-        heard = heard + self.ear_asks(heard, seen, seen, need_weights=False)[0]
-        return self.answer(torch.cat([seen.mean(1), heard.mean(1)], 1))
+        seen = self.see(picture) + self.eye_place  # (n, 16, width)
+        heard = self.hear(sound) + self.ear_place  # (n, 10, width)
+        seen, heard = self.read_eye(seen), self.read_ear(heard)
+        told, _ = self.eye_asks(seen, heard, heard, need_weights=False)
+        seen = seen + told
+        told, _ = self.ear_asks(heard, seen, seen, need_weights=False)
+        heard = heard + told
+        means = torch.cat([seen.mean(1), heard.mean(1)], 1)  # (n, 2 * width)
+        return self.answer(means)
 
 
 # %% tags=["topic:cross-attention"]
 designs = {"early": Early, "late": Late, "cross-attention": Cross}
-print(", ".join(f"{name}: {size(design()):,} weights" for name, design in designs.items()))
+sizes = []
+for name, design in designs.items():
+    weights = size(design())
+    sizes.append(f"{name}: {weights:,} weights")
+print(", ".join(sizes))
 
 # %% [markdown]
 # Same cases, same number of steps, three seeds each. Before you run it: which design cannot answer which
@@ -929,23 +992,30 @@ print(", ".join(f"{name}: {size(design()):,} weights" for name, design in design
 # %% tags=["topic:early-fusion", "topic:late-fusion", "topic:cross-attention"]
 def trained(design: type, seed: int, missing: float = 0.0) -> nn.Module:
     torch.manual_seed(seed)
-    return fusion.fit(design(), train, seed, missing=missing)
+    network = design()
+    return fusion.fit(network, train, seed, missing=missing)
 
 
-jobs = [(name, seed) for name in designs for seed in range(3)]
-models = {job: trained(designs[job[0]], job[1]) for job in figures.progress(jobs, "Training")}
+jobs = list(product(designs, range(3)))
+models = {}
+for name, seed in figures.progress(jobs, "Training"):
+    models[name, seed] = trained(designs[name], seed)
 
 
 # %% tags=["topic:early-fusion", "topic:late-fusion", "topic:cross-attention"]
-def spread(cases: fusion.Cases, name: str, some: dict, question: str) -> tuple[float, ...]:
+def spread(cases: fusion.Cases, name: str, networks: dict, question: str) -> tuple[float, ...]:
     """Mean, lowest and highest share of right answers over the seeds of one design."""
-    seeds = [model for (design, _), model in some.items() if design == name]
-    values = [fusion.marks(model, cases)[question] for model in seeds]
-    return sum(values) / len(values), min(values), max(values)
+    values = []
+    for seed in range(3):
+        marks = fusion.marks(networks[name, seed], cases)
+        values.append(marks[question])
+    mean = sum(values) / len(values)
+    return mean, min(values), max(values)
 
 
 def written(marks: tuple[float, ...]) -> str:
-    return "{:.0%} ({:.0%} to {:.0%})".format(*marks)
+    mean, low, high = marks
+    return f"{mean:.0%} ({low:.0%} to {high:.0%})"
 
 
 rows = []
@@ -968,35 +1038,42 @@ figures.table(rows, caption=caption)
 
 # %% tags=["topic:fusion-robustness"]
 hard = {"clean": test, "grainy picture": grainy, "noisy voice": hissing}
-hard |= {
-    "no picture": fusion.without(test, "picture"),
-    "no voice": fusion.without(test, "sound"),
-}
+hard["no picture"] = fusion.without(test, "picture")
+hard["no voice"] = fusion.without(test, "sound")
+
 
 # %% tags=["topic:fusion-robustness"]
+def bars(name: str, question: str) -> tuple[list[float], tuple[list[float], list[float]]]:
+    """Heights, one a condition, and how far the seeds reach below and above."""
+    means, below, above = [], [], []
+    for cases in hard.values():
+        mean, low, high = spread(cases, name, models, question)
+        means.append(mean)
+        below.append(mean - low)
+        above.append(high - mean)
+    return means, (below, above)
+
+
+# %% tags=["topic:fusion-robustness"]
+chances = {"colour said": 1 / 8, "shape seen": 1 / 8, "same colour?": 1 / 2}
+conditions = range(len(hard))
 fig, axes = figures.figure(columns=3, width=11, height=3.6)
-for ax, question in zip(axes, ("colour said", "shape seen", "same colour?"), strict=True):
-    for k, name in enumerate(designs):
-        bars = [spread(cases, name, models, question) for cases in hard.values()]
-        error = [[m - low for m, low, _ in bars], [high - m for m, _, high in bars]]
-        ax.bar(
-            [i + 0.27 * (k - 1) for i in range(len(hard))],
-            [m for m, _, _ in bars],
-            0.26,
-            yerr=error,
-            capsize=2,
-            label=name,
-        )
-    ax.axhline(0.5 if question == "same colour?" else 1 / 8, color=figures.GREY, linestyle="--")
-    ax.set_xticks(range(len(hard)), hard, rotation=40, ha="right")
+for ax, (question, chance) in zip(axes, chances.items(), strict=True):
+    for shift, name in zip((-0.27, 0, 0.27), designs, strict=True):
+        means, ends = bars(name, question)
+        at = [condition + shift for condition in conditions]
+        ax.bar(at, means, 0.26, yerr=ends, capsize=2, label=name)
+    ax.axhline(chance, color=figures.GREY, linestyle="--")
+    ax.set_xticks(conditions, hard, rotation=40, ha="right")
     ax.set(title=question, ylim=(0, 1.02))
 axes[0].set_ylabel("right answers (bars: three seeds)")
 axes[2].legend(loc="upper right", fontsize=9, frameon=True)
-lines = [
-    f"{name} {spread(hard['no picture'], name, models, 'colour said')[0]:.0%}" for name in designs
-]
-told = "Right answers by fusion and condition. Colour without a picture: "
-figures.show(fig, alt=told + ", ".join(lines))
+told = []
+for name in designs:
+    mean, _, _ = spread(hard["no picture"], name, models, "colour said")
+    told.append(f"{name} {mean:.0%}")
+alt = "Right answers by fusion and condition. Colour without a picture: "
+figures.show(fig, alt=alt + ", ".join(told))
 
 # %% tags=["topic:fusion-robustness"]
 rows = []
@@ -1020,12 +1097,14 @@ for name, seed in figures.progress(again, "Training"):
     cured[name, seed] = trained(designs[name], seed, missing=0.4)
 rows = []
 for name in ("early", "late"):
-    for label, some in (("always both", models), ("modality dropout", cured)):
+    for label, networks in (("always both", models), ("modality dropout", cured)):
         row = {"fusion": name, "trained with": label}
-        row["colour, no voice"] = written(spread(hard["no voice"], name, some, "colour said"))
-        row["colour, no picture"] = written(spread(hard["no picture"], name, some, "colour said"))
-        row["shape, no voice"] = written(spread(hard["no voice"], name, some, "shape seen"))
-        row["same colour?, both"] = written(spread(test, name, some, "same colour?"))
+        row["colour, no voice"] = written(spread(hard["no voice"], name, networks, "colour said"))
+        row["colour, no picture"] = written(
+            spread(hard["no picture"], name, networks, "colour said")
+        )
+        row["shape, no voice"] = written(spread(hard["no voice"], name, networks, "shape seen"))
+        row["same colour?, both"] = written(spread(test, name, networks, "same colour?"))
         rows.append(row)
 figures.table(rows, caption="When a sense is missing: mean, lowest and highest of three seeds")
 
@@ -1103,30 +1182,33 @@ quiz("7.1.missing_sense")
 
 # %% tags=["topic:alignment-data-cost-eval"]
 def training_operations(pairs: float, vision: int, patches: int, text: int, words: int) -> float:
-    """About 6 operations for each weight, token and pair (the rule of arXiv 2001.08361), two
-    towers."""
-    return 6 * pairs * (vision * (patches + 1) + text * words)
+    """About 6 operations for each weight, token and pair (arXiv 2001.08361), two towers."""
+    of_picture = vision * (patches + 1)  # and the class token
+    of_text = text * words
+    return 6 * pairs * (of_picture + of_text)
 
 
-visual = clip.model.visual
-patches = (side // visual.conv1.weight.shape[-1]) ** 2
-vision, text = size(visual.transformer), size(clip.model.transformer)
+vision, text = size(clip.model.visual.transformer), size(clip.model.transformer)
 # What the model cards say. LAION's models saw 2 billion pairs, each about 16 times.
 known = {"prisma-clip": 1_230_720, "laion/CLIP-ViT-L-14-laion2B-s32B-b82K": 32e9}
 pairs = known.get(clip.name, 34e9)
+patches = (side // patch) ** 2
 cost = training_operations(pairs, vision, patches, text, clip.model.context_length)
+million = size(clip.model) / 1e6
+print(f"{clip.name}: {million:.1f} million weights, {pairs:,.0f} pairs, {cost:.1e} operations")
 
+# %% tags=["topic:alignment-data-cost-eval"]
 # The original (arXiv 2103.00020): 24 layers of width 1024 read 256 patches, 12 of width 768 read
 # 77 words; a layer has 12 times the square of its width in weights. 400 million pairs, 32 times.
+vision = 24 * 12 * 1024**2
+text = 12 * 12 * 768**2
 original = 32 * 400e6
-original_cost = training_operations(original, 24 * 12 * 1024**2, 256, 12 * 12 * 768**2, 77)
-print(
-    f"{clip.name}: {size(clip.model) / 1e6:.1f} million weights, {pairs:,.0f} pairs, {cost:.1e} "
-    "operations"
-)
+original_cost = training_operations(original, vision, 256, text, 77)
 print(f"CLIP ViT-L/14: 428 million weights, {original:,.0f} pairs, {original_cost:.1e} operations")
-print(f"the original saw {original / pairs:,.3g} times as many pairs,")
-print(f"and its training took {original_cost / cost:,.3g} times as many operations")
+more_pairs = original / pairs
+more_operations = original_cost / cost
+print(f"the original saw {more_pairs:,.3g} times as many pairs,")
+print(f"and its training took {more_operations:,.3g} times as many operations")
 
 # %% [markdown]
 # **What to notice.** Drawing pairs made the data problem disappear here, because the world of this shop fits

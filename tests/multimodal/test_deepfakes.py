@@ -72,6 +72,14 @@ def test_jpeg_loses_more_at_lower_quality_and_crops_keep_the_size(photos):
     assert deepfakes.psnr(photos, photos + 0.1) == pytest.approx(20, abs=0.01)
 
 
+def test_noise_has_the_spread_asked_for_and_comes_from_its_generator():
+    grey = torch.full((2, 3, 64, 64), 0.5)
+    first, again = (deepfakes.noisy(grey, 0.1, torch.Generator().manual_seed(0)) for _ in range(2))
+    assert torch.equal(first, again) and 0.095 < first.std() < 0.105
+    loud = deepfakes.noisy(grey, 5.0, torch.Generator().manual_seed(0))
+    assert loud.min() == 0 and loud.max() == 1
+
+
 def test_the_cosine_matrix_is_orthonormal_and_finds_a_wave():
     matrix = deepfakes.cosines(16)
     assert torch.allclose(matrix @ matrix.T, torch.eye(16), atol=1e-5)

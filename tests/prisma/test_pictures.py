@@ -150,3 +150,10 @@ def test_plain_drawings_show_one_toy_in_the_middle_of_the_grey():
     assert not np.array_equal(drawn[0], drawn[2])  # light and paint differ
     with pytest.raises(ValueError, match="pink"):
         pictures.draw_plain([("pink", "ball")], 0.4, 24, rng)
+
+
+def test_a_pair_is_named_with_its_article():
+    assert [pictures.with_article(*pair) for pair in (("red", "cube"), ("orange", "ball"))] == [
+        "a red cube",
+        "an orange ball",
+    ]

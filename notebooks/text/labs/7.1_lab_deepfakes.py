@@ -49,6 +49,7 @@ unit = open_unit("7.1", tier="bundled")
 import hashlib
 import hmac
 import json
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -74,18 +75,17 @@ from course_utils.multimodal import deepfakes
 
 # %% tags=["topic:deepfakes"]
 photos = deepfakes.photos(400, seed=740)
-fakes = {kind: deepfakes.manipulate(photos, kind, seed=741) for kind in deepfakes.EDITS}
+test = {"real": photos}
+for kind in deepfakes.EDITS:
+    test[kind] = deepfakes.manipulate(photos, kind, seed=741)
 fig, axes = figures.figure(4, 8, width=10, height=5.4)
-for line, (name, pixels) in zip(axes, {"real": photos, **fakes}.items(), strict=True):
-    for ax, one in zip(line, pixels, strict=False):
-        ax.imshow(one.permute(1, 2, 0))
-        ax.set(xticks=[], yticks=[])
+for line, (name, pixels) in zip(axes, test.items(), strict=True):
+    images = pixels[:8].permute(0, 2, 3, 1)  # (8, side, side, 3)
+    for ax, image in zip(line, images, strict=True):
+        figures.picture(ax, image)
     line[0].set_ylabel(name)
-figures.show(
-    fig,
-    alt="Eight pictures of toys; the same with toys in other hues, with other toys put in, with "
-    "toys moved.",
-)
+told = "the same with toys in other hues, with other toys put in, with toys moved"
+figures.show(fig, alt=f"Eight pictures of toys; {told}.")
 
 # %% [markdown]
 # ## 2. Can a detector find what it never saw?
@@ -100,42 +100,39 @@ figures.show(
 # %% tags=["topic:deepfakes"]
 real = deepfakes.photos(1_500, seed=742)
 source = deepfakes.photos(1_500, seed=743)
-test = {"real": photos, **fakes}
 
 
 def caught(detector: deepfakes.Detector, pictures: dict[str, Tensor]) -> dict[str, str]:
     """The share of each kind of pictures that is called manipulated."""
-    return {name: str(share((detector(pixels) > 0).tolist())) for name, pixels in pictures.items()}
+    rates = {}
+    for name, pixels in pictures.items():
+        called = detector(pixels) > 0  # (n,)
+        rates[name] = str(share(called.tolist()))
+    return rates
 
 
+lessons = {kind: [kind] for kind in deepfakes.EDITS}
+lessons["all three"] = deepfakes.EDITS
 rows = []
-for kinds in (*((kind,) for kind in deepfakes.EDITS), deepfakes.EDITS):
-    part = len(source) // len(kinds)
-    fake = [
-        deepfakes.manipulate(source[i * part : (i + 1) * part], kind, seed=i)
-        for i, kind in enumerate(kinds)
-    ]
+for lesson, kinds in lessons.items():
+    parts = source.split(len(source) // len(kinds))  # one part for each kind
+    fake = []
+    for i, kind in enumerate(kinds):
+        fake.append(deepfakes.manipulate(parts[i], kind, seed=i))
     detector = deepfakes.Detector(real, torch.cat(fake))
-    rows.append(
-        {"trained on": "all three" if len(kinds) > 1 else kinds[0]} | caught(detector, test)
-    )
-figures.table(
-    rows,
-    caption='Called "manipulated", of 400 fresh pictures each (the column "real": false alarms)',
-)
+    rows.append({"trained on": lesson} | caught(detector, test))
+caption = 'Called "manipulated", of 400 fresh pictures each (the column "real": false alarms)'
+figures.table(rows, caption=caption)
 
 # %% [markdown]
 # And if nobody adds a new manipulation, but the picture is only saved again, as every messenger does?
 
 # %% tags=["topic:deepfakes"]
 sent = {name: deepfakes.jpeg(pixels, 75) for name, pixels in test.items()}
-figures.table(
-    [
-        {"sent as JPEG, quality 75": name, "called manipulated": rate}
-        for name, rate in caught(detector, sent).items()
-    ],
-    caption="The detector that was trained on all three",
-)
+rows = []
+for name, rate in caught(detector, sent).items():
+    rows.append({"sent as JPEG, quality 75": name, "called manipulated": rate})
+figures.table(rows, caption="The detector that was trained on all three")
 
 # %% [markdown]
 # **What to notice.** Read the first three rows from left to right: each detector is best on the kind that it was
@@ -162,8 +159,8 @@ figures.table(
 
 # %% tags=["topic:deepfakes"]
 WIDE = 256
-WAVES = deepfakes.cosines(WIDE)
-ring = torch.arange(WIDE)[:, None] + torch.arange(WIDE)[None]
+WAVES = deepfakes.cosines(WIDE)  # (256, 256): one wave a row
+ring = torch.arange(WIDE)[:, None] + torch.arange(WIDE)[None]  # small where waves are coarse
 # Not the coarse waves, which are seen, and not the fine ones, which JPEG drops.
 BAND = (ring > 20) & (ring < 90)
 
@@ -171,79 +168,84 @@ BAND = (ring > 20) & (ring < 90)
 def pattern(key: int) -> Tensor:
     """Plus and minus ones (256, 256) in the band, drawn from the key."""
     draw = torch.Generator().manual_seed(key)
-    return (2 * torch.randint(2, (WIDE, WIDE), generator=draw) - 1) * BAND
+    bits = torch.randint(2, (WIDE, WIDE), generator=draw)
+    signs = 2 * bits - 1
+    return signs * BAND
 
 
 # %% tags=["topic:deepfakes"]
 def marked(pixels: Tensor, key: int, strength: float = 0.02) -> Tensor:
     """The pictures (n, 3, 256, 256) with the mark, rounded to 8 bits."""
-    added = WAVES.T @ (strength * pattern(key)) @ WAVES  # grey: the same in all three channels
-    return ((pixels + added).clamp(0, 1) * 255).round() / 255
+    spectrum = strength * pattern(key)
+    added = WAVES.T @ spectrum @ WAVES  # (256, 256), grey: the same in all three channels
+    levels = (pixels + added).clamp(0, 1) * 255
+    return levels.round() / 255
 
 
 def evidence(pixels: Tensor, key: int) -> Tensor:
     """How many standard deviations (n,) the agreement with the pattern is above chance."""
-    spectrum = (WAVES @ pixels.mean(1) @ WAVES.T) * BAND
-    spectrum = spectrum / (spectrum.abs() + 0.05)  # one strong edge must not outvote all others
-    return (spectrum * pattern(key)).sum((1, 2)) / spectrum.square().sum((1, 2)).sqrt()
+    grey = pixels.mean(1)  # (n, 256, 256)
+    waves = WAVES @ grey @ WAVES.T  # (n, 256, 256)
+    spectrum = waves * BAND
+    damped = spectrum / (spectrum.abs() + 0.05)  # one strong edge must not outvote all others
+    agreement = (damped * pattern(key)).sum((1, 2))  # (n,)
+    variance = damped.square().sum((1, 2))  # of the agreement with signs drawn by lot
+    return agreement / variance.sqrt()
 
 
 # %% tags=["topic:deepfakes"]
 KEY, LIMIT = 2026, 4.0  # chance goes beyond 4 deviations three times in 100,000
 clean = deepfakes.photos(120, seed=744, side=WIDE)
 ours = marked(clean, KEY)
-print(f"the mark changes a pixel by {(ours - clean).abs().mean():.4f} (of 0 to 1) on average")
-print(f"marked and unmarked pictures are {deepfakes.psnr(ours, clean):.1f} dB apart")
-torch.manual_seed(0)
-ways = {"nothing": lambda x: x}
-ways |= {
-    f"noise {s}": lambda x, s=s: (x + s * torch.randn_like(x)).clamp(0, 1) for s in (0.05, 0.2)
-}
-ways |= {f"JPEG {q}": lambda x, q=q: deepfakes.jpeg(x, q) for q in (90, 50, 10)}
-ways |= {
-    f"{b} pixel{'s' * (b > 1)} cut off each side": lambda x, b=b: deepfakes.cropped(x, b)
-    for b in (1, 4, 16)
-}
-ways |= {"turned left to right": lambda x: x.flip(3)}
-rows = []
+change = (ours - clean).abs().mean()
+distance = deepfakes.psnr(ours, clean)
+print(f"the mark changes a pixel by {change:.4f} (of 0 to 1) on average")
+print(f"marked and unmarked pictures are {distance:.1f} dB apart")
+
+# What may happen to a picture: a name, and a function of pictures.
+draw = torch.Generator().manual_seed(0)
+ways = {"nothing": lambda pixels: pixels}
+for spread in (0.05, 0.2):
+    ways[f"noise {spread}"] = partial(deepfakes.noisy, spread=spread, draw=draw)
+for quality in (90, 50, 10):
+    ways[f"JPEG {quality}"] = partial(deepfakes.jpeg, quality=quality)
+for border in (1, 4, 16):
+    pixel = "pixel" if border == 1 else "pixels"
+    ways[f"{border} {pixel} cut off each side"] = partial(deepfakes.cropped, border=border)
+ways["turned left to right"] = lambda pixels: pixels.flip(3)
+
 
 # %% tags=["topic:deepfakes"]
+def found(deviations: Tensor) -> str:
+    """The share of the pictures in which the mark is taken for present."""
+    present = deviations > LIMIT  # (n,)
+    return str(share(present.tolist()))
+
+
+rows = []
 for name, way in ways.items():
-    hit, wrong = evidence(way(ours), KEY), evidence(way(clean), KEY)
-    rows.append({"what happened": name, "mark found": str(share((hit > LIMIT).tolist()))})
-    rows[-1] |= {
-        "without a mark": str(share((wrong > LIMIT).tolist())),
-        "evidence": hit.median().item(),
-    }
-rows.append(
-    {
-        "what happened": "read with a wrong key",
-        "mark found": str(share((evidence(ours, 1) > LIMIT).tolist())),
-    }
-)
-rows[-1] |= {"without a mark": "", "evidence": evidence(ours, 1).median().item()}
-figures.table(
-    rows, caption="120 pictures of 256 pixels; evidence: median, in standard deviations", digits=1
-)
+    hit = evidence(way(ours), KEY)  # (120,)
+    wrong = evidence(way(clean), KEY)  # (120,)
+    row = {"what happened": name, "mark found": found(hit), "without a mark": found(wrong)}
+    row["evidence"] = hit.median().item()
+    rows.append(row)
+stranger = evidence(ours, 1)
+row = {"what happened": "read with a wrong key", "mark found": found(stranger)}
+row["without a mark"] = ""
+row["evidence"] = stranger.median().item()
+rows.append(row)
+caption = "120 pictures of 256 pixels; evidence: median, in standard deviations"
+figures.table(rows, caption=caption, digits=1)
 
 # %%
+difference = (ours[0] - clean[0]) * 20 + 0.5
+shown = {"without": clean[0], "with the mark": ours[0], "difference x 20": difference}
 fig, axes = figures.figure(columns=3, width=9, height=3.2)
-for ax, (name, one) in zip(
-    axes,
-    {
-        "without": clean[0],
-        "with the mark": ours[0],
-        "difference x 20": (ours[0] - clean[0]) * 20 + 0.5,
-    }.items(),
-    strict=True,
-):
-    ax.imshow(one.permute(1, 2, 0).clamp(0, 1))
-    ax.set(xticks=[], yticks=[], title=name)
-figures.show(
-    fig,
-    alt="A picture without and with the mark, which look alike, and their difference twenty times "
-    "enlarged.",
-)
+for ax, (name, pixels) in zip(axes, shown.items(), strict=True):
+    image = pixels.permute(1, 2, 0).clamp(0, 1)  # (256, 256, 3)
+    figures.picture(ax, image, name)
+told = "which look alike, and their difference twenty times enlarged"
+figures.show(fig, alt=f"A picture without and with the mark, {told}.")
 
 # %% [markdown]
 # **What to notice.** Noise that you clearly see and ordinary JPEG leave the mark readable; only JPEG at quality
@@ -269,29 +271,36 @@ figures.show(
 
 # %% tags=["topic:deepfakes"]
 def digest(pixels: Tensor) -> str:
-    return hashlib.sha256((pixels * 255).round().byte().numpy().tobytes()).hexdigest()
+    """A hash of the content: 64 hexadecimal digits that any other content would change."""
+    levels = (pixels * 255).round().byte()
+    content = levels.numpy().tobytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def seal(claim: dict, secret: bytes) -> str:
+    """What only those who have the secret can compute of a claim."""
+    text = json.dumps(claim, sort_keys=True).encode()
+    return hmac.new(secret, text, hashlib.sha256).hexdigest()
 
 
 def sign(pixels: Tensor, actions: list[str], secret: bytes) -> dict:
     """A manifest of a picture's history, bound to its content and sealed."""
     claim = {"maker": "Prisma photo studio", "actions": actions, "sha256": digest(pixels)}
-    text = json.dumps(claim, sort_keys=True).encode()
-    return claim | {"seal": hmac.new(secret, text, hashlib.sha256).hexdigest()}
+    return claim | {"seal": seal(claim, secret)}
 
 
+# %% tags=["topic:deepfakes"]
 def verify(pixels: Tensor, manifest: dict | None, secret: bytes) -> str:
     """What the manifest proves about the picture."""
     if manifest is None:
         return "no manifest: nothing is known"
-    claim = {key: value for key, value in manifest.items() if key != "seal"}
-    seal = hmac.new(secret, json.dumps(claim, sort_keys=True).encode(), hashlib.sha256).hexdigest()
-    if not hmac.compare_digest(seal, manifest["seal"]):
+    claim = dict(manifest)
+    its_seal = claim.pop("seal")
+    if not hmac.compare_digest(seal(claim, secret), its_seal):
         return "the manifest was changed"
-    return (
-        "as signed: " + ", ".join(claim["actions"])
-        if digest(pixels) == claim["sha256"]
-        else "the picture was changed"
-    )
+    if digest(pixels) != claim["sha256"]:
+        return "the picture was changed"
+    return "as signed: " + ", ".join(claim["actions"])
 
 
 # %% tags=["topic:deepfakes"]
@@ -302,18 +311,21 @@ one_pixel = picture.clone()
 one_pixel[0, 0, 0] = 1 - one_pixel[0, 0, 0].round()
 recoloured = deepfakes.manipulate(clean[:1], "editing", seed=0)[0]
 honest = sign(recoloured, ["photographed", "hue changed with AI"], secret)
+forged = honest | {"actions": ["photographed"]}
+saved = deepfakes.jpeg(picture[None], 90)[0]
 cases = {
     "as it was": (picture, manifest),
     "one pixel changed": (one_pixel, manifest),
     "recoloured, old manifest": (recoloured, manifest),
     "recoloured, and said so": (recoloured, honest),
-    "recoloured, the action deleted": (recoloured, honest | {"actions": ["photographed"]}),
-    "saved as JPEG on the way": (deepfakes.jpeg(picture[None], 90)[0], manifest),
+    "recoloured, the action deleted": (recoloured, forged),
+    "saved as JPEG on the way": (saved, manifest),
     "manifest removed": (recoloured, None),
 }
-figures.table(
-    [{"case": name, "what can be said": verify(*case, secret)} for name, case in cases.items()]
-)
+rows = []
+for name, (pixels, its_manifest) in cases.items():
+    rows.append({"case": name, "what can be said": verify(pixels, its_manifest, secret)})
+figures.table(rows)
 
 # %% [markdown]
 # **What to notice.** A signature proves what somebody *said* about exactly these pixels, not that it is true: a
