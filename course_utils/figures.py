@@ -99,6 +99,27 @@ def heatmap(
     return image
 
 
+def picture(ax, image, title: str = "", **how) -> None:
+    """Show `image` on `ax` without ticks or grid; `how` goes to matplotlib's `imshow`."""
+    ax.imshow(image, **how)
+    ax.grid(False)
+    ax.set(xticks=[], yticks=[], title=title)
+
+
+def named_bars(ax, names: Sequence[str], shares: Sequence[float]) -> None:
+    """Horizontal bars of `shares` (0 to 1) on `ax`, the first on top; each carries its name and its per cent."""
+    ax.barh(range(len(names)), shares, color=PALETTE["sky"])
+    for place, (name, share) in enumerate(zip(names, shares, strict=True)):
+        ax.text(0.04, place, f"{name} {share:.0%}", va="center", fontsize=8)
+    ax.set(yticks=[], xlim=(0, 1), xticks=[0, 1])
+    ax.invert_yaxis()
+
+
+def told(values: Mapping[str, object]) -> str:
+    """ "a: 1; b: 2": names and values as words, for the alternative text of a figure."""
+    return "; ".join(f"{name}: {value}" for name, value in values.items())
+
+
 def png(fig) -> bytes:
     """The figure as a PNG file on opaque white paper, in its 256 best colours where that makes it smaller."""
     _read_powers(fig)

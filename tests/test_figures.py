@@ -95,6 +95,27 @@ def test_pictures_in_few_colours_keep_a_small_toys_colour():
     assert np.abs(before - after).max() < 25  # median cut is 100 off
 
 
+def test_a_picture_has_neither_ticks_nor_grid():
+    fig, ax = figures.figure()
+    figures.picture(ax, np.zeros((4, 6, 3)), title="a cube", interpolation="nearest")
+    fig.draw_without_rendering()
+    assert (len(ax.get_xticks()), len(ax.get_yticks()), ax.get_title(loc="left")) == (0, 0, "a cube")
+    assert ax.images[0].get_interpolation() == "nearest"
+
+
+def test_named_bars_begin_on_top_and_carry_their_names():
+    fig, ax = figures.figure()
+    figures.named_bars(ax, ["a cube", "a ball"], [0.75, 0.25])
+    fig.draw_without_rendering()
+    texts = {text.get_text(): text.get_window_extent().y0 for text in ax.texts}
+    assert texts["a cube 75%"] > texts["a ball 25%"]
+    assert [bar.get_width() for bar in ax.patches] == [0.75, 0.25]
+
+
+def test_told_names_each_value():
+    assert figures.told({"red cube": 0.5, "ball": "3 of 4"}) == "red cube: 0.5; ball: 3 of 4"
+
+
 def test_the_palettes_colours_can_be_told_apart():
     from matplotlib.colors import to_rgb
 
