@@ -75,6 +75,16 @@ def figure(rows: int = 1, columns: int = 1, width: float = 7.0, height: float = 
     return plt.subplots(rows, columns, figsize=(width, height))
 
 
+def picture(ax, image, title: str = "", size: int = 12, ink: str = "black") -> None:
+    """Draw `image`, a PIL picture or numbers (height, width, 3) in 0..1, on `ax` without ticks.
+
+    The `title` is written in the colour `ink`, `size` points high.
+    """
+    ax.imshow(image)
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, fontsize=size, color=ink)
+
+
 def heatmap(
     ax,
     values,
@@ -99,13 +109,6 @@ def heatmap(
     return image
 
 
-def picture(ax, image, title: str = "", **how) -> None:
-    """Show `image` on `ax` without ticks or grid; `how` goes to matplotlib's `imshow`."""
-    ax.imshow(image, **how)
-    ax.grid(False)
-    ax.set(xticks=[], yticks=[], title=title)
-
-
 def named_bars(ax, names: Sequence[str], shares: Sequence[float]) -> None:
     """Horizontal bars of `shares` (0 to 1) on `ax`, the first on top; each carries its name and its per cent."""
     ax.barh(range(len(names)), shares, color=PALETTE["sky"])
@@ -113,6 +116,21 @@ def named_bars(ax, names: Sequence[str], shares: Sequence[float]) -> None:
         ax.text(0.04, place, f"{name} {share:.0%}", va="center", fontsize=8)
     ax.set(yticks=[], xlim=(0, 1), xticks=[0, 1])
     ax.invert_yaxis()
+
+
+def running_mean(values: Sequence[float], width: int) -> tuple[Any, Any]:
+    """Steps, counted from 0, and the mean of the `width` values around each: a restless curve made readable.
+
+    Both arrays lack the first and the last `width // 2` steps. ValueError for an even width, or fewer values.
+    """
+    import numpy as np
+
+    if width % 2 == 0 or len(values) < width:
+        raise ValueError(f"A mean over {width} of {len(values)} values: take an odd width, at most their number.")
+    half = width // 2
+    steps = np.arange(half, len(values) - half)
+    weights = np.ones(width) / width
+    return steps, np.convolve(values, weights, "valid")
 
 
 def told(values: Mapping[str, object]) -> str:

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image, ImageFilter
 
 from course_utils import figures
@@ -30,6 +31,15 @@ def test_png_is_opaque_white_paper():
     picture = Image.open(io.BytesIO(figures.png(make_figure()))).convert("RGBA")
     assert picture.getpixel((0, 0)) == (255, 255, 255, 255)
     assert picture.getchannel("A").getextrema() == (255, 255)
+
+
+def test_a_picture_has_its_title_and_no_ticks():
+    fig, ax = figures.figure()
+    figures.picture(ax, np.zeros((4, 6, 3)), "a title", size=9, ink="red")
+    title = next(text for text in ax.findobj(Text) if text.get_text() == "a title")
+    assert (title.get_color(), title.get_fontsize()) == ("red", 9)
+    assert not len(ax.get_xticks()) and not len(ax.get_yticks())
+    assert ax.images[0].get_array().shape == (4, 6, 3)
 
 
 def test_show_displays_once_with_alt_text_and_closes(monkeypatch):
@@ -95,14 +105,6 @@ def test_pictures_in_few_colours_keep_a_small_toys_colour():
     assert np.abs(before - after).max() < 25  # median cut is 100 off
 
 
-def test_a_picture_has_neither_ticks_nor_grid():
-    fig, ax = figures.figure()
-    figures.picture(ax, np.zeros((4, 6, 3)), title="a cube", interpolation="nearest")
-    fig.draw_without_rendering()
-    assert (len(ax.get_xticks()), len(ax.get_yticks()), ax.get_title(loc="left")) == (0, 0, "a cube")
-    assert ax.images[0].get_interpolation() == "nearest"
-
-
 def test_named_bars_begin_on_top_and_carry_their_names():
     fig, ax = figures.figure()
     figures.named_bars(ax, ["a cube", "a ball"], [0.75, 0.25])
@@ -110,6 +112,18 @@ def test_named_bars_begin_on_top_and_carry_their_names():
     texts = {text.get_text(): text.get_window_extent().y0 for text in ax.texts}
     assert texts["a cube 75%"] > texts["a ball 25%"]
     assert [bar.get_width() for bar in ax.patches] == [0.75, 0.25]
+
+
+def test_a_running_mean_stands_in_the_middle_of_its_values():
+    steps, means = figures.running_mean([0, 3, 6, 9, 30], 3)
+    assert steps.tolist() == [1, 2, 3]
+    assert means.tolist() == pytest.approx([3, 6, 15])
+
+
+@pytest.mark.parametrize("width", [2, 7])
+def test_a_running_mean_has_a_middle_and_enough_values(width):
+    with pytest.raises(ValueError, match="odd width"):
+        figures.running_mean([1, 2, 3, 4, 5], width)
 
 
 def test_told_names_each_value():
