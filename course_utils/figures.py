@@ -109,6 +109,35 @@ def heatmap(
     return image
 
 
+def named_bars(ax, names: Sequence[str], shares: Sequence[float]) -> None:
+    """Horizontal bars of `shares` (0 to 1) on `ax`, the first on top; each carries its name and its per cent."""
+    ax.barh(range(len(names)), shares, color=PALETTE["sky"])
+    for place, (name, share) in enumerate(zip(names, shares, strict=True)):
+        ax.text(0.04, place, f"{name} {share:.0%}", va="center", fontsize=8)
+    ax.set(yticks=[], xlim=(0, 1), xticks=[0, 1])
+    ax.invert_yaxis()
+
+
+def running_mean(values: Sequence[float], width: int) -> tuple[Any, Any]:
+    """Steps, counted from 0, and the mean of the `width` values around each: a restless curve made readable.
+
+    Both arrays lack the first and the last `width // 2` steps. ValueError for an even width, or fewer values.
+    """
+    import numpy as np
+
+    if width % 2 == 0 or len(values) < width:
+        raise ValueError(f"A mean over {width} of {len(values)} values: take an odd width, at most their number.")
+    half = width // 2
+    steps = np.arange(half, len(values) - half)
+    weights = np.ones(width) / width
+    return steps, np.convolve(values, weights, "valid")
+
+
+def told(values: Mapping[str, object]) -> str:
+    """ "a: 1; b: 2": names and values as words, for the alternative text of a figure."""
+    return "; ".join(f"{name}: {value}" for name, value in values.items())
+
+
 def png(fig) -> bytes:
     """The figure as a PNG file on opaque white paper, in its 256 best colours where that makes it smaller."""
     _read_powers(fig)

@@ -105,6 +105,31 @@ def test_pictures_in_few_colours_keep_a_small_toys_colour():
     assert np.abs(before - after).max() < 25  # median cut is 100 off
 
 
+def test_named_bars_begin_on_top_and_carry_their_names():
+    fig, ax = figures.figure()
+    figures.named_bars(ax, ["a cube", "a ball"], [0.75, 0.25])
+    fig.draw_without_rendering()
+    texts = {text.get_text(): text.get_window_extent().y0 for text in ax.texts}
+    assert texts["a cube 75%"] > texts["a ball 25%"]
+    assert [bar.get_width() for bar in ax.patches] == [0.75, 0.25]
+
+
+def test_a_running_mean_stands_in_the_middle_of_its_values():
+    steps, means = figures.running_mean([0, 3, 6, 9, 30], 3)
+    assert steps.tolist() == [1, 2, 3]
+    assert means.tolist() == pytest.approx([3, 6, 15])
+
+
+@pytest.mark.parametrize("width", [2, 7])
+def test_a_running_mean_has_a_middle_and_enough_values(width):
+    with pytest.raises(ValueError, match="odd width"):
+        figures.running_mean([1, 2, 3, 4, 5], width)
+
+
+def test_told_names_each_value():
+    assert figures.told({"red cube": 0.5, "ball": "3 of 4"}) == "red cube: 0.5; ball: 3 of 4"
+
+
 def test_the_palettes_colours_can_be_told_apart():
     from matplotlib.colors import to_rgb
 

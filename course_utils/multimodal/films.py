@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from course_utils import figures
 from course_utils.models import hardware
 from course_utils.multimodal import fusion, representations
 from course_utils.multimodal.binding import log_mels, play, strikes
@@ -24,6 +25,7 @@ FRAMES, FPS = 12, 10
 FILM = FRAMES * speech.RATE // FPS  # samples of sound that a film lasts
 QUESTIONS = {"which colour": 8, "which way": 2, "how many bounces": 3, "sound in step": 2}  # number of answers
 SIDE = 64
+PIECE = 80  # samples of sound that a figure shows as one
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,25 @@ def film_sound(story: Story, rng: np.random.Generator) -> np.ndarray:
     sound = play(strike, story.heard, loudness, FILM)
     noise = rng.normal(0, 0.002, FILM).astype(np.float32)
     return 0.3 * sound + noise
+
+
+def plot_film(ax, frames: np.ndarray, title: str) -> None:
+    """The `frames` of a film (FRAMES, side, side, 3) side by side on `ax`."""
+    row = np.concatenate(list(frames), 1)  # (side, FRAMES * side, 3)
+    ax.imshow(row, interpolation="nearest")
+    ax.set(xticks=[], yticks=[], title=title)
+
+
+def plot_sound(ax, sound: np.ndarray, hits: Sequence[float]) -> None:
+    """The loudest moments of a film's `sound` (FILM,) on `ax` over seconds, a dashed line at each of `hits`."""
+    pieces = np.abs(sound).reshape(-1, PIECE)
+    loud = pieces.max(1)
+    middles = (np.arange(len(loud)) + 0.5) * PIECE / speech.RATE  # seconds
+    ax.fill_between(middles, -loud, loud, linewidth=0)
+    for hit in hits:
+        ax.axvline(hit, color=figures.PALETTE["vermilion"], linestyle="--", linewidth=1.5)
+    ax.set(xlim=(0, FILM / speech.RATE), yticks=[], ylabel="sound")
+    ax.grid(False)
 
 
 def see(clip, stories: Sequence[Story], rng: np.random.Generator) -> Tensor:

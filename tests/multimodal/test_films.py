@@ -56,6 +56,29 @@ def test_a_film_sounds_when_it_says(stories):
     assert all(np.abs(loud - hit).min() < 0.02 for hit in story.heard)
 
 
+def test_the_figure_of_a_film_shows_its_frames_in_order():
+    from matplotlib.figure import Figure
+
+    ax = Figure().subplots()
+    frames = np.arange(films.FRAMES, dtype=np.uint8)[:, None, None, None].repeat(4, 1).repeat(4, 2).repeat(3, 3)
+    films.plot_film(ax, frames, "in step")
+    row = ax.images[0].get_array()
+    assert row.shape == (4, 4 * films.FRAMES, 3)
+    assert row[0, ::4, 0].tolist() == list(range(films.FRAMES))
+
+
+def test_the_figure_of_a_sound_shows_it_when_it_is_heard():
+    from matplotlib.figure import Figure
+
+    ax = Figure().subplots()
+    sound = np.zeros(films.FILM)
+    sound[8_000:8_080] = 0.5  # at half a second
+    films.plot_sound(ax, sound, (0.5, 0.9))
+    outline = ax.collections[0].get_paths()[0].vertices
+    assert outline[outline[:, 1].argmax(), 0] == pytest.approx(0.5, abs=0.01)
+    assert [line.get_xdata()[0] for line in ax.lines] == [0.5, 0.9]
+
+
 def test_films_hold_what_eye_and_ear_give(eye):
     made = films.make_films(eye, 4, 0)
     assert made.frames.shape == (4, films.FRAMES, 640) and made.sound.shape == (4, films.FRAMES, 100)

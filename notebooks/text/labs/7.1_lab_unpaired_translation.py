@@ -47,6 +47,7 @@ unit = open_unit("7.1", tier="bundled")
 
 # %%
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -74,9 +75,12 @@ judge = generative.Judge(unit.load("image-text").model, generative.toys(2_000, s
 # `prisma-clip` with two linear probes. Is it reliable?
 
 # %%
-colour, shape = judge.name(judge.features(held.pixels))
-print("held-out red toys named red:", share((colour == held.colour).tolist()))
-print("their shape named rightly: ", share((shape == held.shape).tolist()))
+seen = judge.features(held.pixels)
+colour, shape = judge.name(seen)
+right_colour = (colour == held.colour).tolist()
+right_shape = (shape == held.shape).tolist()
+print("held-out red toys named red:", share(right_colour))
+print("their shape named rightly: ", share(right_shape))
 generative.show_rows(
     {"red pile": red.pixels[:16], "blue pile": blue.pixels[:16]},
     alt="Sixteen red toys, and sixteen other, blue toys.",
@@ -103,12 +107,28 @@ generative.show_rows(
 def cycle_loss(x: Tensor, y: Tensor, there: nn.Module, back: nn.Module) -> Tensor:
     """How far pictures of the two piles (n, 3, h, w) are from themselves after both
     translations."""
-    return F.l1_loss(back(there(x)), x) + F.l1_loss(there(back(y)), y)
+    x_again = back(there(x))
+    y_again = there(back(y))
+    return F.l1_loss(x_again, x) + F.l1_loss(y_again, y)
 
 
 same = nn.Identity()  # a translator that does nothing closes every cycle
 idle = cycle_loss(red.pixels[:48], blue.pixels[:48], same, same)
 print(f"cycle loss of doing nothing: {idle:.1f}")
+
+
+# %% tags=["topic:cyclegan-style"]
+def catch(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """A critic's loss: it should find the real pictures real, and the fake ones not."""
+    on_real = critic(real)  # (n, 1): logits of "this one is real"
+    on_fake = critic(fake.detach())
+    return F.softplus(-on_real).mean() + F.softplus(on_fake).mean()
+
+
+def deceive(critic: nn.Module, fake: Tensor) -> Tensor:
+    """A translator's loss: the critic should find its pictures real."""
+    on_fake = critic(fake)
+    return F.softplus(-on_fake).mean()
 
 
 # %% tags=["topic:cyclegan-style"]
@@ -125,13 +145,13 @@ def train(
     many_blues = generative.batches(blue, steps, seed + 1, "training", 48)
     for reds, blues in zip(many_reds, many_blues, strict=True):
         x, y = reds.pixels, blues.pixels
-        judged = ((is_blue, y, there(x)), (is_red, x, back(y)))
-        caught = 0.0
-        for critic, real, fake in judged:
-            caught += F.softplus(-critic(real)).mean() + F.softplus(critic(fake.detach())).mean()
+        blue_fake, red_fake = there(x), back(y)
+        caught = catch(is_blue, y, blue_fake) + catch(is_red, x, red_fake)
         doubt.step(caught)
-        loss = sum(F.softplus(-critic(fake)).mean() for critic, _, fake in judged)
-        paint.step(loss + weight * cycle_loss(x, y, there, back) if weight else loss)
+        loss = deceive(is_blue, blue_fake) + deceive(is_red, red_fake)
+        if weight:
+            loss = loss + weight * cycle_loss(x, y, there, back)
+        paint.step(loss)
     return [there.eval(), back.eval()]
 
 
@@ -149,36 +169,39 @@ def measure(there: nn.Module, back: nn.Module) -> dict:
     """What becomes of the held-out red toys."""
     with torch.inference_mode():
         made = there(held.pixels)
-        error = F.l1_loss(back(made), held.pixels).item()
-    colour, shape = judge.name(judge.features(made))
-    row = {
-        "blue": colour == COLOURS.index("blue"),
-        "kept": shape == held.shape,
-        "named": shape,
-        "made": made,
-    }
-    return row | {"bits": generative.information(held.shape, shape), "error": error}
+        again = back(made)
+    seen = judge.features(made)
+    colour, shape = judge.name(seen)
+    blue_number = COLOURS.index("blue")
+    result = {"made": made, "named": shape}
+    result["blue"] = (colour == blue_number).tolist()
+    result["kept"] = (shape == held.shape).tolist()
+    result["bits"] = generative.information(held.shape, shape)
+    result["error"] = F.l1_loss(again, held.pixels).item()
+    return result
 
 
+# %% tags=["topic:cyclegan-style"]
 arms = {"critics alone": 0.0, "critics and cycle": 10.0}
-pairs = {(name, seed): train(seed, arms[name]) for name in arms for seed in range(2)}
-found = {job: measure(*pair) for job, pair in pairs.items()}
-rows = []
-for (name, seed), m in found.items():
-    rows.append({"losses": name, "seed": seed, "blue": percent(share(m["blue"].tolist()))})
-    rows[-1] |= {"shape kept": percent(share(m["kept"].tolist())), "bits of shape": m["bits"]}
-    rows[-1]["there and back (L1)"] = m["error"]
+pairs, found, rows = {}, {}, []
+for name, seed in product(arms, range(2)):
+    pair = train(seed, arms[name])
+    result = measure(*pair)
+    row = {"losses": name, "seed": seed}
+    row["blue"] = percent(share(result["blue"]))
+    row["shape kept"] = percent(share(result["kept"]))
+    row["bits of shape"] = result["bits"]
+    row["there and back (L1)"] = result["error"]
+    rows.append(row)
+    pairs[name, seed], found[name, seed] = pair, result
 figures.table(rows, caption="512 held-out red toys, with 95 % intervals", digits=3)
 
 # %% tags=["topic:cyclegan-style"]
-generative.show_rows(
-    {"red, held out": held.pixels[:16]}
-    | {f"{name}, {s}": found[name, s]["made"][:16] for name in arms for s in (0, 1)},
-    alt="Sixteen red toys and their translations: with critics alone other blue toys, with the "
-    "cycle loss the same "
-    "shapes in blue.",
-    height=0.6,
-)
+shown = {"red, held out": held.pixels[:16]}
+for (name, seed), result in found.items():
+    shown[f"{name}, {seed}"] = result["made"][:16]
+told = "with critics alone other blue toys, with the cycle loss the same shapes in blue"
+generative.show_rows(shown, alt=f"Sixteen red toys and their translations: {told}.", height=0.6)
 
 # %% [markdown]
 # Where do the shapes go? Each row below is a shape that went in, each column the shape that the judge reads in
@@ -186,20 +209,21 @@ generative.show_rows(
 
 # %%
 fig, axes = figures.figure(columns=2, width=10, height=4)
+kept = []
 for ax, name in zip(axes, arms, strict=True):
-    counts = torch.zeros(8, 8)
-    counts.index_put_((held.shape, found[name, 0]["named"]), torch.ones(len(held)), accumulate=True)
+    result = found[name, 0]
+    counts = torch.zeros(8, 8)  # (shape in, shape out)
+    ones = torch.ones(len(held))
+    counts.index_put_((held.shape, result["named"]), ones, accumulate=True)
     shares = counts / counts.sum(1, keepdim=True)
-    figures.heatmap(ax, shares, SHAPES, SHAPES, "share of the row" if ax is axes[1] else "", 0, 1)
+    label = "share of the row" if ax is axes[1] else ""
+    figures.heatmap(ax, shares, SHAPES, SHAPES, label, 0, 1)
     ax.set(title=f"{name}, seed 0", xlabel="shape that comes out")
+    diagonal = share(result["kept"])
+    kept.append(f"{diagonal.value:.0%}")
 axes[0].set_ylabel("shape that goes in")
-kept = {name: f"{found[name, 0]['kept'].float().mean():.0%}" for name in arms}
-figures.show(
-    fig,
-    alt=f"Shapes in against shapes out; the diagonal holds {kept['critics alone']} of the toys "
-    "with "
-    f"critics alone and {kept['critics and cycle']} with the cycle loss.",
-)
+told = f"{kept[0]} of the toys with critics alone and {kept[1]} with the cycle loss"
+figures.show(fig, alt=f"Shapes in against shapes out; the diagonal holds {told}.")
 
 # %% [markdown]
 # **What to notice.** Both arms make blue toys. With critics alone the judge reads nearly one and the same shape in
@@ -219,16 +243,15 @@ figures.show(
 # it with critics alone.
 
 # %% tags=["topic:cyclegan-style"]
-local = {seed: train(seed, 0.0, generative.LocalTranslator, steps=100) for seed in range(2)}
-near = {seed: measure(*pair) for seed, pair in local.items()}
-rows = [
-    {"local network, seed": seed}
-    | {
-        name: percent(share(m[key].tolist()))
-        for name, key in (("blue", "blue"), ("shape kept", "kept"))
-    }
-    for seed, m in near.items()
-]
+near, rows = [], []
+for seed in range(2):
+    there, back = train(seed, 0.0, generative.LocalTranslator, steps=100)
+    result = measure(there, back)
+    near.append(result)
+    row = {"local network, seed": seed}
+    row["blue"] = percent(share(result["blue"]))
+    row["shape kept"] = percent(share(result["kept"]))
+    rows.append(row)
 generative.show_rows(
     {"red, held out": held.pixels[:16], "local, no cycle": near[0]["made"][:16]},
     alt="Sixteen red toys, and the same recoloured by the local network.",
@@ -251,32 +274,31 @@ figures.table(rows, caption="Critics alone, but a network that sees three pixels
 
 # %% tags=["topic:cyclegan-style"]
 there, back = pairs["critics and cycle", 0]
-levels, lines = (
-    (0.0, 0.02, 0.05, 0.1, 0.2),
-    {"noise on the blue picture": [], "noise on the red picture": []},
-)
+levels = (0.0, 0.02, 0.05, 0.1, 0.2)
+lines = {"noise on the blue picture": [], "noise on the red picture": []}
 with torch.inference_mode():
     blues = there(held.pixels)
     for level in levels:
         torch.manual_seed(0)
         noise = level * torch.randn_like(blues)
-        for name, result in zip(
-            lines, (back(blues + noise), back(there(held.pixels + noise))), strict=True
-        ):
-            lines[name].append((result - held.pixels).abs().mean((1, 2, 3)))
+        from_blue = back(blues + noise)
+        from_red = back(there(held.pixels + noise))
+        for errors, result in zip(lines.values(), (from_blue, from_red), strict=True):
+            misses = (result - held.pixels).abs()
+            errors.append(misses.mean((1, 2, 3)))  # (512,)
 
 # %% tags=["topic:cyclegan-style"]
 fig, ax = figures.figure(height=3)
-for (name, values), marker in zip(lines.items(), "os", strict=True):
-    middle, spread = [v.mean() for v in values], [1.96 * v.std() / len(v) ** 0.5 for v in values]
-    ax.errorbar(levels, middle, spread, marker=marker, capsize=4, label=name)
-ax.set(
-    xlabel="noise (standard deviation, pixels run from -1 to 1)",
-    ylabel="error there and back (L1)",
-    ylim=(0, None),
-)
+ends = {}
+for (name, errors), marker in zip(lines.items(), "os", strict=True):
+    middle = [error.mean() for error in errors]
+    root = len(held) ** 0.5
+    reach = [1.96 * error.std() / root for error in errors]  # of the 95 % interval
+    ax.errorbar(levels, middle, reach, marker=marker, capsize=4, label=name)
+    ends[name] = f"{middle[0]:.3f} to {middle[-1]:.3f}"
+ax.set(xlabel="noise (standard deviation, pixels run from -1 to 1)")
+ax.set(ylabel="error there and back (L1)", ylim=(0, None))
 ax.legend()
-ends = {name: f"{v[0].mean():.3f} to {v[-1].mean():.3f}" for name, v in lines.items()}
 figures.show(fig, alt=f"Error of there and back against noise; it grows from and to: {ends}.")
 print(ends)
 

@@ -43,6 +43,8 @@ from course_utils import open_unit
 unit = open_unit("7.1", tier="bundled")
 
 # %%
+from itertools import product
+
 import numpy as np
 import torch
 from IPython.display import Audio
@@ -78,25 +80,18 @@ clip = unit.load("image-text")
 # %% tags=["topic:video"]
 rng = np.random.default_rng(3)
 stories = [films.draw_story(rng) for _ in range(30)]
-pair = [next(s for s in stories if s.answers[2:] == (2, step)) for step in (1, 0)]
-heard = [films.film_sound(story, rng) for story in pair]
+pair = {}  # both with three bounces
+pair["in step"] = next(story for story in stories if story.answers[2:] == (2, 1))
+pair["out of step"] = next(story for story in stories if story.answers[2:] == (2, 0))
+heard = [films.film_sound(story, rng) for story in pair.values()]
 fig, axes = figures.figure(4, 1, width=7.5, height=4.2)
-for (top, below), story, sound in zip(axes.reshape(2, 2), pair, heard, strict=True):
-    top.imshow(np.concatenate(list(films.draw_film(story, rng)), 1), interpolation="nearest")
-    top.set(xticks=[], yticks=[], title="in step" if story.answers[3] else "out of step")
-    loud = np.abs(sound).reshape(-1, 80).max(1)
-    below.fill_between((np.arange(len(loud)) + 0.5) * 80 / speech.RATE, -loud, loud, linewidth=0)
-    for hit in story.hits:
-        below.axvline(hit, color=figures.PALETTE["vermilion"], linestyle="--", linewidth=1.5)
-    below.set(xlim=(0, 1.2), yticks=[], ylabel="sound")
-for ax in axes:
-    ax.grid(False)
+for i, (name, story) in enumerate(pair.items()):
+    frames = films.draw_film(story, rng)  # (12, 64, 64, 3)
+    films.plot_film(axes[2 * i], frames, name)
+    films.plot_sound(axes[2 * i + 1], heard[i], story.hits)
 axes[3].set_xlabel("time (seconds); dashed: the toy touches the floor")
-figures.show(
-    fig,
-    alt="Two films of a hopping toy over their sounds. In one, bursts fall on the contacts; in the "
-    "other, between.",
-)
+told = "In one, bursts fall on the contacts; in the other, between"
+figures.show(fig, alt=f"Two films of a hopping toy over their sounds. {told}.")
 Audio(heard[0], rate=speech.RATE)  # the first film
 
 # %% [markdown]
@@ -119,32 +114,48 @@ Audio(heard[0], rate=speech.RATE)  # the first film
 
 
 # %% tags=["topic:video"]
-class Reader(nn.Module):
-    """Frames (n, 12, d) and sound (n, 12, s) to the logits of the four questions, (n, 15)."""
+WIDTH = 64  # numbers that a reader keeps of a moment
 
-    def __init__(
-        self, senses: tuple[str, ...], mix: bool = False, places: bool = False, width: int = 64
-    ) -> None:
-        super().__init__()
-        self.senses = senses
-        self.take = nn.Linear(sum(sizes[sense] for sense in senses), width)
-        self.place = nn.Parameter(0.5 * torch.randn(films.FRAMES, width)) if places else 0.0
-        layer = nn.TransformerEncoderLayer(
-            width, 4, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True
-        )
-        many = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.mix = many if mix else nn.GELU()
-        self.answer = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 15))
 
-    def forward(self, frames: Tensor, sound: Tensor) -> Tensor:
-        given = {"frames": frames, "sound": sound}
-        x = self.take(torch.cat([given[sense] for sense in self.senses], 2))
-        x = self.mix(x + self.place)
-        return self.answer(torch.cat([x.mean(1), x.amax(1)], 1))
+def transformer() -> nn.Module:
+    """Two layers in which every moment attends to every other: (n, 12, WIDTH) to the same."""
+    wider = 2 * WIDTH
+    layer = nn.TransformerEncoderLayer(
+        WIDTH, 4, wider, 0.0, "gelu", batch_first=True, norm_first=True
+    )
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
 
 
 # %% tags=["topic:video"]
-raw_learn, raw_judge = (films.make_films(clip, n, seed) for n, seed in ((800, 31), (400, 32)))
+class Reader(nn.Module):
+    """Frames (n, 12, d) and sound (n, 12, s) to the logits of the four questions, (n, 15)."""
+
+    def __init__(self, senses: tuple[str, ...], mix: bool = False, places: bool = False) -> None:
+        super().__init__()
+        self.senses = senses
+        numbers = sum(sizes[sense] for sense in senses)  # of a moment
+        self.take = nn.Linear(numbers, WIDTH)
+        self.place = 0.0
+        if places:
+            start = 0.5 * torch.randn(films.FRAMES, WIDTH)
+            self.place = nn.Parameter(start)
+        attention = transformer()  # drawn for every reader: all begin with the same numbers
+        self.mix = attention if mix else nn.GELU()
+        hidden, last = nn.Linear(2 * WIDTH, WIDTH), nn.Linear(WIDTH, 15)
+        self.answer = nn.Sequential(hidden, nn.GELU(), last)
+
+    def forward(self, frames: Tensor, sound: Tensor) -> Tensor:
+        given = {"frames": frames, "sound": sound}
+        moments = torch.cat([given[sense] for sense in self.senses], 2)  # (n, 12, numbers)
+        x = self.take(moments)  # (n, 12, WIDTH)
+        x = self.mix(x + self.place)
+        film = torch.cat([x.mean(1), x.amax(1)], 1)  # (n, 2 * WIDTH)
+        return self.answer(film)
+
+
+# %% tags=["topic:video"]
+raw_learn = films.make_films(clip, 800, seed=31)
+raw_judge = films.make_films(clip, 400, seed=32)
 learn, judge = films.standardise(raw_learn, raw_judge)
 sizes = {"frames": learn.frames.shape[2], "sound": learn.sound.shape[2]}
 print(f"{len(learn)} films to learn from, {len(judge)} to judge by; numbers a moment: {sizes}")
@@ -163,16 +174,19 @@ readers = {
     "transformer, sound": (("sound",), True, True),
     "transformer, frames + sound": (both, True, True),
 }
-order, rows = torch.randperm(films.FRAMES), []
+order = torch.randperm(films.FRAMES)
+rows = []
 for name, recipe in readers.items():
     torch.manual_seed(0)
     reader = Reader(*recipe).eval()
     with torch.inference_mode():
-        there, changed = (
-            reader(judge.frames[:, o], judge.sound[:, o]) for o in (slice(None), order)
-        )
-    row = {"reader": name, "weights": lora_by_hand.parameters(reader)["all"]}
-    rows.append(row | {"largest change of a logit": f"{(there - changed).abs().max().item():.0e}"})
+        there = reader(judge.frames, judge.sound)  # (films, 15)
+        changed = reader(judge.frames[:, order], judge.sound[:, order])
+    change = (there - changed).abs().max()
+    weights = lora_by_hand.parameters(reader)
+    row = {"reader": name, "weights": weights["all"]}
+    row["largest change of a logit"] = f"{change:.0e}"
+    rows.append(row)
 figures.table(rows, caption="Untrained readers: all moments of the films in another order")
 
 # %% [markdown]
@@ -186,58 +200,66 @@ figures.table(rows, caption="Untrained readers: all moments of the films in anot
 
 # %% tags=["topic:video"]
 watched = {}
-for name, seed in figures.progress(
-    [(name, seed) for name in readers for seed in range(3)], "Training"
-):
+jobs = list(product(readers, range(3)))  # each reader with each seed
+for name, seed in figures.progress(jobs, "Training"):
     torch.manual_seed(seed)
-    watched[name, seed] = films.fit(Reader(*readers[name]), learn, seed, steps=200)
+    reader = Reader(*readers[name])
+    watched[name, seed] = films.fit(reader, learn, seed, steps=200)
 
 
-def line(name: str, among: list[films.Films]) -> dict[str, list[float]]:
+def scores(name: str, among: list[films.Films]) -> dict[str, list[float]]:
     """The right answers (%) to each question, one for each seed, on films of its own."""
-    marks = [films.marks(watched[name, seed], some) for seed, some in enumerate(among)]
-    return {question: [100 * mark[question] for mark in marks] for question in films.QUESTIONS}
+    right = {question: [] for question in films.QUESTIONS}
+    for seed, some in enumerate(among):
+        marks = films.marks(watched[name, seed], some)
+        for question, mark in marks.items():
+            right[question].append(100 * mark)
+    return right
 
 
 # %% tags=["topic:video"]
 # The frames alone are shuffled; the sound stays in order.
 mixed_up = [films.shuffled(judge, seed) for seed in range(3)]
-results = {(name, "in order"): line(name, [judge] * 3) for name in readers}
-results |= {
-    (name, "shuffled"): line(name, mixed_up) for name in readers if name != "transformer, sound"
-}
-rows = [
-    {"reader": name, "frames": frames}
-    | {question: spread(values) for question, values in marks.items()}
-    for (name, frames), marks in results.items()
-]
-half = share([1, 0] * (len(judge) // 2))
-print(
-    f"{len(judge)} tosses of a coin, right with 95 %: {100 * half.low:.0f} to "
-    f"{100 * half.high:.0f} %"
-)
+results = {}
+for name in readers:
+    results[name, "in order"] = scores(name, [judge] * 3)
+for name in readers:
+    if name != "transformer, sound":
+        results[name, "shuffled"] = scores(name, mixed_up)
+rows = []
+for (name, frames), marks in results.items():
+    row = {"reader": name, "frames": frames}
+    for question, values in marks.items():
+        row[question] = spread(values)
+    rows.append(row)
+coin = [1, 0] * (len(judge) // 2)
+half = share(coin)
+low, high = 100 * half.low, 100 * half.high
+print(f"{len(judge)} tosses of a coin, right with 95 %: {low:.0f} to {high:.0f} %")
 figures.table(
     rows, caption=f"{len(judge)} fresh films, % right: mean, lowest, highest of three seeds"
 )
 
 # %%
+styles = {"in order": ("o", "blue", 0.0), "shuffled": ("x", "vermilion", 0.25)}
+places = {name: -i for i, name in enumerate(readers)}  # the first reader on top
 fig, axes = figures.figure(columns=4, width=9, height=2.9)
-for ax, (question, answers) in zip(axes, films.QUESTIONS.items(), strict=True):
+for ax, question in zip(axes, films.QUESTIONS, strict=True):
     for (name, frames), marks in results.items():
-        y, marker = -list(readers).index(name), "o" if frames == "in order" else "x"
-        colour = figures.PALETTE["blue" if frames == "in order" else "vermilion"]
-        heights = [y - 0.25 * (frames == "shuffled")] * 3
-        ax.plot(marks[question], heights, marker, color=colour, alpha=0.7)
-    ax.axvline(100 / answers, color=figures.GREY, linestyle="--", linewidth=1)
+        marker, colour, lower = styles[frames]
+        heights = [places[name] - lower] * 3
+        ax.plot(marks[question], heights, marker, color=figures.PALETTE[colour], alpha=0.7)
+    chance = 100 / films.QUESTIONS[question]
+    ax.axvline(chance, color=figures.GREY, linestyle="--", linewidth=1)
     ax.set(xlim=(0, 104), yticks=[], xlabel="right (%)")
     ax.set_title(question, fontsize=10)
-axes[0].set_yticks([-i for i in range(len(readers))], list(readers))
-for label, marker, colour in (("in order", "o", "blue"), ("shuffled", "x", "vermilion")):
-    axes[0].plot([], [], marker, color=figures.PALETTE[colour], label=f"frames {label}")
+axes[0].set_yticks(list(places.values()), list(places))
+for frames, (marker, colour, _) in styles.items():
+    axes[0].plot([], [], marker, color=figures.PALETTE[colour], label=f"frames {frames}")
 fig.legend(loc="outside lower center", ncols=2, fontsize=9)
-told = [f"{row['reader']}, {row['frames']}: {row['which way']}" for row in rows]
+ways = {f"{row['reader']}, {row['frames']}": row["which way"] for row in rows}
 words = "Right answers in %, circles in order, crosses shuffled, chance dashed. Which way: "
-figures.show(fig, alt=words + "; ".join(told))
+figures.show(fig, alt=words + figures.told(ways))
 
 # %% [markdown]
 # **What to notice.** Read it question by question.
@@ -264,25 +286,21 @@ figures.show(fig, alt=words + "; ".join(told))
 # it should work for materials that ring long, and fail for those that do not ring.
 
 # %% tags=["topic:video"]
-name, ringing = (
-    "mean of the moments",
-    {"long (brass, china)": (2, 6), "short (wood, rubber)": (5, 7)},
-)
+name = "mean of the moments"
+ringing = {"long (brass, china)": (2, 6), "short (wood, rubber)": (5, 7)}  # by colour
 rows = []
 for what, colours in ringing.items():
-    some = judge[torch.isin(judge.answers[:, 0], torch.tensor(colours))]
+    these = torch.isin(judge.answers[:, 0], torch.tensor(colours))
+    some = judge[these]
     torn = [films.shuffled(some, seed) for seed in range(3)]
-    row = {
-        "materials ring": what,
-        "films": len(some),
-        "in order": spread(line(name, [some] * 3)["which way"]),
-    }
-    rows.append(row | {"frames shuffled": spread(line(name, torn)["which way"])})
-figures.table(
-    rows,
-    caption="Which way, % right by the mean of the moments: mean, lowest and highest of three "
-    "seeds",
-)
+    in_order = scores(name, [some] * 3)
+    shuffled = scores(name, torn)
+    row = {"materials ring": what, "films": len(some)}
+    row["in order"] = spread(in_order["which way"])
+    row["frames shuffled"] = spread(shuffled["which way"])
+    rows.append(row)
+title = "Which way, % right by the mean of the moments"
+figures.table(rows, caption=f"{title}: mean, lowest and highest of three seeds")
 
 # %% [markdown]
 # **What to notice.** Where the tone rings long, the bag knows the way; where it is short, it is close to a coin toss.
@@ -298,37 +316,41 @@ figures.table(
 # bounce or more, never by a little.
 
 # %% tags=["topic:video"]
-rng, delays = np.random.default_rng(33), np.arange(-30, 31, 5) / 100
-stories = [films.draw_story(rng) for _ in range(2000)]
-stories = [s for s in stories if s.answers[3] and min(s.hits) > 0.32 and max(s.hits) < 0.88][:200]
-seen, truth = films.see(clip, stories, rng), films.answers(stories)
-late = [
-    films.Films(seen, films.listen([films.delayed(s, float(delay)) for s in stories], rng), truth)
-    for delay in delays
-]
+rng = np.random.default_rng(33)
+delays = np.arange(-30, 31, 5) / 100  # seconds
+stories = []
+for _ in range(2000):
+    story = films.draw_story(rng)
+    first, last = min(story.hits), max(story.hits)
+    if story.answers[3] and first > 0.32 and last < 0.88:  # no delay moves a sound out of the film
+        stories.append(story)
+stories = stories[:200]
+seen = films.see(clip, stories, rng)
+truth = films.answers(stories)
+late = []
+for delay in delays:
+    moved = [films.delayed(story, float(delay)) for story in stories]
+    sound = films.listen(moved, rng)
+    late.append(films.Films(seen, sound, truth))
 late = films.standardise(raw_learn, *late)[1:]
 
 # %% tags=["topic:video"]
 fig, ax = figures.figure(width=6, height=3)
+milliseconds = 1000 * delays
 told = {}
-for name, marker in (("mean of the moments", "s"), ("transformer, frames + sound", "o")):
-    said = np.array([line(name, [some] * 3)["sound in step"] for some in late])
-    told[name] = said.mean(1)
-    ax.fill_between(1000 * delays, said.min(1), said.max(1), alpha=0.2)
-    ax.plot(1000 * delays, said.mean(1), marker + "-", label=name)
+for name, style in (("mean of the moments", "s-"), ("transformer, frames + sound", "o-")):
+    marks = [scores(name, [some] * 3) for some in late]
+    said = np.array([mark["sound in step"] for mark in marks])  # (delays, seeds)
+    middle = said.mean(1)
+    ax.fill_between(milliseconds, said.min(1), said.max(1), alpha=0.2)
+    ax.plot(milliseconds, middle, style, label=name)
+    every_second = zip(milliseconds[::2], middle[::2], strict=True)
+    told[name] = ", ".join(f"{delay:.0f} ms {right:.0f} %" for delay, right in every_second)
 ax.axvspan(-45, 125, color=figures.GREY, alpha=0.15, label="unnoticed by people (ITU-R BT.1359)")
 ax.set(xlabel="sound later than picture (milliseconds)", ylabel='said "in step" (%)', ylim=(0, 105))
 ax.legend(loc="lower center", fontsize=9)
-points = "; ".join(
-    f"{name}: "
-    + ", ".join(
-        f"{1000 * d:.0f} ms {v:.0f} %" for d, v in zip(delays[::2], values[::2], strict=True)
-    )
-    for name, values in told.items()
-)
-figures.show(
-    fig, alt=f"How often films are called in step against the delay of the sound. {points}."
-)
+words = "How often films are called in step against the delay of the sound. "
+figures.show(fig, alt=f"{words}{figures.told(told)}.")
 print(f"{len(stories)} films with one or two bounces; a frame lasts {1000 // films.FPS} ms")
 
 # %% [markdown]
@@ -337,13 +359,16 @@ print(f"{len(stories)} films with one or two bounces; a frame lasts {1000 // fil
 # with materials that do not ring.
 
 # %% tags=["topic:video"]
-rows, name = [], "transformer, frames + sound"
+name = "transformer, frames + sound"
+rows = []
 for what, colours in ringing.items():
     these = torch.isin(truth[:, 0], torch.tensor(colours))
     row = {"materials ring": what, "films": int(these.sum())}
     for delay in (-150, -100, 100, 150):
-        some = late[np.abs(1000 * delays - delay).argmin()][these]
-        row[f"{delay:+} ms"] = spread(line(name, [some] * 3)["sound in step"])
+        nearest = np.abs(milliseconds - delay).argmin()
+        some = late[nearest][these]
+        marks = scores(name, [some] * 3)
+        row[f"{delay:+} ms"] = spread(marks["sound in step"])
     rows.append(row)
 figures.table(
     rows, caption='Said "in step" (%) with the sound so much later (+) or earlier (-): three seeds'

@@ -77,24 +77,23 @@ hearing = unit.load("speech")
 # %%
 rows = []
 for role in ("image-text", "speech", "translation"):
-    choice = unit.choices.get(role) or tiers.choose(role, unit.hardware, unit.tier)
+    choice = unit.choices.get(role)
+    if choice is None:
+        choice = tiers.choose(role, unit.hardware, unit.tier)
     for tier in catalogue.tiers_of(role):
         model = catalogue.find(role, tier)
-        here = (
-            "chosen"
-            if tier == choice.tier
-            else tiers.obstacle(model, unit.hardware) or "can run here"
-        )
-        row = {
-            "role": role,
-            "tier": tier,
-            "model": model.id.split("/")[-1],
-            "licence": model.licence,
-        }
-        size = f"{model.download_gb:g}" if model.download_gb else "ships with the course"
-        rows.append(
-            row | {"download (GB)": size, "memory (GiB)": f"{model.memory_gb:g}", "here": here}
-        )
+        obstacle = tiers.obstacle(model, unit.hardware)
+        size = "ships with the course"
+        if model.download_gb:
+            size = f"{model.download_gb:g}"
+        name = model.id.split("/")[-1]
+        row = {"role": role, "tier": tier, "model": name, "licence": model.licence}
+        row["download (GB)"] = size
+        row["memory (GiB)"] = f"{model.memory_gb:g}"
+        row["here"] = obstacle or "can run here"
+        if tier == choice.tier:
+            row["here"] = "chosen"
+        rows.append(row)
 figures.table(rows, caption="Every model for this lab")
 
 # %% [markdown]
@@ -119,13 +118,21 @@ microphone = media.microphone(seconds=4)
 # %%
 mine = media.sound(microphone)  # or media.sound("path/to/file.wav")
 said = mine.text  # what was really said; for your own voice write it here: said = "..."
-pieces = [mine.audio[i : i + hearing.window] for i in range(0, len(mine.audio), hearing.window)]
-heard = " ".join(hearing.transcribe_many(pieces))
-print(f"{mine.origin}: {len(mine.audio) / speech.RATE:.1f} s")
+pieces = []  # the model hears one window at a time
+for start in range(0, len(mine.audio), hearing.window):
+    end = start + hearing.window
+    pieces.append(mine.audio[start:end])
+texts = hearing.transcribe_many(pieces)
+heard = " ".join(texts)
+seconds = len(mine.audio) / speech.RATE
+print(f"{mine.origin}: {seconds:.1f} s")
 print("heard:", heard)
 if said:
-    wrong = speech.word_errors(transcripts.plain_words(said), transcripts.plain_words(heard))
-    print(f"said:  {said} ({wrong} of {len(said.split())} words wrong)")
+    true_words = transcripts.plain_words(said)
+    heard_words = transcripts.plain_words(heard)
+    wrong = speech.word_errors(true_words, heard_words)
+    length = len(said.split())
+    print(f"said:  {said} ({wrong} of {length} words wrong)")
 Audio(mine.audio, rate=speech.RATE)
 
 # %% [markdown]
@@ -134,35 +141,33 @@ Audio(mine.audio, rate=speech.RATE)
 
 # %%
 draw = np.random.default_rng(unit.seed)
-spectrum = np.fft.rfft(mine.audio)
-spectrum[len(spectrum) // 2 :] = 0  # above 4 kHz
-harder = {"as recorded": mine.audio, "in a room": speech.add_room(mine.audio, draw)}
-harder["a telephone line"] = np.fft.irfft(spectrum, len(mine.audio)).astype(np.float32)
-harder["clipped at a tenth"] = speech.level(speech.clip_peaks(mine.audio, 0.1))
+harder = {"as recorded": mine.audio}
+harder["in a room"] = speech.add_room(mine.audio, draw)
+spectrum = np.fft.rfft(mine.audio)  # from 0 to 8 kHz
+middle = len(spectrum) // 2
+spectrum[middle:] = 0  # above 4 kHz
+telephone = np.fft.irfft(spectrum, len(mine.audio))
+harder["a telephone line"] = telephone.astype(np.float32)
+clipped = speech.clip_peaks(mine.audio, 0.1)
+harder["clipped at a tenth"] = speech.level(clipped)
 harder["noise at 0 dB"] = speech.add_noise(mine.audio, 0, draw)
 
 # %%
+first_windows = [sound[: hearing.window] for sound in harder.values()]
 fig, axes = figures.figure(columns=5, width=8, height=1.7)
-for ax, (name, sound) in zip(axes, harder.items(), strict=True):
-    mel = hearing.mel(sound[: hearing.window]).cpu()[
-        :, : 1 + min(len(sound), hearing.window) // 160
-    ]
-    ax.imshow(mel, origin="lower", aspect="auto", vmin=-1, vmax=1.5)
+for ax, name, sound in zip(axes, harder, first_windows, strict=True):
+    mel = hearing.mel(sound).cpu()  # (80, frames), padded with silence
+    frames = 1 + len(sound) // 160  # a frame begins every 160 samples
+    ax.imshow(mel[:, :frames], origin="lower", aspect="auto", vmin=-1, vmax=1.5)
     ax.set(xticks=[], yticks=[])
     ax.set_title(name, fontsize=9)
-    ax.grid(False)
 axes[0].set(xlabel="time", ylabel="mel band")
-written = dict(
-    zip(
-        harder, hearing.transcribe_many([s[: hearing.window] for s in harder.values()]), strict=True
-    )
-)
-figures.show(
-    fig,
-    alt="Log-mel spectrograms of one sound, five ways: "
-    + "; ".join(f"{k}: {v}" for k, v in written.items()),
-)
-figures.table([{"the sound": name, "heard": text} for name, text in written.items()])
+texts = hearing.transcribe_many(first_windows)
+written = dict(zip(harder, texts, strict=True))
+told = figures.told(written)
+figures.show(fig, alt=f"Log-mel spectrograms of one sound, five ways: {told}")
+rows = [{"the sound": name, "heard": text} for name, text in written.items()]
+figures.table(rows)
 
 # %% [markdown]
 # **What to notice.** All five are the same words to you. Look at what is lost first. The frame of the sentence, which
@@ -185,48 +190,47 @@ chosen = media.picture_field()
 
 # %%
 gallery = media.pictures(chosen)  # or media.pictures("path/to/folder")
-seen = clip.encode_images(list(gallery.values()))  # a unit vector for each picture
+images = list(gallery.values())
+seen = clip.encode_images(images)  # (pictures, d): a unit vector for each picture
 labels = ["a ball", "a cone", "a cube", "a cylinder", "a heart", "a pyramid", "a ring", "a star"]
 templates = ("a photo of {}", "there is {}", "{}")
 if clip.tier == "bundled":
-    unknown = {w for label in labels for w in label.split()} - set(prisma_clip.vocabulary())
-    print(
-        "prisma-clip knows only Prisma's eight shapes in eight colours. Of photographs it knows "
-        "nothing."
-    )
+    words = set(" ".join(labels).split())
+    unknown = words.difference(prisma_clip.vocabulary())
+    known = "Prisma's eight shapes in eight colours"
+    print(f"prisma-clip knows only {known}. Of photographs it knows nothing.")
     print("Words of your labels that it does not know:", ", ".join(sorted(unknown)) or "none")
 
 
 def zero_shot(seen: Tensor, names: list[str]) -> Tensor:
-    """The probability of each name for each picture vector, (pictures, names): each row adds up to
-    1."""
-    vectors = torch.stack(
-        [clip.encode_texts([t.format(name) for name in names]) for t in templates]
-    ).mean(0)
-    alike = seen @ F.normalize(vectors, dim=-1).T
-    return (clip.model.logit_scale.exp().cpu().float() * alike).softmax(-1).detach()
+    """The probability of each name for each picture: (pictures, names), each row adds up to 1."""
+    asked = []
+    for template in templates:
+        sentences = [template.format(name) for name in names]
+        asked.append(clip.encode_texts(sentences))
+    mean = torch.stack(asked).mean(0)  # (names, d)
+    vectors = F.normalize(mean, dim=-1)
+    alike = seen @ vectors.T  # (pictures, names)
+    scale = clip.model.logit_scale.exp()
+    logits = scale.cpu().float() * alike
+    return logits.softmax(-1).detach()
 
 
 # %%
-shown = dict(list(gallery.items())[:6])
-chances = zero_shot(seen[: len(shown)], labels)
+shown = list(gallery)[:6]
+chances = zero_shot(seen[: len(shown)], labels)  # (pictures, labels)
 fig, axes = figures.figure(2, len(shown), width=9, height=3.2)
 axes = axes.reshape(2, -1)
-for (above, below), (name, image), row in zip(axes.T, shown.items(), chances, strict=True):
-    above.imshow(image)
-    above.set(xticks=[], yticks=[], title=name[:16])
+answers = {}
+for (above, below), name, row in zip(axes.T, shown, chances, strict=True):
+    figures.picture(above, gallery[name], title=name[:16])
     best = row.topk(min(3, len(labels)))
-    below.barh(range(len(best.values)), best.values, color=figures.PALETTE["sky"])
-    below.set(yticks=[], xlim=(0, 1), xticks=[0, 1])
-    below.invert_yaxis()
-    for k, (value, i) in enumerate(zip(*best, strict=True)):
-        below.text(0.04, k, f"{labels[i]} {value:.0%}", va="center", fontsize=8)
+    best_labels = [labels[i] for i in best.indices]
+    figures.named_bars(below, best_labels, best.values)
+    answers[name] = f"{best_labels[0]} {best.values[0]:.0%}"
 axes[1, 0].set_xlabel("probability")
-answers = [
-    f"{name}: {labels[row.argmax()]} {row.max():.0%}"
-    for name, row in zip(shown, chances, strict=True)
-]
-figures.show(fig, alt="Pictures, and the three most probable labels of each. " + "; ".join(answers))
+told = figures.told(answers)
+figures.show(fig, alt=f"Pictures, and the three most probable labels of each. {told}")
 
 # %% [markdown]
 # The bars look like knowledge. How sure is the model when *no* label is right? Take the winner of each picture off the
@@ -234,24 +238,22 @@ figures.show(fig, alt="Pictures, and the three most probable labels of each. " +
 # how high is the highest bar?
 
 # %%
-absent = [
-    "a dog",
-    "a bicycle",
-    "a cup of tea",
-    "a violin",
-    "a passport",
-    "a volcano",
-    "a bus stop",
-    "a mirror",
-]
-yours = zero_shot(seen, labels).sort(descending=True).values
-rest = yours[:, 1:] / yours[:, 1:].sum(1, keepdim=True)
+absent = ["a dog", "a bicycle", "a cup of tea", "a violin"]
+absent += ["a passport", "a volcano", "a bus stop", "a mirror"]
+chances = zero_shot(seen, labels)  # (pictures, labels)
+yours = chances.sort(descending=True).values
+rest = yours[:, 1:]
+rest = rest / rest.sum(1, keepdim=True)  # they add up to 1 again
+strangers = zero_shot(seen, absent)  # (pictures, absent things)
 tops = {"your labels": yours[:, 0], "your labels without the winner": rest[:, 0]}
-tops["things that are not there"] = zero_shot(seen, absent).max(1).values
-rows = [
-    {"asked about": k, "mean": v.mean().item(), "lowest": v.min().item(), "highest": v.max().item()}
-    for k, v in tops.items()
-]
+tops["things that are not there"] = strangers.max(1).values
+rows = []
+for asked, top in tops.items():
+    row = {"asked about": asked}
+    row["mean"] = top.mean().item()
+    row["lowest"] = top.min().item()
+    row["highest"] = top.max().item()
+    rows.append(row)
 figures.table(rows, caption=f"Probability of the best label, {len(gallery)} pictures, {clip.name}")
 
 # %% [markdown]
@@ -265,16 +267,15 @@ figures.table(rows, caption=f"Probability of the best label, {len(gallery)} pict
 # voice.
 
 # %%
-match = (clip.encode_texts([heard or "a toy"]) @ seen.T)[0]
-best = list(gallery)[match.argmax()]
+question = clip.encode_texts([heard or "a toy"])  # (1, d)
+match = (question @ seen.T)[0]  # (pictures,)
+names = list(gallery)
+best = names[match.argmax()]
 fig, ax = figures.figure(width=2.6, height=2.6)
-ax.imshow(gallery[best])
-ax.set(xticks=[], yticks=[], title=best[:24])
+figures.picture(ax, gallery[best], title=best[:24])
 print(f'asked: "{heard}"')
-print(
-    f"nearest of {len(gallery)} pictures: {best}, {match.max():.2f}; the furthest is at "
-    f"{match.min():.2f}"
-)
+nearest, furthest = match.max(), match.min()
+print(f"nearest of {len(names)} pictures: {best}, {nearest:.2f}; the furthest is at {furthest:.2f}")
 figures.show(fig, alt=f"The picture {best}, which is nearest to the words: {heard}")
 
 # %% [markdown]
@@ -286,24 +287,26 @@ figures.show(fig, alt=f"The picture {best}, which is nearest to the words: {hear
 
 # %%
 sayings = languages.load()
-made = listening.listen(hearing, [saying.audio for saying in sayings])
-tongue = torch.tensor([list(languages.NAMES).index(saying.language) for saying in sayings])
+sounds = [saying.audio for saying in sayings]
+made = listening.listen(hearing, sounds)
+codes = list(languages.NAMES)
+tongue = torch.tensor([codes.index(saying.language) for saying in sayings])  # (n,): 0 to 4
 test = torch.tensor([saying.test for saying in sayings])
-new = torch.tensor([saying.number >= languages.KNOWN for saying in sayings])
-print(
-    f"{len(sayings)} sayings, {sum(len(s.audio) for s in sayings) / speech.RATE:.0f} s; "
-    f"{int(test.sum())} for testing"
-)
-examples = {
-    (s.language, s.number): i for i, s in enumerate(sayings) if s.test and s.number in (12, 16)
-}
-rows = [(sayings[i], made.texts[i], made.sureness[i].item()) for i in examples.values()]
-figures.table(
-    [
-        {"said": s.text, "means": s.english, "written": text, "sureness": sure}
-        for s, text, sure in rows
-    ]
-)
+number = torch.tensor([saying.number for saying in sayings])
+new = number >= languages.KNOWN
+seconds = sum(map(len, sounds)) / speech.RATE
+print(f"{len(sayings)} sayings, {seconds:.0f} s; {test.sum()} for testing")
+examples = {}
+for i, saying in enumerate(sayings):
+    if saying.test and saying.number in (12, 16):
+        examples[saying.language, saying.number] = i  # two voices say it: the last one stays
+rows = []
+for i in examples.values():
+    row = {"said": sayings[i].text, "means": sayings[i].english}
+    row["written"] = made.texts[i]
+    row["sureness"] = made.sureness[i].item()
+    rows.append(row)
+figures.table(rows)
 
 # %% [markdown]
 # *Sureness* is the mean log-probability of a written token: 0 is certainty. `prisma-whisper` writes English words for
@@ -312,15 +315,20 @@ figures.table(
 
 # %%
 # Wishes: words that prisma-whisper knows.
-shop = torch.tensor([s.number < 4 or 12 <= s.number < 16 for s in sayings])
+shop = torch.isin(number, torch.tensor([0, 1, 2, 3, 12, 13, 14, 15]))
 english = tongue == 0
-threshold = made.sureness[english & shop & ~test].quantile(0.1)
+learned = made.sureness[english & shop & ~test]
+threshold = learned.quantile(0.1)
 groups = {"English, the shop's words": english & shop, "English, other words": english & ~shop}
-groups |= {name: tongue == i for i, name in enumerate(languages.NAMES.values()) if i}
+for i, name in enumerate(languages.NAMES.values()):
+    if name != "English":
+        groups[name] = tongue == i
 rows = []
 for name, group in groups.items():
-    low = share((made.sureness[group & test] < threshold).tolist())
-    rows.append({"test sayings": name, 'called "not understood"': str(low)})
+    sureness = made.sureness[group & test]
+    low = sureness < threshold
+    lost = share(low.tolist())
+    rows.append({"test sayings": name, 'called "not understood"': str(lost)})
 figures.table(rows, caption=f"{hearing.name}: sureness below {threshold:.3f}")
 
 # %% [markdown]
@@ -338,29 +346,27 @@ figures.table(rows, caption=f"{hearing.name}: sureness below {threshold:.3f}")
 # the next cell uses them. If not, it says what is missing.
 
 # %% tags=["topic:whisper-multilingual"]
-tested = [i for i, saying in enumerate(sayings) if saying.test]
+tested = [saying for saying in sayings if saying.test]
 if hearing.multilingual:
-    found = hearing.languages([sayings[i].audio for i in tested])
-    codes = [next(iter(row)) for row in found]
+    found = hearing.languages([saying.audio for saying in tested])
+    guesses = [next(iter(chances)) for chances in found]  # the most probable code comes first
     for code, name in languages.NAMES.items():
-        right = [
-            guess == code
-            for guess, i in zip(codes, tested, strict=True)
-            if sayings[i].language == code
-        ]
+        right = []
+        for saying, guess in zip(tested, guesses, strict=True):
+            if saying.language == code:
+                right.append(guess == code)
         print(f"{name:8} {share(right)}")
-    mine_is = list(hearing.languages([mine.audio[: hearing.window]])[0].items())[:3]
-    print(f"{mine.origin}:", ", ".join(f"{code} {chance:.0%}" for code, chance in mine_is))
+    start = mine.audio[: hearing.window]
+    chances = hearing.languages([start])[0]
+    likeliest = list(chances.items())[:3]
+    told = [f"{code} {chance:.0%}" for code, chance in likeliest]
+    print(f"{mine.origin}:", ", ".join(told))
 else:
     model = catalogue.find("translation", "small")
-    print(
-        f"{hearing.name} has no language tokens: its vocabulary is that of the English-only "
-        "Whisper."
-    )
-    print(
-        f"{model.id} has 99 of them ({model.download_gb:g} GB): connect, then open_unit('7.1', "
-        "tier='small')."
-    )
+    size = f"{model.download_gb:g} GB"
+    why = "its vocabulary is that of the English-only Whisper"
+    print(f"{hearing.name} has no language tokens: {why}.")
+    print(f"{model.id} has 99 of them ({size}): connect, then open_unit('7.1', tier='small').")
 
 # %% [markdown]
 # A token's probability comes from one row of numbers, multiplied with the decoder's state: that product is the token's
@@ -376,15 +382,18 @@ else:
 def language_rows(states: Tensor, learn: Tensor) -> Tensor:
     """The logit of each language for each saying (n, 5), from rows learned on the sayings `learn`
     (n,) alone."""
-    scaled = (states - states[learn].mean(0)) / (states[learn].std(0) + 1e-4)
+    known = states[learn]  # (learned, width)
+    spread = known.std(0) + 1e-4
+    scaled = (states - known.mean(0)) / spread  # (n, width)
     weights = torch.zeros(states.shape[1], len(languages.NAMES), requires_grad=True)
     optimiser = torch.optim.LBFGS([weights], max_iter=200)
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        value = (
-            F.cross_entropy(scaled[learn] @ weights, tongue[learn]) + 0.01 * weights.square().sum()
-        )
+        logits = scaled[learn] @ weights  # (learned, 5)
+        error = F.cross_entropy(logits, tongue[learn])
+        size = weights.square().sum()  # keeps the weights small
+        value = error + 0.01 * size
         value.backward()
         return value
 
@@ -393,16 +402,17 @@ def language_rows(states: Tensor, learn: Tensor) -> Tensor:
 
 
 # %% tags=["topic:whisper-multilingual"]
+places = {"the decoder's first state": made.first, "the encoder's mean": made.mean}
 rows = []
-for name, states in {
-    "the decoder's first state": made.first,
-    "the encoder's mean": made.mean,
-}.items():
-    right = language_rows(states, ~test).argmax(1) == tongue
-    known, fresh = share(right[test & ~new].tolist()), share(right[test & new].tolist())
-    rows.append(
-        {"rows learned on": name, "known sentences": str(known), "new sentences": str(fresh)}
-    )
+for name, states in places.items():
+    logits = language_rows(states, ~test)  # (n, 5)
+    right = logits.argmax(1) == tongue
+    known = right[test & ~new].tolist()
+    fresh = right[test & new].tolist()
+    row = {"rows learned on": name}
+    row["known sentences"] = str(share(known))
+    row["new sentences"] = str(share(fresh))
+    rows.append(row)
 figures.table(rows, caption=f"Language found, new voices, {hearing.name} frozen; guessing: 20 %")
 
 # %% [markdown]
@@ -411,43 +421,39 @@ figures.table(rows, caption=f"Language found, new voices, {hearing.name} frozen;
 # where the curves go.
 
 # %% tags=["topic:whisper-multilingual"]
-number = torch.tensor([saying.number for saying in sayings])
-counts, curves = (1, 2, 4, 8, 12), {}
+counts = (1, 2, 4, 8, 12)
+curves = {"known sentences": [], "new sentences": []}
 for count in figures.progress(counts, "Learning"):
+    known, fresh = [], []
     for seed in range(5):
-        picked = torch.randperm(languages.KNOWN, generator=torch.Generator().manual_seed(seed))[
-            :count
-        ]
-        among = torch.isin(number, picked)
-        right = language_rows(made.mean, ~test & among).argmax(1) == tongue
-        for name, rows in {"known sentences": test & among, "new sentences": test & new}.items():
-            curves.setdefault(name, {}).setdefault(count, []).append(
-                right[rows].float().mean().item()
-            )
+        draw = torch.Generator().manual_seed(seed)
+        order = torch.randperm(languages.KNOWN, generator=draw)
+        among = torch.isin(number, order[:count])
+        logits = language_rows(made.mean, ~test & among)  # (n, 5)
+        right = (logits.argmax(1) == tongue).float()
+        known_right = right[test & among]
+        fresh_right = right[test & new]
+        known.append(known_right.mean().item())
+        fresh.append(fresh_right.mean().item())
+    curves["known sentences"].append(known)
+    curves["new sentences"].append(fresh)
 
 # %% tags=["topic:whisper-multilingual"]
 fig, ax = figures.figure(height=3)
-for (name, points), marker in zip(curves.items(), "os", strict=True):
-    middle = [np.mean(values) for values in points.values()]
-    low, high = zip(
-        *[(m - min(v), max(v) - m) for m, v in zip(middle, points.values(), strict=True)],
-        strict=True,
-    )
-    ax.errorbar(counts, middle, [low, high], marker=marker, capsize=4, label=name)
+for (name, rows), marker in zip(curves.items(), "os", strict=True):
+    values = np.array(rows)  # (counts, draws)
+    middle = values.mean(1)
+    below = middle - values.min(1)
+    above = values.max(1) - middle
+    ax.errorbar(counts, middle, [below, above], marker=marker, capsize=4, label=name)
 ax.axhline(0.2, color=figures.GREY, linestyle="--")
-ax.set(
-    xlabel="sentences to learn from, in each language",
-    ylabel="language found",
-    ylim=(0, 1.03),
-    xticks=counts,
-)
+ax.set(xlabel="sentences to learn from, in each language", xticks=counts)
+ax.set(ylabel="language found", ylim=(0, 1.03))
 ax.legend(loc="center right", bbox_to_anchor=(1, 0.35))
-first, last = (np.mean(curves["new sentences"][count]) for count in (1, 12))
-figures.show(
-    fig,
-    alt=f"Languages found in new sentences: {first:.0%} after one sentence, {last:.0%} after "
-    "twelve.",
-)
+means = np.array(curves["new sentences"]).mean(1)
+first, last = means[0], means[-1]
+told = f"{first:.0%} after one sentence, {last:.0%} after twelve"
+figures.show(fig, alt=f"Languages found in new sentences: {told}.")
 
 # %% [markdown]
 # **What to notice.** Points are means, bars reach from the lowest to the highest of five draws of sentences (all
@@ -470,50 +476,42 @@ figures.show(
 
 # %% tags=["topic:whisper-multilingual"]
 translator = hearing if hearing.translates else unit.load("translation")
-wishes = [i for i, saying in enumerate(sayings) if shop[i]]
+wishes = [saying for saying, wish in zip(sayings, shop, strict=True) if wish]
 if translator.translates:
-    english_texts = translator.translate_many([sayings[i].audio for i in wishes])
+    english_texts = translator.translate_many([saying.audio for saying in wishes])
 else:
     model = catalogue.find("translation", "small")
-    print(
-        f"{translator.name} cannot translate: it never heard another language than English, and "
-        "has no task tokens."
-    )
-    print(
-        f"{model.id} can, for {model.download_gb:g} GB. What you see below is {hearing.name}'s "
-        "*transcript*"
-    )
-    print(
-        "of section 4 against the English meaning: what a shop would get that forgot to check the "
-        "language."
-    )
-    translator, english_texts = hearing, [made.texts[i] for i in wishes]
+    why = "it never heard another language than English, and has no task tokens"
+    print(f"{translator.name} cannot translate: {why}.")
+    size = f"{model.download_gb:g} GB"
+    print(f"{model.id} can, for {size}. What you see below is {hearing.name}'s *transcript*")
+    forgetful = "what a shop would get that forgot to check the language"
+    print(f"of section 4 against the English meaning: {forgetful}.")
+    translator = hearing
+    english_texts = [text for text, wish in zip(made.texts, shop, strict=True) if wish]
 
 
 # %% tags=["topic:whisper-multilingual"]
 def colour_of(text: str) -> set[str]:
-    return set(transcripts.plain_words(text).split()) & set(COLOURS)
+    """The colours that a text names."""
+    words = transcripts.plain_words(text).split()
+    return set(words) & set(COLOURS)
 
 
 rows = []
 for code, name in languages.NAMES.items():
-    pairs = [(sayings[i], text) for i, text in zip(wishes, english_texts, strict=True)]
-    some = [(saying.english, text) for saying, text in pairs if saying.language == code]
-    row = {
-        "spoken": name,
-        "word error against the meaning": str(transcripts.word_error(*zip(*some, strict=True))),
-    }
-    rows.append(
-        row
-        | {
-            "colour right": str(
-                share([colour_of(meant) == colour_of(text) for meant, text in some])
-            )
-        }
-    )
-figures.table(
-    rows, caption=f"{translator.name}: {len(wishes)} wishes, {len(some)} in each language"
-)
+    meanings, texts, right = [], [], []
+    for saying, text in zip(wishes, english_texts, strict=True):
+        if saying.language == code:
+            meanings.append(saying.english)
+            texts.append(text)
+            right.append(colour_of(saying.english) == colour_of(text))
+    error = transcripts.word_error(meanings, texts)
+    row = {"spoken": name, "word error against the meaning": str(error)}
+    row["colour right"] = str(share(right))
+    rows.append(row)
+counted = f"{len(wishes)} wishes, {len(texts)} in each language"
+figures.table(rows, caption=f"{translator.name}: {counted}")
 
 # %% [markdown]
 # **What to notice.** Look at two numbers. The word error is strict: a right translation in other words counts as
