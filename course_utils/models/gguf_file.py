@@ -28,6 +28,9 @@ NEEDED = (
     "rms_norm_eps",
     "vocab_size",
 )
+# llama.cpp ends a text at any token of this name, whatever the file says, because gpt-oss ends so. To us it begins a
+# call: it gets another name in the file, which no reader sees, as marks are not printed.
+RENAMED = {"<|call|>": "<|function|>"}
 WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
@@ -47,7 +50,7 @@ def write_gguf(folder: Path, path: Path) -> Path:
     _write_tokens(writer, json.loads((folder / "tokenizer.json").read_text("utf-8")))
     _write_ends(writer, ends)
     if (folder / "chat_template.jinja").exists():
-        writer.add_chat_template((folder / "chat_template.jinja").read_text("utf-8"))
+        writer.add_chat_template(_renamed((folder / "chat_template.jinja").read_text("utf-8")))
     for name, tensor in load_file(folder / "model.safetensors").items():
         tensor = interleaved(tensor, config["num_attention_heads"]) if ".q_proj" in name else tensor
         tensor = interleaved(tensor, config["num_key_value_heads"]) if ".k_proj" in name else tensor
@@ -137,10 +140,17 @@ def _write_tokens(writer: Any, tokenizer: dict) -> None:
     kinds = gguf.TokenType
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list(words)
+    writer.add_token_list([_renamed(word) for word in words])
     writer.add_token_types([kinds.CONTROL if word in special else kinds.NORMAL for word in words])
     merges = tokenizer["model"]["merges"]
     writer.add_token_merges([one if isinstance(one, str) else " ".join(one) for one in merges])
+
+
+def _renamed(text: str) -> str:
+    """`text` with the names that tokens have in the file."""
+    for name, other in RENAMED.items():
+        text = text.replace(name, other)
+    return text
 
 
 def _write_ends(writer: Any, ends: list[int]) -> None:

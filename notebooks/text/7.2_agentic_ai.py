@@ -61,11 +61,15 @@ from course_utils import figures
 from course_utils.agents import function_calls, loop, react, rewoo, success, toolboxes
 from course_utils.agents.instructions import INSTRUCTIONS
 from course_utils.measures import error_bars
+from course_utils.models import bundled
+from course_utils.models.llama_cpp import through_llama_cpp
 from course_utils.prisma import shop, text, tools
 
 chat = unit.load("chat")
 if chat.tier == "bundled":
     torch.set_num_threads(1)  # the threads of so small a model wait longer than they work
+    # Single answers from llama.cpp, whose step is compiled: the same words, sooner (Unit 7.4).
+    chat = through_llama_cpp(chat, bundled.folder("prisma-lm"))
 prisma = shop.make_shop(unit.seed)
 toolbox = tools.Toolbox(shop.open_database(prisma))  # SQLite, in memory
 

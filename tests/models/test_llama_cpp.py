@@ -43,6 +43,16 @@ def test_it_writes_the_same_words(plain, fast):
     assert len(set(expected)) > 20
 
 
+def test_it_calls_functions_as_transformers_does(plain, fast):
+    """llama.cpp takes a token named <|call|> for an end, so the file has another name for it."""
+    functions = "Call a function or answer. Functions:\norders(number)\ncatalogue(product)"
+    system = f"<|system|>{functions}<|end|>"
+    asked = [f"{system}<|user|>Where is order {n}?<|end|><|assistant|>" for n in (1042, 9219, 3142)]
+    expected = plain.complete_many(asked, 48)
+    assert all(reply.startswith('{"name": "orders"') for reply in expected)
+    assert [fast.complete(prompt, 48) for prompt in asked] == expected
+
+
 @pytest.mark.parametrize("stop", [("\nObservation",), "Observation:", (), ("e", "a")])
 def test_it_stops_at_the_same_place(plain, fast, stop):
     for prompt in prompts(4):
