@@ -1,8 +1,11 @@
 """Words that were said and heard, compared, and the toys that they name."""
 
+import functools
 import random
 import re
 from collections.abc import Sequence
+
+from whisper.normalizers import EnglishTextNormalizer
 
 from course_utils.measures import Measure
 from course_utils.models.inputs import as_texts
@@ -12,15 +15,25 @@ from course_utils.prisma.shop import COLOURS, SHAPES, SIZES
 
 
 def plain_words(text: str) -> str:
-    """Lower-case words without punctuation, digits spelt one by one: what two transcripts are compared by."""
-    spelt = re.sub(r"\d", _spelt, text.lower())
-    words = re.findall(r"[a-z']+", spelt)
+    """The words that two transcripts are compared by: lower case, digits spelt one by one, no punctuation, no fillers.
+
+    openai-whisper's own normaliser (arXiv 2212.04356, appendix C) writes out contractions and evens out spellings, so
+    that "I'd like 2, um, grey cubes." and "i would like two gray cubes" are the same.
+    """
+    spelt = _spelt(text)  # before it as well: it would take "0120" for 120
+    normal = _normaliser()(spelt)
+    words = _spelt(normal).split()
     return " ".join(words)
 
 
-def _spelt(digit: re.Match) -> str:
-    number = int(digit.group())
-    return f" {speech.DIGITS[number]} "
+@functools.cache
+def _normaliser() -> EnglishTextNormalizer:
+    return EnglishTextNormalizer()
+
+
+def _spelt(text: str) -> str:
+    """The text with a word for each digit."""
+    return re.sub(r"\d", lambda digit: f" {speech.DIGITS[int(digit.group())]} ", text)
 
 
 def word_error(said: Sequence[str], heard: Sequence[str], seed: int = 0) -> Measure:

@@ -67,7 +67,7 @@ from course_utils.exercises import check, hint, quiz, solution
 from course_utils.exercises.authors import whose
 from course_utils.measures import error_bars, matches, share
 from course_utils.multimodal import fusion, listening, representations, transcripts
-from course_utils.prisma import pictures, speech
+from course_utils.prisma import natural, pictures, speech
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES, TRAINED_PAIRS
 
 clip = unit.load("image-text")
@@ -86,7 +86,8 @@ side = representations.picture_side(clip.model)
 # is any-to-any, and in section 6 they form a chain: sound to text to picture.
 #
 # Prisma is a shop for coloured toys. Its customers show pictures and speak. Here is what they see and what
-# they say. (Everything is drawn and spoken by this course's own code, from seeds.)
+# they say. (The pictures are drawn by this course's own code, from seeds. The voices are synthetic: espeak-ng's, and
+# Kokoro's, which sound more like people, where a real Whisper listens.)
 
 # %%
 rng = random.Random(unit.seed)
@@ -99,7 +100,8 @@ for ax, scene, image in zip(axes, scenes, drawn, strict=True):
 first = scenes[0].toys[0].name
 figures.show(fig, alt=f"Three drawn scenes with one, two and three toys, the first {first}.")
 
-clips = speech.load_clips()
+# prisma-whisper learned from espeak-ng's voices, a real Whisper from people.
+clips = speech.load_clips() if hearing.tier == "bundled" else natural.load_clips()
 print("A customer says:", clips[0].text)
 Audio(clips[0].audio, rate=speech.RATE)
 
@@ -627,6 +629,9 @@ print(f"largest difference from whisper's own: {apart:.0e}")
 # How many words does it get wrong? The **word error rate** counts the words to put in, take out or swap until
 # the transcript matches, divided by the words said. These requests are held out: neither their voices nor
 # their sentence patterns were in the training of `prisma-whisper`. Then we make it harder, step by step.
+#
+# Before words are counted, both texts are **normalised**: "Where's order 42?" and "where is order four two" are the
+# same words. Otherwise a model would pay for its commas. openai-whisper brings a normaliser for that.
 
 # %% tags=["topic:whisper-transcribe"]
 said = [request.text for request in clips]

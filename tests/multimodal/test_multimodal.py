@@ -166,6 +166,27 @@ def test_words_are_compared_without_case_punctuation_and_with_spelt_digits():
         transcripts.word_error(["a"], [])
 
 
+@pytest.mark.parametrize(
+    ("heard", "words"),
+    [
+        ("Um, I'd like two grey cubes.", "i would like two gray cubes"),
+        ("My order 0120", "my order zero one two zero"),
+        ("order 1-8-8-9", "order one eight eight nine"),
+        ("[music] How much do 4 small purple cubes cost?", "how much do four small purple cubes cost"),
+        ("", ""),
+    ],
+)
+def test_a_real_models_way_of_writing_costs_no_words(heard, words):
+    assert transcripts.plain_words(heard) == words
+
+
+def test_prismas_own_words_stay_as_they_are():
+    rng = random.Random(5)
+    for _ in range(1_000):
+        for sentence in (speech.request(rng), speech.request(rng, held_out=True), speech.drill(rng)):
+            assert transcripts.plain_words(sentence) == sentence
+
+
 def test_a_request_names_a_product_only_if_it_is_one():
     assert transcripts.wanted("do you have any small black pyramids left") == ("black", "pyramid")
     assert transcripts.wanted("where is my order one two three four") is None

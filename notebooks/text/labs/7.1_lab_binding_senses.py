@@ -60,7 +60,7 @@ from course_utils.finetuning import lora_by_hand
 from course_utils.measures import percent, share, spread
 from course_utils.models import hardware
 from course_utils.multimodal import binding, transcripts
-from course_utils.prisma import pictures, speech, wishes
+from course_utils.prisma import natural, pictures, speech, wishes
 from course_utils.prisma.pictures import Scene, Toy
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, TRAINED_PAIRS
 from course_utils.training import Learner
@@ -79,7 +79,8 @@ hearing = unit.load("speech")
 # The obvious sound here is speech: a spoken request and a picture of the toy. Is there enough of it?
 
 # %%
-clips, spoken = speech.load_clips(), wishes.load()
+clips = speech.load_clips() if hearing.tier == "bundled" else natural.load_clips()
+spoken = wishes.load()
 named = sum(transcripts.wanted(c.text) is not None for c in clips)
 print(
     f"{len(clips)} spoken requests, {named} of them for one product; {len(spoken)} wishes that "
