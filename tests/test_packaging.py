@@ -256,7 +256,9 @@ def test_licences_are_there():
     assert "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION" in (ROOT / "LICENSE").read_text()
     text = (ROOT / "LICENSES" / "CC-BY-4.0.txt").read_text()
     assert "Attribution 4.0 International Public License" in text and "Section 8" in text
-    assert project()["license"] == "Apache-2.0 AND CC-BY-4.0"
+    older = {name: (ROOT / "LICENSES" / f"CC-{name}-3.0.txt").read_text() for name in ("BY", "BY-SA")}
+    assert "Attribution 3.0 Unported" in older["BY"] and "ShareAlike 3.0 Unported" in older["BY-SA"]
+    assert project()["license"] == "Apache-2.0 AND CC-BY-4.0 AND CC-BY-SA-3.0 AND CC-BY-3.0"
 
 
 # Commands
