@@ -46,8 +46,8 @@ import copy
 import math
 import random
 from dataclasses import replace
+from itertools import product
 
-import numpy as np
 import torch
 from IPython.display import Audio
 from open_clip import ClipLoss
@@ -81,11 +81,9 @@ hearing = unit.load("speech")
 # %%
 clips = speech.load_clips() if hearing.tier == "bundled" else natural.load_clips()
 spoken = wishes.load()
-named = sum(transcripts.wanted(c.text) is not None for c in clips)
-print(
-    f"{len(clips)} spoken requests, {named} of them for one product; {len(spoken)} wishes that "
-    "name a colour only"
-)
+named = [request for request in clips if transcripts.wanted(request.text)]
+print(f"{len(clips)} spoken requests, {len(named)} of them for one product; ", end="")
+print(f"{len(spoken)} wishes that name a colour only")
 
 # %% [markdown]
 # Too little to learn 64 toys from. It would also be a weak test: `prisma-whisper` learned from transcripts, so
@@ -102,28 +100,27 @@ shown = [
     Toy("small", "purple", "ring"),
     Toy("medium", "white", "cube"),
 ]
-sounds = binding.falls(shown, seed=5)
-views = pictures.draw_many([Scene((toy,)) for toy in shown], 7)
+sounds = binding.falls(shown, seed=5)  # (3, samples)
+scenes = [Scene((toy,)) for toy in shown]
+views = pictures.draw_many(scenes, 7)
 
 # %% tags=["topic:binding-imagebind"]
+mels = binding.log_mels(sounds)[:, :, ::2]  # (3, 80, 50)
 fig, axes = figures.figure(2, 3, width=6.6, height=3.7)
-for column, toy, view, mel in zip(axes.T, shown, views, binding.log_mels(sounds), strict=True):
-    column[0].imshow(view, interpolation="nearest")
-    column[0].set(xticks=[], yticks=[])
-    column[0].set_title(f"{toy.size} {toy.name}\n({binding.MATERIALS[toy.colour][0]})", fontsize=9)
-    drawn = column[1].imshow(
-        mel[:, ::2], origin="lower", aspect="auto", extent=[0, 1, 0, 80], vmin=-1, vmax=1.2
-    )
+for (top, bottom), toy, view, mel in zip(axes.T, shown, views, mels, strict=True):
+    material = binding.MATERIALS[toy.colour][0]
+    top.imshow(view, interpolation="nearest")
+    top.set(xticks=[], yticks=[])
+    top.set_title(f"{toy.size} {toy.name}\n({material})", fontsize=9)
+    extent = [0, 1, 0, 80]
+    drawn = bottom.imshow(mel, origin="lower", aspect="auto", extent=extent, vmin=-1, vmax=1.2)
     drawn.set(interpolation="nearest")
-    column[1].set(xlabel="time (seconds)")
-    column[1].grid(False)
+    bottom.set(xlabel="time (seconds)")
+    bottom.grid(False)
 axes[1, 0].set_ylabel("mel band")
 fig.colorbar(drawn, ax=axes[1], label="log loudness")
-figures.show(
-    fig,
-    alt="Three toys and the spectrograms of their falls: brass and china ring on, wood is short; "
-    "bounces repeat.",
-)
+told = "brass and china ring on, wood is short; bounces repeat"
+figures.show(fig, alt=f"Three toys and the spectrograms of their falls: {told}.")
 Audio(sounds[:2, :6400].ravel(), rate=speech.RATE)  # the beginnings of the two rings
 
 # %% [markdown]
@@ -132,13 +129,15 @@ Audio(sounds[:2, :6400].ravel(), rate=speech.RATE)  # the beginnings of the two 
 # its own picture. **No text is read in the next cell.**
 
 # %%
-train = binding.make_pairs(clip, binding.draw_toys(4096, 21, TRAINED_PAIRS), 21)
-test = binding.make_pairs(clip, binding.draw_toys(512, 22, TRAINED_PAIRS), 22)
-never = binding.make_pairs(clip, binding.draw_toys(512, 23, HELD_OUT), 23)
-print(
-    f"{len(train):,} pairs: log-mels {tuple(train.mels.shape[1:])}, picture vectors of "
-    f"{train.pictures.shape[1]}"
-)
+train_toys = binding.draw_toys(4096, 21, TRAINED_PAIRS)
+test_toys = binding.draw_toys(512, 22, TRAINED_PAIRS)
+never_toys = binding.draw_toys(512, 23, HELD_OUT)
+train = binding.make_pairs(clip, train_toys, 21)
+test = binding.make_pairs(clip, test_toys, 22)
+never = binding.make_pairs(clip, never_toys, 23)
+shape = tuple(train.mels.shape[1:])
+width = train.pictures.shape[1]
+print(f"{len(train):,} pairs: log-mels {shape}, picture vectors of {width}")
 
 # %% [markdown]
 # ## 2. Binding: train on pictures, test on words
@@ -156,27 +155,35 @@ class Ear(nn.Module):
         super().__init__()
         steps: list[nn.Module] = []
         for channels, size, stride in ((80, 5, 2), (width, 5, 2), (width, 3, 1)):
-            steps += [
-                nn.Conv1d(channels, width, size, stride, size // 2),
-                nn.GELU(),
-                nn.BatchNorm1d(width),
-            ]
-        self.layers, self.out = nn.Sequential(*steps), nn.Linear(2 * width, 128)
+            over_time = nn.Conv1d(channels, width, size, stride, size // 2)
+            steps += [over_time, nn.GELU(), nn.BatchNorm1d(width)]
+        self.layers = nn.Sequential(*steps)
+        self.out = nn.Linear(2 * width, 128)
 
     def forward(self, mels: Tensor) -> Tensor:
-        x = self.layers((mels[..., ::2] + mels[..., 1::2]) / 2)  # 50 moments a second are enough
-        return F.normalize(self.out(torch.cat([x.mean(2), x.amax(2)], 1)), dim=-1)
+        even, odd = mels[..., ::2], mels[..., 1::2]
+        moments = (even + odd) / 2  # (n, 80, frames / 2): 50 moments a second are enough
+        x = self.layers(moments)  # (n, width, frames / 8)
+        summary = torch.cat([x.mean(2), x.amax(2)], 1)  # (n, 2 * width)
+        return F.normalize(self.out(summary), dim=-1)
 
 
 # %% tags=["topic:binding-imagebind"]
 def contrastive_loss(sound: Tensor, picture: Tensor, scale: Tensor) -> Tensor:
-    logits, truth = scale * sound @ picture.T, torch.arange(len(sound))
-    return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
+    logits = scale * sound @ picture.T  # (n, n)
+    truth = torch.arange(len(sound))
+    picture_found = F.cross_entropy(logits, truth)
+    sound_found = F.cross_entropy(logits.T, truth)
+    return (picture_found + sound_found) / 2
 
 
 torch.manual_seed(0)
-a, b, scale = F.normalize(torch.randn(64, 128), dim=-1), test.pictures[:64], torch.tensor(20.0)
-difference = (contrastive_loss(a, b, scale) - ClipLoss()(a, b, scale)).abs()
+a = F.normalize(torch.randn(64, 128), dim=-1)
+b = test.pictures[:64]
+scale = torch.tensor(20.0)
+by_hand = contrastive_loss(a, b, scale)
+library = ClipLoss()(a, b, scale)
+difference = (by_hand - library).abs()
 weights = lora_by_hand.parameters(Ear())["all"]
 print(f"difference from open_clip's loss: {difference:.0e}; weights of the ear: {weights:,}")
 
@@ -185,22 +192,25 @@ print(f"difference from open_clip's loss: {difference:.0e}; weights of the ear: 
 def bind(
     model: nn.Module, pairs: binding.Pairs, seed: int, steps: int, rate: float, batch: int = 128
 ) -> nn.Module:
-    """Train `model` to put each sound near its picture. The picture vectors are data: nothing can
-    move them."""
-    draw, scale = torch.Generator().manual_seed(seed), nn.Parameter(torch.tensor(2.7))
+    """Train `model` to put each sound near its picture, whose vector is data and does not move."""
+    draw = torch.Generator().manual_seed(seed)
+    scale = nn.Parameter(torch.tensor(2.7))
     settings = {"decay": 0.05, "rising": 0.3, "clip": math.inf, "more": [scale]}
     learner = Learner(model, rate, steps, **settings)  # AdamW
     model.train()
     for _ in range(learner.steps):
         rows = torch.randint(len(pairs), (batch,), generator=draw)
-        learner.step(contrastive_loss(model(pairs.mels[rows]), pairs.pictures[rows], scale.exp()))
+        heard = model(pairs.mels[rows])  # (batch, 128)
+        loss = contrastive_loss(heard, pairs.pictures[rows], scale.exp())
+        learner.step(loss)
     return model.eval()
 
 
 torch.manual_seed(0)
 untrained = Ear().eval()
 ear = bind(copy.deepcopy(untrained), train, seed=0, steps=400, rate=3e-3)
-mixed = replace(train, pictures=train.pictures[torch.randperm(len(train))])
+other_order = torch.randperm(len(train))
+mixed = replace(train, pictures=train.pictures[other_order])
 fooled = bind(copy.deepcopy(untrained), mixed, seed=0, steps=100, rate=3e-3)
 
 # %% [markdown]
@@ -217,76 +227,104 @@ fooled = bind(copy.deepcopy(untrained), mixed, seed=0, steps=100, rate=3e-3)
 def captions(
     templates: tuple[str, ...] = ("a {}", "a photo of a {}", "this is a {}", "the toy is a {}"),
 ) -> Tensor:
+    """A unit vector for each kind of toy (192, 128): the mean over the templates."""
     kinds = [f"{toy.size} {toy.name}" for toy in binding.KINDS]
-    vectors = torch.stack(
-        [clip.encode_texts([t.format(kind) for kind in kinds]) for t in templates]
-    )
-    return F.normalize(vectors.mean(0), dim=-1)
+    encoded = []
+    for template in templates:
+        texts = [template.format(kind) for kind in kinds]
+        encoded.append(clip.encode_texts(texts))  # (192, 128)
+    mean = torch.stack(encoded).mean(0)
+    return F.normalize(mean, dim=-1)
 
 
 @torch.inference_mode()
 def vectors(model: nn.Module, pairs: binding.Pairs) -> Tensor:
-    return torch.cat([model(part) for part in pairs.mels.split(256)])
-
-
-def ranks(found: Tensor, toys: tuple[Toy, ...], among: Tensor) -> Tensor:
-    """How many of the 192 rows of `among` lie nearer than the true one, for each vector found."""
-    alike = found @ among.T
-    return (alike > alike.gather(1, binding.places(toys)[:, None])).sum(1)
-
-
-def recall(rank: Tensor, k: int) -> str:
-    return percent(share((rank < k).tolist()))
+    heard = [model(part) for part in pairs.mels.split(256)]
+    return torch.cat(heard)  # (n, 128)
 
 
 # %% tags=["topic:binding-imagebind"]
-words = captions()
-stock = binding.encode(clip, pictures.draw_many([Scene((toy,)) for toy in binding.KINDS], 24))
+def ranks(found: Tensor, toys: tuple[Toy, ...], among: Tensor) -> Tensor:
+    """How many of the 192 rows of `among` lie nearer than the true one, for each vector found."""
+    alike = found @ among.T  # (n, 192)
+    places = binding.places(toys)[:, None]
+    nearer = alike > alike.gather(1, places)
+    return nearer.sum(1)
+
+
+def recall(rank: Tensor, k: int) -> str:
+    near = rank < k
+    return percent(share(near.tolist()))
+
+
+def recalls(rank: Tensor) -> dict[str, str]:
+    return {f"R@{k}": recall(rank, k) for k in (1, 5, 10)}
+
+
+# %% tags=["topic:binding-imagebind"]
+words = captions()  # (192, 128)
+scenes = [Scene((toy,)) for toy in binding.KINDS]
+stock = binding.encode(clip, pictures.draw_many(scenes, 24))  # (192, 128)
+by_ear, by_ear_new = vectors(ear, test), vectors(ear, never)  # (512, 128) each
 tests = {
-    "sound to picture (trained)": (vectors(ear, test), vectors(ear, never), stock),
-    "sound to words (never trained)": (vectors(ear, test), vectors(ear, never), words),
+    "sound to picture (trained)": (by_ear, by_ear_new, stock),
+    "sound to words (never trained)": (by_ear, by_ear_new, words),
     "pairs exchanged, sound to words": (vectors(fooled, test), vectors(fooled, never), words),
     "untrained ear, sound to words": (vectors(untrained, test), vectors(untrained, never), words),
     "picture to words (the ceiling)": (test.pictures, never.pictures, words),
 }
 rows = []
 for name, (found, found_new, among) in tests.items():
-    rank, rank_new = ranks(found, test.toys, among), ranks(found_new, never.toys, among)
-    row = {"from, to": name} | {f"R@{k}": recall(rank, k) for k in (1, 5, 10)}
-    rows.append(row | {"R@1, colour-shape pair left out": recall(rank_new, 1)})
+    rank = ranks(found, test.toys, among)
+    rank_new = ranks(found_new, never.toys, among)
+    row = {"from, to": name} | recalls(rank)
+    row["R@1, colour-shape pair left out"] = recall(rank_new, 1)
+    rows.append(row)
 chance = {f"R@{k}": f"{100 * k / 192:.1f} %" for k in (1, 5, 10)}
-rows.append(
-    {"from, to": "blind chance"} | chance | {"R@1, colour-shape pair left out": chance["R@1"]}
-)
+chance["R@1, colour-shape pair left out"] = chance["R@1"]
+rows.append({"from, to": "blind chance"} | chance)
 figures.table(rows, caption="Recall among 192 kinds, with 95 % intervals; 512 held-out sounds each")
 
 # %% [markdown]
 # The second row is ImageBind's finding in our toy shop. (Its own figure: 66.9 % of the sounds of ESC-50, 50
 # classes, named by words without any audio-text pair; arXiv 2305.05665.) What does the ear confuse?
 
+
 # %% tags=["topic:binding-imagebind"]
-truth = binding.parts(binding.places(test.toys))
-guess = binding.parts((vectors(ear, test) @ words.T).argmax(1))
+def heard_by(model: nn.Module) -> Tensor:
+    """Colour, shape, size (512, 3) that the words nearest to each test sound name, as numbers."""
+    alike = vectors(model, test) @ words.T  # (512, 192)
+    return binding.parts(alike.argmax(1))
+
+
+truth = binding.parts(binding.places(test.toys))  # (512, 3)
+guess = heard_by(ear)
+ones = torch.ones(len(truth))
+tables, confused = [], {}
+for part, labels in enumerate((COLOURS, SHAPES)):
+    counts = torch.zeros(8, 8)  # what fell by what was named
+    counts.index_put_((truth[:, part], guess[:, part]), ones, accumulate=True)
+    table = counts / counts.sum(1, keepdim=True)
+    tables.append(table)
+    wrong = table - torch.eye(8)
+    true, false = divmod(wrong.argmax().item(), 8)
+    confused[labels[true]] = labels[false]
+
+# %% tags=["topic:binding-imagebind"]
 fig, axes = figures.figure(columns=2, width=7.4, height=3.5)
-confused = {}
-for part, ax, labels in ((0, axes[0], COLOURS), (1, axes[1], SHAPES)):
-    table = torch.zeros(8, 8).index_put_(
-        (truth[:, part], guess[:, part]), torch.ones(len(truth)), accumulate=True
-    )
-    table = table / table.sum(1, keepdim=True)
+for ax, table, labels in zip(axes, tables, (COLOURS, SHAPES), strict=True):
     drawn = figures.heatmap(ax, table, labels, labels, low=0, high=1)
-    off = (table - torch.eye(8)).argmax().item()
-    confused[labels[off // 8]] = labels[off % 8]
     ax.set(xlabel="nearest words", ylabel="what fell")
 fig.colorbar(drawn, ax=axes, label="share of the sounds")
-most = "; ".join(f"{true} is most often taken for {false}" for true, false in confused.items())
+told = [f"{true} is most often taken for {false}" for true, false in confused.items()]
+most = "; ".join(told)
 figures.show(fig, alt=f"Colours and shapes heard against named, mostly on the diagonal; {most}.")
 for colour in next(iter(confused.items())):
     name, decay, dull, _ = binding.MATERIALS[colour]
     print(
-        f"{colour}: {name}, rings for {1000 * decay:.0f} ms, loses {dull} of its strength from "
-        "overtone to overtone"
+        f"{colour}: {name}, rings for {1000 * decay:.0f} ms, loses {dull} of its strength", end=""
     )
+    print(" from overtone to overtone")
 
 # %% [markdown]
 # **What to notice.** Compare the first two rows: nobody trained the alignment of sound and words, and it is no worse
@@ -308,10 +346,15 @@ for colour in next(iter(confused.items())):
 
 # %% tags=["topic:binding-imagebind"]
 rng = random.Random(25)
-drawn = (pictures.random_scene(rng, (2,), HELD_OUT) for _ in range(400))
-shelf = list({frozenset(toy.pair for toy in scene.toys): scene for scene in drawn}.values())[:300]
-gallery = binding.encode(clip, pictures.draw_many(shelf, 25))
-first, second = (binding.make_pairs(clip, [s.toys[i] for s in shelf], 26 + i) for i in (0, 1))
+drawn = [pictures.random_scene(rng, (2,), HELD_OUT) for _ in range(400)]
+different = {}  # no two pictures with the same pairs of colour and shape
+for scene in drawn:
+    first, second = scene.toys
+    different[frozenset((first.pair, second.pair))] = scene
+shelf = list(different.values())[:300]
+gallery = binding.encode(clip, pictures.draw_many(shelf, 25))  # (300, 128)
+first = binding.make_pairs(clip, [scene.toys[0] for scene in shelf], 26)
+second = binding.make_pairs(clip, [scene.toys[1] for scene in shelf], 27)
 sound = vectors(ear, second)
 queries = {
     "picture of one": first.pictures,
@@ -320,15 +363,15 @@ queries = {
     "picture + sound of a third toy (control)": first.pictures + sound.roll(1, 0),
     "picture + picture": first.pictures + second.pictures,
 }
+
+# %% tags=["topic:binding-imagebind"]
 rows = []
 for name, query in queries.items():
-    alike = query @ gallery.T
-    rank = (alike > alike.diagonal()[:, None]).sum(1)
-    rows.append({"query": name} | {f"R@{k}": recall(rank, k) for k in (1, 5, 10)})
-figures.table(
-    rows,
-    caption=f"Finding the picture with both toys among {len(shelf)} (95 %); chance at 1 is 0.3 %",
-)
+    alike = query @ gallery.T  # (300, 300)
+    nearer = alike > alike.diagonal()[:, None]
+    rows.append({"query": name} | recalls(nearer.sum(1)))
+caption = f"Finding the picture with both toys among {len(shelf)} (95 %); chance at 1 is 0.3 %"
+figures.table(rows, caption=caption)
 
 # %% [markdown]
 # **What to notice.** Either sense alone can only ask for *some* picture with its toy. The sum asks for both,
@@ -354,27 +397,31 @@ figures.table(
 
 # %% tags=["topic:adapters-multimodal"]
 class Adapter(nn.Module):
-    """A frozen block and a correction of what it gives out: y + up(gelu(down(y))), zero at the
-    start."""
+    """A frozen block and a correction of what it gives out: y + up(gelu(down(y))), at first 0."""
 
     def __init__(self, block: nn.Module, width: int, size: int = 32) -> None:
         super().__init__()
-        self.block, self.down, self.up = block, nn.Linear(width, size), nn.Linear(size, width)
+        self.block = block
+        self.down = nn.Linear(width, size)
+        self.up = nn.Linear(size, width)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.block(x)
-        return y + self.up(F.gelu(self.down(y)))
+        y = self.block(x)  # (n, positions, width)
+        narrow = F.gelu(self.down(y))  # (n, positions, size)
+        return y + self.up(narrow)
 
 
+# %% tags=["topic:adapters-multimodal"]
 def equip(encoder: nn.Module, way: str) -> nn.Module:
     """A copy of the encoder, on the CPU, of which only what `way` says can be trained."""
-    encoder = copy.deepcopy(encoder).cpu().float().requires_grad_(way == "full training")
+    encoder = copy.deepcopy(encoder).cpu().float()
+    encoder.requires_grad_(way == "full training")
     if way == "adapter":
-        encoder.blocks = nn.ModuleList(
-            Adapter(block, encoder.ln_post.weight.numel()) for block in encoder.blocks
-        )
+        width = encoder.ln_post.weight.numel()
+        adapters = [Adapter(block, width) for block in encoder.blocks]
+        encoder.blocks = nn.ModuleList(adapters)
     if way == "LoRA":
         lora_by_hand.add_lora(encoder, rank=4, alpha=4)
     return encoder
@@ -382,18 +429,20 @@ def equip(encoder: nn.Module, way: str) -> nn.Module:
 
 # %% tags=["topic:adapters-multimodal"]
 class Listener(nn.Module):
-    """Whisper's encoder on half a second of sound, the mean and the maximum over time, and a new
-    last layer."""
+    """Whisper's encoder on half a second, its mean and maximum over time, and a new last layer."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-        self.out = nn.Linear(2 * encoder.ln_post.weight.numel(), 128)
+        width = encoder.ln_post.weight.numel()
+        self.out = nn.Linear(2 * width, 128)
 
     def forward(self, mels: Tensor) -> Tensor:
         with hardware.autocast("cpu"), disable_sdpa():
-            x = binding.hear(self.encoder, mels[..., :48]).float()
-        return F.normalize(self.out(torch.cat([x.mean(1), x.amax(1)], 1)), dim=-1)
+            x = binding.hear(self.encoder, mels[..., :48])  # (n, 24, width)
+        x = x.float()
+        summary = torch.cat([x.mean(1), x.amax(1)], 1)  # (n, 2 * width)
+        return F.normalize(self.out(summary), dim=-1)
 
 
 # %% tags=["topic:adapters-multimodal"]
@@ -405,97 +454,80 @@ rates = {
     "full training": 2e-3,
     "from nothing": 3e-3,
 }
+jobs = list(product(rates, range(3)))
 adapted = {}
-for way, seed in figures.progress([(way, seed) for way in rates for seed in range(3)], "Training"):
+for way, seed in figures.progress(jobs, "Training"):
     torch.manual_seed(seed)
-    model = Ear() if way == "from nothing" else Listener(equip(hearing.model.encoder, way))
+    if way == "from nothing":
+        model = Ear()
+    else:
+        encoder = equip(hearing.model.encoder, way)
+        model = Listener(encoder)
     adapted[way, seed] = bind(model, train, seed, steps=100, rate=rates[way], batch=48)
 
 
 # %% tags=["topic:adapters-multimodal"]
-def right(model: nn.Module) -> dict[str, list[bool]]:
-    """For each test sound: do its nearest words have the right colour, shape, size?"""
-    same = binding.parts((vectors(model, test) @ words.T).argmax(1)) == truth
-    return dict(zip(("colour", "shape", "size"), same.T.tolist(), strict=True))
+def right(model: nn.Module) -> dict[str, float]:
+    """How many per cent of the test sounds get words with the right colour, shape, size?"""
+    same = heard_by(model) == truth  # (512, 3)
+    per_cent = 100 * same.double().mean(0)  # (3,)
+    colour, shape, size = per_cent.tolist()
+    return {"colour": colour, "shape": shape, "size": size}
 
 
 # %% tags=["topic:adapters-multimodal"]
 scores = {job: right(model) for job, model in adapted.items()}
-per_cent = {
-    (*job, part): 100 * np.mean(marks)
-    for job, parts in scores.items()
-    for part, marks in parts.items()
-}
 rows = []
 for way in rates:
     count = lora_by_hand.parameters(adapted[way, 0])
-    row = {
-        "trained": way,
-        "weights trained": count["trained"],
-        "of all (%)": 100 * count["trained"] / count["all"],
-    }
-    row |= {
-        f"{part} (%)": spread([per_cent[way, s, part] for s in range(3)])
-        for part in ("colour", "shape", "size")
-    }
+    row = {"trained": way, "weights trained": count["trained"]}
+    row["of all (%)"] = 100 * count["trained"] / count["all"]
+    for part in ("colour", "shape", "size"):
+        values = [scores[way, seed][part] for seed in range(3)]
+        row[f"{part} (%)"] = spread(values)
     rows.append(row)
-figures.table(
-    rows,
-    caption="512 held-out sounds named by words, 100 steps each: mean, lowest, highest of three "
-    "seeds",
-    digits=0,
-)
+told = "100 steps each: mean, lowest, highest of three seeds"
+figures.table(rows, caption=f"512 held-out sounds named by words, {told}", digits=0)
 
 # %%
 fig, axes = figures.figure(columns=2, width=7.4, height=3.2)
 for ax, part in zip(axes, ("colour", "shape"), strict=True):
     for row, marker in zip(rows, "os^Dv", strict=True):
-        values = [per_cent[row["trained"], seed, part] for seed in range(3)]
-        ax.plot(
-            [row["weights trained"]] * 3,
-            values,
-            marker,
-            markersize=8,
-            alpha=0.7,
-            label=row["trained"],
-        )
+        way, count = row["trained"], row["weights trained"]
+        values = [scores[way, seed][part] for seed in range(3)]
+        ax.plot([count] * 3, values, marker, markersize=8, alpha=0.7, label=way)
     ax.axhline(12.5, color=figures.GREY, linestyle="--", linewidth=1)
     ax.set(xscale="log", ylim=(0, 105), xlabel="weights trained", title=f"{part} named by words")
 axes[0].set_ylabel("right (%; dashed: chance)")
 axes[1].legend(loc="upper left", fontsize=9)
-alt = "; ".join(
-    f"{row['trained']}: colour {row['colour (%)']}, shape {row['shape (%)']} %" for row in rows
-)
-figures.show(fig, alt=f"Right answers against weights trained. {alt}.")
+told = []
+for row in rows:
+    told.append(f"{row['trained']}: colour {row['colour (%)']}, shape {row['shape (%)']} %")
+figures.show(fig, alt=f"Right answers against weights trained. {'; '.join(told)}.")
 
 # %% [markdown]
 # What does the encoder pay for its new skill? Put each one back into `prisma-whisper`, and let it do its old
 # work: write down what customers say. An adapter can be switched off; can full training?
 
 # %% tags=["topic:adapters-multimodal"]
-said, sounds = [c.text for c in clips[:16]], [c.audio for c in clips[:16]]
+said = [request.text for request in clips[:16]]
+sounds = [request.audio for request in clips[:16]]
 own = hearing.model.encoder
-off = copy.deepcopy(adapted["adapter", 0].encoder)
-off.blocks = nn.ModuleList(adapter.block for adapter in off.blocks)
-encoders = {
-    "as it came": own,
-    "adapter on": adapted["adapter", 0].encoder,
-    "adapter switched off": off,
-}
+with_adapter = adapted["adapter", 0].encoder
+off = copy.deepcopy(with_adapter)
+bare_blocks = [adapter.block for adapter in off.blocks]
+off.blocks = nn.ModuleList(bare_blocks)
+encoders = {"as it came": own, "adapter on": with_adapter, "adapter switched off": off}
 encoders["full training"] = adapted["full training", 0].encoder
+like = next(own.parameters())
 rows = []
 for name, encoder in encoders.items():
-    hearing.model.encoder = encoder.to(next(own.parameters()))  # its device and its kind of number
-    rows.append(
-        {
-            "encoder": name,
-            "word error rate": str(transcripts.word_error(said, hearing.transcribe_many(sounds))),
-        }
-    )
+    hearing.model.encoder = encoder.to(like)  # its device and its kind of number
+    errors = transcripts.word_error(said, hearing.transcribe_many(sounds))
+    rows.append({"encoder": name, "word error rate": str(errors)})
 hearing.model.encoder = own
-figures.table(
-    rows, caption=f"{len(said)} spoken requests, held-out voices; 95 % by bootstrap over sentences"
-)
+caption = f"{len(said)} spoken requests, held-out voices; 95 % by bootstrap over sentences"
+figures.table(rows, caption=caption)
 
 # %% [markdown]
 # **What to notice.** Look at colour and shape apart. Decay and brightness (colour) are something that an encoder
@@ -519,23 +551,24 @@ figures.table(
 # We know the truth, so we know its error rate.
 
 # %% tags=["topic:synthetic-pairs"]
-written = (train.pictures @ words.T).argmax(1)
-wrong = (written != binding.places(train.toys)).tolist()
-print(f"captions written: {len(written):,}; wrong: {share(wrong)}")
+alike = train.pictures @ words.T  # (4096, 192)
+written = alike.argmax(1)  # (4096,)
+wrong = written != binding.places(train.toys)
+print(f"captions written: {len(written):,}; wrong: {share(wrong.tolist())}")
 
 
 def misname(truth: Tensor, rate: float, how: str, seed: int) -> Tensor:
-    """Captions (places in KINDS) of which the share `rate` names a wrong colour: any, or always the
-    next one."""
+    """Captions (places in KINDS) whose colour is wrong at the `rate`: any, or always the next."""
     draw = torch.Generator().manual_seed(seed)
     colour, rest = truth // 24, truth % 24
-    step = (
-        torch.randint(1, 8, truth.shape, generator=draw)
-        if how == "any colour"
-        else torch.ones_like(truth)
-    )
-    hit = torch.rand(truth.shape, generator=draw) < rate
-    return torch.where(hit, (colour + step) % 8, colour) * 24 + rest
+    step = torch.ones_like(truth)
+    if how == "any colour":
+        step = torch.randint(1, 8, truth.shape, generator=draw)
+    other = (colour + step) % 8
+    chances = torch.rand(truth.shape, generator=draw)
+    hit = chances < rate
+    said = torch.where(hit, other, colour)
+    return said * 24 + rest
 
 
 # %% [markdown]
@@ -552,53 +585,56 @@ def misname(truth: Tensor, rate: float, how: str, seed: int) -> Tensor:
 # %% tags=["topic:synthetic-pairs"]
 told = {("none wrong", 0.0): written, ("dry sounds, none wrong", 0.0): written}
 for rate in (0.3, 0.6):
-    told |= {
-        (how, rate): misname(written, rate, how, 41) for how in ("any colour", "always the next")
-    }
-fit = {job: (train.pictures * words[said]).sum(1) for job, said in told.items()}
-limit = fit["none wrong", 0.0].quantile(0.05)  # lets 95 % of the right captions through
-kept = {job: torch.arange(len(train)) for job in told}
+    for how in ("any colour", "always the next"):
+        told[how, rate] = misname(written, rate, how, 41)
+kept = dict.fromkeys(told, torch.arange(len(train)))
+
+
+def fit(captions_said: Tensor) -> Tensor:
+    """How near each picture is to what is said about it, (4096,)."""
+    return (train.pictures * words[captions_said]).sum(1)
+
+
+limit = fit(written).quantile(0.05)  # lets 95 % of the right captions through
 for rate in (0.3, 0.6):
-    told["filtered", rate] = told["any colour", rate]
-    kept["filtered", rate] = torch.nonzero(fit["any colour", rate] > limit)[:, 0]
-    left = (told["filtered", rate] != written)[kept["filtered", rate]].tolist()
-    print(
-        f"filter at {rate:.0%} wrong: {len(left):,} of {len(train):,} pass; wrong among them: "
-        f"{share(left)}"
-    )
+    said = told["any colour", rate]
+    passed = torch.nonzero(fit(said) > limit)[:, 0]
+    told["filtered", rate] = said
+    kept["filtered", rate] = passed
+    left = (said != written)[passed].tolist()
+    print(f"filter at {rate:.0%} wrong: {len(left):,} of {len(train):,} pass; ", end="")
+    print(f"wrong among them: {share(left)}")
 
 # %% tags=["topic:synthetic-pairs"]
-dry = binding.hear_falls(train.toys, 21, varied=False)
+dry = binding.hear_falls(train.toys, 21, varied=False)  # (4096, 80, 100)
+jobs = list(product(told, range(3)))
 taught = {}
-for (job, said), seed in figures.progress(
-    [(item, s) for item in told.items() for s in range(3)], "Training"
-):
-    mels, rows = dry if job[0].startswith("dry") else train.mels, kept[job]
+for (how, rate), seed in figures.progress(jobs, "Training"):
+    rows = kept[how, rate]
+    said = told[how, rate][rows]
+    mels = dry if how.startswith("dry") else train.mels
     toys = tuple(train.toys[i] for i in rows)
-    pairs = binding.Pairs(toys, mels[rows], words[said[rows]])  # a caption in the picture's place
+    pairs = binding.Pairs(toys, mels[rows], words[said])  # a caption in the picture's place
     torch.manual_seed(seed)
     model = bind(Ear(), pairs, seed, steps=100, rate=3e-3)
-    taught[(*job, seed)] = binding.parts((vectors(model, test) @ words.T).argmax(1))
+    taught[how, rate, seed] = heard_by(model)
 
 # %%
+columns = {"right colour": (0, 0), "the next colour": (0, 1), "right shape": (1, 0)}
 rows = []
 for how, rate in told:
-    guesses = [taught[how, rate, seed] for seed in range(3)]
     row = {"captions": how, "wrong (%)": round(100 * rate), "pairs": len(kept[how, rate])}
-    for name, part, shift in (
-        ("right colour", 0, 0),
-        ("the next colour", 0, 1),
-        ("right shape", 1, 0),
-    ):
-        hits = [
-            100 * (guess[:, part] == (truth[:, part] + shift) % 8).float().mean().item()
-            for guess in guesses
-        ]
+    for name, (part, shift) in columns.items():
+        wanted = (truth[:, part] + shift) % 8
+        hits = []
+        for seed in range(3):
+            same = taught[how, rate, seed][:, part] == wanted
+            hit = same.float().mean()
+            hits.append(100 * hit.item())
         row[f"{name} (%)"] = spread(hits)
     rows.append(row)
-figures.table(
-    rows, caption="512 held-out sounds: mean, lowest and highest of three seeds; chance 12.5 %"
-)
+caption = "512 held-out sounds: mean, lowest and highest of three seeds; chance 12.5 %"
+figures.table(rows, caption=caption)
 
 # %% [markdown]
 # **What to notice.** Wrong colours hurt the colours. At a low rate the two captioners cost about the same. At a high
