@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -245,79 +246,52 @@ def lab() -> None:
 
 @app.command()
 def vram(
-    model: Annotated[str, typer.Option(help="A short name such as mistral-7b, or a model folder.")],
-    method: Annotated[str, typer.Option(help="inference-fp16, inference-nf4, lora, qlora, full ...")],
+    name: Annotated[str | None, typer.Argument(help="mistral-7b, a config.json, a .gguf file, or owner/model.")] = None,
+    model: Annotated[str | None, typer.Option(help="The same: a short name, a file, a folder, a hub id.")] = None,
+    method: Annotated[str, typer.Option(help="inference-nf4, lora, qlora, full ...")] = "inference-fp16",
     seq: Annotated[int, typer.Option(help="Tokens per sequence.")] = 512,
     batch: Annotated[int, typer.Option(help="Sequences at a time.")] = 1,
     gpu: Annotated[str | None, typer.Option(help="A card such as t4; this machine if left out.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Formulas only, no simulation.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="No simulation.")] = False,
     as_json: Json = False,
 ) -> None:
     """Tell how much memory a model needs.
 
-    By formulas and by simulating the real step (seconds, no GPU, no weights): part by part, whether it fits on the
-    card, what is the largest that does, and what to change.
+    Any model that transformers can build, and GGUF files: part by part, whether it fits on the card, the longest
+    context that does, how fast text can come at most, and what to change. No weights are needed; of a model on the
+    hub only the config.json is downloaded.
     """
-    from dataclasses import asdict
-
-    from course_utils.memory import fit, formulas
+    from course_utils.memory import report
     from course_utils.models import hardware
+    from course_utils.models.transfer import DownloadError
 
-    with plain_errors():
-        needed = formulas.estimate(model, method, seq=seq, batch=batch)
+    wanted = name or model
+    if not wanted or (name and model):
+        raise typer.BadParameter("Name one model, as in `course vram mistral-7b` or `--model mistral-7b`.")
+    with plain_errors(), interruptible():
         place = gpu or hardware.detect("bundled")  # memory is all that counts, so the hub is not asked
-        verdict = fit.fits(needed, place)
-        simulated = None if quick else _simulated(needed)
-    if simulated:
-        from course_utils.memory import simulate
-
-        verdict = simulate.fits(simulated, place)
+        aloud = partial(typer.echo, err=True)
+        question = report.Question(method, seq, batch, place, quick, largest=not as_json, say=aloud)
+        try:
+            answer = report.about(wanted, question)
+        except DownloadError as error:
+            raise ValueError(str(error)) from error
     if as_json:
-        more = {"simulated": {"rest": simulated.at_rest, "peak": simulated.at_peak}} if simulated else {}
-        return show_json(needed.as_dict() | more | {"verdict": asdict(verdict)})
-    _show_parts(needed, simulated)
-    typer.echo(str(verdict))
-    if simulated:
-        _show_largest(model, method, place, seq)
+        return show_json(answer.content)
+    for table in answer.tables:
+        _show_rows(table)
+    for line in answer.lines:
+        typer.echo(line)
 
 
-def _simulated(needed: Any) -> Any:
-    """The simulation of the same step; None, and why, if it can't be simulated."""
-    from course_utils.memory import simulate
-    from course_utils.models import loaders
-
-    loaders.quiet_libraries()  # bitsandbytes tells everyone to install another package
-    try:
-        return simulate.simulate(needed.shape, needed.method, needed.seq, needed.batch)
-    except ValueError as error:
-        typer.echo(f"Formulas only: {error}", err=True)
-
-
-def _show_parts(needed: Any, simulated: Any) -> None:
-    """The formula's parts and how each is worked out; beside them the simulated ones."""
-    title = f"{needed.model}, {needed.method}, {needed.seq} tokens, batch {needed.batch}"
-    table = view(f"Formula: {title}", "component", ">GiB", "how")
-    for row in needed.rows():
-        table.add_row(row["component"], f"{row['GiB']:.2f}", row["how"])
+def _show_rows(content: Any) -> None:
+    """A table: words to the left, numbers to the right with two digits."""
+    columns = list(content.rows[0])
+    numbers = {column for column in columns if isinstance(content.rows[0][column], float)}
+    table = view(content.title, *(f">{column}" if column in numbers else column for column in columns))
+    for row in content.rows:
+        table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
     console().print(table)
-    if not simulated:
-        return
-    from course_utils.memory import simulate
-
-    columns = ("formula", "at rest", "at the peak")
-    table = view("Formula and simulation (GiB)", "part", *(f">{column}" for column in columns))
-    for row in simulate.side_by_side(simulated):
-        table.add_row(row["part"], *(f"{row[column]:.2f}" if row[column] != "" else "" for column in columns))
-    console().print(table)
-    typer.echo(f"Simulated in {simulated.seconds:.0f} s. Activations include logits, caches and temporaries.")
-
-
-def _show_largest(model: str, method: str, place: Any, seq: int) -> None:
-    from course_utils.memory import simulate
-
-    for row in simulate.largest(model, method, [place], seq):
-        room = f"{row[f'batch of {seq}, simulated']} sequences of {seq} tokens, or one of"
-        typer.echo(f"Largest that fits: {room} {row['one sequence, simulated']} tokens.")
 
 
 @app.command("dryrun-7b")

@@ -114,6 +114,77 @@ def test_vram_says_what_can_only_be_estimated() -> None:
     assert result.exit_code == 0 and "can't be simulated" in result.stderr and "fits" in result.stdout
 
 
+def vram_of(file: Path, *more: str):
+    return course("vram", str(file), "--gpu", "t4", *more)
+
+
+def test_vram_takes_the_configuration_of_a_kind_with_a_formula(tmp_path: Path) -> None:
+    config = {"model_type": "qwen3", "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+    config |= {"num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 96, "vocab_size": 300}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config))
+    table = vram_of(file, "--quick")
+    assert table.exit_code == 0 and "Formula: qwen3" in table.stdout
+    assert "Longest context that fits on Tesla T4: " in table.stdout and "tokens a second" in table.stdout
+    report = json.loads(vram_of(file, "--quick", "--json").stdout)
+    bytes_a_token = 3 * 2 * 2 * 16 * 2
+    room = (14.7 - 0.6) / 1.05 * 2**30
+    assert report["longest context"] == pytest.approx(room / bytes_a_token, rel=1e-3)
+
+
+def test_vram_counts_a_kind_without_a_formula(tmp_path: Path) -> None:
+    config = {"model_type": "gpt2", "n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 300, "n_positions": 128}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config))
+    table = vram_of(file)
+    assert table.exit_code == 0 and "No formula for 'gpt2'" in table.stderr
+    assert "Counted: gpt2 (GPT2LMHeadModel)" in table.stdout and "Simulation (GiB)" in table.stdout
+    report = json.loads(vram_of(file, "--quick", "--json").stdout)
+    layer = 4 * 64 + 4 * 64 * 64 + 4 * 64 + 2 * 4 * 64 * 64 + 5 * 64
+    assert report["parameters"] == (300 + 128) * 64 + 3 * layer + 2 * 64
+    assert sum(one["a_token"] for one in report["cache"]) == 3 * 2 * 64 * 2
+    assert report["context"] == 128 and report["tokens a second at most"] > 1000
+
+
+def test_vram_reads_a_gguf_file(tmp_path: Path) -> None:
+    from course_utils.memory import shapes
+    from course_utils.models import gguf_file
+
+    file = gguf_file.write_gguf(settings.MODELS / "prisma-lm", tmp_path / "prisma.gguf")
+    table = vram_of(file)
+    assert table.exit_code == 0 and "weights in F16" in table.stdout and "tokens a second" in table.stdout
+    report = json.loads(vram_of(file, "--json").stdout)
+    assert report["parameters"] == shapes.parameter_count("prisma-lm")
+    refused = vram_of(file, "--method", "qlora")
+    assert refused.exit_code == 2 and "leave --method out" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("somebody/model",), "the config.json of somebody/model is not in the cache"),
+        (("nope",), "owner/name"),
+        (("mistral-7b", "--model", "mistral-7b"), "Name one model"),
+    ],
+)
+def test_vram_says_where_a_model_can_come_from(arguments: tuple, said: str) -> None:
+    result = course("vram", *arguments, "--gpu", "t4", "--quick")
+    assert result.exit_code == 2 and said in " ".join(result.output.replace("│", " ").split())
+    assert "Traceback" not in result.output
+
+
+def test_vram_refuses_what_it_does_not_understand(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    for config, said in [
+        ({"model_type": "never heard of", "num_hidden_layers": 2}, "'never heard of'"),
+        ({"model_type": "gpt2", "n_layer": 10**9}, "n_layer in the configuration is 1000000000"),
+        ({"model_type": "gpt2", "n_layer": 2, "n_embd": "wide"}, "'gpt2'"),
+    ]:
+        file.write_text(json.dumps(config))
+        result = vram_of(file, "--quick")
+        assert result.exit_code == 2 and said in result.stderr and "Traceback" not in result.output
+
+
 def test_bench_vram_as_table_and_json(monkeypatch) -> None:
     from course_utils.memory import measurement, shapes
     from course_utils.memory.simulate import Step

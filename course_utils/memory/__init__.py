@@ -1,1 +1,1 @@
-"""How much memory a language model needs: by formula, by a simulated step, and measured."""
+"""How much memory a language model needs: by formula, counted on the model itself, by a simulated step, measured."""

@@ -16,24 +16,39 @@ def with_nf4_layers(model: Any, compute_dtype: "torch.dtype") -> Any:
     What transformers does to a model before it reads weights into it. For models without memory (device "meta").
     """
     from bitsandbytes.nn import Linear4bit
-    from torch import nn
 
-    for name, old in list(model.named_modules()):
-        if type(old) is nn.Linear and "lm_head" not in name:
-            new = Linear4bit(
-                old.in_features,
-                old.out_features,
-                bias=old.bias is not None,
-                compute_dtype=compute_dtype,
-                compress_statistics=True,
-                quant_type="nf4",
-                device="meta",
-            )
-            if old.bias is not None:
-                new.bias = old.bias
-            model.set_submodule(name, new.requires_grad_(False))
+    for name, old in linear_layers(model).items():
+        new = Linear4bit(
+            *linear_size(old),
+            bias=old.bias is not None,
+            compute_dtype=compute_dtype,
+            compress_statistics=True,
+            quant_type="nf4",
+            device="meta",
+        )
+        if old.bias is not None:
+            new.bias = old.bias
+        model.set_submodule(name, new.requires_grad_(False))
     model.is_loaded_in_4bit = True
     return keep_gradients(model)
+
+
+def linear_layers(model: Any) -> dict[str, Any]:
+    """The layers that bitsandbytes quantises and PEFT adapts, by name: all linear ones but the head."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    kinds = (nn.Linear, Conv1D)
+    found = {name: module for name, module in model.named_modules() if type(module) in kinds}
+    return {name: module for name, module in found.items() if module is not head and "lm_head" not in name}
+
+
+def linear_size(module: Any) -> tuple[int, int]:
+    """(inputs, outputs) of a linear layer. GPT-2's kind of it holds its matrix the other way round."""
+    if hasattr(module, "in_features"):
+        return module.in_features, module.out_features
+    return module.nx, module.nf
 
 
 def nf4_parameter(layer: Any, shape: tuple[int, int], codes: Any, scales: tuple, tables: tuple) -> Any:
@@ -96,6 +111,28 @@ def equal_lengths() -> Iterator[None]:
         yield
         return
     with patch.object(masking_utils, "find_packed_sequence_indices", lambda position_ids: None):
+        yield
+
+
+@contextmanager
+def answers_without_numbers() -> Iterator[None]:
+    """Inside, tensors of the device "meta" answer questions about their numbers, though they have none.
+
+    Some models look whether padding or pictures are among the tokens: no. Some ask at which places a number is not 0:
+    at all of them, which is the largest answer.
+    """
+    import torch
+    from torch.fx.experimental import _config
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class No(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+            asked = operator is torch.ops.aten._local_scalar_dense.default
+            if asked and args[0].is_meta and args[0].dtype == torch.bool:
+                return False
+            return operator(*args, **(kwargs or {}))
+
+    with _config.patch(meta_nonzero_assume_all_nonzero=True), No():
         yield
 
 

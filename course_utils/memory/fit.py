@@ -74,11 +74,28 @@ def _changes(needed: Estimate, available: float) -> list[str]:
     if not advice:
         advice = _together(needed, available, [(t, s) for t, s, e in changed if e.total < needed.total])
         advice += _smaller(needed, available)
-    larger = sorted((c for c in tables()[1].values() if c.usable >= needed.total), key=lambda c: c.usable)
-    return [
-        *advice,
-        f"a larger card: {larger[0].name} ({larger[0].usable} GiB)" if larger else "several cards",
-    ]
+    return [*advice, larger_card(needed.total)]
+
+
+def larger_card(needed: float) -> str:
+    """The smallest card that has `needed` GiB, in words."""
+    larger = sorted((c for c in tables()[1].values() if c.usable >= needed), key=lambda c: c.usable)
+    return f"a larger card: {larger[0].name} ({larger[0].usable} GiB)" if larger else "several cards"
+
+
+def card_of(place: "str | Gpu | Hardware") -> Gpu | None:
+    """The card in our list that a place is or has. None for a processor, and for a card that is not in the list."""
+    if isinstance(place, str):
+        return gpu(place)
+    if isinstance(place, Gpu):
+        return place
+    detected = _letters(place.gpu or "")
+    fitting = [card for card in tables()[1].values() if _letters(card.name) in detected]
+    return max(fitting, key=lambda card: len(card.name), default=None)
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def _together(needed: Estimate, available: float, options: list[tuple[str, dict]]) -> list[str]:

@@ -3,7 +3,8 @@
     estimate("mistral-7b", "qlora", seq=512).explain()
 
 Every component is one short function with its formula and source, so that it can be checked by hand. All are
-for decoder-only models of the Llama kind: RMSNorm, rotary positions, grouped-query attention, gated MLP.
+for decoder-only models of the Llama kind: RMSNorm, rotary positions, gated MLP or experts, attention that is grouped,
+latent or in sliding windows. `counting` takes every other model.
 Sizes are in bytes inside and in GiB (2^30 bytes) outside.
 """
 
@@ -16,6 +17,7 @@ from course_utils.memory.shapes import (
     GIB,
     LARGEST,
     Architecture,
+    all_matrices,
     architecture,
     lora_count,
     matrix_count,
@@ -64,7 +66,7 @@ def weight_bytes(model: "str | Architecture", number_format: str = "fp16") -> fl
     if number_format == "nf4":
         return rest + matrices * NF4_BITS / 8
     if number_format == "int8":
-        scales = a.layers * sum(outputs for _, outputs in matrix_shapes(a))
+        scales = sum(outputs * layers for _, outputs, layers in all_matrices(a))
         return rest + matrices + 4 * scales
     known = ", ".join(["fp32", "fp16", "int8", "nf4", *GGUF_BITS])
     raise ValueError(f"No number format {number_format!r}. Known: {known}.")
@@ -74,10 +76,13 @@ def kv_cache_bytes(model: "str | Architecture", seq: int, batch: int = 1, bytes_
     """Bytes of the keys and values of `seq` tokens: 2 x layers x key width x tokens x batch.
 
     Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245) makes the key width smaller than the
-    hidden one.
+    hidden one. Latent attention keeps the latent in their place. A layer with a sliding window keeps the tokens that
+    the next one will see: one less than the window.
     """
     a = architecture(model)
-    return 2 * a.layers * a.kv_width * seq * batch * bytes_per_number
+    in_window = min(seq, a.window - 1) if a.windowed else 0
+    rows = (a.layers - a.windowed) * seq + a.windowed * in_window
+    return a.cache_width * rows * batch * bytes_per_number
 
 
 def layer_activation_bytes(model: "str | Architecture", method: str, seq: int, batch: int = 1) -> float:
@@ -89,13 +94,14 @@ def layer_activation_bytes(model: "str | Architecture", method: str, seq: int, b
     attention stores no scores (Dao et al. 2022, arXiv 2205.14135). On top comes what the trained matrices need:
     - full: the 16-bit input of every matrix (q, k, v share one, gate and up too) and of both norms;
     - lora, qlora: a 16-bit copy of its input for each of the seven adapters, as PEFT makes without dropout.
+    Of a mixture it is the experts' part alone: how tokens are sorted to them differs from program to program.
     Counted in transformers' Llama with `memory/simulate.py`; the idea is that of Korthikanti et al. 2022,
     arXiv 2205.05198.
     """
     a = architecture(model)
-    mlp = a.intermediate * a.active_experts
+    mlp = a.intermediate * a.active_experts + a.shared_intermediate
     norms = 2 * 4 * a.hidden
-    attention = 2 * (2 * a.query_width + 2 * a.kv_width)
+    attention = 2 * a.attention_width
     gated = (4 if method == "qlora" else 2) * 3 * mlp
     extra = 0
     if method in ("lora", "qlora"):
@@ -292,7 +298,7 @@ def _dequantised_bytes(a: Architecture, method: str) -> float:
     """Bytes of the largest 4-bit matrix (qlora: and the head) in 16 bits while it is used."""
     if _number_format(method) != "nf4":
         return 0
-    largest = max(inputs * outputs for inputs, outputs in matrix_shapes(a))
+    largest = max(inputs * outputs for inputs, outputs, _ in all_matrices(a))
     head = a.vocab * a.hidden if method == "qlora" else 0
     return 2 * (largest + head)
 

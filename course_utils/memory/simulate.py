@@ -15,6 +15,7 @@ allocator. `memory.RUNTIME_GIB` and `memory.RUNTIME_SHARE` stand for those.
 
 import dataclasses
 import functools
+import json
 import math
 import time
 import weakref
@@ -29,8 +30,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from course_utils import compat
-from course_utils.memory import fake, fit, formulas, shapes
+from course_utils.memory import counting, fake, fit, formulas, shapes
+from course_utils.memory.counting import Counted
 from course_utils.memory.shapes import GIB, Architecture
+from course_utils.models.model_files import first_line
 
 if TYPE_CHECKING:
     from course_utils.models.hardware import Hardware
@@ -135,22 +138,32 @@ def transformers_config(model: "str | Path | Architecture") -> Any:
     )
 
 
-def skeleton(model: "str | Path | Architecture", method: str, dtype: torch.dtype, rank: int = 16) -> nn.Module:
+def skeleton(
+    model: "str | Path | Architecture | Counted", method: str, dtype: torch.dtype, rank: int = 16
+) -> nn.Module:
     """The model of transformers without memory (device "meta"), its 4-bit layers and adapters in their places.
 
     As the course trains: everything that is not 4-bit in fp32 for qlora; fp32 weights for full, multiplied in
     `dtype`; adapters in fp32.
     """
-    from transformers import AutoModelForCausalLM
-
     stored = torch.float32 if method in ("full", "inference-fp32") else dtype
-    with torch.device("meta"):
-        built = AutoModelForCausalLM.from_config(transformers_config(model), dtype=stored, attn_implementation="sdpa")
+    built = _built(model, stored)
     if method in ("qlora", "inference-nf4"):
         built = fake.with_nf4_layers(built, dtype)
     if method == "qlora":
         built = compat.prepare_for_training(built)
     return compat.add_peft_lora(built, rank, 2 * rank) if method in ("lora", "qlora") else built
+
+
+def _built(model: "str | Path | Architecture | Counted", dtype: torch.dtype) -> nn.Module:
+    """The model without memory: of a shape, or of the configuration that was counted."""
+    from transformers import AutoModelForCausalLM
+
+    told = getattr(model, "config", "")
+    if told:
+        return counting.build(json.loads(told), dtype)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(transformers_config(model), dtype=dtype, attn_implementation="sdpa")
 
 
 def fill(model: nn.Module, make: Maker) -> nn.Module:
@@ -192,7 +205,7 @@ class Step:
     Inference: the `seq` tokens are read at once, with a KV cache.
     """
 
-    shape: Architecture
+    shape: Architecture | Counted
     method: str
     seq: int = 512
     batch: int = 1
@@ -296,16 +309,24 @@ class Simulation:
 
 
 def simulate(
-    model: "str | Path | Architecture", method: str = "qlora", seq: int = 512, batch: int = 1, **more: Any
+    model: "str | Path | Architecture | Counted", method: str = "qlora", seq: int = 512, batch: int = 1, **more: Any
 ) -> Simulation:
     """Simulate one step; `more` are further fields of `Step`.
 
     Takes seconds, the same for any size of the tensors. Raises ValueError for a method that it can't run (formulas
-    for those are in `formulas`), for unknown names and for sizes below 1.
+    for those are in `formulas`), for unknown names and for sizes below 1; and, for a model that was counted, if it
+    cannot run without numbers.
     """
-    step = Step(shapes.architecture(model), method, seq, batch, **more)
+    if not isinstance(model, Counted):
+        model = shapes.architecture(model)
+    step = Step(model, method, seq, batch, **more)
     _check(step)
-    return run(step)
+    if not model.config:
+        return run(step)
+    try:
+        return run(step)
+    except Exception as error:  # any kind of model may ask for what only numbers tell
+        raise ValueError(f"{model.kind!r} can't be simulated ({type(error).__name__}: {first_line(error)}).") from error
 
 
 def _check(step: Step) -> None:
@@ -313,7 +334,7 @@ def _check(step: Step) -> None:
     formulas.check(step.method, step.optimiser, seq=step.seq, batch=step.batch, rank=step.rank)
     if step.method not in METHODS:
         raise ValueError(f"{step.method} can't be simulated, only estimated. These can: {', '.join(METHODS)}.")
-    if step.shape.experts > 1:
+    if isinstance(step.shape, Architecture) and step.shape.experts > 1 and not step.shape.config:
         raise ValueError("A mixture of experts can't be simulated: which expert is asked depends on the numbers.")
     if step.dtype not in DTYPES:
         raise ValueError(f"No number format {step.dtype!r}. Known: {', '.join(DTYPES)}.")
@@ -405,7 +426,7 @@ def largest_tokens(step: Step, available: float) -> int:
 def quick_total(step: Step, few: int = 2, more: int = 6) -> float:
     """`run(step).total` from the same model with fewer layers: several times faster, and less than 2 % off."""
     layers = step.shape.layers
-    if layers <= more:
+    if layers <= more or step.shape.config:  # layers of a configuration may differ from each other
         return run(step).total
     low, high = (run(dataclasses.replace(step, shape=_with_layers(step.shape, n))).total for n in (few, more))
     return high + (layers - more) * (high - low) / (more - few)
@@ -424,7 +445,7 @@ def largest(
     """
     step, rows = Step(shapes.architecture(model), method), []
     formulas.check(method, step.optimiser, seq=seq)
-    simulated = method in METHODS and step.shape.experts == 1
+    simulated = method in METHODS and (step.shape.experts == 1 or bool(step.shape.config))
     for name, available in map(fit.available_in, places):
         row = {"card": name, "GiB": available}
         row |= _room("formula", _largest_by_formula(step, available), seq)
