@@ -119,8 +119,12 @@ def models(codes: list[str], home: Path, whisper_folder: Path) -> list[dict[str,
     """The files of weights that some code names and that lie in the caches."""
     names = literals(codes)
     uses = packages(codes)
-    hub = hub_models(names | clip_names(names), home) if "open_clip_torch" in uses else hub_models(names, home)
-    return hub + (whisper_models(names, whisper_folder) if "openai-whisper" in uses else [])
+    if "open_clip_torch" in uses:
+        names |= clip_names(names)
+    found = hub_models(names, home)
+    if "openai-whisper" in uses:
+        found += whisper_models(names, whisper_folder)
+    return found
 
 
 def whisper_accepts(folder: Path, codes: list[str]) -> str:
@@ -156,24 +160,35 @@ def record(name: str, weights: Path | None = None) -> Path:
     """
     known = sections()
     if name not in known:
-        raise ValueError(f"no plain cells are called {name!r}; there are {', '.join(sorted(known)) or 'none'}")
+        names = ", ".join(sorted(known)) or "none"
+        raise ValueError(f"no plain cells are called {name!r}; there are {names}")
     source, codes = known[name]
     home, whisper_folder = caches(weights)
     prepared = whisper_accepts(whisper_folder, codes) if weights else ""
     with _room(weights) as folder, _environment(weights):
-        files = [described(path, path.name, "") for path in sorted(folder.iterdir())]
         cells = run(codes, folder, prepared)
-    for file in files:
-        told = (weights or folder) / "files" / SOURCE
-        file["source"] = told.read_text("utf-8").strip() if told.exists() else "lay in the folder"
-    content = {"name": name, "notebook": source.stem, "date": datetime.date.today().isoformat(), "machine": machine()}
-    content |= {"packages": packages(codes), "models": models(codes, home, whisper_folder), "files": files}
+    today = datetime.date.today()
+    content = {"name": name, "notebook": source.stem, "date": today.isoformat(), "machine": machine()}
+    content["packages"] = packages(codes)
+    content["models"] = models(codes, home, whisper_folder)
+    content["files"] = given_files(weights, codes)
     content |= {"prepared": prepared, "cells": cells}
     path = recordings.write(content)
-    taken = sum(other.stat().st_size for other in recordings.FOLDER.glob("*.json"))
-    if taken > LIMIT:
-        raise RecordingError(f"all recordings take {taken:,} bytes, {LIMIT:,} is the limit; let {name} show less")
+    _check_size(name)
     return path
+
+
+def given_files(weights: Path | None, codes: list[str]) -> list[dict[str, Any]]:
+    """The inputs in `weights` that some code names."""
+    place = weights / "files" if weights else Path("none")
+    named = sorted(place / name for name in literals(codes))
+    return [described(path, path.name, "laid into the folder") for path in named if path.is_file()]
+
+
+def _check_size(name: str) -> None:
+    sizes = [path.stat().st_size for path in recordings.FOLDER.glob("*.json")]
+    if sum(sizes) > LIMIT:
+        raise RecordingError(f"all recordings take {sum(sizes):,} bytes, at most {LIMIT:,}; let {name} show less")
 
 
 def caches(weights: Path | None) -> tuple[Path, Path]:
@@ -226,19 +241,23 @@ def run(codes: list[str], folder: Path, prepared: str = "") -> list[dict[str, An
     with runner.scratch() as space:
         client = runner.client(notebook, folder, space)
         environment = runner.kernel_environment(space / "kernel", "small", "recording")
-        with client.setup_kernel(env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with client.setup_kernel(env=environment, cleanup_kc=True, **silent):
             for index, cell in enumerate(notebook.cells):
                 before = _clocks(client)
                 _execute(client, cell, index)
                 after = _clocks(client)
                 spent.append((after[0] - before[0], after[1] - before[1]))
-    made = []
-    for cell, (seconds, processor) in list(zip(notebook.cells, spent, strict=True))[1:]:
-        cell_outputs.join(cell)
-        outputs = [kept(output) for output in cell.outputs if output.get("name") != "stderr"]
-        made.append({"code": cell.source, "outputs": outputs, "seconds": round(seconds, 1)})
-        made[-1]["processor"] = round(processor, 1)
-    return made
+    made = [recorded(cell, *times) for cell, times in zip(notebook.cells, spent, strict=True)]
+    return made[1:]  # without what prepared them
+
+
+def recorded(cell: Any, seconds: float, processor: float) -> dict[str, Any]:
+    """An executed cell as the fields of `recordings.Cell`."""
+    cell_outputs.join(cell)
+    outputs = [kept(output) for output in cell.outputs if output.get("name") != "stderr"]
+    times = {"seconds": round(seconds, 1), "processor": round(processor, 1)}
+    return {"code": cell.source, "outputs": outputs, **times}
 
 
 def _execute(client: Any, cell: Any, index: int) -> None:

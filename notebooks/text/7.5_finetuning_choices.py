@@ -734,10 +734,10 @@ def retrieved(question):
 def dialogue(question, examples=(), with_fact=False):
     turns = [{"role": "system", "content": FORM}]
     for example, fact, _ in examples:
-        turns.append({"role": "user", "content": f"{fact if with_fact else ''} {example}"})
+        turns.append({"role": "user", "content": f"{fact} {example}" if with_fact else example})
         turns.append({"role": "assistant", "content": f"{fact} Happy reading!"})
-    known = retrieved(question) if with_fact else ""
-    return [*turns, {"role": "user", "content": f"{known} {question}"}]
+    asked = f"{retrieved(question)} {question}" if with_fact else question
+    return [*turns, {"role": "user", "content": asked}]
 
 
 # %% tags=["topic:adaptation-ladder"]
@@ -746,15 +746,15 @@ def climb(rung, examples=(), with_fact=False):
     dialogues = [dialogue(row[0], examples, with_fact) for row in tested]
     asked = words.apply_chat_template(
         dialogues, add_generation_prompt=True, return_dict=True, return_tensors="pt", padding=True
-    )
+    ).to(network.device)
     replies = network.generate(**asked, max_new_tokens=24, do_sample=False)
     said = words.batch_decode(replies[:, asked["input_ids"].shape[1] :], skip_special_tokens=True)
     facts = [row[2] in reply for row, reply in zip(tested, said, strict=True)]
     forms = [reply.strip().endswith("Happy reading!") for reply in said]
-    print(f"{rung:>24}: fact {sum(facts)} of 8, form {sum(forms)} of 8; {said[0]!r}")
+    print(f"{rung:>22}: fact {sum(facts)} of 8, form {sum(forms)} of 8; {said[0]!r}")
 
 
-climb("prompt")
+climb("nothing but a prompt")
 climb("few-shot", shown[:2])
 climb("retrieval", with_fact=True)
 climb("few-shot and retrieval", shown[:2], with_fact=True)
@@ -785,6 +785,9 @@ recipe = SFTConfig(
 data = Dataset.from_list(lessons)
 trainer = SFTTrainer(network, recipe, train_dataset=data, peft_config=lora, processing_class=words)
 trained = trainer.train()  # prints the loss every four steps
+
+# %% tags=["topic:adaptation-ladder"]
+# %%real ladder
 network = trainer.model.eval()
 climb("LoRA")
 climb("LoRA and retrieval", with_fact=True)
