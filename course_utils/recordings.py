@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = settings.DATA / "recordings"
 MAGIC = "%%real"
+WIDTH = 96  # columns of the lines above a recording
 SHOWN = ("text/html", "image/png", "text/plain")  # the kinds of output that a recording keeps
 STEPS_DOWN = (OSError, MemoryError)  # no network, a hub that refuses, no room: nothing is wrong with the lines
 
@@ -83,7 +85,7 @@ def read(name: str) -> Recording:
     path = FOLDER / f"{name}.json"
     if name not in names():
         known = ", ".join(names()) or "none"
-        raise ValueError(f"There is no recording {name!r} yet (there are: {known}).")
+        raise ValueError(f"No recording {name!r} was made yet (there are: {known}), so nothing can be shown.")
     content = json.loads(path.read_text("utf-8"))
     if content.pop("sha256", "") != checksum(content):
         raise ValueError(f"{path.name} was changed after it was recorded; `course record {name}` makes it anew.")
@@ -109,7 +111,7 @@ def about(recording: Recording, cell: Cell) -> str:
     lines = [f"RECORDING of these very lines, made on {recording.date} on {recording.machine}; {took}."]
     for model in recording.models:
         lines.append(f"Model: {model['name']}, sha256 {model['sha256'][:12]}; {model['source']}.")
-    return "\n".join(lines)
+    return "\n".join(textwrap.fill(line, WIDTH) for line in lines)
 
 
 def show(recording: Recording, cell: Cell) -> None:
@@ -135,7 +137,7 @@ def show_or_say(name: str, code: str) -> None:
         print(f"You have changed these lines, and the recording {name!r} is of the lines as they were.")
         return
     print(about(recording, cell))
-    print("-" * 88)
+    print("-" * WIDTH)
     show(recording, cell)
 
 
