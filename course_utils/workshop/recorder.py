@@ -165,24 +165,28 @@ def record(name: str, weights: Path | None = None) -> Path:
     source, codes = known[name]
     home, whisper_folder = caches(weights)
     prepared = whisper_accepts(whisper_folder, codes) if weights else ""
-    with _room(weights) as folder, _environment(weights):
-        cells = run(codes, folder, prepared)
+    given = given_files(weights, codes)
+    with tempfile.TemporaryDirectory(prefix="course-record-") as folder, _environment(weights):
+        for path in given:
+            shutil.copy(path, folder)
+        cells = run(codes, Path(folder), prepared)
     today = datetime.date.today()
     content = {"name": name, "notebook": source.stem, "date": today.isoformat(), "machine": machine()}
     content["packages"] = packages(codes)
     content["models"] = models(codes, home, whisper_folder)
-    content["files"] = given_files(weights, codes)
+    content["files"] = [described(path, path.name, "laid into the folder") for path in given]
     content |= {"prepared": prepared, "cells": cells}
     path = recordings.write(content)
     _check_size(name)
     return path
 
 
-def given_files(weights: Path | None, codes: list[str]) -> list[dict[str, Any]]:
-    """The inputs in `weights` that some code names."""
-    place = weights / "files" if weights else Path("none")
-    named = sorted(place / name for name in literals(codes))
-    return [described(path, path.name, "laid into the folder") for path in named if path.is_file()]
+def given_files(weights: Path | None, codes: list[str]) -> list[Path]:
+    """The inputs below `weights` that some code names, and would fetch."""
+    if not weights:
+        return []
+    named = literals(codes)
+    return [path for path in sorted((weights / "files").glob("*")) if path.name in named]
 
 
 def _check_size(name: str) -> None:
@@ -198,18 +202,6 @@ def caches(weights: Path | None) -> tuple[Path, Path]:
     home = os.environ.get("HF_HOME")
     hub = Path(home) if home else settings.user_cache() / "huggingface"
     return hub, settings.user_cache() / "whisper"
-
-
-@contextlib.contextmanager
-def _room(weights: Path | None) -> Iterator[Path]:
-    """An empty folder to run in, with the files that cannot be fetched here."""
-    with tempfile.TemporaryDirectory(prefix="course-record-") as name:
-        folder = Path(name)
-        files = weights / "files" if weights else folder / "none"
-        for path in files.glob("*"):
-            if path.name != SOURCE:
-                shutil.copy(path, folder)
-        yield folder
 
 
 @contextlib.contextmanager

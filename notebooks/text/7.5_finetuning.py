@@ -902,9 +902,9 @@ print(f"{'overhead of not merging':>26}: {beside_ms / merged_ms - 1:+.0%}")
 #
 # Now without Prisma and without our helpers: a general instruct model from the hub, in the libraries' own words. Leave
 # out the first line of each cell, and you can paste it into an empty notebook of your own; `pip install transformers
-# peft trl bitsandbytes datasets` is all that it needs. At the small and the full tier these lines run here (a download
-# of 0.3 GB, Apache-2.0). At the bundled tier you see a **recording**: what the same lines gave on a machine that has
-# the model. It says when and where.
+# peft trl bitsandbytes datasets` is all that it needs (on Colab also `pip uninstall -y torchao`: PEFT refuses the old
+# one there). At the small and the full tier these lines run here (a download of 0.3 GB, Apache-2.0). At the bundled
+# tier you see a **recording**: what the same lines gave on a machine that has the model. It says when and where.
 #
 # SmolLM2 (arXiv 2502.02737) has 135 million weights: 50 times less than the models that people chat with, and enough
 # to see every step on two processor cores. What will it know about penguins?
@@ -914,8 +914,8 @@ print(f"{'overhead of not merging':>26}: {beside_ms / merged_ms - 1:+.0%}")
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# More memory? The same lines take "Qwen/Qwen2.5-0.5B-Instruct", "HuggingFaceTB/SmolLM2-1.7B-Instruct"
-# or, on a card of 16 GB, "mistralai/Mistral-7B-Instruct-v0.3".
+# With more memory, put in "Qwen/Qwen2.5-0.5B-Instruct" or "HuggingFaceTB/SmolLM2-1.7B-Instruct";
+# in four bits and on a card of 16 GB, "mistralai/Mistral-7B-Instruct-v0.3".
 hub_name = "HuggingFaceTB/SmolLM2-135M-Instruct"
 words = AutoTokenizer.from_pretrained(hub_name)
 whole = AutoModelForCausalLM.from_pretrained(hub_name, dtype=torch.float32)
@@ -991,6 +991,8 @@ frozen = AutoModelForCausalLM.from_pretrained(
 )
 
 
+# %% tags=["topic:qlora"]
+# %%real qlora
 def answers(network, rows):
     prompts = [row["prompt"] for row in rows]
     asked = words.apply_chat_template(
@@ -1015,7 +1017,7 @@ lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="C
 recipe = SFTConfig(
     output_dir="adapter",
     max_steps=24,
-    per_device_train_batch_size=4,
+    per_device_train_batch_size=2,
     learning_rate=1e-3,
     warmup_steps=2,
     logging_steps=4,

@@ -687,8 +687,8 @@ figures.table(rows[:7], caption="What each tool calls it")
 #
 # prisma-lm was never taught to follow a prompt. So climb the ladder of section 1 again, with a model that a prompt can
 # reach: SmolLM2, 135 million weights, in plain lines that you can paste into an empty notebook without the first one
-# (`pip install transformers peft trl datasets`). At the small and the full tier they run here (a download of 0.3 GB,
-# Apache-2.0); at the bundled tier you see a **recording** of these very lines.
+# (`pip install transformers peft trl datasets`, and on Colab `pip uninstall -y torchao`). At the small and the full
+# tier they run here (a download of 0.3 GB, Apache-2.0); at the bundled tier you see a **recording** of these very lines.
 #
 # A library wants its questions answered in one sentence with the right fact, and then: "Happy reading!" No model can
 # know these facts. Eight questions are examples to show and to learn from, eight are the test. Which rung will bring
@@ -772,19 +772,19 @@ for question, fact, _ in shown:
 lora = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
 recipe = SFTConfig(
     output_dir="adapter",
-    max_steps=12,
+    max_steps=10,
     per_device_train_batch_size=4,
     learning_rate=1e-3,
     gradient_checkpointing=False,
     bf16=False,
-    logging_steps=4,
+    logging_steps=2,
     save_strategy="no",
     report_to="none",
     disable_tqdm=True,
 )
 data = Dataset.from_list(lessons)
 trainer = SFTTrainer(network, recipe, train_dataset=data, peft_config=lora, processing_class=words)
-trained = trainer.train()  # prints the loss every four steps
+trained = trainer.train()  # prints the loss every two steps
 
 # %% tags=["topic:adaptation-ladder"]
 # %%real ladder
