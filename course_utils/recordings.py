@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -191,10 +192,7 @@ def magic(unit: Unit, shell: Any) -> Callable[[str, str], None]:
 
 def register(unit: Unit) -> None:
     """From now on `%%real` works in this notebook; nothing happens in plain Python."""
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return
-    shell = get_ipython()
+    ipython = sys.modules.get("IPython")  # a notebook's kernel has imported it
+    shell = ipython.get_ipython() if ipython else None
     if shell is not None:
         shell.register_magic_function(magic(unit, shell), "cell", MAGIC.strip("%"))
