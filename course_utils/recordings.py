@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Callable
@@ -107,23 +108,29 @@ def write(content: dict[str, Any]) -> Path:
 
 
 def about(recording: Recording, cell: Cell) -> str:
-    """Where a recorded cell ran, with which model, and how long: the lines above its output."""
+    """Where a recorded cell ran and how long, and at a section's first cell with which model."""
     took = f"{cell.seconds:.0f} s by the clock, {cell.processor:.0f} s of the processor"
     lines = [f"RECORDING of these very lines, made on {recording.date} on {recording.machine}; {took}."]
-    for model in recording.models:
+    first = cell == recording.cells[0]
+    for model in recording.models if first else []:
         lines.append(f"Model: {model['name']}, sha256 {model['sha256'][:12]}; {model['source']}.")
     return "\n".join(textwrap.fill(line, WIDTH) for line in lines)
 
 
-def show(recording: Recording, cell: Cell) -> None:
-    """Puts out what the cell gave, as the kernel had put it out."""
+def show(cell: Cell) -> None:
+    """Puts out what the cell gave, as the kernel had put it out; a progress bar tells nothing once it is over."""
     from IPython.display import display
 
     for output in cell.outputs:
         if output["output_type"] == "stream":
             print(output["text"], end="")
-        else:
+        elif not _is_progress_bar(output["data"]):
             display(output["data"], raw=True)
+
+
+def _is_progress_bar(data: dict[str, str]) -> bool:
+    """Whether an output is tqdm's bar alone, such as "Map: 100%|####| 336/336"."""
+    return list(data) == ["text/plain"] and bool(re.search(r"\d%\|.*\| \d+/\d+ ", data["text/plain"]))
 
 
 def show_or_say(name: str, code: str) -> None:
@@ -139,7 +146,7 @@ def show_or_say(name: str, code: str) -> None:
         return
     print(about(recording, cell))
     print("-" * WIDTH)
-    show(recording, cell)
+    show(cell)
 
 
 # ---------------------------------------------------------------- the first line of a plain cell

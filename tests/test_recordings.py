@@ -12,12 +12,14 @@ from course_utils import recordings
 LINES = "total = 6 * 7\nprint(total)\ntotal + 1"
 STREAM = {"output_type": "stream", "name": "stdout", "text": "42, as recorded\n"}
 TABLE = {"output_type": "display_data", "data": {"text/plain": "a table"}, "metadata": {}}
+TQDM = "Tokenizing:   0%|          | 0/336 [00:00<?, ? examples/s]"
+BAR = {"output_type": "display_data", "data": {"text/plain": TQDM}, "metadata": {}}
 
 
 def content() -> dict:
     """The fields of a recording of `LINES`."""
     model = {"name": "a model", "size": 3, "sha256": "ab" * 32, "source": "from a test"}
-    cell = {"code": LINES, "outputs": [STREAM, TABLE], "seconds": 12.3, "processor": 4.0}
+    cell = {"code": LINES, "outputs": [STREAM, BAR, TABLE], "seconds": 12.3, "processor": 4.0}
     fields = {"name": "sums", "notebook": "7.9", "date": "2026-01-31", "machine": "2 cores"}
     return fields | {"packages": {}, "models": [model], "files": [], "prepared": "", "cells": [cell]}
 
@@ -57,6 +59,7 @@ def test_at_the_bundled_tier_the_recording_is_shown_and_says_what_it_is(folder, 
     assert "a model, sha256 abababababab; from a test" in said
     assert 'speech is at the bundled tier (asked for). open_unit("7.1", tier="small")' in said
     assert "42, as recorded" in said and "a table" in said
+    assert "Tokenizing" not in said  # a progress bar
     assert "total" not in shell.user_ns  # nothing ran
 
 
@@ -117,7 +120,7 @@ def test_a_recording_that_was_edited_is_refused(folder, shell, capsys) -> None:
 
 def test_reading_gives_what_was_written(folder) -> None:
     recording = recordings.read("sums")
-    assert recording.cell(LINES + "\n").outputs == [STREAM, TABLE]
+    assert recording.cell(LINES + "\n").outputs == [STREAM, BAR, TABLE]
     assert recording.cell("print(1)") is None
     assert json.loads((folder / "sums.json").read_text())["sha256"] == recordings.checksum(content())
 

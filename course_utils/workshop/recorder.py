@@ -207,7 +207,8 @@ def caches(weights: Path | None) -> tuple[Path, Path]:
 @contextlib.contextmanager
 def _environment(weights: Path | None) -> Iterator[None]:
     """The caches in `weights` as the libraries' own, and no progress bars."""
-    changes = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    changes = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    changes["TRANSFORMERS_VERBOSITY"] = "error"
     if weights:
         home = weights.resolve()
         changes |= {"HF_HOME": str(home / "huggingface"), "XDG_CACHE_HOME": str(home), "HF_HUB_OFFLINE": "1"}
