@@ -906,7 +906,7 @@ print(f"{'overhead of not merging':>26}: {beside_ms / merged_ms - 1:+.0%}")
 # one there). At the small and the full tier these lines run here (a download of 0.3 GB, Apache-2.0). At the bundled
 # tier you see a **recording**: what the same lines gave on a machine that has the model. It says when and where.
 #
-# SmolLM2 (arXiv 2502.02737) has 135 million weights: 50 times less than the models that people chat with, and enough
+# SmolLM2 (arXiv 2502.02737) has 135 million weights here: 50 times less than the 7B models of the full tier, and enough
 # to see every step on two processor cores. What will it know about penguins?
 
 # %% tags=["topic:qlora"]
@@ -948,9 +948,10 @@ for name, network in (("32 bits", whole), ("4 bits", quarter)):
 
 # %% [markdown]
 # **What to notice.** The first output shows what the model reads: the chat template has put in a system message that
-# nobody wrote. In the recording the penguins are fine, and the two answers differ: rounding changed the choice of a word,
-# and all later words follow from it. Both can be sent. 538 MB became 166 and not an eighth, because only the matrices of
-# the layers are quantised. The table of 49,152 tokens times 576 numbers stays as it was, a fifth of so small a model.
+# nobody wrote. In the recording the penguins are fine, and the two answers differ: rounding changed the choice of a
+# word, and all later words follow from it. Both can be sent. 538 MB became 166 and not an eighth, because only the
+# matrices of the layers are quantised. The table of 49,152 tokens times 576 numbers stays as it was, a fifth of so
+# small a model.
 #
 # Now QLoRA, in the plain lines of PEFT and TRL. The task: a letter to a shop becomes one line of JSON that a program
 # can read. The letters are combined from parts, so the right answer to each is known. Clocks and green things are kept
