@@ -88,9 +88,9 @@ def described(path: Path, name: str, otherwise: str) -> dict[str, Any]:
 def hub_models(names: set[str], home: Path) -> list[dict[str, Any]]:
     """The weights in the hub's cache whose model is among `names`."""
     found = []
-    for name in sorted(names):
-        place = home / "hub" / f"models--{name.replace('/', '--')}"
-        if not (place / "refs" / "main").is_file():
+    for place in sorted((home / "hub").glob("models--*")):
+        name = place.name.removeprefix("models--").replace("--", "/")
+        if name not in names or not (place / "refs" / "main").is_file():
             continue
         revision = (place / "refs" / "main").read_text("utf-8").strip()
         for path in sorted((place / "snapshots" / revision).iterdir()):
@@ -111,8 +111,8 @@ def clip_names(names: set[str]) -> set[str]:
 
 def whisper_models(names: set[str], folder: Path) -> list[dict[str, Any]]:
     """Whisper's checkpoints in its cache that are among `names`."""
-    paths = [folder / f"{name}.pt" for name in sorted(names)]
-    return [described(path, f"Whisper {path.name}", "from OpenAI") for path in paths if path.is_file()]
+    paths = [path for path in sorted(folder.glob("*.pt")) if path.stem in names]
+    return [described(path, f"Whisper {path.name}", "from OpenAI") for path in paths]
 
 
 def models(codes: list[str], home: Path, whisper_folder: Path) -> list[dict[str, Any]]:

@@ -186,7 +186,8 @@ def test_models_are_found_by_the_names_in_the_lines(tmp_path: Path) -> None:
     (tmp_path / "whisper").mkdir()
     (tmp_path / "whisper" / "base.pt").write_bytes(b"more")
     (tmp_path / "whisper" / "SOURCE.txt").write_text("converted in a test")
-    codes = ['import whisper\nwhisper.load_model("base")', 'name = "Some/Model"']
+    table = "a|long|table" * 100  # no name of a file
+    codes = ['import whisper\nwhisper.load_model("base")', f'name = "Some/Model"\ntable = "{table}"']
     hub, heard = recorder.models(codes, tmp_path / "huggingface", tmp_path / "whisper")
     assert hub["name"] == "Some/Model, revision abc, model.safetensors"
     assert hub["source"] == "from the Hugging Face hub" and hub["size"] == 7
