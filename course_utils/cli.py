@@ -530,6 +530,27 @@ def links(
 
 
 @app.command()
+def record(
+    names: Annotated[list[str] | None, typer.Argument(help="What stands after %%real; all if left out.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A folder of weights, where no hub is reached.")] = None,
+) -> None:
+    """Record what the plain cells give.
+
+    Each section runs in a fresh kernel and an empty folder, with the real model (network); the bundled tier shows the
+    recording. CONTRIBUTING.md says how a folder of weights is laid out.
+    """
+    from course_utils.workshop import recorder
+
+    with plain_errors(), interruptible():
+        for name in names or sorted(recorder.sections()):
+            try:
+                typer.echo(f"recorded {_near(recorder.record(name, weights))}")
+            except recorder.RecordingError as error:
+                typer.echo(f"course: {error}", err=True)
+                raise typer.Exit(1) from error
+
+
+@app.command()
 def train(
     model: Annotated[str, typer.Argument(help="prisma-clip, prisma-whisper or prisma-lm.")],
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",

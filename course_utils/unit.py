@@ -10,7 +10,7 @@ import textwrap
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from course_utils import compat, settings
+from course_utils import compat, recordings, settings
 from course_utils.models import catalogue, loaders, offline, tiers
 from course_utils.models.hardware import Hardware, detect
 from course_utils.models.tiers import Choice
@@ -100,6 +100,7 @@ def open_unit(name: str, tier: str | None = None) -> Unit:
     seed_everything()
     loaders.quiet_libraries()
     unit = Unit(str(name), hardware, _choose_all(plan.roles, hardware, tier), _scratch(str(name)), tier=tier)
+    recordings.register(unit)
     print(card(unit))
     return unit
 

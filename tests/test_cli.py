@@ -19,12 +19,13 @@ from typer.testing import CliRunner
 from course_utils import __version__, cli, doctor, settings
 from course_utils.models import bundled
 from course_utils.workshop import evaluate as evaluation
-from course_utils.workshop import runner
+from course_utils.workshop import recorder, runner
 
 SOURCE = '# %% [markdown]\n# # A title\n\n# %%\nprint("six", 6)\n'
 
 
 HELPED = ("doctor", "run", "lab", "vram", "dryrun-7b", "models", "evaluate", "train", "progress", "notebooks", "links")
+HELPED += ("record",)
 
 
 def course(*arguments: str):
@@ -55,7 +56,7 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
         times.append(children_seconds() - before)
     assert done.returncode == 0
     names = ("doctor", "run", "lab", "vram", "bench", "dryrun-7b", "models", "evaluate", "train", "progress")
-    names += ("notebooks", "links")
+    names += ("notebooks", "links", "record")
     assert all(f"  {name} " in done.stdout for name in names)
     assert min(times) < 0.3  # seconds of the processor: others may be at work beside us
     code = "import sys, course_utils.cli as c; print({'torch', 'rich.table', 'numpy'} & set(sys.modules))"
@@ -322,6 +323,30 @@ def test_links_check_says_what_is_out_of_date(tmp_path: Path, monkeypatch) -> No
     assert result.exit_code == 1 and "7.9_small.py" in result.output and "colab" not in page.read_text()
     assert course("links").exit_code == 0 and "colab" in page.read_text()
     assert course("links", "--check").exit_code == 0
+
+
+def test_record_passes_its_options_on_and_says_what_fails(monkeypatch, tmp_path: Path) -> None:
+    asked = []
+
+    def record(name: str, weights: Path | None) -> Path:
+        asked.append((name, weights))
+        if name == "broken":
+            raise recorder.RecordingError("cell 1 `x` failed: NameError")
+        return tmp_path / f"{name}.json"
+
+    monkeypatch.setattr(recorder, "record", record)
+    monkeypatch.setattr(recorder, "sections", lambda: {"b": (), "a": ()})
+    assert "a.json" in course("record").stdout
+    assert "w.json" in course("record", "w", "--weights", str(tmp_path)).stdout
+    assert asked == [("a", None), ("b", None), ("w", tmp_path)]
+    failed = course("record", "broken")
+    assert failed.exit_code == 1 and "NameError" in failed.stderr
+
+
+def test_record_answers_an_unknown_name_plainly() -> None:
+    done = course("record", "whispr")
+    assert done.exit_code == 2
+    assert "no plain cells are called 'whispr'; there are " in done.stderr
 
 
 def test_train_passes_its_options_on(monkeypatch) -> None:

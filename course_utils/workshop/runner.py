@@ -172,6 +172,23 @@ def _kernel_manager(folder: Path) -> Any:
     return AsyncKernelManager(kernel_spec_manager=specs, connection_file=connection, log=_log)
 
 
+def client(notebook: Any, folder: Path, own: Path, on_cell_start: Callable | None = None) -> cell_outputs.Client:
+    """What executes `notebook` in a kernel of this interpreter, started in `folder`; it keeps its files in `own`."""
+    return cell_outputs.Client(
+        notebook,
+        km=_kernel_manager(own),
+        timeout=None,
+        startup_timeout=120,
+        iopub_timeout=30,
+        record_timing=False,
+        coalesce_streams=False,
+        store_widget_state=False,
+        on_cell_start=on_cell_start,
+        resources={"metadata": {"path": str(folder)}},
+        log=_log,
+    )
+
+
 def first_line(source: str) -> str:
     """The first line of a cell that isn't blank, to recognise the cell by."""
     return next((_plain(line, 120) for line in source.splitlines() if line.strip()), "")
@@ -283,20 +300,8 @@ class _Work(threading.Thread):
         self._on_cell = on_cell
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task | None = None
-        self._manager = _kernel_manager(own)
-        self._client = cell_outputs.Client(
-            notebook,
-            km=self._manager,
-            timeout=None,
-            startup_timeout=120,
-            iopub_timeout=30,
-            record_timing=False,
-            coalesce_streams=False,
-            store_widget_state=False,
-            on_cell_start=self._cell_begins,
-            resources={"metadata": {"path": str(folder)}},
-            log=_log,
-        )
+        self._client = client(notebook, folder, own, self._cell_begins)
+        self._manager = self._client.km
 
     def kernel_pid(self) -> int | None:
         """The number of the kernel's process; None before it has started."""

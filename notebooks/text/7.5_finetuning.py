@@ -965,6 +965,169 @@ print(f"{'overhead of not merging':>26}: {overhead:+.0%}")
 # calls are what takes the time. That is the price for swapping adapters while the model runs.
 
 # %% [markdown]
+# ## The same with a real model
+#
+# Now without Prisma and without our helpers: a general instruct model from the hub, in the libraries' own words. Leave
+# out the first line of each cell, and you can paste it into an empty notebook of your own; `pip install transformers
+# peft trl bitsandbytes datasets` is all that it needs (on Colab also `pip uninstall -y torchao`: PEFT refuses the old
+# one there). At the small and the full tier these lines run here (a download of 0.3 GB, Apache-2.0). At the bundled
+# tier you see a **recording**: what the same lines gave on a machine that has the model. It says when and where.
+#
+# SmolLM2 (arXiv 2502.02737) has 135 million weights here: 50 times less than the 7B models of the full tier, and enough
+# to see every step on two processor cores. What will it know about penguins?
+
+# %% tags=["topic:qlora"]
+# %%real instruct
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+# With more memory, put in "Qwen/Qwen2.5-0.5B-Instruct" or "HuggingFaceTB/SmolLM2-1.7B-Instruct";
+# in four bits and on a card of 16 GB, "mistralai/Mistral-7B-Instruct-v0.3".
+hub_name = "HuggingFaceTB/SmolLM2-135M-Instruct"
+words = AutoTokenizer.from_pretrained(hub_name)
+whole = AutoModelForCausalLM.from_pretrained(hub_name, dtype=torch.float32)
+
+question = [{"role": "user", "content": "Where do penguins live? Answer in one sentence."}]
+asked = words.apply_chat_template(
+    question, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+)
+print(words.decode(asked["input_ids"][0]))
+reply = whole.generate(**asked, max_new_tokens=40, do_sample=False)
+print(words.decode(reply[0], skip_special_tokens=True).split("assistant\n")[-1])
+
+# %% [markdown]
+# The same weights in four bits: how much smaller, and is the answer still the same?
+
+# %% tags=["topic:qlora"]
+# %%real instruct
+from transformers import BitsAndBytesConfig
+
+nf4 = BitsAndBytesConfig(
+    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
+)
+quarter = AutoModelForCausalLM.from_pretrained(
+    hub_name, quantization_config=nf4, dtype=torch.float32
+)
+for name, network in (("32 bits", whole), ("4 bits", quarter)):
+    reply = network.generate(**asked.to(network.device), max_new_tokens=40, do_sample=False)
+    said = words.decode(reply[0], skip_special_tokens=True).split("assistant\n")[-1]
+    print(f"{name}, {network.get_memory_footprint() / 1e6:.0f} MB: {said}")
+
+# %% [markdown]
+# **What to notice.** The first output shows what the model reads: the chat template has put in a system message that
+# nobody wrote. In the recording the penguins are fine, and the two answers differ: rounding changed the choice of a
+# word, and all later words follow from it. Both can be sent. 538 MB became 166 and not an eighth, because only the
+# matrices of the layers are quantised. The table of 49,152 tokens times 576 numbers stays as it was, a fifth of so
+# small a model.
+#
+# Now QLoRA, in the plain lines of PEFT and TRL. The task: a letter to a shop becomes one line of JSON that a program
+# can read. The letters are combined from parts, so the right answer to each is known. Clocks and green things are kept
+# out of the training. Can an instruction alone get the model to do it?
+
+# %% tags=["topic:qlora"]
+# %%real qlora
+import json
+import random
+from itertools import product
+
+TASK = "Answer with one line of JSON: item, colour, action (refund, apology, repair or exchange)."
+things = ["kettle", "lamp", "bicycle", "phone", "jacket", "printer", "table", "clock"]
+colours = ["red", "blue", "black", "white", "green"]
+faults = {"does not work": "refund", "came a week late": "apology"}
+faults |= {"has a scratch": "repair", "is too small": "exchange"}
+openings = ["Hello, my {} {} {}.", "The {} {} that you sent me {}!", "A {} {} {}. Please help."]
+
+letters = []
+for thing, colour, fault, opening in product(things, colours, faults, openings):
+    record = {"item": thing, "colour": colour, "action": faults[fault]}
+    messages = [{"role": "system", "content": TASK}]
+    messages.append({"role": "user", "content": opening.format(colour, thing, fault)})
+    wanted = [{"role": "assistant", "content": json.dumps(record)}]
+    letters.append({"prompt": messages, "completion": wanted})
+random.Random(7).shuffle(letters)
+unseen = [row for row in letters if "clock" in str(row) or "green" in str(row)]
+known = [row for row in letters if row not in unseen]
+print(f"{len(known)} letters to learn from, {len(unseen)} with a clock or something green")
+
+# %% tags=["topic:qlora"]
+# %%real qlora
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+hub_name = "HuggingFaceTB/SmolLM2-135M-Instruct"
+words = AutoTokenizer.from_pretrained(hub_name, padding_side="left")
+nf4 = BitsAndBytesConfig(
+    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
+)
+frozen = AutoModelForCausalLM.from_pretrained(
+    hub_name, quantization_config=nf4, dtype=torch.float32
+)
+
+
+# %% tags=["topic:qlora"]
+# %%real qlora
+def answers(network, rows):
+    prompts = [row["prompt"] for row in rows]
+    asked = words.apply_chat_template(
+        prompts, add_generation_prompt=True, return_dict=True, return_tensors="pt", padding=True
+    ).to(network.device)
+    replies = network.generate(**asked, max_new_tokens=28, do_sample=False)
+    return words.batch_decode(replies[:, asked["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+before = answers(frozen, unseen[:12])
+for row, answer in zip(unseen[:3], before, strict=False):
+    print(f"{row['prompt'][1]['content']}\n  -> {answer!r}")
+
+# %% tags=["topic:qlora"]
+# %%real qlora
+from datasets import Dataset
+from peft import LoraConfig
+from trl import SFTConfig, SFTTrainer
+
+data = Dataset.from_list(known)
+lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+recipe = SFTConfig(
+    output_dir="adapter",
+    max_steps=24,
+    per_device_train_batch_size=2,
+    learning_rate=1e-3,
+    warmup_steps=2,
+    logging_steps=4,
+    gradient_checkpointing=False,  # so small a model has room for its activations
+    bf16=False,
+    save_strategy="no",
+    report_to="none",
+    disable_tqdm=True,
+)
+trainer = SFTTrainer(frozen, recipe, train_dataset=data, peft_config=lora, processing_class=words)
+trainer.model.print_trainable_parameters()
+trained = trainer.train()  # prints the loss every four steps
+
+# %% tags=["topic:qlora"]
+# %%real qlora
+after = answers(trainer.model.eval(), unseen[:12])
+for row, answer in zip(unseen[:3], after, strict=False):
+    print(f"{row['prompt'][1]['content']}\n  -> {answer!r}")
+wanted = [row["completion"][0]["content"] for row in unseen[:12]]
+for label, given in (("before", before), ("after", after)):
+    right = [answer == wish for answer, wish in zip(given, wanted, strict=True)]
+    print(f"{label}: {sum(right)} of 12 unseen letters exactly right")
+
+# %% [markdown]
+# **What to notice.** In the recording the instruction alone got no letter right: asked for JSON, the model chats. After
+# 24 steps with two letters each, 11 of 12 letters are right to the last sign, about things or in a colour that no
+# letter of the training had. It has learned a habit, not a list: which words to copy, and which fault asks for which
+# action. Look at the last loss, too: 97.6 % of the *tokens* were right there, and still a line is wrong here. A line is
+# right only if all of its tokens are.
+#
+# The adapter has 3.5 % of the weights, more than you read elsewhere. The rank is the same as for large models, and the
+# matrices beside it are small. And what does the course's own training (section 6) add to these lines? A deadline,
+# checkpoints that know their recipe, and a look at the labels before the first step.
+#
+# **Try it.** Write a letter with two faults, or in another tone. What does the habit do where it does not fit?
+
+# %% [markdown]
 # ## What you take with you
 # - LoRA is one line: $W + \frac{\alpha}{r} BA$. Count its parameters for *your* model before you quote a
 #   factor.

@@ -740,6 +740,130 @@ figures.table(rows[:7], caption="What each tool calls it")
 # | AutoTrain | a service and a command | you want no code at all |
 
 # %% [markdown]
+# ## The same with a real model
+#
+# prisma-lm was never taught to follow a prompt. So climb the ladder of section 1 again, with a model that a prompt can
+# reach: SmolLM2, 135 million weights, in plain lines that you can paste into an empty notebook without the first one
+# (`pip install transformers peft trl datasets`, and on Colab `pip uninstall -y torchao`). At the small and the full
+# tier they run here (a download of 0.3 GB, Apache-2.0). At the bundled tier you see a **recording** of these very
+# lines.
+#
+# A library wants its questions answered in one sentence with the right fact, and then: "Happy reading!" No model can
+# know these facts. Eight questions are examples to show and to learn from, eight are the test. Which rung will bring
+# the fact, and which the form?
+
+# %% tags=["topic:adaptation-ladder"]
+# %%real ladder
+TABLE = """How long may I keep a book?|A book may be kept for 24 days.|24 days
+What does a new card cost?|A new card costs 7 euros.|7 euros
+Where is the reading room?|The reading room is on floor 3.|floor 3
+When do you open on Saturdays?|On Saturdays we open at 8:30.|8:30
+How many books can I borrow at once?|You can borrow 15 books at once.|15
+What is the fine for a late book?|The fine for a late book is 40 cents a day.|40 cents
+What does printing a page cost?|Printing a page costs 12 cents.|12 cents
+How long can I borrow a film?|A film can be borrowed for 5 days.|5 days
+When is story time for children?|Story time for children begins at 15:45.|15:45
+How many seats does a group room have?|A group room has 6 seats.|6 seats
+When is the book sale?|The book sale is on June 9.|June 9
+What does the writing course cost?|The writing course costs 35 euros.|35 euros
+How long can I use a laptop?|A laptop can be used for 2 hours.|2 hours
+Where are the maps?|The maps are on floor 5.|floor 5
+What is the password of the wifi?|The password of the wifi is otter42.|otter42
+Who leads the chess club?|The chess club is led by Ms Okafor.|Okafor"""
+rows = [line.split("|") for line in TABLE.split("\n")]
+shown, tested = rows[:8], rows[8:]
+
+# %% tags=["topic:adaptation-ladder"]
+# %%real ladder
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+hub_name = "HuggingFaceTB/SmolLM2-135M-Instruct"  # or "Qwen/Qwen2.5-0.5B-Instruct", 1 GB
+words = AutoTokenizer.from_pretrained(hub_name, padding_side="left")
+network = AutoModelForCausalLM.from_pretrained(hub_name, dtype=torch.float32)
+FORM = "You work in a library. Answer in one sentence. Then write: Happy reading!"
+
+
+def retrieved(question):
+    asked = set(question.lower().strip("?").split())
+    return max((row[1] for row in rows), key=lambda fact: len(asked & set(fact.lower().split())))
+
+
+def dialogue(question, examples=(), with_fact=False):
+    turns = [{"role": "system", "content": FORM}]
+    for example, fact, _ in examples:
+        turns.append({"role": "user", "content": f"{fact} {example}" if with_fact else example})
+        turns.append({"role": "assistant", "content": f"{fact} Happy reading!"})
+    asked = f"{retrieved(question)} {question}" if with_fact else question
+    return [*turns, {"role": "user", "content": asked}]
+
+
+# %% tags=["topic:adaptation-ladder"]
+# %%real ladder
+def climb(rung, examples=(), with_fact=False):
+    dialogues = [dialogue(row[0], examples, with_fact) for row in tested]
+    asked = words.apply_chat_template(
+        dialogues, add_generation_prompt=True, return_dict=True, return_tensors="pt", padding=True
+    ).to(network.device)
+    replies = network.generate(**asked, max_new_tokens=24, do_sample=False)
+    said = words.batch_decode(replies[:, asked["input_ids"].shape[1] :], skip_special_tokens=True)
+    facts = [row[2] in reply for row, reply in zip(tested, said, strict=True)]
+    forms = [reply.strip().endswith("Happy reading!") for reply in said]
+    print(f"{rung:>22}: fact {sum(facts)} of 8, form {sum(forms)} of 8; {said[0]!r}")
+
+
+climb("nothing but a prompt")
+climb("few-shot", shown[:2])
+climb("retrieval", with_fact=True)
+climb("few-shot and retrieval", shown[:2], with_fact=True)
+
+# %% tags=["topic:adaptation-ladder"]
+# %%real ladder
+from datasets import Dataset
+from peft import LoraConfig
+from trl import SFTConfig, SFTTrainer
+
+lessons = []
+for question, fact, _ in shown:
+    reply = [{"role": "assistant", "content": f"{fact} Happy reading!"}]
+    lessons.append({"prompt": dialogue(question, with_fact=True), "completion": reply})
+lora = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+recipe = SFTConfig(
+    output_dir="adapter",
+    max_steps=10,
+    per_device_train_batch_size=4,
+    learning_rate=1e-3,
+    gradient_checkpointing=False,
+    bf16=False,
+    logging_steps=2,
+    save_strategy="no",
+    report_to="none",
+    disable_tqdm=True,
+)
+data = Dataset.from_list(lessons)
+trainer = SFTTrainer(network, recipe, train_dataset=data, peft_config=lora, processing_class=words)
+trained = trainer.train()  # prints the loss every two steps
+
+# %% tags=["topic:adaptation-ladder"]
+# %%real ladder
+network = trainer.model.eval()
+climb("LoRA")
+climb("LoRA and retrieval", with_fact=True)
+
+# %% [markdown]
+# **What to notice.** In the recording each rung brings one thing. The prompt alone brings nothing: this model is too
+# small to obey a description. Two examples bring the form (7 of 8) and no fact. Retrieval brings the fact (6 of 8) and
+# no form; together they bring both. Then read the two rows of LoRA. Ten steps on eight lessons give the form in 8 of 8
+# without an example in the prompt, and not one fact: it answers in perfect style and invents. With retrieval it has 8
+# of 8 in both, for its lessons were also lessons in reading what was retrieved. That is the table "When to fine-tune"
+# in one run: retrieval brings facts, training brings habits.
+#
+# Eight questions are few: 6 and 8 of 8 cannot be told apart. And look at the last reply. It repeats the question before
+# the goodbye, and both scores count it as right. A score sees what you thought of when you wrote it.
+#
+# **Try it.** Put a question to it whose fact is not in the table. Which rung admits that it does not know?
+
+# %% [markdown]
 # ## What you take with you
 # - Climb the ladder from below, with a score on every rung.
 # - Full fine-tuning costs most memory, and in our run it learned most per step. LoRA saves the optimiser and the
