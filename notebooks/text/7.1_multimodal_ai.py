@@ -15,8 +15,9 @@
 # **Time:** about 25 minutes to read and run; the five exercises state their own minutes, an hour in all. The cells
 # take about a minute on two CPU cores.
 #
-# **Downloads:** nothing at the bundled tier; about 0.9 GB at the small tier and 3.3 GB at the full tier.
-# Nothing is fetched before the card below has named it.
+# **Downloads:** nothing at the bundled tier; about 0.9 GB at the small tier and 3.3 GB at the full tier,
+# and there 0.8 GB more for the plain cells of the section before the last. Nothing is fetched before the card below
+# has named it.
 
 # %% tags=["bootstrap"]
 # Finds the course's files, or fetches them; Colab and Kaggle install what is missing (network).

@@ -14,7 +14,7 @@
 #
 # **Time:** about 20 minutes to read and run; the cells take about a minute on two CPU cores.
 #
-# **Downloads:** nothing at the bundled tier; about 1 GB at the small tier, 15 GB at the full tier. Nothing is
+# **Downloads:** nothing at the bundled tier; about 1.5 GB at the small tier, 16 GB at the full tier. Nothing is
 # fetched before the card below has named it.
 
 # %% tags=["bootstrap"]

@@ -14,7 +14,7 @@
 #
 # **Time:** about 15 minutes to read and run; the cells take less than a minute on two CPU cores.
 #
-# **Downloads:** nothing at the bundled tier; about 1.6 GB at the small tier, 17 GB at the full tier.
+# **Downloads:** nothing at the bundled tier; about 2.1 GB at the small tier, 18 GB at the full tier.
 # Nothing is fetched before the card below has named it.
 
 # %% tags=["bootstrap"]
@@ -656,14 +656,12 @@ figures.table(rows, caption=caption)
 # %% tags=["topic:cot"]
 bundled = chat.tier == "bundled"
 problems = reasoning.sums(96 if bundled else 24, seed=73)
-slips = []  # for each problem: a first step with a slip, and the answer that follows from it
-for i, problem in enumerate(problems):
-    rng = random.Random(i)
-    slips.append(reasoning.wrong_start(problem, rng))
+# For each problem: a first step with a slip, and the answer that follows from it.
+slips = [reasoning.wrong_start(problem, random.Random(i)) for i, problem in enumerate(problems)]
 
 
 def answers(mode: str, starts: list[str]) -> list[str]:
-    """The number that the model answers to each problem, if its reply has to begin with `starts`."""
+    """The number answered to each problem, by a reply that has to begin with its `starts`."""
     system = {"role": "system", "content": text.SYSTEM[mode]}
     prompts = []
     for problem, start in zip(problems, starts, strict=True):

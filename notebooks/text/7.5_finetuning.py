@@ -14,8 +14,9 @@
 #
 # **Time:** about 45 minutes with the exercises begun; the cells take about a minute and a half on two CPU cores.
 #
-# **Downloads:** nothing at the bundled tier; about 1 GB at the small tier, 15 GB at the full tier, where
-# the very same cells fine-tune a 7B model. Nothing is fetched before the card below has named it.
+# **Downloads:** nothing at the bundled tier; about 1.5 GB at the small tier, 16 GB at the full tier, where
+# the very same cells fine-tune a model with 8 billion parameters. The plain cells of the last section but one take
+# 0.3 GB more there. Nothing is fetched before the card below has named it.
 
 # %% tags=["bootstrap"]
 # Finds the course's files, or fetches them; Colab and Kaggle install what is missing (network).
@@ -685,8 +686,8 @@ for model, card in (("llama-2-70b", "rtx4090"), ("llama-65b", "a6000")):
 #
 # The slides give a recipe for such a case: 2,000 conversations, rank 16, alpha 32, 3 epochs, a rate of 2e-4,
 # batches of 8. We keep the conversations (1,600 of them to train on), the rank, alpha and the batch. A model this
-# small needs, and bears, a much higher rate, and half the epochs are enough for it. The full tier trains a 7B model
-# at the slides' rate.
+# small needs, and bears, a much higher rate, and half the epochs are enough for it. The full tier trains a model
+# of 8 billion weights at the slides' rate.
 
 # %% tags=["topic:qlora", "topic:customer-support", "topic:training-monitoring"]
 seconds = sft.train(trainer)
@@ -973,7 +974,7 @@ print(f"{'overhead of not merging':>26}: {overhead:+.0%}")
 # one there). At the small and the full tier these lines run here (a download of 0.3 GB, Apache-2.0). At the bundled
 # tier you see a **recording**: what the same lines gave on a machine that has the model. It says when and where.
 #
-# SmolLM2 (arXiv 2502.02737) has 135 million weights here: 50 times less than the 7B models of the full tier, and enough
+# SmolLM2 (arXiv 2502.02737) has 135 million weights here: 60 times less than the full tier's model has, and enough
 # to see every step on two processor cores. What will it know about penguins?
 
 # %% tags=["topic:qlora"]

@@ -15,8 +15,8 @@
 # `7.5_finetuning`, explains LoRA, 4 bits and the data; you can run the two in any order.
 #
 # **Downloads:** nothing at the bundled tier. At the small and full tiers the rungs without training ask the
-# larger model; the card below names its size first. Everything that trains here trains prisma-lm, because
-# it trains a dozen times.
+# larger model; the card below names its size first. The plain cells before the end take 0.3 GB more there. What
+# trains in the other sections is prisma-lm, because it trains a dozen times.
 
 # %% tags=["bootstrap"]
 # Finds the course's files, or fetches them; Colab and Kaggle install what is missing (network).

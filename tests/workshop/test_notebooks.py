@@ -231,14 +231,20 @@ MAKERS = ("random.Random", "np.random.default_rng", "torch.Generator")
 def _made_and_read(cell: str) -> tuple[set[str], set[str]]:
     """The names of generators that a cell makes, and all names that it reads; functions have names of their own."""
     made, read = set(), set()
-    for part in ast.parse(cell).body:
+    for part in ast.parse(_without_magic(cell)).body:
         if isinstance(part, ast.FunctionDef | ast.ClassDef):
             continue
         names = [node for node in ast.walk(part) if isinstance(node, ast.Name)]
         read |= {name.id for name in names if isinstance(name.ctx, ast.Load)}
-        if isinstance(part, ast.Assign):
-            made |= _generators(part)
+        for node in ast.walk(part):  # in a loop, too: there it is made anew in each round
+            if isinstance(node, ast.Assign):
+                made |= _generators(node)
     return made, read
+
+
+def _without_magic(cell: str) -> str:
+    """The Python of a cell that begins with a magic such as %%real."""
+    return cell.partition("\n")[2] if cell.startswith("%%") else cell
 
 
 def _generators(part: ast.Assign) -> set[str]:

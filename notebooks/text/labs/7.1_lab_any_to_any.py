@@ -262,7 +262,7 @@ def decode(target: str, tokens: Tensor) -> list[tuple[str, str]] | Tensor:
 
 # %% tags=["topic:unified-tokens"]
 def make(name: str, given: tuple[str, ...], target: str, temperature: float = 0.5) -> Tensor:
-    """The tokens that the model writes for `target` after those of `given`, of the toys of `name`."""
+    """The tokens that the model writes for `target` after those of `given`: toys of `name`."""
     source = sentence(codes[name], given)
     tag = torch.full((len(source), 1), TAG[target])
     begun = torch.cat([source, tag], 1)

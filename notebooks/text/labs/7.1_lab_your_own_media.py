@@ -431,8 +431,8 @@ curves = {"known sentences": [], "new sentences": []}
 for count in figures.progress(counts, "Learning"):
     known, fresh = [], []
     for seed in range(5):
-        draw = torch.Generator().manual_seed(seed)
-        order = torch.randperm(languages.KNOWN, generator=draw)
+        rng = torch.Generator().manual_seed(seed)
+        order = torch.randperm(languages.KNOWN, generator=rng)
         among = torch.isin(number, order[:count])
         logits = language_rows(made.mean, ~test & among)  # (n, 5)
         right = (logits.argmax(1) == tongue).float()

@@ -314,6 +314,9 @@ else:
     print("The file is written and not run:", llama_cpp.MISSING)
 
 # %% [markdown]
+# Few answers may differ: llama.cpp keeps these weights in 16 bits and adds in another order, and where two tokens are
+# nearly as likely, that decides. Rows in a wrong order would leave none alike.
+#
 # Ollama wants a `Modelfile` beside it. Many tutorials add a line `ADAPTER ./adapter`. Since version 0.34.1 Ollama
 # refuses it, so ours has none: the adapter is merged already. The next cell lets Ollama make and ask the model,
 # if this machine has it; `ollama rm prisma-support` takes it away again.
