@@ -66,6 +66,8 @@ def takes(dotted: str, keyword: str) -> bool:
     """Whether a call of `dotted` takes `keyword` by name. A catch-all `**kwargs` does not count."""
     if dotted.endswith(".from_pretrained"):
         return _pretrained_takes(keyword)
+    if dotted.endswith("_config.patch"):  # of PyTorch's settings: each is an attribute
+        return hasattr(resolve(dotted.removesuffix(".patch")), keyword)
     return keyword in inspect.signature(resolve(dotted)).parameters
 
 
