@@ -8,6 +8,7 @@ Kokoro-82M (Apache-2.0), and three people do, in the telephone prompts of Asteri
 import functools
 import hashlib
 import importlib
+import itertools
 import json
 import random
 from collections.abc import Iterable, Sequence
@@ -183,7 +184,7 @@ def load_clips(folder: Path = FOLDER) -> list[speech.Clip]:
         spoken = zip(row["texts"], sounds, strict=True)
         by_voice.append([speech.Clip(text, row["voice"], audio) for text, audio in spoken])
     turns = zip(*by_voice, strict=True)
-    return [clip for turn in turns for clip in turn]
+    return list(itertools.chain.from_iterable(turns))
 
 
 def load_sayings(folder: Path = FOLDER) -> list[languages.Saying]:
