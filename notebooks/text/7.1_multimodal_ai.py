@@ -1151,7 +1151,7 @@ quiz("7.1.missing_sense")
 #
 # Now without our toys and without our helpers: a photograph, a human voice, and the two models that everybody uses, in
 # the libraries' own words. Leave out the first line of each cell, and you can paste it into an empty notebook of your
-# own; `pip install open_clip_torch openai-whisper soundfile matplotlib` is all that it needs. At the small and the full
+# own that has the packages open_clip_torch, openai-whisper, soundfile and matplotlib. At the small and the full
 # tier these lines run here (CLIP 0.6 GB, Whisper 0.15 GB, both MIT). At the bundled tier you see a **recording**: what
 # the same lines gave on a machine that has the model. It says when and where.
 #
