@@ -240,3 +240,5 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*FP16 is not supported on CPU.*")
     warnings.filterwarnings("ignore", module="bitsandbytes")
+    # PEFT, when it saves an adapter of a model that came from no hub: its vocabulary is indeed not changed.
+    warnings.filterwarnings("ignore", message="Could not find a config file in")

@@ -807,3 +807,13 @@ def test_every_downloaded_model_of_the_catalogue_is_covered(checkpoints):
     assert set(checkpoints) == {m.id for m in catalogue.models() if m.tier != "bundled"}
     for model in catalogue.models():
         assert {file.name for file in model.files} <= set(checkpoints.get(model.id, ()))
+
+
+def test_notes_that_a_reader_cannot_act_on_are_left_out():
+    with warnings.catch_warnings(record=True) as heard:
+        loaders.quiet_libraries()
+        warnings.warn(
+            "Could not find a config file in  - will assume that the vocabulary was not modified.", stacklevel=2
+        )
+        warnings.warn("Something else.", stacklevel=2)
+    assert [str(one.message) for one in heard] == ["Something else."]
