@@ -971,8 +971,9 @@ print(f"{'overhead of not merging':>26}: {overhead:+.0%}")
 # Now without Prisma and without our helpers: a general instruct model from the hub, in the libraries' own words. Leave
 # out the first line of each cell, and you can paste it into an empty notebook of your own that has the packages
 # transformers, peft, trl, bitsandbytes and datasets. (Colab brings an old torchao, which PEFT refuses: there, uninstall
-# it in that notebook first.) At the small and the full tier these lines run here (a download of 0.3 GB, Apache-2.0). At the bundled
-# tier you see a **recording**: what the same lines gave on a machine that has the model. It says when and where.
+# it in that notebook first.) At the small and the full tier these lines run here (a download of 0.3 GB, Apache-2.0). At
+# the bundled tier you see a **recording**: what the same lines gave on a machine that has the model. It says when and
+# where.
 #
 # SmolLM2 (arXiv 2502.02737) has 135 million weights here: 60 times less than the full tier's model has, and enough
 # to see every step on two processor cores. What will it know about penguins?

@@ -745,8 +745,8 @@ figures.table(rows[:7], caption="What each tool calls it")
 # prisma-lm was never taught to follow a prompt. So climb the ladder of section 1 again, with a model that a prompt can
 # reach: SmolLM2, 135 million weights, in plain lines that you can paste into an empty notebook without the first one
 # (with the packages transformers, peft, trl and datasets; on Colab, uninstall its old torchao first, which PEFT
-# refuses). At the small and the full tier they run here (a download of 0.3 GB, Apache-2.0). At the bundled tier you see a **recording** of these very
-# lines.
+# refuses). At the small and the full tier they run here (a download of 0.3 GB, Apache-2.0). At the bundled tier you see
+# a **recording** of these very lines.
 #
 # A library wants its questions answered in one sentence with the right fact, and then: "Happy reading!" No model can
 # know these facts. Eight questions are examples to show and to learn from, eight are the test. Which rung will bring
