@@ -45,6 +45,10 @@ class Toys:
     def __getitem__(self, rows: Tensor | slice) -> "Toys":
         return Toys(self.pixels[rows], self.colour[rows], self.shape[rows])
 
+    def name(self, row: int) -> str:
+        """What one of the pictures shows, such as "red cube"."""
+        return f"{COLOURS[self.colour[row]]} {SHAPES[self.shape[row]]}"
+
 
 def toys(n: int, seed: int, colours: Sequence[str] = COLOURS) -> Toys:
     """Draw `n` toys with Prisma's own solids and paints, large, in the middle, on plain grey.
@@ -70,6 +74,12 @@ def batches(train: Toys, steps: int, seed: int, label: str, size: int = 64) -> I
     for _ in figures.progress(range(paced(steps)), label):
         rows = torch.randint(len(train), (size,), generator=draw)
         yield train[rows]
+
+
+def line(start: Tensor, end: Tensor, points: int) -> Tensor:
+    """The straight line from `start` to `end` in even steps, both included: (points, ...)."""
+    last = points - 1
+    return torch.stack([torch.lerp(start, end, i / last) for i in range(points)])
 
 
 def strip(pixels: Tensor) -> Tensor:
@@ -376,6 +386,11 @@ class Judge:
         answers = self._scaled(seen) @ self.weights
         colours, shapes = answers[:, :8], answers[:, 8:]
         return colours.argmax(1), shapes.argmax(1)
+
+    def evenness(self, seen: Tensor) -> dict[str, float]:
+        """How evenly colours and shapes come in pictures with features (n, d): the `entropy` of both."""
+        colour, shape = self.name(seen)
+        return {"bits of colour": entropy(colour), "bits of shape": entropy(shape)}
 
 
 def frechet(a: Tensor, b: Tensor) -> float:

@@ -204,13 +204,26 @@ def test_information_forgives_a_renaming_and_no_loss():
     assert generative.information(shape, torch.arange(64) // 8) == pytest.approx(0, abs=1e-5)
 
 
+def test_a_line_begins_and_ends_where_it_should():
+    start, end = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 3.0])
+    points = generative.line(start, end, 5)
+    assert torch.equal(points[0], start) and torch.equal(points[-1], end)
+    assert torch.allclose(points.diff(dim=0), torch.tensor([0.25, 0.5]).expand(4, 2))
+
+
+def test_toys_are_named_by_what_they_show():
+    toys = generative.toys(8, 0, ("green",))
+    names = [toys.name(i) for i in range(8)]
+    assert names == [f"green {SHAPES[shape]}" for shape in toys.shape]
+
+
 # --- the lesson's own code
 
 
 @pytest.fixture(scope="module")
 def taught() -> dict:
     return written_in(
-        "7.1_lab_generative_families", "T", "angle", "kept", torch=torch, Tensor=torch.Tensor, nn=nn, np=np
+        "7.1_lab_generative_families", "T", "part", "angle", "kept", torch=torch, Tensor=torch.Tensor, nn=nn, np=np
     )
 
 

@@ -48,6 +48,8 @@ from course_utils import open_unit
 unit = open_unit("7.1", tier="bundled")
 
 # %%
+from itertools import cycle
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -71,11 +73,11 @@ SAMPLES = 384  # pictures that each family makes for the judge
 # in seconds, and you can run everything yourself. How the families compare on photographs is another question.
 
 # %%
-first = [held.pixels[held.shape == i][:12] for i in range(len(SHAPES))]
-generative.show_rows(
-    dict(zip(SHAPES, first, strict=True)),
-    alt="Twelve toys of each of the eight shapes, in 8 colours.",
-)
+first = {}
+for i, name in enumerate(SHAPES):
+    of_shape = held.pixels[held.shape == i]
+    first[name] = of_shape[:12]
+generative.show_rows(first, alt="Twelve toys of each of the eight shapes, in 8 colours.")
 
 # %% [markdown]
 # Who says whether a made picture is good? Not the loss: each family has another one. And not your eye alone:
@@ -102,7 +104,8 @@ results, distances = [], {}
 def report(name: str, pixels: Tensor, train_s: float, sample_s: float, likelihood: str) -> Tensor:
     """Judge made pictures, keep the row for the last table, print it, and return the features."""
     seen = judge.features(pixels)
-    far, (colour, shape) = generative.distance(seen, reference), judge.name(seen)
+    far = generative.distance(seen, reference)
+    colour, shape = judge.name(seen)
     row = {"family": name, "distance": f"{far.value:.1f} ({far.low:.1f} to {far.high:.1f})"}
     row |= {"colours": generative.covered(colour), "shapes": generative.covered(shape)}
     row["pairs of 64"] = generative.covered(8 * colour + shape, 64)
@@ -113,7 +116,8 @@ def report(name: str, pixels: Tensor, train_s: float, sample_s: float, likelihoo
     return seen
 
 
-seen = report("real, freshly drawn", generative.toys(SAMPLES, seed=713).pixels, 0.0, 0.0, "")
+fresh = generative.toys(SAMPLES, seed=713)
+seen = report("real, freshly drawn", fresh.pixels, 0.0, 0.0, "")
 
 # %% [markdown]
 # **What to notice.** The judge is nearly always right about real pictures, so its word counts. The last line is
@@ -143,26 +147,42 @@ seen = report("real, freshly drawn", generative.toys(SAMPLES, seed=713).pixels, 
 LATENT = 32
 
 
+def kl_from_normal(mean: Tensor, log_var: Tensor) -> Tensor:
+    """KL (n,) in nats between normal distributions (n, LATENT) and the one that you throw from."""
+    variance = log_var.exp()
+    terms = mean.square() + variance - 1 - log_var  # (n, LATENT)
+    return terms.sum(1) / 2
+
+
+torch.manual_seed(0)
+mean, log_var = torch.randn(5, LATENT), torch.randn(5, LATENT)
+ours = kl_from_normal(mean, log_var)
+deviation = (log_var / 2).exp()
+codes = torch.distributions.Normal(mean, deviation)
+standard = torch.distributions.Normal(0.0, 1.0)
+library = torch.distributions.kl_divergence(codes, standard).sum(1)
+difference = (ours - library).abs().max()
+print(f"KL by hand and by torch.distributions differ by {difference:.1e}")
+
+
+# %% tags=["topic:vae"]
 def elbo(
     pixels: Tensor, encoder: nn.Module, decoder: nn.Module, sigma: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """log p(x|z), KL and the code z of each picture (n, 3, h, w), in nats; pixels have deviation
     `sigma`."""
-    mean, log_var = encoder(pixels).chunk(2, dim=1)
-    z = mean + (log_var / 2).exp() * torch.randn_like(mean)  # reparameterised
-    squares = (decoder(z) - pixels).square().sum((1, 2, 3))
-    again = -squares / (2 * sigma**2) - pixels[0].numel() / 2 * np.log(2 * np.pi * sigma**2)
-    kl = (mean.square() + log_var.exp() - 1 - log_var).sum(1) / 2
-    return again, kl, z
+    mean, log_var = encoder(pixels).chunk(2, dim=1)  # (n, LATENT) each
+    deviation = (log_var / 2).exp()
+    z = mean + deviation * torch.randn_like(mean)  # reparameterised
+    misses = decoder(z) - pixels
+    squares = misses.square().sum((1, 2, 3))  # (n,)
+    variance = sigma**2
+    numbers = pixels[0].numel()
+    each = np.log(2 * np.pi * variance) / 2  # what a number costs that is hit exactly
+    error = squares / (2 * variance)
+    again = -error - numbers * each
+    return again, kl_from_normal(mean, log_var), z
 
-
-torch.manual_seed(0)
-mean, log_var = torch.randn(5, LATENT), torch.randn(5, LATENT)
-ours = (mean.square() + log_var.exp() - 1 - log_var).sum(1) / 2
-library = torch.distributions.kl_divergence(
-    torch.distributions.Normal(mean, (log_var / 2).exp()), torch.distributions.Normal(0.0, 1.0)
-).sum(1)
-print(f"KL by hand and by torch.distributions differ by {(ours - library).abs().max():.1e}")
 
 # %% [markdown]
 # One number in it is yours to choose: $\sigma$, how exactly a pixel has to be hit. A small $\sigma$ makes
@@ -174,11 +194,14 @@ print(f"KL by hand and by torch.distributions differ by {(ours - library).abs().
 def train_vae(sigma: float, steps: int = 320) -> tuple[nn.Module, nn.Module, float]:
     """A VAE on the training toys: encoder, decoder, CPU seconds."""
     torch.manual_seed(0)
-    encoder, decoder = generative.encoder(2 * LATENT), generative.decoder(LATENT)
+    encoder = generative.encoder(2 * LATENT)
+    decoder = generative.decoder(LATENT)
     descent = Descent([encoder, decoder], 2e-3, steps)
     for toys in generative.batches(train, steps, 0, f"VAE, sigma {sigma}"):
         again, kl, _ = elbo(toys.pixels, encoder, decoder, sigma)
-        descent.step((kl - again).mean() / toys.pixels[0].numel())
+        loss = (kl - again).mean()  # nats a picture
+        numbers = toys.pixels[0].numel()
+        descent.step(loss / numbers)
     return encoder.eval(), decoder.eval(), descent.seconds
 
 
@@ -189,29 +212,31 @@ rows, shown = [], {"held out": held.pixels[:16]}
 for sigma, (encoder, decoder, seconds) in vaes.items():
     torch.manual_seed(1)
     with torch.inference_mode(), generative.Seconds() as clock:
-        made = decoder(torch.randn(SAMPLES, LATENT))
+        thrown = torch.randn(SAMPLES, LATENT)
+        made = decoder(thrown)
     with torch.inference_mode():
         again, kl, _ = elbo(held.pixels, encoder, decoder, sigma)
-        redrawn = decoder(encoder(held.pixels).chunk(2, dim=1)[0])
+        mean, _ = encoder(held.pixels).chunk(2, dim=1)
+        redrawn = decoder(mean)
     report(f"VAE, sigma {sigma}", made, seconds, clock.seconds, "lower bound")
-    error = (redrawn - held.pixels).square().mean().sqrt().item()
-    row = {
-        "sigma": f"{sigma}",
-        "ELBO (nats)": (again - kl).mean().item(),
-        "of it KL": kl.mean().item(),
-    }
-    rows.append(
-        row | {"pixel error": f"{error:.3f}", "distance of samples": results[-1]["distance"]}
-    )
-    shown |= {f"drawn again, {sigma}": redrawn[:16], f"new, {sigma}": made[:16]}
+    bound = again - kl  # (1500,)
+    squares = (redrawn - held.pixels).square()
+    error = squares.mean().sqrt()
+    row = {"sigma": f"{sigma}"}
+    row["ELBO (nats)"] = bound.mean().item()
+    row["of it KL"] = kl.mean().item()
+    row["pixel error"] = f"{error:.3f}"
+    row["distance of samples"] = results[-1]["distance"]
+    rows.append(row)
+    shown[f"drawn again, {sigma}"] = redrawn[:16]
+    shown[f"new, {sigma}"] = made[:16]
 
 # %% tags=["topic:vae"]
-told = "; ".join(
-    f"new toys at sigma {row['sigma']}: distance {row['distance of samples']}" for row in rows
-)
-generative.show_rows(
-    shown, alt=f"Toys, the same drawn again by two VAEs, and new toys of each. {told}.", height=0.6
-)
+far = {
+    f"new toys at sigma {row['sigma']}": f"distance {row['distance of samples']}" for row in rows
+}
+told = f"Toys, the same drawn again by two VAEs, and new toys of each. {figures.told(far)}."
+generative.show_rows(shown, alt=told, height=0.6)
 figures.table(rows, caption="1,500 held-out toys drawn again, and 384 new ones")
 
 # %% [markdown]
@@ -223,22 +248,23 @@ figures.table(rows, caption="1,500 held-out toys drawn again, and 384 new ones")
 encoder, decoder, _ = vaes[0.4]
 left, right = held[:SAMPLES], held[SAMPLES : 2 * SAMPLES]
 with torch.inference_mode():
-    ends = [encoder(part.pixels).chunk(2, dim=1)[0] for part in (left, right)]
-    walk = decoder(torch.stack([torch.lerp(ends[0][3], ends[1][3], i / 11) for i in range(12)]))
-    halves = {"half-way in the code": decoder((ends[0] + ends[1]) / 2)}
-    halves |= {
-        "half-way in pixels": (left.pixels + right.pixels) / 2,
-        "not moved, only drawn again": decoder(ends[0]),
-    }
-fade = torch.stack([torch.lerp(left.pixels[3], right.pixels[3], i / 11) for i in range(12)])
+    start, _ = encoder(left.pixels).chunk(2, dim=1)  # (384, LATENT)
+    end, _ = encoder(right.pixels).chunk(2, dim=1)
+    codes = generative.line(start[3], end[3], 12)  # (12, LATENT)
+    walk = decoder(codes)
+    middle = (start + end) / 2
+    halves = {"half-way in the code": decoder(middle)}
+    halves["half-way in pixels"] = (left.pixels + right.pixels) / 2
+    halves["not moved, only drawn again"] = decoder(start)
+fade = generative.line(left.pixels[3], right.pixels[3], 12)  # (12, 3, side, side)
 for name, pixels in halves.items():
-    far = generative.distance(judge.features(pixels), reference)
+    features = judge.features(pixels)
+    far = generative.distance(features, reference)
     print(f"{name}: distance from real toys {far.value:.1f} ({far.low:.1f} to {far.high:.1f})")
-names = [f"{COLOURS[part.colour[3]]} {SHAPES[part.shape[3]]}" for part in (left, right)]
+told = f"From a {left.name(3)} to a {right.name(3)} in 12 steps"
 generative.show_rows(
     {"in the code": walk, "in pixels": fade},
-    alt=f"From a {names[0]} to a {names[1]} in 12 steps: through the VAE's code above, faded pixel "
-    "by pixel below.",
+    alt=f"{told}: through the VAE's code above, faded pixel by pixel below.",
 )
 
 # %% [markdown]
@@ -266,23 +292,26 @@ generative.show_rows(
 
 
 # %% tags=["topic:gan"]
-def train_gan(
-    steps: int, crowd: bool = True, ahead: int = 1, rate: float = 1e-3
-) -> tuple[nn.Module, float, list]:
+def train_gan(steps: int, crowd: bool = True, ahead: int = 1) -> tuple[nn.Module, float, list]:
     """A GAN on the training toys: generator, CPU seconds, and both losses of each step."""
     torch.manual_seed(0)
     generator, critic = generative.decoder(LATENT), generative.critic(crowd)
     paint = Descent([generator], 1e-3, steps * ahead, betas=(0.5, 0.99))
-    doubt = Descent([critic], rate, steps, betas=(0.5, 0.99))
+    doubt = Descent([critic], 1e-3, steps, betas=(0.5, 0.99))
     losses = []
     for toys in generative.batches(train, steps, 0, "GAN"):
         fake = generator(torch.randn(len(toys), LATENT))
-        caught = F.softplus(-critic(toys.pixels)).mean() + F.softplus(critic(fake.detach())).mean()
-        losses.append([doubt.step(caught)])
+        on_real = critic(toys.pixels)  # (n, 1): logits of "this one is real"
+        on_fake = critic(fake.detach())
+        real_missed = F.softplus(-on_real).mean()
+        fake_missed = F.softplus(on_fake).mean()
+        step = [doubt.step(real_missed + fake_missed)]
         for _ in range(ahead):
             fake = generator(torch.randn(len(toys), LATENT))
-            doubted = F.softplus(-critic(fake)).mean()  # "non-saturating": be taken for real
-            losses[-1].append(paint.step(doubted))
+            on_fake = critic(fake)
+            doubted = F.softplus(-on_fake).mean()  # "non-saturating": be taken for real
+            step.append(paint.step(doubted))
+        losses.append(step)
     return generator, doubt.seconds, losses
 
 
@@ -301,18 +330,16 @@ shown, spread = {"held out": held.pixels[:16]}, []
 for name, net, seconds in (("GAN", gan, gan_seconds), ("GAN, collapsed", hasty, hasty_seconds)):
     torch.manual_seed(1)
     with torch.inference_mode(), generative.Seconds() as clock:
-        made = net(torch.randn(SAMPLES, LATENT))
-    colour, shape = judge.name(report(name, made, seconds, clock.seconds, "none"))
-    spread.append({"model": name, "bits of colour": generative.entropy(colour)})
-    spread[-1]["bits of shape"] = generative.entropy(shape)
+        thrown = torch.randn(SAMPLES, LATENT)
+        made = net(thrown)
+    seen = report(name, made, seconds, clock.seconds, "none")
+    row = {"model": name} | judge.evenness(seen)
+    spread.append(row)
     shown[name] = made[:16]
-real = judge.name(reference)
-spread.append({"model": "held-out toys", "bits of colour": generative.entropy(real[0])})
-spread[-1]["bits of shape"] = generative.entropy(real[1])
-told = "; ".join(f"{row['model']}: {row['bits of colour']:.1f} bits of colour" for row in spread)
-generative.show_rows(
-    shown, alt=f"Held-out toys, toys of a GAN, and of a collapsed GAN. {told}.", height=0.6
-)
+spread.append({"model": "held-out toys"} | judge.evenness(reference))
+bits = {row["model"]: f"{row['bits of colour']:.1f} bits of colour" for row in spread}
+told = f"Held-out toys, toys of a GAN, and of a collapsed GAN. {figures.told(bits)}."
+generative.show_rows(shown, alt=told, height=0.6)
 figures.table(
     spread, caption="How evenly the 8 colours and 8 shapes come (3 bits: all alike; 0: only one)"
 )
@@ -322,29 +349,22 @@ figures.table(
 
 # %%
 fig, axes = figures.figure(columns=2, width=9, height=3)
-for ax, (name, history) in zip(
-    axes, {"GAN": losses, "GAN, collapsed": hasty_losses}.items(), strict=True
-):
-    smooth = np.ones(15) / 15
-    for line, values in {
-        "discriminator": [h[0] for h in history],
-        "generator": [h[-1] for h in history],
-    }.items():
-        ax.plot(np.arange(7, len(history) - 7), np.convolve(values, smooth, "valid"), label=line)
+runs = {"GAN": losses, "GAN, collapsed": hasty_losses}
+ends = {}
+for ax, (name, history) in zip(axes, runs.items(), strict=True):
+    discriminator = [step[0] for step in history]
+    generator = [step[-1] for step in history]
+    ax.plot(*figures.running_mean(discriminator, 15), label="discriminator")
+    ax.plot(*figures.running_mean(generator, 15), label="generator")
     ax.axhline(2 * np.log(2), color=figures.GREY, linestyle="--", linewidth=1)
     ax.set(xlabel="step", title=name, ylim=(0, None))
+    doubt, paint = np.mean(discriminator[-15:]), np.mean(generator[-15:])
+    ends[name] = f"discriminator {doubt:.2f}, generator {paint:.2f}"
 axes[0].set_ylabel("loss (mean of 15 steps)")
 axes[0].legend()
-told = "; ".join(
-    f"{name}: discriminator {np.mean([h[0] for h in history[-15:]]):.2f}, generator "
-    f"{np.mean([h[-1] for h in history[-15:]]):.2f}"
-    for name, history in {"GAN": losses, "GAN, collapsed": hasty_losses}.items()
-)
-figures.show(
-    fig,
-    alt=f"Losses of both GANs; at the end, {told}; dashed: a discriminator that only guesses, "
-    "1.39.",
-)
+told = figures.told(ends)
+guessing = "dashed: a discriminator that only guesses, 1.39"
+figures.show(fig, alt=f"Losses of both GANs; at the end, {told}; {guessing}.")
 
 # %% [markdown]
 # **What to notice.** The GAN's toys are grainy, not blurred: nothing rewards an average. But look at what is
@@ -375,30 +395,39 @@ figures.show(
 
 # %% tags=["topic:diffusion"]
 T = 400
-angle = torch.arange(1, T + 1) / T * torch.pi / 2
+part = torch.arange(1, T + 1) / T  # of the way into the noise
+angle = part * torch.pi / 2
 kept = torch.cos(angle).square().clamp(min=1e-4)  # alpha-bar, a cosine schedule
 
 
 def noised(pixels: Tensor, t: Tensor, noise: Tensor) -> Tensor:
     """The pictures (n, 3, h, w) after steps 0..t of noise, in one go; t is (n,)."""
-    left = kept[t][:, None, None, None]
-    return left.sqrt() * pixels + (1 - left).sqrt() * noise
+    left = kept[t][:, None, None, None]  # (n, 1, 1, 1)
+    picture = left.sqrt() * pixels
+    grain = (1 - left).sqrt() * noise
+    return picture + grain
 
 
 # %% tags=["topic:diffusion"]
 torch.manual_seed(0)
-copies = held.pixels[:1].expand(4_000, -1, -1, -1)[:, :, 6:10, 6:10]  # its middle is enough
+middle = held.pixels[:1, :, 6:10, 6:10]  # of one toy: that is enough
+copies = middle.expand(4_000, -1, -1, -1)
 half, walked = T // 2, copies
-alpha = kept / torch.cat([torch.ones(1), kept[:-1]])
+before = torch.cat([torch.ones(1), kept[:-1]])
+alpha = kept / before
 for step in range(half + 1):
-    walked = alpha[step].sqrt() * walked + (1 - alpha[step]).sqrt() * torch.randn_like(walked)
-jumped = noised(copies, torch.full((4_000,), half), torch.randn_like(copies))
+    picture = alpha[step].sqrt() * walked
+    strength = (1 - alpha[step]).sqrt()
+    grain = strength * torch.randn_like(walked)
+    walked = picture + grain
+times = torch.full((4_000,), half)
+jumped = noised(copies, times, torch.randn_like(copies))
 for name, x in {"step by step": walked, "in one go": jumped}.items():
     first = x[:, 0, 0, 0].mean()
-    print(
-        f"{name:>12}: mean of the first pixel {first:.3f}, deviation over all {x.std(0).mean():.3f}"
-    )
-first, deviation = kept[half].sqrt() * copies[0, 0, 0, 0], (1 - kept[half]).sqrt()
+    deviation = x.std(0).mean()
+    print(f"{name:>12}: mean of the first pixel {first:.3f}, deviation over all {deviation:.3f}")
+first = kept[half].sqrt() * copies[0, 0, 0, 0]
+deviation = (1 - kept[half]).sqrt()
 print(f"  by formula: mean {first:.3f}, deviation {deviation:.3f}")
 
 # %% [markdown]
@@ -411,8 +440,9 @@ times = torch.linspace(0, T - 1, 12).long()
 rows = {}
 for place in (0, 1):
     copies = held.pixels[place].expand(12, -1, -1, -1)
-    name = f"{COLOURS[held.colour[place]]} {SHAPES[held.shape[place]]}"
-    rows[name] = noised(copies, times, torch.randn_like(copies)).clamp(-1, 1)
+    noise = torch.randn_like(copies)
+    noisy = noised(copies, times, noise)
+    rows[held.name(place)] = noisy.clamp(-1, 1)
 told = f"Two toys, {' and '.join(rows)}, in twelve steps from clear to pure noise."
 generative.show_rows(rows, alt=told)
 
@@ -430,24 +460,25 @@ def train_diffusion(steps: int) -> tuple[nn.Module, float, list[float]]:
     net, losses = generative.Denoiser(), []
     descent = Descent([net], 2e-3, steps, betas=(0.9, 0.95))
     for toys in generative.batches(train, steps, 0, "diffusion"):
-        t, noise = torch.randint(T, (len(toys),)), torch.randn_like(toys.pixels)
+        t = torch.randint(T, (len(toys),))
+        noise = torch.randn_like(toys.pixels)
         hidden = torch.rand(len(toys)) < 1 / 7
-        labels = toys.colour.masked_fill(hidden, NONE), toys.shape.masked_fill(hidden, NONE)
+        colour = toys.colour.masked_fill(hidden, NONE)
+        shape = toys.shape.masked_fill(hidden, NONE)
+        noisy = noised(toys.pixels, t, noise)
         with generative.fast():
-            guess = net(noised(toys.pixels, t, noise), (t + 1) / T, *labels)
-        losses.append(descent.step(F.mse_loss(guess.float(), noise)))
+            guess = net(noisy, (t + 1) / T, colour, shape)
+        loss = F.mse_loss(guess.float(), noise)
+        losses.append(descent.step(loss))
     return net.eval(), descent.seconds, losses
 
 
 denoiser, diffusion_seconds, losses = train_diffusion(750)
 fig, ax = figures.figure(height=2.6)
-ax.plot(np.arange(12, len(losses) - 12), np.convolve(losses, np.ones(25) / 25, "valid"))
+ax.plot(*figures.running_mean(losses, 25))
 ax.set(xlabel="step", ylabel="error of the guessed noise", yscale="log", title="mean of 25 steps")
-figures.show(
-    fig,
-    alt=f"The error of the guessed noise falls from {losses[0]:.2f} to "
-    f"{np.mean(losses[-25:]):.3f}.",
-)
+told = f"from {losses[0]:.2f} to {np.mean(losses[-25:]):.3f}"
+figures.show(fig, alt=f"The error of the guessed noise falls {told}.")
 
 # %% [markdown]
 # To make a picture, start from pure noise and walk back. Each step guesses the noise, computes which clean
@@ -462,13 +493,21 @@ figures.show(
 # %% tags=["topic:diffusion"]
 def step_back(x: Tensor, noise: Tensor, t: int, to: int, limit: float = 1.0) -> Tensor:
     """From noise level t to the smaller level `to` (-1: clean), given the guessed `noise` in x."""
-    now, then = kept[t], kept[to] if to >= 0 else torch.ones(())
-    clean = (x - (1 - now).sqrt() * noise) / now.sqrt()  # the picture that it would mean
+    now = kept[t]
+    then = kept[to] if to >= 0 else torch.ones(())
+    signal = now.sqrt()
+    strength = (1 - now).sqrt()  # of the noise in x
+    clean = (x - strength * noise) / signal  # the picture that it would mean
     clean = clean.clamp(-limit, limit)
-    noise = (x - now.sqrt() * clean) / (1 - now).sqrt()
-    fresh = ((1 - then) / (1 - now) * (1 - now / then)).sqrt()  # as much as DDPM would add
-    old = (1 - then - fresh**2).clamp(min=0).sqrt()
-    return then.sqrt() * clean + old * noise + fresh * torch.randn_like(x)
+    noise = (x - signal * clean) / strength
+    alpha = now / then
+    ratio = (1 - then) / (1 - now)
+    fresh = (ratio * (1 - alpha)).sqrt()  # as much as DDPM would add
+    rest = 1 - then - fresh**2
+    old = rest.clamp(min=0).sqrt()
+    picture = then.sqrt() * clean
+    x = picture + old * noise
+    return x + fresh * torch.randn_like(x)
 
 
 # %% tags=["topic:diffusion"]
@@ -476,25 +515,32 @@ def step_back(x: Tensor, noise: Tensor, t: int, to: int, limit: float = 1.0) -> 
 def walk_back(colour: Tensor, shape: Tensor, w: float, strides: int = 24) -> list[Tensor]:
     """Pictures of these colours and shapes (n,) on their way from pure noise: one batch a
     stride."""
-    x, none = torch.randn(len(colour), 3, SIDE, SIDE), torch.full_like(colour, NONE)
+    x = torch.randn(len(colour), 3, SIDE, SIDE)
+    none = torch.full_like(colour, NONE)
+    questions = ((colour, shape, w), (none, none, 1 - w))
     levels = torch.linspace(T - 1, 0, strides).long().tolist()
     way = [x]
     for t, to in zip(levels, [*levels[1:], -1], strict=True):
-        when, noise = torch.full((len(x),), (t + 1) / T), torch.zeros_like(x)
-        for labels, weight in (((colour, shape), w), ((none, none), 1 - w)):
+        time = (t + 1) / T
+        when = torch.full((len(x),), time)
+        noise = torch.zeros_like(x)
+        for colours, shapes, weight in questions:
             if weight:  # at w = 0 or 1 one question is enough
                 with generative.fast():
-                    noise = noise + weight * denoiser(x, when, *labels).float()
+                    guess = denoiser(x, when, colours, shapes)
+                noise = noise + weight * guess.float()
         x = step_back(x, noise, t, to)
         way.append(x)
     return way
 
 
+# %% tags=["topic:diffusion"]
 torch.manual_seed(1)
 colour = torch.tensor([COLOURS.index("red"), COLOURS.index("blue")])
 shape = torch.tensor([SHAPES.index("star"), SHAPES.index("ring")])
-frames = torch.stack(walk_back(colour, shape, w=2.0))[::2]  # (13, 2, 3, side, side)
-rows = {"red star": frames[:, 0].clamp(-1, 1), "blue ring": frames[:, 1].clamp(-1, 1)}
+way = walk_back(colour, shape, w=2.0)
+frames = torch.stack(way)[::2].clamp(-1, 1)  # (13, 2, 3, side, side)
+rows = {"red star": frames[:, 0], "blue ring": frames[:, 1]}
 generative.show_rows(rows, alt="From noise on the left to a red star and a blue ring on the right.")
 
 # %% [markdown]
@@ -504,8 +550,12 @@ generative.show_rows(rows, alt="From noise on the left to a red star and a blue 
 # %% tags=["topic:diffusion"]
 colours = torch.arange(SAMPLES) % 8
 shapes = torch.arange(SAMPLES) // 8 % 8  # each of the 64 pairs 6 times
-scales, obeyed, far, shown, asked = (0.0, 1.0, 2.0, 5.0), [], [], {}, []
-some = [8 * i + colour for i in range(8) for colour in (i, (i + 3) % 8)]  # two of each shape
+scales = (0.0, 1.0, 2.0, 5.0)
+obeyed, far, shown, asked, some = [], [], {}, [], []
+for i in range(8):  # two of each shape
+    first = 8 * i  # its picture in colour 0
+    other = (i + 3) % 8
+    some += [first + i, first + other]
 for w in figures.progress(scales, "sampling"):
     torch.manual_seed(1)
     with generative.Seconds() as clock:
@@ -518,7 +568,8 @@ for w in figures.progress(scales, "sampling"):
     asked.append((w, right))
     far.append(generative.distance(seen, reference))
     shown[f"w = {w:.0f}"] = made[some]
-told = ", ".join(f"{COLOURS[colours[i]]} {SHAPES[shapes[i]]}" for i in some)
+names = [f"{COLOURS[colours[i]]} {SHAPES[shapes[i]]}" for i in some]
+told = ", ".join(names)
 generative.show_rows(shown, alt=f"Toys by diffusion at four guidance scales; asked for: {told}.")
 print("asked for, from left to right:", told)
 
@@ -530,7 +581,8 @@ rows = []
 for place, shape in enumerate(SHAPES):
     row = {"shape": shape}
     for w, right in asked:
-        row[f"w = {w:.0f}"] = percent(share(right[shapes == place].tolist()))
+        these = right[shapes == place].tolist()
+        row[f"w = {w:.0f}"] = percent(share(these))
     rows.append(row)
 figures.table(rows, caption="Colour and shape as asked, 48 pictures of each shape, 95 % intervals")
 
@@ -542,13 +594,10 @@ for ax, measured in zip(axes, (obeyed, far), strict=True):
     ax.set(xlabel="guidance scale w")
 axes[0].set(ylabel="colour and shape as asked", ylim=(0, 1.03))
 axes[1].set(ylabel="distance from real toys", ylim=(0, None))
-figures.show(
-    fig,
-    alt="; ".join(
-        f"w = {w:.0f}: {o.value:.0%} as asked, distance {f.value:.1f}"
-        for w, o, f in zip(scales, obeyed, far, strict=True)
-    ),
-)
+told = {}
+for w, right, apart in zip(scales, obeyed, far, strict=True):
+    told[f"w = {w:.0f}"] = f"{right.value:.0%} as asked, distance {apart.value:.1f}"
+figures.show(fig, alt=figures.told(told))
 
 # %% [markdown]
 # **What to notice.** Without a label ($w = 0$) the left curve is at chance, 1 in 64: the network does not know what
@@ -572,19 +621,25 @@ figures.show(
 # %% tags=["topic:generative-families-table"]
 encoder, decoder, vae_seconds = vaes[0.1]
 with torch.inference_mode():
-    codes = torch.cat(
-        [encoder(part).chunk(2, dim=1)[0] for part in train.pixels.split(1000)]
-    ).clone()
+    parts = [encoder(part).chunk(2, dim=1)[0] for part in train.pixels.split(1000)]
+codes = torch.cat(parts)  # (10000, LATENT)
 centre, spread = codes.mean(0), codes.std(0)
 codes = (codes - centre) / spread
 torch.manual_seed(0)
 net, steps = generative.LatentDenoiser(LATENT), 500
 descent = Descent([net], 2e-3, steps)
 for _ in figures.progress(range(steps), "latent diffusion"):
-    z, t = codes[torch.randint(len(codes), (256,))], torch.randint(T, (256,))
+    rows = torch.randint(len(codes), (256,))
+    t = torch.randint(T, (256,))
+    z = codes[rows]
     noise = torch.randn_like(z)
-    noisy = kept[t][:, None].sqrt() * z + (1 - kept[t])[:, None].sqrt() * noise
-    loss = descent.step(F.mse_loss(net(noisy, (t + 1) / T), noise))
+    left = kept[t][:, None]  # (256, 1)
+    clear = left.sqrt() * z
+    grain = (1 - left).sqrt() * noise
+    noisy = clear + grain
+    guess = net(noisy, (t + 1) / T)
+    loss = F.mse_loss(guess, noise)
+    descent.step(loss)
 latent_seconds = descent.seconds
 print(
     f"diffusion over codes: {latent_seconds:.1f} CPU seconds; the VAE before it: {vae_seconds:.1f}"
@@ -595,22 +650,26 @@ print(
 @torch.inference_mode()
 def draw_codes(n: int, strides: int = 60) -> Tensor:
     """New codes (n, LATENT), by the walk of section 4, without a label."""
-    z, walk = torch.randn(n, LATENT), torch.linspace(T - 1, 0, strides).long().tolist()
-    for t, to in zip(walk, [*walk[1:], -1], strict=True):
-        z = step_back(z, net(z, torch.full((n,), (t + 1) / T)), t, to, limit=4.0)
+    z = torch.randn(n, LATENT)
+    levels = torch.linspace(T - 1, 0, strides).long().tolist()
+    for t, to in zip(levels, [*levels[1:], -1], strict=True):
+        time = (t + 1) / T
+        when = torch.full((n,), time)
+        noise = net(z, when)
+        z = step_back(z, noise, t, to, limit=4.0)
     return z * spread + centre
 
 
 torch.manual_seed(1)
 with torch.inference_mode(), generative.Seconds() as clock:
-    made = decoder(draw_codes(SAMPLES))
+    codes = draw_codes(SAMPLES)
+    made = decoder(codes)
     thrown = decoder(torch.randn(SAMPLES, LATENT))
 report("hybrid: VAE + diffusion", made, vae_seconds + latent_seconds, clock.seconds, "lower bound")
-generative.show_rows(
-    {"held out": held.pixels[:16], "codes thrown": thrown[:16], "codes by diffusion": made[:16]},
-    alt="Held-out toys; toys of the VAE from thrown codes, a mess; toys of the same VAE from codes "
-    "by diffusion.",
-)
+shown = {"held out": held.pixels[:16], "codes thrown": thrown[:16]}
+shown["codes by diffusion"] = made[:16]
+told = "toys of the VAE from thrown codes, a mess; toys of the same VAE from codes by diffusion"
+generative.show_rows(shown, alt=f"Held-out toys; {told}.")
 
 # %% [markdown]
 # **What to notice.** The decoder is the same one, not one weight of it has changed. Codes thrown from the normal
@@ -632,31 +691,33 @@ generative.show_rows(
 # with rows of its own kind only.
 
 # %% tags=["topic:generative-families-table"]
-told = {
-    row["family"]: "label" in row["family"] and "no label" not in row["family"] for row in results
-}
-rows = [row | {"told what to draw": "yes" if told[row["family"]] else "no"} for row in results]
+told, rows = {}, []
+for row in results:
+    name = row["family"]
+    told[name] = "label" in name and "no label" not in name
+    rows.append(row | {"told what to draw": "yes" if told[name] else "no"})
 rows.sort(key=lambda row: told[row["family"]])
 figures.table(rows, caption="Six trained models, one judge: the features of prisma-clip")
 
 # %% tags=["topic:generative-families-table"]
 points = [row for row in results[1:] if "collapsed" not in row["family"]]
 fig, ax = figures.figure(width=8, height=3.6)
-for i, row in enumerate(points):
+colours, markers = cycle(figures.CYCLE), cycle("osD^vPX*")
+for row in points:
     name = row["family"]
-    colour, marker = figures.CYCLE[i % len(figures.CYCLE)], "osD^vPX*"[i]
+    colour, marker = next(colours), next(markers)
     face = colour if told[name] else "none"
     place = row["sample (CPU s)"], distances[name]
     ax.scatter(*place, s=70, facecolors=face, edgecolors=colour, marker=marker, label=name)
-ax.axhline(distances[results[0]["family"]], color=figures.GREY, linestyle="--", linewidth=1)
+floor = distances[results[0]["family"]]
+ax.axhline(floor, color=figures.GREY, linestyle="--", linewidth=1)
 ax.set(xscale="log", xlabel="CPU seconds for 384 pictures", ylabel="distance from real toys")
 ax.set(ylim=(0, None), title="filled: told what to draw")
 ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 said = []
 for kind, words in ((False, "not told what to draw"), (True, "told")):
-    best = min(
-        (row for row in points if told[row["family"]] == kind), key=lambda r: distances[r["family"]]
-    )
+    rivals = [row for row in points if told[row["family"]] == kind]
+    best = min(rivals, key=lambda row: distances[row["family"]])
     said.append(f"nearest of those {words}: {best['family']}, at {best['distance']}")
 figures.show(fig, alt=f"Distance against sampling time, one pass is fastest; {'; '.join(said)}.")
 print("\n".join(said))

@@ -73,16 +73,13 @@ tokenizer = chat.tokenizer
 # vector, the language model could read it. How far apart are the two?
 
 # %%
-scenes = {"one toy": vl.scenes(1200, 1, (1,)), "several toys": vl.scenes(1800, 2, (1, 2, 2))}
-tests = {
-    "trained pairs": vl.scenes(160, 3, (1,)),
-    "held-out pairs": vl.scenes(160, 4, (1,), HELD_OUT),
-}
-tests |= {
-    "asked about": vl.scenes(300, 5, (1, 2, 2)),
-    "asked, held out": vl.scenes(300, 6, (1, 2, 2), HELD_OUT),
-}
-scenes |= tests
+scenes = {}
+scenes["one toy"] = vl.scenes(1200, 1, (1,))  # to learn from
+scenes["several toys"] = vl.scenes(1800, 2, (1, 2, 2))
+scenes["trained pairs"] = vl.scenes(160, 3, (1,))  # to test with, as all that follow
+scenes["held-out pairs"] = vl.scenes(160, 4, (1,), HELD_OUT)
+scenes["asked about"] = vl.scenes(300, 5, (1, 2, 2))
+scenes["asked, held out"] = vl.scenes(300, 6, (1, 2, 2), HELD_OUT)
 
 
 def see(images: list) -> Tensor:
@@ -91,10 +88,13 @@ def see(images: list) -> Tensor:
         return representations.picture_tokens(clip, images, grid=4)
 
 
-images = {name: pictures.draw_many(some, seed) for seed, (name, some) in enumerate(scenes.items())}
-raw = {name: see(drawn) for name, drawn in images.items()}
-flat = raw["one toy"].flatten(0, 1)
-vectors = {name: (seen - flat.mean(0)) / (flat.std(0) + 1e-5) for name, seen in raw.items()}
+images, raw = {}, {}
+for seed, (name, some) in enumerate(scenes.items()):
+    images[name] = pictures.draw_many(some, seed)
+    raw[name] = see(images[name])
+flat = raw["one toy"].flatten(0, 1)  # (1200 * 16, width)
+mean, deviation = flat.mean(0), flat.std(0) + 1e-5
+vectors = {name: (seen - mean) / deviation for name, seen in raw.items()}
 words = chat.model.get_input_embeddings().weight
 print(f"a picture: {raw['one toy'].shape[1]} vectors of {flat.shape[1]} numbers")
 print(f"a word: 1 vector of {words.shape[1]} numbers")
@@ -115,18 +115,14 @@ shown = [
     ("asked about", 2),
     ("held-out pairs", 0),
 ]
-names = [[toy.name for toy in scenes[name][i].toys] for name, i in shown]
 fig, axes = figures.figure(columns=5, width=11, height=2.7)
-for ax, (name, i), toys in zip(axes, shown, names, strict=True):
-    ax.imshow(images[name][i])
-    ax.set(xticks=[], yticks=[], xlabel=name)
-    ax.set_title("\n".join(toys), fontsize=9)
-figures.show(
-    fig,
-    alt="Five drawn pictures: "
-    + "; ".join(" left of ".join(toys) for toys in names)
-    + " (held out).",
-)
+rows = []
+for ax, (name, i) in zip(axes, shown, strict=True):
+    toys = [toy.name for toy in scenes[name][i].toys]  # from left to right
+    figures.picture(ax, images[name][i], title="\n".join(toys), size=9)
+    ax.set_xlabel(name)
+    rows.append(" left of ".join(toys))
+figures.show(fig, alt=f"Five drawn pictures: {'; '.join(rows)} (held out).")
 
 # %% [markdown]
 # ## 2. A picture in the place of words
@@ -147,22 +143,26 @@ class Talker(nn.Module):
 
     def embed(self, vectors: Tensor, ids: Tensor) -> Tensor:
         """<|user|>, the picture, the rest of the prompt: (n, 1 + patches + words, width)."""
-        words = self.lm.get_input_embeddings()(ids)
-        seen = self.projector(vectors).to(words.dtype)
+        table = self.lm.get_input_embeddings()
+        words = table(ids)  # (n, 1 + words, width)
+        seen = self.projector(vectors).to(words.dtype)  # (n, patches, width)
         return torch.cat([words[:, :1], seen, words[:, 1:]], 1)
 
     def forward(self, vectors: Tensor, ids: Tensor) -> Tensor:
-        return self.lm(inputs_embeds=self.embed(vectors, ids)).logits
+        embedded = self.embed(vectors, ids)
+        return self.lm(inputs_embeds=embedded).logits
 
 
+# %% tags=["topic:vlm-captioning-vqa"]
 def projector(kind: str) -> nn.Module:
+    """From a patch vector to the width of a word: "one matrix" or "two layers"."""
     torch.manual_seed(unit.seed)
     eye, width = flat.shape[1], words.shape[1]
-    matrix, network = (
-        nn.Linear(eye, width),
-        (nn.Linear(eye, width), nn.GELU(), nn.Linear(width, width)),
-    )
-    return (matrix if kind == "one matrix" else nn.Sequential(*network)).to(words.device)
+    matrix = nn.Linear(eye, width)
+    first, second = nn.Linear(eye, width), nn.Linear(width, width)
+    network = nn.Sequential(first, nn.GELU(), second)
+    chosen = matrix if kind == "one matrix" else network
+    return chosen.to(words.device)
 
 
 # %% [markdown]
@@ -174,18 +174,20 @@ frozen = copy.deepcopy(chat.model).requires_grad_(False)
 # For short rows on a CPU this kernel trains faster than the fused one.
 frozen.set_attn_implementation("eager")
 untrained = Talker(projector("one matrix"), frozen)
-ids = torch.tensor([vl.prompt_ids(tokenizer, "What is this?")], device=words.device)
+prompt = vl.prompt_ids(tokenizer, "What is this?")
+ids = torch.tensor([prompt], device=words.device)  # (1, words)
 nothing = torch.zeros(1, 0, flat.shape[1], device=words.device)
 with torch.inference_mode():
-    difference = (untrained(nothing, ids) - frozen(ids).logits).abs().max().item()
+    joint = untrained(nothing, ids)  # (1, words, vocabulary)
+    alone = frozen(ids).logits
+difference = (joint - alone).abs().max()
 print(f"without a picture, the largest difference from prisma-lm: {difference:.0e}")
 
 captions = {name: vl.questions(some, 0, ["caption"]) for name, some in scenes.items()}
 few = captions["trained pairs"][:3]
-for one, said in zip(
-    few, vl.answers(untrained, tokenizer, vectors["trained pairs"], few), strict=True
-):
-    print(f"shown: {one.answer:<22} said: {said!r}")
+replies = vl.answers(untrained, tokenizer, vectors["trained pairs"], few)
+for caption, reply in zip(few, replies, strict=True):
+    print(f"shown: {caption.answer:<22} said: {reply!r}")
 
 # %% [markdown]
 # **What to notice.** Without a picture it is `prisma-lm` itself. With an untrained projector the picture is
@@ -206,39 +208,38 @@ for one, said in zip(
 taught = vl.lesson(tokenizer, captions["one toy"])
 talkers, losses, said, rows = {}, {}, {}, []
 for kind in ("one matrix", "two layers"):
-    talkers[kind] = Talker(projector(kind), frozen)
-    losses[kind] = vl.fit(
-        talkers[kind], vectors["one toy"], taught, 90, unit.seed, batch=32, label=kind
-    )
+    talker = Talker(projector(kind), frozen)
+    losses[kind] = vl.fit(talker, vectors["one toy"], taught, 90, unit.seed, batch=32, label=kind)
+    weights = lora_by_hand.parameters(talker)
     for name in ("trained pairs", "held-out pairs"):
-        said[kind, name] = vl.answers(talkers[kind], tokenizer, vectors[name], captions[name])
-        row = {
-            "projector": kind,
-            "weights": lora_by_hand.parameters(talkers[kind])["trained"],
-            "pictures": name,
-        }
-        row["whole caption"] = percent(vl.exact(captions[name], said[kind, name]))
-        marks = vl.by_word(captions[name], said[kind, name])
-        rows.append(row | {word: percent(mark) for word, mark in marks.items()})
+        asked = captions[name]
+        replies = vl.answers(talker, tokenizer, vectors[name], asked)
+        row = {"projector": kind, "weights": weights["trained"], "pictures": name}
+        row["whole caption"] = percent(vl.exact(asked, replies))
+        for word, mark in vl.by_word(asked, replies).items():
+            row[word] = percent(mark)
+        rows.append(row)
+        said[kind, name] = replies
+    talkers[kind] = talker
 figures.table(
     rows, caption="Captions of 160 fresh pictures each: right word for word, with 95 % intervals"
 )
 
 # %%
 fig, ax = figures.figure(height=3.2)
+last = []
 for kind, line in losses.items():
-    ax.plot(range(10, len(line) + 1), torch.tensor(line).unfold(0, 10, 1).mean(1), label=kind)
-ax.set(
-    xlabel="step",
-    ylabel="loss (nats a token)",
-    title="Stage one: the projector alone (mean of 10 steps)",
-)
+    tens = torch.tensor(line).unfold(0, 10, 1)  # (steps - 9, 10)
+    steps = range(10, len(line) + 1)
+    ax.plot(steps, tens.mean(1), label=kind)
+    end = sum(line[-10:]) / 10
+    last.append(f"{kind} {end:.2f}")
+ax.set(xlabel="step", ylabel="loss (nats a token)")
+ax.set_title("Stage one: the projector alone (mean of 10 steps)")
 ax.set_ylim(bottom=0)
 ax.legend(loc="upper right")
-last = ", ".join(f"{kind} {sum(line[-10:]) / 10:.2f}" for kind, line in losses.items())
-figures.show(
-    fig, alt=f"Loss of the captions against training steps; at the end: {last} nats a token."
-)
+told = f"at the end: {', '.join(last)} nats a token"
+figures.show(fig, alt=f"Loss of the captions against training steps; {told}.")
 
 # %% [markdown]
 # **What to notice.** The language model has learned nothing here, and yet it captions. Both halves of the
@@ -261,14 +262,12 @@ name = "trained pairs"
 asked, talker = captions[name], talkers["two layers"]
 astray = vl.answers(talker, tokenizer, vectors[name], asked, shift=1)
 moved = asked[1:] + asked[:1]
-results = {
-    "the right picture": vl.exact(asked, said["two layers", name]),
-    "a wrong picture": vl.exact(asked, astray),
-    "a wrong picture, but judged by that one": vl.exact(moved, astray),
-    "no picture: the best blind guess": vl.exact(
-        asked, vl.blind_guesses(captions["one toy"], asked)
-    ),
-}
+guesses = vl.blind_guesses(captions["one toy"], asked)
+results = {}
+results["the right picture"] = vl.exact(asked, said["two layers", name])
+results["a wrong picture"] = vl.exact(asked, astray)
+results["a wrong picture, but judged by that one"] = vl.exact(moved, astray)
+results["no picture: the best blind guess"] = vl.exact(asked, guesses)
 table = [{"the model gets": what, "caption right": percent(mark)} for what, mark in results.items()]
 figures.table(table, caption="160 pictures; 3 x 56 captions are possible")
 
@@ -290,47 +289,44 @@ figures.table(table, caption="160 pictures; 3 x 56 captions are possible")
 kinds = ["list", "colour", "shape", "count", "left", "there", "not there"]
 kinds += ["colour", "left"]  # twice: asked more often
 lessons = vl.questions(scenes["several toys"], 0, kinds, each=4)
-exams = {
-    name: vl.questions(scenes[name], 1, kinds, each=2)
-    for name in ("asked about", "asked, held out")
-}
-for one in {one.kind: one for one in lessons[:60]}.values():
-    print(f"{one.kind:<10} {one.text:<44} {one.answer}")
+exams = {}
+for name in ("asked about", "asked, held out"):
+    exams[name] = vl.questions(scenes[name], 1, kinds, each=2)
+examples = {question.kind: question for question in lessons[:60]}  # one of each kind
+for kind, question in examples.items():
+    print(f"{kind:<10} {question.text:<44} {question.answer}")
 
 # %% tags=["topic:vlm-captioning-vqa"]
 answerer = copy.deepcopy(talkers["two layers"])
 added = lora_by_hand.add_lora(answerer.lm, rank=16, alpha=32)
-answerer.to(words.device).projector.requires_grad_(True)
+answerer.to(words.device)
+answerer.projector.requires_grad_(True)
 taught = vl.lesson(tokenizer, lessons)
 seen = vectors["several toys"]
-loss = vl.fit(
-    answerer, seen, taught, 320, unit.seed, peak=4e-3, batch=32, label="LoRA and projector"
-)
+label = "LoRA and projector"
+loss = vl.fit(answerer, seen, taught, 320, unit.seed, peak=4e-3, batch=32, label=label)
 print(f"\n{len(lessons):,} questions on {len(seen):,} pictures; adapters in {len(added)} matrices")
 learned = lora_by_hand.parameters(answerer)["trained"]
-print(
-    f"{learned:,} weights learned, the loss fell from {loss[0]:.2f} to {sum(loss[-10:]) / 10:.2f}"
-)
+end = sum(loss[-10:]) / 10
+print(f"{learned:,} weights learned, the loss fell from {loss[0]:.2f} to {end:.2f}")
 
 # %% tags=["topic:vlm-captioning-vqa"]
 exam, held = exams["asked about"], exams["asked, held out"]
 written = vl.answers(answerer, tokenizer, vectors["asked about"], exam)
-columns = {
-    "right picture": vl.by_kind(exam, written),
-    "held-out pairs": vl.by_kind(
-        held, vl.answers(answerer, tokenizer, vectors["asked, held out"], held)
-    ),
-    "wrong picture": vl.by_kind(
-        exam, vl.answers(answerer, tokenizer, vectors["asked about"], exam, shift=7)
-    ),
-    "best blind guess": vl.by_kind(exam, vl.blind_guesses(lessons, exam)),
-}
+held_written = vl.answers(answerer, tokenizer, vectors["asked, held out"], held)
+astray = vl.answers(answerer, tokenizer, vectors["asked about"], exam, shift=7)
+guesses = vl.blind_guesses(lessons, exam)
+columns = {}
+columns["right picture"] = vl.by_kind(exam, written)
+columns["held-out pairs"] = vl.by_kind(held, held_written)
+columns["wrong picture"] = vl.by_kind(exam, astray)
+columns["best blind guess"] = vl.by_kind(exam, guesses)
 rows = []
 for kind, mark in columns["right picture"].items():
-    cells = {
-        name: percent(marks[kind]) if kind in marks else "-" for name, marks in columns.items()
-    }
-    rows.append({"question": kind, "asked": mark.n} | cells)
+    row = {"question": kind, "asked": mark.n}
+    for name, marks in columns.items():
+        row[name] = percent(marks[kind]) if kind in marks else "-"
+    rows.append(row)
 figures.table(rows, caption="Answers that are right word for word, with 95 % intervals")
 
 # %% [markdown]
@@ -345,10 +341,12 @@ figures.table(rows, caption="Answers that are right word for word, with 95 % int
 
 # %% tags=["topic:vlm-captioning-vqa"]
 fails = []
-for one, text in zip(exam, written, strict=True):
-    toys = scenes["asked about"][one.picture].toys
-    if one.kind == "colour" and len(toys) == 2 and text != one.answer:
-        fails.append(text in [toy.colour for toy in toys])
+for question, text in zip(exam, written, strict=True):
+    toys = scenes["asked about"][question.picture].toys
+    wrong = text != question.answer
+    if question.kind == "colour" and len(toys) == 2 and wrong:
+        colours = [toy.colour for toy in toys]
+        fails.append(text in colours)
 print("wrong colours in scenes of two toys that are the colour of the other toy:", share(fails))
 print(f"one of the seven wrong colours at random would be that in {1 / 7:.0%}")
 
@@ -363,18 +361,15 @@ polls = {"it is there": "there", "it is not there": "not there"}
 yes = {label: vl.said_yes(exam, written, kind) for label, kind in polls.items()}
 fig, ax = figures.figure(height=2.3)
 values, ends = error_bars(yes.values())
-colours = [figures.PALETTE[name] for name in ("blue", "vermilion")]
+colours = [figures.PALETTE["blue"], figures.PALETTE["vermilion"]]
 ax.barh([0, 1], values, xerr=ends, capsize=4, color=colours)
-ax.set_yticks([0, 1], [f"{label} (n = {mark.n})" for label, mark in yes.items()])
-ax.set(
-    xlabel='share of answers "yes" (95 % intervals)',
-    xlim=(0, 1),
-    title='Polls such as "Is there a cube?"',
-)
+names = [f"{label} (n = {mark.n})" for label, mark in yes.items()]
+ax.set_yticks([0, 1], names)
+ax.set(xlabel='share of answers "yes" (95 % intervals)', xlim=(0, 1))
+ax.set_title('Polls such as "Is there a cube?"')
 ax.invert_yaxis()
-figures.show(
-    fig, alt="Share of yes: " + "; ".join(f"{label} {percent(mark)}" for label, mark in yes.items())
-)
+told = [f"{label} {percent(mark)}" for label, mark in yes.items()]
+figures.show(fig, alt=f"Share of yes: {'; '.join(told)}")
 
 # %% [markdown]
 # The vermilion bar should be empty: each yes there is a hallucination. A model that says yes to everything
@@ -385,28 +380,33 @@ figures.show(
 
 # %% tags=["topic:vlm-captioning-vqa"]
 trick = vl.questions(scenes["asked about"], 2, ["absent"])
-real = [one for one in exam if one.kind == "colour"]
+real = [question for question in exam if question.kind == "colour"]
 replies = vl.answers(answerer, tokenizer, vectors["asked about"], trick)
-print("no such toy, and it says:", dict(Counter(replies).most_common(5)))
-before = vl.exact(trick, replies), vl.by_kind(exam, written)["colour"]
+frequent = Counter(replies).most_common(5)
+print("no such toy, and it says:", dict(frequent))
+trick_before = vl.exact(trick, replies)
+real_before = vl.by_kind(exam, written)["colour"]
 
 # %% tags=["topic:vlm-captioning-vqa"]
 mixed = [*kinds, "absent"]
 cured = copy.deepcopy(answerer)
-more = vl.lesson(tokenizer, vl.questions(scenes["several toys"], 3, mixed, each=4))
-vl.fit(cured, seen, more, 50, unit.seed, peak=2e-3, batch=32, label="with wrong questions")
-again = [vl.answers(cured, tokenizer, vectors["asked about"], some) for some in (trick, real)]
-after = vl.exact(trick, again[0]), vl.exact(real, again[1])
-refused = share([text.startswith("no ") for text in again[1]])
-rows = [('"no ring" where there is none', before[0], after[0])]
-rows += [
-    ("the right colour where there is one", before[1], after[1]),
-    ('"no ring" where there is one', None, refused),
-]
-columns = ("What colour is the ring?", "before", "after")
-cells = [(what, percent(b) if b else "-", percent(a)) for what, b, a in rows]
+more = vl.questions(scenes["several toys"], 3, mixed, each=4)
+taught = vl.lesson(tokenizer, more)
+label = "with wrong questions"
+vl.fit(cured, seen, taught, 50, unit.seed, peak=2e-3, batch=32, label=label)
+trick_replies = vl.answers(cured, tokenizer, vectors["asked about"], trick)
+real_replies = vl.answers(cured, tokenizer, vectors["asked about"], real)
+trick_after = vl.exact(trick, trick_replies)
+real_after = vl.exact(real, real_replies)
+refused = share([text.startswith("no ") for text in real_replies])
+lines = {'"no ring" where there is none': (percent(trick_before), percent(trick_after))}
+lines["the right colour where there is one"] = (percent(real_before), percent(real_after))
+lines['"no ring" where there is one'] = ("-", percent(refused))
+rows = []
+for what, (before, after) in lines.items():
+    rows.append({"What colour is the ring?": what, "before": before, "after": after})
 figures.table(
-    [dict(zip(columns, row, strict=True)) for row in cells],
+    rows,
     caption="Questions about a toy that is not there: before, and after 50 steps that contain some",
 )
 
