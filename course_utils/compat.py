@@ -5,7 +5,6 @@ there, with the name of the keyword, and not in a notebook. Libraries are import
 """
 
 import asyncio
-import inspect
 import sys
 import threading
 import warnings
@@ -481,9 +480,6 @@ def serve(
     uvicorn.Config = partial(uvicorn.Config, http=connection, ws="none", access_log=False)
     sample_when_asked()
     end_unwanted_answers()
-    # As the course's own prompts: a small model that thinks fills its whole budget with thoughts.
-    thoughts = {"chat_template_kwargs": '{"enable_thinking": false}'}
-    known = inspect.signature(Serve.__init__).parameters
     Serve(
         force_model=model,
         host=host,
@@ -493,7 +489,8 @@ def serve(
         cb_block_size=BLOCK,
         cb_num_blocks=BLOCKS,
         cb_max_batch_tokens=256,
-        **{name: value for name, value in thoughts.items() if name in known},
+        # As the course's own prompts: a small model that thinks fills its whole budget with thoughts.
+        chat_template_kwargs='{"enable_thinking": false}',
     )
 
 

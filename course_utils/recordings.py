@@ -157,8 +157,10 @@ def run_here(shell: Any, code: str) -> None:
     source = shell.transform_cell(code)
     name = shell.compile.cache(source)  # so that a traceback shows the lines
     body = ast.parse(source, name).body
-    before = ast.Module(body[:-1], type_ignores=[])
-    last = ast.Interactive(body[-1:])  # the value of a last expression is shown
+    shown = 1 if body and isinstance(body[-1], ast.Expr) else 0  # the value of a last expression
+    end = len(body) - shown
+    before = ast.Module(body[:end], type_ignores=[])
+    last = ast.Interactive(body[end:])
     # Not with this module's own `from __future__`.
     exec(compile(before, name, "exec", dont_inherit=True), shell.user_ns)
     exec(compile(last, name, "single", dont_inherit=True), shell.user_ns)
@@ -178,6 +180,14 @@ def _in_a_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}"
 
 
+def _lacks_network_or_room(error: Exception) -> bool:
+    """Whether nothing is wrong with the lines. By names, because torch and httpx need not be imported here."""
+    kinds = type(error).__mro__
+    full = any(kind.__name__ == "OutOfMemoryError" for kind in kinds)  # of torch, a RuntimeError
+    cut_off = any(kind.__module__.startswith("httpx") for kind in kinds)  # of the hub's library
+    return isinstance(error, STEPS_DOWN) or full or cut_off
+
+
 def magic(unit: Unit, shell: Any) -> Callable[[str, str], None]:
     """What `%%real NAME` does in the session of `unit`."""
 
@@ -185,12 +195,16 @@ def magic(unit: Unit, shell: Any) -> Callable[[str, str], None]:
         """Runs these plain lines at the small or full tier; shows what they gave elsewhere at the bundled one."""
         reason = why_not_here(unit)
         if reason:
-            print(f'Not run here: {reason}. open_unit("{unit.name}", tier="small") runs these lines.')
+            way = f'open_unit("{unit.name}", tier="small") runs these lines.'
+            asked = reason.endswith("(asked for)")
+            print(f"Not run here: {reason}. {way if asked else f'With a network, {way}'}")
             show_or_say(line.strip(), cell)
             return
         try:
             run_here(shell, cell)
-        except STEPS_DOWN as error:
+        except Exception as error:
+            if not _lacks_network_or_room(error):
+                raise
             print(f"These lines did not get to their end here ({_in_a_line(error)}). Instead:")
             show_or_say(line.strip(), cell)
 

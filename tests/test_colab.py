@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 
 from course_utils import colab, doctor, settings
 from course_utils.finetuning import benchmarks, tracking
+from course_utils.models import llama_cpp
 from course_utils.workshop import colab_list, links
 
 KEPT = ("torch", "torchvision", "numpy", "transformers", "pandas")
@@ -174,7 +175,7 @@ def test_advice_at_home_names_the_extra_or_the_package():
 def test_no_advice_on_a_hosted_machine_would_replace_what_is_there(hosted, tmp_path, monkeypatch):
     """Whoever finds something missing there, or too old, is never told to let pip choose versions."""
     advice = [colab.how_to_add(), colab.how_to_add("wandb"), colab.how_to_add_extra("benchmarks")]
-    advice += [benchmarks.missing(), tracking.how_to_install()]
+    advice += [benchmarks.missing(), tracking.how_to_install(), llama_cpp.missing()]
     here = doctor.installed
     monkeypatch.setattr(doctor, "installed", lambda name: None if name in ("peft", "mlflow-skinny") else here(name))
     advice += [check.cure for check in (*doctor.packages(), *doctor.extras())]

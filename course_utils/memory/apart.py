@@ -1,7 +1,7 @@
 """`counting.count` in a process of its own: offline, and with a limit in time and memory.
 
 A configuration comes from anywhere, and libraries follow it: to lists of any length, to folders, to a hub. What it
-asks for stays in this process, which sees no network and ends.
+asks for stays in this process, which sees no network and ends. Only what was counted so is simulated by the caller.
 """
 
 import json
@@ -53,10 +53,9 @@ def count_apart(config: Mapping, dtype: str = "bfloat16", seconds: float = SECON
 def _restored(answer: dict) -> Counted:
     """A `Counted` from JSON, in which lists stand for tuples."""
     cache = tuple(CacheLayer(**layer) for layer in answer.pop("cache"))
-    towers = tuple((name, size) for name, size in answer.pop("towers"))
-    sizes = {name: tuple(map(tuple, answer.pop(name))) for name in ("linear", "tower_linear")}
+    rows = {name: tuple(map(tuple, answer.pop(name))) for name in ("towers", "linear", "tower_linear")}
     notes = tuple(answer.pop("notes"))
-    return Counted(cache=cache, towers=towers, notes=notes, **sizes, **answer)
+    return Counted(cache=cache, notes=notes, **rows, **answer)
 
 
 def _limit_memory() -> None:

@@ -4,10 +4,13 @@ No code from a configuration runs, nothing that it names is fetched, and a numbe
 refused before lists of that length are made.
 """
 
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 LARGEST = 2**40  # no size of a model or a batch comes near it, and no sum of such sizes is too large for a float
+MOST_BYTES = 4 * 10**6  # of a config.json; the longest we know have 200 kB
 MOST_LAYERS = 2000  # no model comes near it, and lists of this length are made before anything can be checked
 DEEPEST = 20  # dictionaries inside each other
 MOST_POSITIONS = 2**24  # tables of positions are worked out in Python by some older kinds
@@ -18,6 +21,26 @@ LEFT_OUT += ("use_kernels", "use_pretrained_backbone", "dtype", "torch_dtype")
 
 class NotCountedError(ValueError):
     """A configuration that is not understood; the text says what, and what to do."""
+
+
+def read_config(path: Path) -> dict:
+    """The contents of a config.json. ValueError for one that is damaged."""
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    return parsed(content, str(path))
+
+
+def parsed(content: bytes, place: str) -> dict:
+    """The configuration in the bytes of a config.json; `place` is what an error calls it. ValueError if damaged."""
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"{place} is longer than any configuration: more than {MOST_BYTES:,} bytes.")
+    try:
+        config = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place} is damaged: it is no JSON. Download or copy it again.") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{place} is damaged: a configuration is a dictionary, and this is a {type(config).__name__}.")
+    return config
 
 
 def configuration(config: Mapping) -> Any:

@@ -138,8 +138,8 @@ def _builder(made: Any, kind: str) -> Any:
 def count(config: Mapping, dtype: str = "bfloat16") -> Counted:
     """Count the model of a config.json, given as a dictionary; `dtype` is the format of weights and cache.
 
-    In this process and without a limit in time; `apart.count` has one. NotCountedError, which says what and what to
-    do, for what transformers cannot build. A cache that is not understood is left out, and `no_cache` says why.
+    In this process and without a limit in time; `apart.count_apart` has one. NotCountedError, which says what and what
+    to do, for what transformers cannot build. A cache that is not understood is left out, and `no_cache` says why.
     """
     import torch
 

@@ -1,5 +1,6 @@
 """Does it fit? An estimate against a card or this machine, and what would make it smaller."""
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,9 @@ from course_utils.memory.shapes import LARGEST, Gpu, parameter_count, tables
 
 if TYPE_CHECKING:
     from course_utils.models.hardware import Hardware
+
+MAKES = {"tesla", "rtx"}  # words that a driver may leave out of a card's name
+VARIANTS = {"ti", "super", "laptop", "mobile", "max", "d"}  # other cards in spite of the same number
 
 
 @dataclass(frozen=True)
@@ -89,13 +93,23 @@ def card_of(place: "str | Gpu | Hardware") -> Gpu | None:
         return gpu(place)
     if isinstance(place, Gpu):
         return place
-    detected = _letters(place.gpu or "")
-    fitting = [card for card in tables()[1].values() if _letters(card.name) in detected]
-    return max(fitting, key=lambda card: len(card.name), default=None)
+    if place.device != "cuda":
+        return None
+    detected = _words(place.gpu or "")
+    fitting = [card for card in tables()[1].values() if _same_model(_words(card.name), detected)]
+    return min(fitting, key=lambda card: abs(card.usable - place.gpu_total_gb), default=None)
 
 
-def _letters(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())
+def _same_model(listed: set[str], detected: set[str]) -> bool:
+    """Whether a card's name in our list and the driver's name mean the same model."""
+    same_variant = listed & VARIANTS == detected & VARIANTS
+    return same_variant and listed - MAKES <= detected
+
+
+def _words(name: str) -> set[str]:
+    """The words in a card's name without its size: "NVIDIA A100-SXM4-40GB" has a100 in it."""
+    without_size = re.sub(r"\d+ ?gb", "", name.lower())
+    return set(re.findall(r"[a-z0-9]+", without_size))
 
 
 def _together(needed: Estimate, available: float, options: list[tuple[str, dict]]) -> list[str]:

@@ -9,6 +9,7 @@ Sizes are in bytes inside and in GiB (2^30 bytes) outside.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -34,6 +35,7 @@ NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 # Bits per weight of whole GGUF files: Q8_0 is 32 weights of 8 bits and a 16-bit scale; the others are the
 # averages for Llama 2 7B in the table that llama.cpp long published with its quantise tool.
 GGUF_BITS = {"q8_0": 8.5, "q6_k": 6.56, "q5_k_m": 5.68, "q4_k_m": 4.84, "q3_k_m": 3.91, "q2_k": 3.35}
+BITS = {"fp32": 32, "fp16": 16, "int8": 8, "nf4": NF4_BITS} | GGUF_BITS
 INFERENCE = ("inference-fp32", "inference-fp16", "inference-int8", "inference-nf4")
 GGUF = tuple(f"inference-{name}" for name in GGUF_BITS)
 TRAINING = ("lora", "qlora", "full")
@@ -54,22 +56,21 @@ def weight_bytes(model: "str | Architecture", number_format: str = "fp16") -> fl
     16. int8 has one 32-bit scale for each output of a matrix (Dettmers et al. 2022, arXiv 2208.07339).
     """
     a = architecture(model)
-    total = parameter_count(a)
-    if number_format == "fp32":
-        return total * 4
-    if number_format == "fp16":
-        return total * 2
-    if number_format in GGUF_BITS:
-        return total * GGUF_BITS[number_format] / 8
-    matrices = matrix_count(a)
-    rest = 2 * (total - matrices)
-    if number_format == "nf4":
-        return rest + matrices * NF4_BITS / 8
-    if number_format == "int8":
-        scales = sum(outputs * layers for _, outputs, layers in all_matrices(a))
-        return rest + matrices + 4 * scales
-    known = ", ".join(["fp32", "fp16", "int8", "nf4", *GGUF_BITS])
-    raise ValueError(f"No number format {number_format!r}. Known: {known}.")
+    return stored_bytes(parameter_count(a), all_matrices(a), number_format)
+
+
+def stored_bytes(parameters: int, matrices: Sequence[tuple[int, int, int]], number_format: str) -> float:
+    """Bytes of so many parameters, of which those in `matrices` (inputs, outputs, how many) may be in few bits."""
+    if number_format not in BITS:
+        raise ValueError(f"No number format {number_format!r}. Known: {', '.join(BITS)}.")
+    bits = BITS[number_format]
+    if number_format not in ("int8", "nf4"):
+        return parameters * bits / 8
+    in_matrices = sum(inputs * outputs * number for inputs, outputs, number in matrices)
+    outputs = sum(outputs * number for _, outputs, number in matrices)
+    scales = 4 * outputs if number_format == "int8" else 0
+    others = parameters - in_matrices
+    return 2 * others + in_matrices * bits / 8 + scales
 
 
 def kv_cache_bytes(model: "str | Architecture", seq: int, batch: int = 1, bytes_per_number: float = 2) -> float:
@@ -252,7 +253,13 @@ def estimate(
     return Estimate(**settings, **in_gib)
 
 
-def _number_format(method: str) -> str:
+def with_margin(tensors: float) -> float:
+    """GiB that a card must have for `tensors` GiB of tensors: what the runtime takes comes on top."""
+    share = RUNTIME_SHARE * tensors
+    return RUNTIME_GIB + tensors + share
+
+
+def number_format(method: str) -> str:
     """The format of the weights."""
     formats = {"lora": "fp16", "qlora": "nf4", "full": "fp32"}
     return formats.get(method, method.removeprefix("inference-"))
@@ -267,7 +274,7 @@ def _trained_count(a: Architecture, method: str, rank: int) -> int:
 
 def _held_weight_bytes(a: Architecture, method: str) -> float:
     """Bytes of the weights; for qlora what is not 4-bit takes 32 bits instead of 16."""
-    held = weight_bytes(a, _number_format(method))
+    held = weight_bytes(a, number_format(method))
     if method == "qlora":
         held += 2 * (parameter_count(a) - matrix_count(a))
     return held
@@ -290,13 +297,17 @@ def _cache_bytes(a: Architecture, method: str, seq: int, batch: int) -> float:
     """Bytes of keys and values; training keeps none."""
     if method in TRAINING:
         return 0
-    wide = 4 if method == "inference-fp32" else 2
-    return kv_cache_bytes(a, seq, batch, wide)
+    return kv_cache_bytes(a, seq, batch, number_bytes(method))
+
+
+def number_bytes(method: str) -> int:
+    """Bytes of a number in the cache of a method of inference."""
+    return 4 if method == "inference-fp32" else 2
 
 
 def _dequantised_bytes(a: Architecture, method: str) -> float:
     """Bytes of the largest 4-bit matrix (qlora: and the head) in 16 bits while it is used."""
-    if _number_format(method) != "nf4":
+    if number_format(method) != "nf4":
         return 0
     largest = max(inputs * outputs for inputs, outputs, _ in all_matrices(a))
     head = a.vocab * a.hidden if method == "qlora" else 0

@@ -8,17 +8,17 @@ memory delivers these bytes: bandwidth divided by bytes is an upper bound (Pope 
 section 2.1, for one conversation at a time). Real programs reach a part of it.
 """
 
+import bisect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from course_utils.memory import configs, formulas
 from course_utils.memory.configs import NotCountedError
 from course_utils.memory.counting import CacheLayer, Counted
-from course_utils.memory.shapes import GIB, LARGEST, Architecture, matrix_count
+from course_utils.memory.shapes import GIB, LARGEST, Architecture, all_matrices, parameter_count
 from course_utils.models.gguf_header import Header
 
-BITS = {"fp32": 32, "fp16": 16, "int8": 8, "nf4": formulas.NF4_BITS} | formulas.GGUF_BITS
 LONGEST = 2**30  # tokens; where there is no cache, nothing else ends the search
 
 
@@ -40,21 +40,14 @@ class Load:
         """
         cache = self.cache(tokens)
         held = (self.weights + cache) / GIB
-        return with_margin(held)
+        return formulas.with_margin(held)
 
     def longest_context(self, available: float) -> int:
         """The longest conversation in tokens that fits into `available` GiB; 0 if not even one token does.
 
         LONGEST for a model that keeps the same for any length. It may be more than the model was made for.
         """
-        low, high = 0, LONGEST
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.needed(middle) <= available:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        return bisect.bisect_right(range(1, LONGEST + 1), available, key=self.needed)
 
     def tokens_a_second(self, bandwidth: float, tokens: int) -> float:
         """At most so many tokens a second, after `tokens` tokens, from memory that delivers `bandwidth` GB/s."""
@@ -63,38 +56,22 @@ class Load:
         return bandwidth * 1e9 / moved
 
 
-def with_margin(tensors: float) -> float:
-    """GiB that a card must have for `tensors` GiB of tensors: what the runtime takes comes on top."""
-    share = formulas.RUNTIME_SHARE * tensors
-    return formulas.RUNTIME_GIB + tensors + share
-
-
 # ---------------------------------------------------------------------------------------------- shapes
 
 
 def of_shape(shape: Architecture, method: str) -> Load:
     """By the formulas. ValueError for a method that trains."""
     number_format = weight_format(method)
-    width = number_bytes(method)
+    width = formulas.number_bytes(method)
 
     def cache(tokens: int) -> float:
         return formulas.kv_cache_bytes(shape, tokens, 1, width)
 
-    weights = formulas.weight_bytes(shape, number_format)
-    idle = _idle_bytes(shape, number_format)
-    return Load(shape.id, weights, weights - idle, cache, shape.context)
-
-
-def _idle_bytes(shape: Architecture, number_format: str) -> float:
-    """Bytes of the weights that one token does not read: its embeddings but one row, and experts not asked."""
-    bits = BITS[number_format]
-    # what is not in the matrices is held in 16 bits, also where these are in fewer
-    bits_outside = 16 if number_format in ("int8", "nf4") else bits
-    used = matrix_count(shape, active=True)
-    idle_experts = matrix_count(shape) - used
+    # A token reads one row of its embeddings, and the experts that are asked.
     embeddings = 0 if shape.tied else shape.vocab * shape.hidden
-    idle_bits = embeddings * bits_outside + idle_experts * bits
-    return idle_bits / 8
+    used = parameter_count(shape, active=True) - embeddings
+    read = formulas.stored_bytes(used, all_matrices(shape, active=True), number_format)
+    return Load(shape.id, formulas.weight_bytes(shape, number_format), read, cache, shape.context)
 
 
 def weight_format(method: str) -> str:
@@ -102,12 +79,12 @@ def weight_format(method: str) -> str:
     formulas.check(method, "adamw")
     if method in formulas.TRAINING:
         raise ValueError(f"{method} trains; a context is kept by these: {', '.join(formulas.INFERENCE)}.")
-    return method.removeprefix("inference-")
+    return formulas.number_format(method)
 
 
-def number_bytes(method: str) -> int:
-    """Bytes of a number in the cache."""
-    return 4 if method == "inference-fp32" else 2
+def counted_in(method: str) -> str:
+    """The number format, as torch names it, in which a model is counted for this method."""
+    return "float32" if method == "inference-fp32" else "bfloat16"
 
 
 # ---------------------------------------------------------------------------------------------- counted models
@@ -116,8 +93,8 @@ def number_bytes(method: str) -> int:
 def of_counted(counted: Counted, method: str) -> Load:
     """From what was counted. NotCountedError if its cache, or how many experts a token uses, is not known."""
     number_format = weight_format(method)
-    if counted.bytes_a_number != number_bytes(method):
-        raise ValueError(f"For {method} count it with dtype={'float32' if method == 'inference-fp32' else 'bfloat16'}.")
+    if counted.bytes_a_number != formulas.number_bytes(method):
+        raise ValueError(f"For {method} count it with dtype={counted_in(method)}.")
     weights = weight_bytes(counted, number_format)
     return Load(counted.id, weights, read_bytes(counted, number_format), counted.cache_bytes, counted.context)
 
@@ -127,26 +104,14 @@ def weight_bytes(counted: Counted, number_format: str) -> float:
 
     Experts that a model holds in one tensor for each layer are no linear layers, and stay in 16 bits.
     """
-    return _bytes(counted.parameters, counted.linear, number_format)
+    return formulas.stored_bytes(counted.parameters, counted.linear, number_format)
 
 
 def read_bytes(counted: Counted, number_format: str) -> float:
     """Bytes of the weights that are read to write one token."""
     towers = {(inputs, outputs): number for inputs, outputs, number in counted.tower_linear}
     read = [(i, o, number - towers.get((i, o), 0)) for i, o, number in counted.linear]
-    return _bytes(counted.used, read, number_format)
-
-
-def _bytes(parameters: int, linear: Sequence[tuple[int, int, int]], number_format: str) -> float:
-    """Bytes of so many parameters, of which those in `linear` matrices may be in few bits."""
-    bits = BITS[number_format]
-    if number_format not in ("int8", "nf4"):
-        return parameters * bits / 8
-    in_matrices = sum(inputs * outputs * number for inputs, outputs, number in linear)
-    outputs = sum(outputs * number for _, outputs, number in linear)
-    scales = 4 * outputs if number_format == "int8" else 0
-    others = parameters - in_matrices
-    return 2 * others + in_matrices * bits / 8 + scales
+    return formulas.stored_bytes(counted.used, read, number_format)
 
 
 def parts(counted: Counted, method: str, seq: int, batch: int, rank: int = 16) -> dict[str, float]:
@@ -154,9 +119,8 @@ def parts(counted: Counted, method: str, seq: int, batch: int, rank: int = 16) -
 
     As in `formulas`: adapters, gradients and AdamW's averages in fp32; for qlora what is not 4-bit is in fp32.
     """
-    held = {"lora": "fp16", "qlora": "nf4", "full": "fp32"}
     trains = method in formulas.TRAINING
-    number_format = held[method] if trains else weight_format(method)
+    number_format = formulas.number_format(method)
     weights = weight_bytes(counted, number_format)
     if method == "qlora":
         others = counted.parameters - counted.linear_parameters

@@ -4,6 +4,7 @@ By the formulas for shapes that they know, by counting for every other model tha
 its header for a GGUF file.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,7 @@ def _model(name: str, question: Question) -> Architecture | Counted | Header:
     if shapes.has_formula(kind):
         return shapes.from_config(source)
     question.say(f"No formula for {str(kind)!r:.60}: transformers builds the model without weights, and it is counted.")
-    return apart.count_apart(source, "float32" if question.method == "inference-fp32" else "bfloat16")
+    return apart.count_apart(source, loads.counted_in(question.method))
 
 
 # ---------------------------------------------------------------------------------------------- by the formulas
@@ -172,9 +173,7 @@ def _facts(counted: Counted) -> list[dict]:
 
 def _in_words(counted: Counted) -> str:
     """How the cache grows: layers of the same kind together."""
-    alike: dict = {}
-    for layer in counted.cache:
-        alike[layer] = alike.get(layer, 0) + 1
+    alike = Counter(counted.cache)
     said = []
     for layer, number in alike.items():
         size = []
@@ -191,13 +190,13 @@ def _rows(parts: dict[str, float]) -> list[dict]:
     """GiB by part, and their sum with the margin."""
     rows = [{"component": part, "GiB": size} for part, size in parts.items() if size]
     total = sum(parts.values())
-    return [*rows, {"component": "total with the runtime's margin", "GiB": loads.with_margin(total)}]
+    return [*rows, {"component": "total with the runtime's margin", "GiB": formulas.with_margin(total)}]
 
 
 def _verdict(tensors: float, simulated: Any, question: Question) -> fit.Verdict:
     """Whether it fits: the simulated step where there is one, what was counted where not."""
     name, available = fit.available_in(question.place)
-    needed = simulated.total if simulated else loads.with_margin(tensors)
+    needed = simulated.total if simulated else formulas.with_margin(tensors)
     if needed <= available:
         return fit.Verdict(True, needed, available, name)
     return fit.Verdict(False, needed, available, name, (fit.larger_card(needed),))

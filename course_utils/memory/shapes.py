@@ -16,7 +16,7 @@ TABLE = Path(__file__).with_name("architectures.toml")
 # Without these numbers in a config.json, nothing can be estimated.
 NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 # Kinds that transformers makes from the sizes in `Architecture` alone, for a simulation.
-BY_SIZES = ("llama", "mistral", "mixtral", "qwen2", "phi3")
+BY_SIZES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "phi3")
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def architecture(model: "str | Path | Architecture") -> Architecture:
     path = Path(model)
     file = path / "config.json" if path.is_dir() else path
     if file.is_file():
-        return from_config(_json(file))
+        return from_config(configs.read_config(file))
     raise ValueError(f"No model {str(model)!r:.200}. Known: {', '.join(tables()[0])}; or a folder with a config.json.")
 
 
@@ -168,13 +168,6 @@ def has_formula(kind: object) -> bool:
 def kinds() -> dict[str, dict]:
     """By kind of model, what sets it apart from Llama: fields of `Architecture` and names of settings."""
     return tomllib.loads(TABLE.read_text(encoding="utf-8"))["formula"]
-
-
-def _json(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: it is no JSON. Download or copy it again.") from error
 
 
 def from_config(config: Mapping) -> Architecture:

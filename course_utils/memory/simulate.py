@@ -13,6 +13,7 @@ What it does not see: memory that a kernel takes and gives back inside itself, t
 allocator. `memory.RUNTIME_GIB` and `memory.RUNTIME_SHARE` stand for those.
 """
 
+import bisect
 import dataclasses
 import functools
 import json
@@ -159,9 +160,10 @@ def _built(model: "str | Path | Architecture | Counted", dtype: torch.dtype) -> 
     """The model without memory: of a shape, or of the configuration that was counted."""
     from transformers import AutoModelForCausalLM
 
-    told = getattr(model, "config", "")
-    if told:
-        return counting.build(json.loads(told), dtype)
+    if not isinstance(model, Counted):
+        model = shapes.architecture(model)
+    if model.config:
+        return counting.build(json.loads(model.config), dtype)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(transformers_config(model), dtype=dtype, attn_implementation="sdpa")
 
@@ -299,7 +301,7 @@ class Simulation:
     @property
     def total(self) -> float:
         """GiB that a card must have free: the peak, and the estimate's margin for the runtime."""
-        return formulas.RUNTIME_GIB + (1 + formulas.RUNTIME_SHARE) * self.peak
+        return formulas.with_margin(self.peak)
 
     def rows(self) -> list[dict]:
         """One dictionary per part, and the total, for a table."""
@@ -321,11 +323,12 @@ def simulate(
         model = shapes.architecture(model)
     step = Step(model, method, seq, batch, **more)
     _check(step)
-    if not model.config:
-        return run(step)
     try:
         return run(step)
-    except Exception as error:  # any kind of model may ask for what only numbers tell
+    except Exception as error:
+        if not model.config:
+            raise
+        # Any kind of model may ask for what only numbers tell.
         raise ValueError(f"{model.kind!r} can't be simulated ({type(error).__name__}: {first_line(error)}).") from error
 
 
@@ -334,7 +337,7 @@ def _check(step: Step) -> None:
     formulas.check(step.method, step.optimiser, seq=step.seq, batch=step.batch, rank=step.rank)
     if step.method not in METHODS:
         raise ValueError(f"{step.method} can't be simulated, only estimated. These can: {', '.join(METHODS)}.")
-    if isinstance(step.shape, Architecture) and step.shape.experts > 1 and not step.shape.config:
+    if not step.shape.config and step.shape.experts > 1:
         raise ValueError("A mixture of experts can't be simulated: which expert is asked depends on the numbers.")
     if step.dtype not in DTYPES:
         raise ValueError(f"No number format {step.dtype!r}. Known: {', '.join(DTYPES)}.")
@@ -461,11 +464,7 @@ def _room(how: str, tokens: int, seq: int) -> dict:
 
 
 def _largest_by_formula(step: Step, available: float) -> int:
-    low, high = 0, 2**30
-    while low < high:
-        middle = (low + high + 1) // 2
-        if formula(dataclasses.replace(step, seq=middle)).total <= available:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    def total(seq: int) -> float:
+        return formula(dataclasses.replace(step, seq=seq)).total
+
+    return bisect.bisect_right(range(1, 2**30 + 1), available, key=total)

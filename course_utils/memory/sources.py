@@ -5,17 +5,15 @@
 From the hub comes the config.json alone, a few kB, and not before that is said. No weights are ever needed.
 """
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from course_utils.memory import shapes
+from course_utils.memory import configs, shapes
 from course_utils.models import gguf_header, offline, transfer
 from course_utils.models.gguf_header import Header
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-MOST_BYTES = 4 * 10**6  # of a config.json; the longest we know have 200 kB
 
 
 def find(name: str | Path, say: Callable[[str], None] = print) -> dict | Header:
@@ -24,11 +22,14 @@ def find(name: str | Path, say: Callable[[str], None] = print) -> dict | Header:
     ValueError, which says what to do, where there is none; DownloadError if the hub does not give it.
     """
     path = Path(name)
-    if path.is_dir():
-        path = _in_folder(path)
-    if path.is_file():
-        return gguf_header.read(path) if gguf_header.is_gguf(path) else read_config(path)
-    if HUB_ID.fullmatch(str(name)) and path.suffix != ".json":
+    try:
+        if path.is_dir():
+            path = _in_folder(path)
+        if path.is_file():
+            return gguf_header.read(path) if gguf_header.is_gguf(path) else configs.read_config(path)
+    except OSError as error:
+        raise ValueError(f"{str(name)!r:.200} can't be read ({error.strerror}).") from error
+    if HUB_ID.fullmatch(str(name)) and path.suffix not in (".json", ".gguf"):
         return _from_hub(str(name), say)
     raise ValueError(
         f"No model {str(name)!r:.200}. Known: {', '.join(shapes.architectures())}; or a config.json, a .gguf file, a "
@@ -48,25 +49,6 @@ def _in_folder(folder: Path) -> Path:
     raise ValueError(f"The folder {folder} has {have}.")
 
 
-def read_config(path: Path) -> dict:
-    """The contents of a config.json. ValueError for one that is damaged."""
-    with path.open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    return _parsed(content, str(path))
-
-
-def _parsed(content: bytes, place: str) -> dict:
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"{place} is longer than any configuration: more than {MOST_BYTES:,} bytes.")
-    try:
-        config = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place} is damaged: it is no JSON. Download or copy it again.") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{place} is damaged: a configuration is a dictionary, and this is a {type(config).__name__}.")
-    return config
-
-
 # ---------------------------------------------------------------------------------------------- the hub
 
 
@@ -76,16 +58,26 @@ def _from_hub(model: str, say: Callable[[str], None]) -> dict:
 
     cached = try_to_load_from_cache(model, "config.json")
     if isinstance(cached, str):
-        return {"_name_or_path": model} | read_config(Path(cached))
+        return configs.read_config(Path(cached)) | {"_name_or_path": model}
     if offline.is_offline():
         problem = f"the course runs offline, and the config.json of {model} is not in the cache"
         cure = "Unset COURSE_OFFLINE and HF_HUB_OFFLINE, or download that file on another machine and name it here."
         raise transfer.DownloadError(problem, cure, network=False)
     say(f"Downloading config.json of {model} (a few kB, no weights) from {offline.hub_name()} ...")
+    content = _downloaded(model)
+    return configs.parsed(content, f"config.json of {model}") | {"_name_or_path": model}
+
+
+def _downloaded(model: str) -> bytes:
+    """The first bytes of a model's config.json on the hub, more than MOST_BYTES of them if it has more."""
     content = b""
-    with transfer.connected() as client:
-        for chunk in transfer.stream(client, transfer.address(model, "main", "config.json")):
-            content += chunk
-            if len(content) > MOST_BYTES:
-                break
-    return {"_name_or_path": model} | _parsed(content, f"config.json of {model}")
+    try:
+        with transfer.connected() as client:
+            for chunk in transfer.stream(client, transfer.address(model, "main", "config.json")):
+                content += chunk
+                if len(content) > configs.MOST_BYTES:
+                    break
+    except transfer.NotThere as error:  # its cure is for the models of the catalogue: update the course
+        cure = "Compare the name with the hub's page. Where there are GGUF files alone, download one and name it here."
+        raise transfer.DownloadError(error.problem, cure) from error
+    return content

@@ -15,18 +15,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from course_utils import colab
 from course_utils.models import gguf_file
 from course_utils.models.roles import Chat, before
 
 QUIET = -1  # llama.cpp's verbosity: its log would stand in the notebook
 
 
-MISSING = "the package xllamacpp (llama.cpp) is missing. To add it: pip install xllamacpp"
-
-
 def is_installed() -> bool:
     """Whether llama.cpp can be used here; nothing is imported."""
     return importlib.util.find_spec("xllamacpp") is not None
+
+
+def missing() -> str:
+    """That the package is missing, and what brings it to this machine."""
+    return f"the package xllamacpp (llama.cpp) is missing. To add it: {colab.how_to_add('xllamacpp')}"
 
 
 class Engine:
@@ -82,7 +85,7 @@ def through_llama_cpp(chat: Chat, folder: Path, say: Callable[[str], None] = pri
     llama.cpp keeps the weights that it was given. ValueError for a folder that can't be written as GGUF.
     """
     if not is_installed():
-        say(f"{chat.name} answers through transformers, which takes four times as long, because {MISSING}")
+        say(f"{chat.name} answers through transformers, which takes four times as long, because {missing()}")
         return chat
     # Windows deletes no open file: then it goes when Python ends.
     place = tempfile.TemporaryDirectory(prefix="course-gguf-", ignore_cleanup_errors=True)

@@ -45,6 +45,10 @@ class DownloadError(RuntimeError):
         self.wait = wait  # seconds after which the hub wants to be asked again
 
 
+class NotThere(DownloadError):
+    """The hub has no such model, revision or file."""
+
+
 class CutOff(ConnectionError):
     """An answer ended before the file was whole."""
 
@@ -292,7 +296,7 @@ def refusal(answer: httpx.Response) -> DownloadError:
         return _no_access(answer)
     if code == 404:
         cure = "Update the course (git pull); if HF_ENDPOINT is set, that mirror may not have the model."
-        return DownloadError(f"the hub answers 404: it has no {_asked(answer)}", cure)
+        return NotThere(f"the hub answers 404: it has no {_asked(answer)}", cure)
     if code == 407:
         return DownloadError("the proxy asks for a password (407)", "Write it into HTTPS_PROXY: http://name:word@host.")
     return DownloadError(f"the hub answers {code}", "That is a problem on its side: try again later.")

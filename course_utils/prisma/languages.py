@@ -91,15 +91,15 @@ def write(folder: Path = FOLDER, seed: int = SEED) -> None:
     (folder / "languages.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
-def load(folder: Path = FOLDER) -> list[Saying]:
-    """All sayings, file by file."""
+def load(folder: Path = FOLDER, name: str = "languages.jsonl") -> list[Saying]:
+    """All sayings that the list `name` in `folder` tells of, file by file."""
     import soundfile
 
     found = []
-    for line in (folder / "languages.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (folder / name).read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         track, _ = soundfile.read(folder / row["file"], dtype="float32")
         for n, audio in zip(row["numbers"], np.split(track, row["ends"]), strict=False):
             text, english = SENTENCES[row["language"]][n], SENTENCES["en"][n]
-            found.append(Saying(row["language"], n, text, english, row["test"], audio))
+            found.append(Saying(row["language"], n, text, english, row.get("test", True), audio))
     return found

@@ -6,7 +6,6 @@ Kokoro-82M (Apache-2.0), and three people do, in the telephone prompts of Asteri
 """
 
 import functools
-import hashlib
 import importlib
 import itertools
 import json
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from course_utils.models import bundled
 from course_utils.prisma import languages, speech
 from course_utils.settings import BUILD, DATA, SEED
 
@@ -72,7 +72,7 @@ def synthesiser() -> Any:
         raise RuntimeError(CURE) from error
     if not (MODEL.exists() and STYLES.exists()):
         raise RuntimeError(CURE)
-    found = hashlib.sha256(MODEL.read_bytes()).hexdigest()
+    found = bundled.sha256(MODEL)
     if found != SHA256:
         raise RuntimeError(f"{MODEL} is not the file that the shipped sounds were made with. {CURE}")
     return package.Kokoro(str(MODEL), str(STYLES))
@@ -189,13 +189,7 @@ def load_clips(folder: Path = FOLDER) -> list[speech.Clip]:
 
 def load_sayings(folder: Path = FOLDER) -> list[languages.Saying]:
     """The shipped sentences in English, French, Spanish and Italian, each once, voice by voice."""
-    sayings: list[languages.Saying] = []
-    for row, sounds in _read_rows(folder / "sayings.jsonl"):
-        texts = languages.SENTENCES[row["language"]]
-        for number, audio in zip(row["numbers"], sounds, strict=True):
-            english = languages.SENTENCES["en"][number]
-            sayings.append(languages.Saying(row["language"], number, texts[number], english, True, audio))
-    return sayings
+    return languages.load(folder, "sayings.jsonl")
 
 
 def load_prompts(folder: Path = FOLDER) -> list[Prompt]:

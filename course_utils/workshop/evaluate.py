@@ -305,16 +305,14 @@ def speed(chat: "Chat") -> Measure:
 
 def speed_llama_cpp(chat: "Chat", folder: Path) -> dict[str, Measure]:
     """The same in llama.cpp, float16, with one thread; nothing where `xllamacpp` is missing."""
-    from course_utils.models import gguf_file, llama_cpp
+    from course_utils.models import llama_cpp
 
     if not llama_cpp.is_installed():
         return {}
     ids = chat.tokenizer(text.prompt("react", "What does order 1234 cost?"))["input_ids"]
     wanted = {"prompt": ids, "max_tokens": NEW, "temperature": 0.0, "ignore_eos": True}
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
-        file = gguf_file.write_gguf(folder, Path(place) / "model.gguf")
-        engine = llama_cpp.Engine(file, window=1024)
-        taken = seconds(lambda: engine.server.handle_completions(wanted))
+    fast = llama_cpp.through_llama_cpp(chat, folder)
+    taken = seconds(lambda: fast.engine.server.handle_completions(wanted))
     return {"greedy tokens, llama.cpp": bootstrap([NEW / one for one in taken], "tokens/s")}
 
 

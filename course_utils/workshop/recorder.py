@@ -6,21 +6,18 @@ What a recording is, and how a notebook shows it, is in `course_utils/recordings
 from __future__ import annotations
 
 import ast
-import contextlib
 import datetime
-import hashlib
-import os
 import platform
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from course_utils import recordings, settings
+from course_utils.models import bundled, hardware
 from course_utils.workshop import cell_outputs, notebooks, runner
 
 LIMIT = 400_000  # bytes that all recordings together may take
@@ -81,7 +78,7 @@ def described(path: Path, name: str, otherwise: str) -> dict[str, Any]:
     """A file of weights or an input: name, size, sha256, and its source as SOURCE.txt beside it tells."""
     told = path.parent / SOURCE
     source = told.read_text("utf-8").strip() if told.exists() else otherwise
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = bundled.sha256(path)
     return {"name": name, "size": path.stat().st_size, "sha256": digest, "source": source}
 
 
@@ -145,8 +142,6 @@ def whisper_accepts(folder: Path, codes: list[str]) -> str:
 
 def machine() -> str:
     """This machine, in a few words that hold no name of its owner."""
-    from course_utils.models import hardware
-
     here = hardware.detect("bundled")
     return f"{here.cores} cores ({platform.machine()}), {here.ram_total_gb:.0f} GiB RAM, {here.gpu or 'no GPU'}"
 
@@ -166,10 +161,10 @@ def record(name: str, weights: Path | None = None) -> Path:
     home, whisper_folder = caches(weights)
     prepared = whisper_accepts(whisper_folder, codes) if weights else ""
     given = given_files(weights, codes)
-    with tempfile.TemporaryDirectory(prefix="course-record-") as folder, _environment(weights):
+    with tempfile.TemporaryDirectory(prefix="course-record-") as folder:
         for path in given:
             shutil.copy(path, folder)
-        cells = run(codes, Path(folder), prepared)
+        cells = run(codes, Path(folder), prepared, weights)
     today = datetime.date.today()
     content = {"name": name, "notebook": source.stem, "date": today.isoformat(), "machine": machine()}
     content["packages"] = packages(codes)
@@ -199,29 +194,20 @@ def caches(weights: Path | None) -> tuple[Path, Path]:
     """Where the hub's and Whisper's weights lie."""
     if weights:
         return weights / "huggingface", weights / "whisper"
-    home = os.environ.get("HF_HOME")
-    hub = Path(home) if home else settings.user_cache() / "huggingface"
-    return hub, settings.user_cache() / "whisper"
+    return hardware.hub_home(), settings.user_cache() / "whisper"
 
 
-@contextlib.contextmanager
-def _environment(weights: Path | None) -> Iterator[None]:
-    """The caches in `weights` as the libraries' own, and no progress bars."""
-    changes = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-    changes["TRANSFORMERS_VERBOSITY"] = "error"
+def environment(weights: Path | None) -> dict[str, str]:
+    """What the kernel's environment has besides: no progress bars, and the caches in `weights` as the libraries'."""
+    more = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    more["TRANSFORMERS_VERBOSITY"] = "error"
     if weights:
         home = weights.resolve()
-        changes |= {"HF_HOME": str(home / "huggingface"), "XDG_CACHE_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    before = dict(os.environ)
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+        more |= {"HF_HOME": str(home / "huggingface"), "XDG_CACHE_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    return more
 
 
-def run(codes: list[str], folder: Path, prepared: str = "") -> list[dict[str, Any]]:
+def run(codes: list[str], folder: Path, prepared: str = "", weights: Path | None = None) -> list[dict[str, Any]]:
     """What each piece of code gives in one fresh kernel in `folder`, as the fields of `recordings.Cell`.
 
     RecordingError if one fails.
@@ -233,9 +219,9 @@ def run(codes: list[str], folder: Path, prepared: str = "") -> list[dict[str, An
     spent: list[tuple[float, float]] = []
     with runner.scratch() as space:
         client = runner.client(notebook, folder, space)
-        environment = runner.kernel_environment(space / "kernel", "small", "recording")
+        variables = runner.kernel_environment(space / "kernel", "small", "recording") | environment(weights)
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with client.setup_kernel(env=environment, cleanup_kc=True, **silent):
+        with client.setup_kernel(env=variables, cleanup_kc=True, **silent):
             for index, cell in enumerate(notebook.cells):
                 before = _clocks(client)
                 _execute(client, cell, index)

@@ -11,9 +11,9 @@ holds what came out, by card and date.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -77,11 +77,10 @@ def in_its_own_process(words: list[str], limit: float) -> Outcome:
     process = subprocess.Popen(
         words,
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COURSE_PROGRESS": "off", "HF_HUB_OFFLINE": "1"},
+        env=os.environ | {"PYTHONPATH": search_path(), "COURSE_PROGRESS": "off", "HF_HUB_OFFLINE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,  # so that the kernels it starts can be ended with it
     )
     try:
         said, _ = process.communicate(timeout=limit)
@@ -96,12 +95,20 @@ def in_its_own_process(words: list[str], limit: float) -> Outcome:
     return {"seconds": seconds, "found": found}
 
 
+def search_path() -> str:
+    """The course, then what the caller has put there: packages that the machine lacks."""
+    given = os.environ.get("PYTHONPATH")
+    return f"{ROOT}{os.pathsep}{given}" if given else str(ROOT)
+
+
 def end_family(process: subprocess.Popen) -> None:
-    """Ends a process and all that it started."""
-    if hasattr(os, "killpg"):
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
+    """Ends a process and all that it started, kernels with a session of their own among them."""
+    import psutil
+
+    members = [*psutil.Process(process.pid).children(recursive=True), process]
+    for member in members:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
 
 
 def result_in(said: str) -> Any:

@@ -37,14 +37,22 @@ def test_a_part_that_fails_says_how(code, words):
     assert "FAILED" in prove.line("memory", outcome) and words in prove.line("memory", outcome)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there only the process itself is ended")
 def test_a_part_that_hangs_is_ended_with_its_children():
-    child = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(98)'])"
+    """Also with those in a session of their own, as Jupyter's kernels are."""
+    program = "[sys.executable, '-c', 'import time; time.sleep(98)']"
+    child = f"import subprocess, sys, time; subprocess.Popen({program}, start_new_session=True)"
     began = time.monotonic()
     outcome = prove.in_its_own_process(python(child + "; time.sleep(99)"), limit=3)
     assert outcome["failed"] == "took longer than 3 s" and time.monotonic() - began < 30
     sleepers = [p for p in psutil.process_iter(["cmdline"]) if "time.sleep(98)" in str(p.info["cmdline"])]
     assert not [p for p in sleepers if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_packages_that_the_caller_brings_are_found(monkeypatch, tmp_path):
+    (tmp_path / "brought.py").write_text("value = 5\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code = "import brought, course_utils; print('RESULT', brought.value)"
+    assert prove.in_its_own_process(python(code), limit=60)["found"] == 5
 
 
 def test_the_report_is_whole_after_each_part(tmp_path):

@@ -95,6 +95,30 @@ def test_every_card_has_a_bandwidth_and_is_found_by_its_name() -> None:
     assert fit.card_of(dataclasses.replace(machine, gpu="Voodoo 2")) is None
 
 
+@pytest.mark.parametrize(
+    ("detected", "gib", "expected"),
+    [
+        ("NVIDIA A100-SXM4-40GB", 39.4, "a100-40"),  # Colab's
+        ("NVIDIA A100 80GB PCIe", 79.2, "a100-80"),
+        ("NVIDIA GeForce RTX 3060", 11.6, "rtx3060"),
+        ("NVIDIA L4", 22.0, "l4"),
+        ("NVIDIA L40S", 44.4, None),
+        ("NVIDIA GeForce RTX 3060 Ti", 7.7, None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", 15.6, None),
+        ("NVIDIA GeForce RTX 4060 Ti", 15.7, "rtx4060ti"),
+        ("NVIDIA GH200 480GB", 95.0, None),
+    ],
+)
+def test_a_card_is_never_taken_for_one_of_a_similar_name(detected: str, gib: float, expected: str | None) -> None:
+    machine = Hardware("cuda", "float16", "", ram_total_gb=12, ram_free_gb=11, cores=2, gpu=detected, gpu_total_gb=gib)
+    assert fit.card_of(machine) is (fit.gpu(expected) if expected else None)
+
+
+def test_a_card_that_is_too_old_to_be_used_lends_no_bandwidth() -> None:
+    machine = Hardware("cpu", "float32", "", ram_total_gb=12, ram_free_gb=11, cores=2, gpu="Tesla P100 is too old")
+    assert fit.card_of(machine) is None
+
+
 # ---------------------------------------------------------------------------------------------- GGUF
 
 

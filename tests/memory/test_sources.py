@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hub import serving
 
-from course_utils.memory import sources
+from course_utils.memory import configs, shapes, sources
 from course_utils.models import gguf_file, gguf_header
 from course_utils.models.transfer import DownloadError
 from course_utils.settings import MODELS
@@ -60,7 +60,7 @@ def test_what_is_not_there_is_answered_with_what_could_be(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="no config.json and no GGUF file"):
         said(tmp_path)
     with pytest.raises(ValueError, match="longer than any configuration"):
-        (tmp_path / "config.json").write_text(" " * (sources.MOST_BYTES + 1))
+        (tmp_path / "config.json").write_text(" " * (configs.MOST_BYTES + 1))
         said(tmp_path)
 
 
@@ -82,12 +82,12 @@ def test_the_cache_is_looked_at_first(hub, tmp_path: Path) -> None:
 
 
 def test_a_hub_that_has_it_not_sends_rubbish_or_too_much(hub) -> None:
-    with pytest.raises(DownloadError, match="404"):
+    with pytest.raises(DownloadError, match="404.*Compare the name with the hub's page"):
         said("somebody/else")
     hub.files["somebody/page"] = {"config.json": b"<html>log in</html>"}
     with pytest.raises(ValueError, match="config.json of somebody/page is damaged"):
         said("somebody/page")
-    hub.files["somebody/huge"] = {"config.json": b" " * (sources.MOST_BYTES + 10**6)}
+    hub.files["somebody/huge"] = {"config.json": b" " * (configs.MOST_BYTES + 10**6)}
     with pytest.raises(ValueError, match="longer than any configuration"):
         said("somebody/huge")
 
@@ -99,8 +99,27 @@ def test_offline_no_hub_is_asked(hub, monkeypatch) -> None:
     assert not hub.requests
 
 
-@pytest.mark.parametrize("name", ["a/b/c", "../x", "https://x/y", "a/", "/a", "a b/c", "a/b?c", "a/b.json"])
+@pytest.mark.parametrize("name", ["a/b/c", "../x", "https://x/y", "a/", "/a", "a b/c", "a/b?c", "a/b.json", "a/b.gguf"])
 def test_what_is_no_name_on_a_hub_goes_nowhere(hub, name: str) -> None:
     with pytest.raises(ValueError, match="No model"):
         said(name)
     assert not hub.requests
+
+
+def test_the_name_that_was_asked_for_stays(hub) -> None:
+    """Many published files name a folder of their makers, or another model."""
+    other = {"model_type": "qwen3", "_name_or_path": "./checkpoint-1000"}
+    hub.files["somebody/tuned"] = {"config.json": json.dumps(other).encode()}
+    config, _ = said("somebody/tuned")
+    assert config["_name_or_path"] == "somebody/tuned"
+
+
+def test_a_name_that_the_system_does_not_take_is_refused() -> None:
+    with pytest.raises(ValueError, match="can't be read|No model"):
+        sources.find("x" * 5000)
+
+
+def test_a_folder_with_a_configuration_too_deep_to_read_is_refused(tmp_path) -> None:
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="is damaged"):
+        shapes.architecture(tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from course_utils import colab
 from course_utils.models import catalogue, hardware, llama_cpp, loaders
 from course_utils.models.llama_cpp import LlamaCppChat
 from course_utils.prisma import text
@@ -121,7 +122,7 @@ def test_without_the_package_transformers_answers_and_that_is_said(plain, monkey
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     said = []
     assert llama_cpp.through_llama_cpp(plain, FOLDER, said.append) is plain
-    assert "xllamacpp" in said[0] and "four times as long" in said[0] and "pip install xllamacpp" in said[0]
+    assert "xllamacpp" in said[0] and "four times as long" in said[0] and colab.how_to_add("xllamacpp") in said[0]
 
 
 def test_a_folder_that_is_no_llama_is_refused(plain, tmp_path):
