@@ -85,6 +85,37 @@ def test_an_error_in_the_lines_ends_the_cell(folder, shell, capsys) -> None:
     assert "total / 0" in capsys.readouterr().out  # the traceback shows the reader's line
 
 
+class OutOfMemoryError(RuntimeError):
+    """torch's error for a full card is called so."""
+
+
+class Broken(Exception):
+    """What the hub's library raises when a download breaks off."""
+
+    __module__ = "httpx2"
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("CUDA out of memory"), Broken("peer closed the connection")])
+def test_a_full_card_and_a_download_that_breaks_off_step_down_too(error, folder, shell, capsys) -> None:
+    shell.user_ns["error"] = error
+    assert run(shell, "small", "%%real sums", "raise error").success
+    assert "did not get to their end here" in capsys.readouterr().out
+
+
+def test_only_a_last_expression_is_shown(folder, shell, capsys) -> None:
+    assert run(shell, "small", "%%real sums", "for i in range(2):\n    i + 100").success
+    assert capsys.readouterr().out == ""
+
+
+def test_without_a_network_the_way_to_run_them_names_it(folder, shell, capsys) -> None:
+    unit = session("bundled")
+    for choice in unit.choices.values():
+        choice.reason = "not small: no network, and it is not in the cache"
+    shell.register_magic_function(recordings.magic(unit, shell), "cell", "real")
+    shell.run_cell("%%real sums\n" + LINES)
+    assert 'With a network, open_unit("7.1", tier="small") runs these lines.' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("error", ["ConnectionError('no route\\nto the hub')", "MemoryError('full')"])
 def test_without_network_or_memory_it_says_so_and_steps_down(error, folder, shell, capsys) -> None:
     assert run(shell, "small", "%%real sums", f"raise {error}").success

@@ -16,8 +16,8 @@
 # take about a minute on two CPU cores.
 #
 # **Downloads:** nothing at the bundled tier; about 0.9 GB at the small tier and 3.3 GB at the full tier,
-# and there 0.8 GB more for the plain cells of the section before the last. Nothing is fetched before the card below
-# has named it.
+# and there 0.8 GB more for the plain cells of "The same with a real model". Nothing is fetched before the card
+# below has named it.
 
 # %% tags=["bootstrap"]
 # Finds the course's files, or fetches them; Colab and Kaggle install what is missing (network).
@@ -1153,7 +1153,8 @@ quiz("7.1.missing_sense")
 # the libraries' own words. Leave out the first line of each cell, and you can paste it into an empty notebook of your
 # own that has the packages open_clip_torch, openai-whisper, soundfile and matplotlib. At the small and the full
 # tier these lines run here (CLIP 0.6 GB, Whisper 0.15 GB, both MIT). At the bundled tier you see a **recording**: what
-# the same lines gave on a machine that has the model. It says when and where.
+# the same lines gave on a machine that has the model. It says when and where. Of
+# CLIP there is none yet.
 #
 # First CLIP. The photograph shows Grace Hopper, who wrote one of the first compilers, in the uniform of the US Navy.
 # Which of six sentences will win? And does the wording change the ranking, or only the numbers?

@@ -60,7 +60,7 @@ from matplotlib.ticker import PercentFormatter
 from course_utils import figures
 from course_utils.agents import function_calls, loop, react, rewoo, success, toolboxes
 from course_utils.agents.instructions import INSTRUCTIONS
-from course_utils.measures import error_bars
+from course_utils.measures import error_bars, matches
 from course_utils.models import bundled
 from course_utils.models.llama_cpp import through_llama_cpp
 from course_utils.prisma import shop, text, tools
@@ -542,8 +542,7 @@ ours = runs["function calls"][:few]
 theirs = [langchain_chat.run_langchain(agent, question) for question in questions[:few]]
 print("LangChain:", success.success(tasks[:few], theirs))
 print("our loop: ", success.success(tasks[:few], ours))
-pairs = zip(ours, theirs, strict=True)
-same = [our.answer == their.answer for our, their in pairs]
+same = matches([trace.answer for trace in ours], [trace.answer for trace in theirs])
 print(f"the same answer to {sum(same)} of {len(ours)} questions")
 
 stuck = langchain_chat.make_agent(chat, broken, max_steps=4)
@@ -614,8 +613,7 @@ for name, form in names.items():
     for label, box in (("plain", plain), ("guarded", guarded)):
         traces = react.run_many(chat, box, asked)
         answers = [trace.answer for trace in traces]
-        pairs = zip(answers, victims, strict=True)
-        right = [answer == order.status for answer, order in pairs]
+        right = matches(answers, [order.status for order in victims])
         fooled = answers.count("returned")
         row |= {f"{label}: right": sum(right), f"{label}: fooled": fooled}
     rows.append(row)

@@ -57,7 +57,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_utils import figures
-from course_utils.measures import error_bars, percent, share
+from course_utils.measures import error_bars, matches, percent, share
 from course_utils.models.loaders import load
 from course_utils.prisma import pictures, text
 from course_utils.research import cost, inside, quantisation, reasoning
@@ -238,14 +238,14 @@ figures.show(
 # %% tags=["topic:attention-visualisation"]
 roles = inside.head_roles(maps)
 fig, axes = figures.figure(columns=3, width=10, height=3.4)
-told = []
+told = {}
 for ax, (place, shares) in zip(axes, roles.items(), strict=True):
     label = "share of attention" if ax is axes[-1] else ""
     figures.heatmap(ax, shares, low=0, high=1, label=label)
     ax.set(title=place, xlabel="head", ylabel="layer")
     layer, head = inside.ranked_heads(shares)[0]
-    told.append(f"{place}: layer {layer}, head {head}, {shares[layer, head]:.0%}")
-said = "; ".join(told)
+    told[place] = f"layer {layer}, head {head}, {shares[layer, head]:.0%}"
+said = figures.told(told)
 print("Most devoted to", said)
 alt = f"Three heat maps, layers down and heads across: share of attention on {said}."
 figures.show(fig, alt=alt)
@@ -296,8 +296,7 @@ high = everything.max().item()
 
 fig, axes = figures.figure(2, 3, width=8, height=5.2)
 for (above, below), image, flow, toy in zip(axes.T, images, flows, toys, strict=True):
-    above.imshow(image)
-    above.set_title(" ".join(toy))
+    figures.picture(above, image, " ".join(toy))
     shown = figures.heatmap(below, flow, low=low, high=high)
 for ax in axes.flat:
     ax.set(xticks=[], yticks=[], aspect="equal")
@@ -392,16 +391,15 @@ for n in numbers:
 
 # %%
 fig, ax = figures.figure(height=3.4)
-told = []
+told = {}
 for (name, measures), marker in zip(copied.items(), "os", strict=True):
     values, ends = error_bars(measures)
     ax.errorbar(numbers, values, ends, marker=marker, capsize=3, label=name)
-    shares = ", ".join(f"{value:.0%}" for value in values)
-    told.append(f"{name}: {shares}")
+    told[name] = ", ".join(f"{value:.0%}" for value in values)
 ax.set(xlabel="heads switched off", ylabel="share of words copied", ylim=(-0.03, 1.03))
 ax.legend(loc="lower left")
 counts = ", ".join(map(str, numbers))
-said = "; ".join(told)
+said = figures.told(told)
 figures.show(fig, alt=f"Words copied with {counts} heads off. {said}.")
 
 # %% [markdown]
@@ -492,20 +490,19 @@ figures.table(rows, caption=caption)
 names = [name for name in formats if "NF4" not in name]
 ticks = range(len(names))
 fig, ax = figures.figure(height=3.6)
-told = []
+told = {}
 # The two lines stand a little left and right of each tick, so that no interval hides another.
 for label, marker, shift in (("tool tasks", "o", -0.08), ("sums", "s", 0.08)):
     scores = [results[name][label] for name in names]
     values, ends = error_bars(share(score.exact) for score in scores)
     places = [tick + shift for tick in ticks]
     ax.errorbar(places, values, ends, marker=marker, capsize=3, label=label)
-    shares = ", ".join(f"{value:.0%}" for value in values)
-    told.append(f"{label}: {shares}")
+    told[label] = ", ".join(f"{value:.0%}" for value in values)
 ax.set_xticks(ticks, names)
 ax.set(xlabel="bits a weight", ylabel="share of tasks right", ylim=(-0.03, 1.03))
 ax.legend()
 listed = ", ".join(names)
-said = "; ".join(told)
+said = figures.told(told)
 figures.show(fig, alt=f"Share of tasks right at {listed}. {said}.")
 
 # %% [markdown]
@@ -681,12 +678,10 @@ given = {
 }
 
 # %% tags=["topic:cot"]
-right = {}
-for name, got in given.items():
-    pairs = zip(got, problems, strict=True)
-    right[name] = share([answer == problem.answer for answer, problem in pairs])
-pairs = zip(given["steps after a slip"], slips, strict=True)
-believed = share([answer == wrong for answer, (_, wrong) in pairs])
+truth = [problem.answer for problem in problems]
+right = {name: share(matches(got, truth)) for name, got in given.items()}
+follow_the_slip = [wrong for _, wrong in slips]
+believed = share(matches(given["steps after a slip"], follow_the_slip))
 
 phases = {"9 to 33 %": text.SHARES, "33 to 60 %": text.HARDER, "60 to 100 %": text.SKILLS}
 if bundled:

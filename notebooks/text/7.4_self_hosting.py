@@ -310,12 +310,12 @@ guarded = f"{server.url}/v1/chat/completions"
 right = {"Authorization": f"Bearer {server.key}"}
 ask = {"model": server.model, "messages": messages, "max_tokens": 1}
 wrong = {"Authorization": "Bearer guess"}
-load = f"{server.url}/load_model"
+load_path = f"{server.url}/load_model"
 padding = "x" * 100_000
 attempts = {  # where to, with which key, and what the good request holds besides
     "no key": (guarded, {}, {}),
     "a wrong key": (guarded, wrong, {}),
-    "load any model": (load, right, {"model": "some/model"}),
+    "load any model": (load_path, right, {"model": "some/model"}),
     "a request of 100 kB": (guarded, right, {"padding": padding}),
     "100,000 tokens, please": (guarded, right, {"max_tokens": 100_000}),
     "its own chat template": (guarded, right, {"chat_template": "{{ 7 * 7 }}"}),
@@ -433,7 +433,7 @@ for name, loads in servers.items():
         ax.errorbar(LEVELS, middle, yerr=reach, marker="o", capsize=3, label=name)
 axes[0].set(xlabel="requests at once", ylabel="tokens per second in all", ylim=0, xticks=LEVELS)
 axes[1].set(xlabel="requests at once", ylabel="ms per answer", ylim=0, xticks=LEVELS)
-axes[0].legend(loc="upper left")
+axes[0].legend(loc="lower right")
 left = "Left: tokens per second against concurrency, flat one by one, rising with batching. "
 right = "Right: the wait of one user, rising steeply one by one and slowly with batching."
 figures.show(fig, alt=left + right)
@@ -442,10 +442,10 @@ figures.show(fig, alt=left + right)
 rows = []
 for name, loads in servers.items():
     for n in LEVELS:
-        rates = [load.rate for load in loads[n]]
+        rates = [burst.rate for burst in loads[n]]
         seconds = []  # of every request, in all bursts
-        for load in loads[n]:
-            seconds += load.seconds
+        for burst in loads[n]:
+            seconds += burst.seconds
         row = {"server": name, "at once": n, "tokens/s": statistics.median(rates)}
         row |= {"lowest": min(rates), "highest": max(rates)}
         row["ms per answer"] = 1000 * statistics.median(seconds)

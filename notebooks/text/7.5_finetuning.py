@@ -62,6 +62,7 @@ from course_utils.finetuning import (
     data_quality,
     four_bit,
     lora_by_hand,
+    publishing,
     qlora,
     quality,
     scoring,
@@ -876,11 +877,11 @@ beside = scoring.replies(final, twelve)
 final.model.merge_adapter()
 merged = scoring.replies(final, twelve)
 final.model.unmerge_adapter()
-changed = [one != other for one, other in zip(beside, merged, strict=True)]
+same = publishing.same_replies(beside, merged)
 score_merged = scoring.score(twelve, merged)
 score_in_4_bits = scoring.score(twelve, after[:12])
 print(f"the adapter is a file of {size / 1e6:.1f} MB")
-print(f"replies that merging changed: {sum(changed)} of {len(merged)}")
+print(f"replies that merging changed: {same.count(False)} of {len(same)}")
 print(f"merged, fit to be sent:                   {score_merged['all']}")
 print(f"the same 12, on the 4-bit weights before: {score_in_4_bits['all']}")
 
@@ -1138,6 +1139,7 @@ for label, given in (("before", before), ("after", after)):
 # - Count memory before you download.
 # - Judge by a strict test on unseen cases, with an interval, before and after.
 #
-# **Try it.** Train for half as long (`dataclasses.replace(recipe, epochs=recipe.epochs / 2)`), with 200 conversations
-# instead of 1,600 (`conversations=200`), or at rank 2: which part of the reply suffers first? Write a
-# message of your own and let the trained model answer it.
+# **Try it.** Run the cell of section 6 that makes `recipe` once more: the plain cells may have taken its name. Then
+# train for half as long (`dataclasses.replace(recipe, epochs=recipe.epochs / 2)`), with 200 conversations instead of
+# 1,600 (`conversations=200`), or at rank 2: which part of the reply suffers first? Write a message of your own and let
+# the trained model answer it.

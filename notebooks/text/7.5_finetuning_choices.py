@@ -719,11 +719,8 @@ for tool, make in recipes_elsewhere.TOOLS.items():
 rows = []
 for meaning, places in recipes_elsewhere.PLACES.items():
     row = {"the recipe's": meaning}
-    for (tool, config), place in zip(configs.items(), places, strict=True):
-        row[tool] = "(no key)"
-        if place:
-            *_, key = place.split(".")
-            row[tool] = f"{key} = {recipes_elsewhere.place(config, place)}"
+    for tool, place in zip(configs, places, strict=True):
+        row[tool] = recipes_elsewhere.in_words(configs[tool], place)
     rows.append(row)
 figures.table(rows[:7], caption="What each tool calls it")
 

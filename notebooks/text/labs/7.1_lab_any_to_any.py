@@ -279,10 +279,7 @@ def recognised(target: str, tokens: Tensor) -> list[tuple[str, str]]:
 
 
 # %% tags=["topic:unified-tokens"]
-ways = []
-for target, given in product(LENGTH, LENGTH):
-    if given != target:
-        ways.append(((given,), target))
+ways = [((given,), target) for target, given in permutations(LENGTH, 2)]
 for target in LENGTH:
     others = tuple(name for name in LENGTH if name != target)
     ways.append((others, target))

@@ -500,10 +500,10 @@ for ax, part in zip(axes, ("colour", "shape"), strict=True):
     ax.set(xscale="log", ylim=(0, 105), xlabel="weights trained", title=f"{part} named by words")
 axes[0].set_ylabel("right (%; dashed: chance)")
 axes[1].legend(loc="upper left", fontsize=9)
-told = []
+told = {}
 for row in rows:
-    told.append(f"{row['trained']}: colour {row['colour (%)']}, shape {row['shape (%)']} %")
-figures.show(fig, alt=f"Right answers against weights trained. {'; '.join(told)}.")
+    told[row["trained"]] = f"colour {row['colour (%)']}, shape {row['shape (%)']} %"
+figures.show(fig, alt=f"Right answers against weights trained. {figures.told(told)}.")
 
 # %% [markdown]
 # What does the encoder pay for its new skill? Put each one back into `prisma-whisper`, and let it do its old

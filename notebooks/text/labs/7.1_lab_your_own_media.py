@@ -218,11 +218,11 @@ def zero_shot(seen: Tensor, names: list[str]) -> Tensor:
 
 # %%
 shown = list(gallery)[:6]
-chances = zero_shot(seen[: len(shown)], labels)  # (pictures, labels)
+chances = zero_shot(seen, labels)  # (pictures, labels)
 fig, axes = figures.figure(2, len(shown), width=9, height=3.2)
 axes = axes.reshape(2, -1)
 answers = {}
-for (above, below), name, row in zip(axes.T, shown, chances, strict=True):
+for (above, below), name, row in zip(axes.T, shown, chances[: len(shown)], strict=True):
     figures.picture(above, gallery[name], title=name[:16])
     best = row.topk(min(3, len(labels)))
     best_labels = [labels[i] for i in best.indices]
@@ -240,7 +240,6 @@ figures.show(fig, alt=f"Pictures, and the three most probable labels of each. {t
 # %%
 absent = ["a dog", "a bicycle", "a cup of tea", "a violin"]
 absent += ["a passport", "a volcano", "a bus stop", "a mirror"]
-chances = zero_shot(seen, labels)  # (pictures, labels)
 yours = chances.sort(descending=True).values
 rest = yours[:, 1:]
 rest = rest / rest.sum(1, keepdim=True)  # they add up to 1 again

@@ -557,7 +557,8 @@ for name, wordings in groups.items():
     line["distinct-1"] = growing.distinct(texts, 1)
     line["distinct-2"] = growing.distinct(texts, 2)
     lines.append(line)
-figures.table(lines, caption="distinct-n: different runs of n words, as a share of all")
+caption = "How varied? distinct-n: different runs of n words, as a share of all"
+figures.table(lines, caption=f"{caption} (falls as texts get more)")
 
 # %% [markdown]
 # ### Check the slide: "up to 114 % of human-labelled quality"

@@ -465,8 +465,8 @@ for kl, mark, label in points:
 ax.set(xlabel="KL from the start (nats a reply)", ylabel="points by the judge (0 to 4)")
 ax.set_title("How far, and how good?")
 ax.margins(0.15)
-said = "; ".join(f"{label}: KL {kl:.1f}, {mark:.2f} points" for kl, mark, label in points)
-figures.show(fig, alt=f"Points against distance from the start. {said}.")
+said = {label: f"KL {kl:.1f}, {mark:.2f} points" for kl, mark, label in points}
+figures.show(fig, alt=f"Points against distance from the start. {figures.told(said)}.")
 
 # %%
 by_beta = [found[beta] for beta in sorted(found)]

@@ -375,14 +375,14 @@ left = quality.win_rate(seats, "a")
 print("left seat (a) won:", left)
 
 # %% [markdown]
-# **What to notice.** The second line is a test of the test: a fair ballot has no better seat, so its interval should
+# **What to notice.** The last line is a test of the test: a fair ballot has no better seat, so its interval should
 # hold 50. Language models as judges often fail it (arXiv 2306.05685 calls it position bias). Where it fails with our
 # rules, it is chance: they compare two texts and never see a seat. It surprised us all the same. How would you make
 # sure, with a judge who does see it? Let the judge vote on each pair twice, with the seats exchanged.
 #
-# Then the first line: does its interval hold 50? If so, nobody has won. Look also at exact match, in sections 3 and 5:
-# which reply has the better tone, and how many may be sent, are two questions. Compare your own votes with those of the
-# rules: where do you disagree, and who is right?
+# Then the line above it: does its interval hold 50? If so, nobody has won. Look also at exact match, in sections 3 and
+# 5: which reply has the better tone, and how many may be sent, are two questions. Compare your own votes with those of
+# the rules: where do you disagree, and who is right?
 
 # %% [markdown]
 # ## 7. Red team

@@ -123,20 +123,19 @@ for count in COUNTS:
 
 # %% tags=["topic:instruction-tuning"]
 fig, ax = figures.figure(height=3.6)
-told = []
+told = {}
 for name, style in zip(EXAMS, ("o-", "s-", "^--", "d:"), strict=True):
     marks = [pooled(scores[name, count]) for count in COUNTS]
     values, ends = error_bars(marks)
     ax.errorbar(COUNTS, values, ends, fmt=style, capsize=3, label=name)
-    line = ", ".join(map(percent, marks))
-    told.append(f"{name}: {line}")
+    told[name] = ", ".join(map(percent, marks))
 ax.set(xscale="log", xlabel="tasks in training (same steps, same number of records)")
 ax.set_ylabel("replies that are right")
 ax.set_xticks(COUNTS, COUNTS)
 ax.minorticks_off()
 ax.set_ylim(-0.03, 1.03)
 ax.legend(fontsize=9)
-figures.show(fig, alt=f"Right replies with 1, 2, 4 and 8 tasks in training. {'; '.join(told)}.")
+figures.show(fig, alt=f"Right replies with 1, 2, 4 and 8 tasks in training. {figures.told(told)}.")
 
 # %% tags=["topic:instruction-tuning"]
 lines = []

@@ -334,10 +334,10 @@ for method, place in counts.items():
 ax.set(xscale="log", xlabel="trained parameters")
 ax.set(ylabel="replies that are right", ylim=(-0.05, 1.05))
 ax.legend(loc="lower right")
-told = []
+told = {}
 for row in results:
-    told.append(f"{row['method']}: call {row['call: right']}, ticket {row['ticket: right']}")
-alt = f"Share of right replies against trained parameters, for two jobs. {'; '.join(told)}."
+    told[row["method"]] = f"call {row['call: right']}, ticket {row['ticket: right']}"
+alt = f"Share of right replies against trained parameters, for two jobs. {figures.told(told)}."
 figures.show(fig, alt)
 
 # %% [markdown]
@@ -409,12 +409,12 @@ for name in folders:
     table[name] = results_of(name)
 
 # %% tags=["topic:mixture-of-adapters"]
-grid, told = [], []
+grid, told = [], {}
 for adapter, by_job in table.items():
     shares = {job: np.mean(marks) for job, marks in by_job.items()}
     line = [f"{job} {right:.0%}" for job, right in shares.items()]
     grid.append(list(shares.values()))
-    told.append(f"{adapter}: {', '.join(line)}")
+    told[adapter] = ", ".join(line)
 
 fig, ax = figures.figure(width=6, height=3.2)
 adapters = list(table)
@@ -426,7 +426,7 @@ for y, line in enumerate(grid):
         colour = "black" if value > 0.6 else "white"
         ax.text(x, y, f"{value:.0%}", ha="center", va="center", color=colour)
 ax.set(xlabel="requests for", ylabel="adapter in use")
-alt = f"Share of right replies for each adapter and each job's requests. {'; '.join(told)}."
+alt = f"Share of right replies for each adapter and each job's requests. {figures.told(told)}."
 figures.show(fig, alt)
 
 # %% [markdown]

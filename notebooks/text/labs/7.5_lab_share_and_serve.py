@@ -282,9 +282,10 @@ figures.show(fig, alt=f"The error of storing merged weights as a share of the ch
 # keep the adapter beside the 4-bit weights. Its answers are not those of the 16-bit base either, because the base
 # under it is another one.
 #
-# Which row is best? Three of the five are in 4 bits, and *right* cannot rank them: the last line compares the
-# intervals of the best and the worst. The column before is the sharper test, because it compares answer by answer.
-# There the 16-bit rows stand apart from the 4-bit ones, whose own intervals overlap again.
+# Which row is best? Three of the five are in 4 bits, and *right* cannot rank them: the line above the table
+# compares the intervals of the best and the worst. The column before is the sharper test, because it compares answer
+# by answer. There the 16-bit rows stand apart from the 4-bit ones. Among the three in 4 bits, the adapter beside stands
+# apart from the detour over 16 bits; the merge into NF4 lies between, and its interval overlaps both.
 
 # %% [markdown]
 # ## 4. One file for llama.cpp: GGUF
@@ -308,10 +309,11 @@ if llama_cpp.is_installed():
         prompt = again.prompt(talk.prompt)
         ids = again.tokenizer(prompt, add_special_tokens=False)["input_ids"]
         texts.append(engine.write(ids, new=120))
+    del engine  # ends its threads and closes its port
     equal = publishing.same_replies(texts, reread[:8])
     print("answers of llama.cpp equal to those of transformers:", share(equal))
 else:
-    print("The file is written and not run:", llama_cpp.MISSING)
+    print("The file is written and not run:", llama_cpp.missing())
 
 # %% [markdown]
 # Few answers may differ: llama.cpp keeps these weights in 16 bits and adds in another order, and where two tokens are

@@ -277,8 +277,8 @@ axolotl = elsewhere.written("axolotl", configs["axolotl"], file)
 print(axolotl)
 
 # %% [markdown]
-# What is a rank called elsewhere? And what cannot be said at all? An empty place means that we found no key for it in
-# the files that we read.
+# What is a rank called elsewhere? And what cannot be said at all? "No key found" means that we found none in the files
+# that we read.
 
 # %% tags=["topic:frameworks"]
 rows = []
