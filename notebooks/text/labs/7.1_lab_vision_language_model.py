@@ -334,7 +334,7 @@ figures.table(rows, caption="Answers that are right word for word, with 95 % int
 # closed eyes. Where "right picture" lies clearly above "best blind guess", the model looks, and it helps. Where the
 # two intervals meet, nothing has been learned that deserves the name. Then read "wrong picture". Where the model
 # looks, a wrong picture brings it down to the guess or below: it then answers truly, about something else. In the row
-# *left* it falls well below. So the model does look there, and sees too little to beat the guess.
+# *left*, too, compare the two. If it falls below the guess, the model does look there, and sees too little to beat it.
 #
 # How does it fail? With two toys, a wrong colour can be the colour of the *other* toy. That is a mistake in
 # **binding**, the weak point of CLIP in the core notebook: the model saw both colours and took the wrong one.
