@@ -20,13 +20,14 @@ PATIENCE = 300  # seconds for one answer: on a busy machine many users wait long
 class Load:
     """One burst of requests: how many at once, tokens a second of all together, seconds each one took.
 
-    `first` holds the seconds until each one's first piece of text, where answers were streamed.
+    `first` holds the seconds until each one's first piece of text, `texts` the answers, where they were streamed.
     """
 
     at_once: int
     rate: float
     seconds: tuple[float, ...]
     first: tuple[float, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def burst(server: Server, prompts: Sequence[str], at_once: int, max_tokens: int 
 def crowd(engine: Server | Backend, chats: Sequence[list[dict]], at_once: int, max_tokens: int = 24) -> Load:
     """Send the conversations to any server, `at_once` at a time: streamed, always the likeliest answer.
 
-    The first and shortest way to compare servers: the same client, the same questions, the same settings.
+    So servers are compared: by the same client, the same questions, the same settings.
     """
     client = engine.client(timeout=PATIENCE)
     model = engine.model if isinstance(engine, Server) else engine.models[0]
@@ -73,7 +74,9 @@ def crowd(engine: Server | Backend, chats: Sequence[list[dict]], at_once: int, m
     passed = time.perf_counter() - began
     tokens = sum(answer.tokens for answer in answers)
     seconds = tuple(answer.seconds for answer in answers)
-    return Load(at_once, tokens / passed, seconds, tuple(answer.first for answer in answers))
+    first = tuple(answer.first for answer in answers)
+    texts = tuple(answer.text for answer in answers)
+    return Load(at_once, tokens / passed, seconds, first, texts)
 
 
 def streamed(client: "OpenAI", model: str, messages: list[dict], max_tokens: int) -> Answer:
