@@ -750,8 +750,7 @@ reply = asking.chat.completions.create(
     model="smollm2", messages=question, max_tokens=40, temperature=0
 )
 print(reply.choices[0].message.content)
-speed = reply.model_extra["timings"]["predicted_per_second"]
-print(f"{reply.usage.completion_tokens} tokens, {speed:.0f} a second")
+print(reply.usage.completion_tokens, "tokens, finished by:", reply.choices[0].finish_reason)
 
 # %% [markdown]
 # **What to notice.** NOTICE
