@@ -95,7 +95,8 @@ def command(
         return [*program, model.name, "--port", str(port)], model.name, KEY
     if backend == "vllm":
         named = [model.name] if program[-1] == "serve" else ["--model", model.name]
-        return [*program, *named, *place], model.name, "VLLM_API_KEY"
+        exact = ["--dtype", "float32"] if small else []  # as the others calculate, so that answers can be compared
+        return [*program, *named, *place, *exact], model.name, "VLLM_API_KEY"
     # Two threads wait for each other longer than they work on a small model, and on busy cores do not finish.
     more = ["--threads", "1", "--threads-batch", "1"] if small else []
     if users > 1:
