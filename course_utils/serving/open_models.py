@@ -26,18 +26,20 @@ def _row(entry: dict) -> dict:
     shape = shape_of(entry["name"])
     total, active = entry.get("billions"), entry.get("active")
     if shape:
-        total = shapes.parameter_count(shape) / 1e9
-        active = shapes.parameter_count(shape, active=True) / 1e9 if shape.experts > 1 else None
-    return {
-        "model": entry["name"],
-        "maker": entry["maker"],
-        "released": f"{entry['released']:%Y-%m}",
-        "billions": f"{total:.1f}",
-        "active": f"{active:.1f}" if active else "",
-        "counted": "yes" if shape else "",
-        "context": entry["context"],
-        "licence": entry["licence"],
-    }
+        total = _billions(shape)
+    if shape and shape.experts > 1:
+        active = _billions(shape, active=True)
+    row = {"model": entry["name"], "maker": entry["maker"], "released": f"{entry['released']:%Y-%m}"}
+    row["billions"] = f"{total:.1f}"
+    row["active"] = f"{active:.1f}" if active else ""
+    row["counted"] = "yes" if shape else ""
+    row["context"] = entry["context"]
+    row["licence"] = entry["licence"]
+    return row
+
+
+def _billions(shape: Architecture, active: bool = False) -> float:
+    return shapes.parameter_count(shape, active) / 1e9
 
 
 def shape_of(name: str) -> Architecture | None:

@@ -674,9 +674,10 @@ else:
 # | LocalAI | port 8080 | open source (MIT): one address, behind it llama.cpp, vLLM and others |
 #
 # TGI's makers recommend vLLM, SGLang, llama.cpp or MLX in its place. The client is the one of section 3, whichever
-# server answers. The next cell looks for servers on their usual ports of
-# *this* machine, and for their programs, and asks each that has a model the same question. Most machines have none:
-# then the table says so, and nothing is pretended. Our own llama.cpp is started, so that there is one.
+# server answers. The next cell looks for servers on their usual ports of *this* machine, and for their programs, and
+# asks each that has a model the same question. Most machines have none: then the table says so, and nothing is
+# pretended. Our own llama.cpp is started, so that there is one. LocalAI does not sign its list of models, and what does
+# not say what it is might pass a question on: ask it by hand, with `serving.client("http://127.0.0.1:8080", "none")`.
 #
 # It asks with `temperature=0`, the likeliest token each time: without it vLLM and Ollama draw lots, and four
 # questions get four answers. Two kinds of models it leaves alone: those that turn text into numbers instead of
