@@ -359,6 +359,27 @@ def bench_vram(as_json: Json = False) -> None:
     typer.echo(f"Simulation against measurement: at most {max(abs(one.error) for one in found):.1%} off.")
 
 
+setup = typer.Typer(help="Set up programs that live in environments of their own.", no_args_is_help=True)
+app.add_typer(setup, name="setup")
+
+
+@setup.command("vllm")
+def setup_vllm() -> None:
+    """Install vLLM beside the course.
+
+    It makes the folder .venv-vllm, which the notebooks find: 3.5 GB without an NVIDIA card, about 10 GB with one.
+    """
+    from course_utils.models import hardware
+    from course_utils.serving import vllm_setup
+
+    with plain_errors(), interruptible():
+        try:
+            vllm_setup.install(hardware.detect("bundled").device == "cuda", say=typer.echo)
+        except vllm_setup.SetupError as error:
+            typer.echo(f"course: {error}", err=True)
+            raise typer.Exit(1) from error
+
+
 @app.command()
 def models(as_json: Json = False) -> None:
     """List the models and those chosen here."""

@@ -456,11 +456,12 @@ def serve(
     host: str,
     port: int,
     nf4: bool,
+    exact: bool,
     batching: bool,
     add: Callable[[Any], None],
     connection: type,
 ) -> None:
-    """`transformers serve` in this process, until it is stopped.
+    """`transformers serve` in this process, until it is stopped; if `exact`, it calculates in 32 bits.
 
     `add` puts its middleware in front of the application, `connection` is the class of uvicorn's connections.
     """
@@ -485,6 +486,7 @@ def serve(
         host=host,
         port=port,
         quantization="bnb-4bit" if nf4 else None,
+        dtype="float32" if exact else "auto",
         continuous_batching=batching,
         cb_block_size=BLOCK,
         cb_num_blocks=BLOCKS,

