@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from course_utils.models import k_quants
+
 if TYPE_CHECKING:
     import torch
 
@@ -34,8 +36,10 @@ RENAMED = {"<|call|>": "<|function|>"}
 WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
-def write_gguf(folder: Path, path: Path) -> Path:
-    """Write the Llama model in `folder` to `path`, matrices in float16.
+def write_gguf(folder: Path, path: Path, kind: str = "F16") -> Path:
+    """Write the Llama model in `folder` to `path`, its layers' matrices in `kind`: F16, or a format of `k_quants`.
+
+    The table of tokens stays in float16.
 
     llama.cpp does not know the word splitting of prisma-lm's tokenizer: hand it token numbers, not text. ValueError,
     saying what is missing, for another architecture, an incomplete folder, or more than three end tokens.
@@ -54,13 +58,68 @@ def write_gguf(folder: Path, path: Path) -> Path:
     for name, tensor in load_file(folder / "model.safetensors").items():
         tensor = interleaved(tensor, config["num_attention_heads"]) if ".q_proj" in name else tensor
         tensor = interleaved(tensor, config["num_key_value_heads"]) if ".k_proj" in name else tensor
-        exact = tensor.float() if tensor.ndim == 1 else tensor.half()  # norms stay in float32
-        writer.add_tensor(gguf_name(name), exact.numpy())
+        _write_tensor(writer, gguf_name(name), tensor, kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def write_stand_in(folder: Path, path: Path, kind: str, width: int = 1024, layers: int = 8) -> Path:
+    """Write a larger Llama that writes nonsense at the speed of its size: to see what bits do to speed.
+
+    It has the vocabulary of the model in `folder`; its matrices, in `kind` as for `write_gguf`, repeat 32 random rows.
+    """
+    import gguf
+    import torch
+
+    heads = width // 64
+    config = _config(folder) | {"hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers}
+    config |= {"num_attention_heads": heads, "num_key_value_heads": heads}
+    writer = gguf.GGUFWriter(path, "llama")
+    _write_shape(writer, config)
+    _write_tokens(writer, json.loads((folder / "tokenizer.json").read_text("utf-8")))
+    _write_ends(writer, end_tokens(folder, config))
+    torch.manual_seed(0)
+    _write_tensor(writer, "token_embd.weight", torch.randn(config["vocab_size"], width), "F16")
+    _write_tensor(writer, "output_norm.weight", torch.ones(width), "F16")
+    for layer in range(layers):
+        for part in LAYER.values():
+            _write_repeated(writer, f"blk.{layer}.{part}.weight", part, width, kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _write_repeated(writer: Any, name: str, part: str, width: int, kind: str) -> None:
+    """A norm of ones, or a matrix of the `part`'s shape that repeats 32 random rows."""
+    import torch
+
+    if part.endswith("norm"):
+        _write_tensor(writer, name, torch.ones(width), kind)
+        return
+    outputs = 3 * width if part in ("ffn_gate", "ffn_up") else width
+    inputs = 3 * width if part == "ffn_down" else width
+    rows = torch.randn(32, inputs) / inputs**0.5
+    _write_tensor(writer, name, rows, kind, outputs // 32)
+
+
+def _write_tensor(writer: Any, name: str, tensor: "torch.Tensor", kind: str, times: int = 1) -> None:
+    """Norms stay in float32, what is no matrix of a layer in float16. A matrix is written `times` below itself."""
+    import gguf
+    import numpy as np
+
+    if tensor.ndim == 1:
+        writer.add_tensor(name, tensor.float().numpy())
+    elif kind == "F16" or not name.startswith("blk."):
+        numbers = tensor.half().numpy()
+        writer.add_tensor(name, np.tile(numbers, (times, 1)))
+    else:
+        data = np.tile(k_quants.packed(tensor, kind), (times, 1))
+        writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType[kind])
 
 
 def _config(folder: Path) -> dict:

@@ -1,0 +1,75 @@
+"""llama.cpp's number formats through its own code, and a GGUF file that holds them."""
+
+import sys
+
+import pytest
+import torch
+
+from course_utils.models import gguf_file, k_quants
+from course_utils.models.gguf_file import write_gguf
+from course_utils.settings import MODELS
+
+FOLDER = MODELS / "prisma-lm"
+
+
+@pytest.fixture(autouse=True)
+def able(request):
+    if "missing" in request.node.name:
+        return
+    pytest.importorskip("xllamacpp")
+    if sys.platform == "win32":
+        pytest.skip("xllamacpp hides the function there")
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return torch.randn(8, 512, generator=torch.Generator().manual_seed(2))
+
+
+def test_more_bits_lose_less(weights) -> None:
+    assert k_quants.why_not() == ""
+    errors = [(k_quants.through(weights, kind) - weights).norm() / weights.norm() for kind in k_quants.BITS]
+    assert errors == sorted(errors)
+    assert errors[0] < 0.01 and errors[-1] < 0.4
+
+
+@pytest.mark.parametrize("kind", k_quants.BITS)
+def test_the_bytes_are_as_many_as_the_table_says(weights, kind) -> None:
+    assert 8 * k_quants.packed(weights, kind).nbytes == k_quants.BITS[kind] * weights.numel()
+
+
+def test_our_way_to_8_bits_is_the_one_of_the_package_gguf(weights) -> None:
+    import gguf
+    from gguf.quants import quantize
+
+    expected = quantize(weights.numpy(), gguf.GGMLQuantizationType.Q8_0)
+    assert (k_quants.packed(weights, "Q8_0") == expected).all()
+
+
+def test_what_cannot_be_packed_is_told(weights) -> None:
+    with pytest.raises(ValueError, match="no format 'Q9'; there are Q8_0, Q6_K"):
+        k_quants.packed(weights, "Q9")
+    with pytest.raises(ValueError, match="Q4_K packs blocks of 256 weights, and a row has 96: take Q8_0"):
+        k_quants.packed(torch.zeros(2, 96), "Q4_K")
+
+
+def test_a_missing_package_is_told(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "xllamacpp.xllamacpp", None)
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    k_quants.packer.cache_clear()
+    assert k_quants.why_not() == "the package xllamacpp (llama.cpp) is missing"
+    k_quants.packer.cache_clear()
+
+
+def test_a_file_in_4_bits_holds_what_the_format_keeps(tmp_path) -> None:
+    import gguf
+    from safetensors.torch import load_file
+
+    path = write_gguf(FOLDER, tmp_path / "model.gguf", "Q4_K")
+    read = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    up = read["blk.3.ffn_up.weight"]
+    assert up.tensor_type.name == "Q4_K" and read["token_embd.weight"].tensor_type.name == "F16"
+    weight = load_file(FOLDER / "model.safetensors")["model.layers.3.mlp.up_proj.weight"]
+    kept = k_quants.unpacked(up.data.copy(), "Q4_K")
+    assert torch.equal(kept, k_quants.through(weight, "Q4_K"))
+    assert gguf_file.gguf_name("model.layers.3.mlp.up_proj.weight") == "blk.3.ffn_up.weight"
