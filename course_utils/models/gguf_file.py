@@ -66,7 +66,7 @@ def write_gguf(folder: Path, path: Path, kind: str = "F16") -> Path:
     return path
 
 
-def write_stand_in(folder: Path, path: Path, kind: str, width: int = 1024, layers: int = 8) -> Path:
+def write_stand_in(folder: Path, path: Path, kind: str, width: int = 768, layers: int = 8) -> Path:
     """Write a larger Llama that writes nonsense at the speed of its size: to see what bits do to speed.
 
     It has the vocabulary of the model in `folder`; its matrices, in `kind` as for `write_gguf`, repeat 32 random rows.

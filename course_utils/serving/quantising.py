@@ -23,7 +23,7 @@ READ_TOGETHER = (
     ("mlp.down_proj",),
 )
 POWERS = 10  # AWQ tries the powers 0, 1/10, ..., 1
-DAMP = 0.01  # of the Hessian's mean diagonal, as in GPTQ's paper (section 3.3)
+DAMP = 0.01  # of the Hessian's mean diagonal, as in GPTQ's paper (its step 3)
 
 
 # ---------------------------------------------------------------- the grid
@@ -131,7 +131,7 @@ def gptq(weights: Tensor, inputs: Inputs, bits: int, group: int = 64) -> Tensor:
 
 
 def inverse_factor(hessian: Tensor) -> Tensor:
-    """The upper Cholesky factor of the damped Hessian's inverse (step 3 of section 3.3), all that the columns need.
+    """The upper Cholesky factor of the damped Hessian's inverse (the paper's step 3), all that the columns need.
 
     ValueError if the calibration text gave nothing to read.
     """
@@ -187,7 +187,7 @@ def calibrated_copy(model: nn.Module, ids: Tensor, method: Method) -> nn.Module:
     """A copy of a Llama whose layers' matrices went through `method`; embeddings and norms stay as they are.
 
     `ids` (rows, tokens) is the calibration text. It goes through the copy once: each layer is changed as the text
-    arrives, so it is judged by what the layers before it, already changed, hand on. (GPTQ, section 3.3.)
+    arrives, so it is judged by what the layers before it, already changed, hand on, as in GPTQ's paper.
     """
     copied = copy.deepcopy(model)
     hooks = []

@@ -57,9 +57,9 @@ unit = open_unit("7.4")
 # | **GPTQ** | column by column; later ones make up for the error | a text, too | vLLM, transformers |
 # | **AWQ** | stretches columns with large inputs, then rounds | a text, too | vLLM, transformers |
 #
-# bitsandbytes and llama.cpp do the first two here. The packages for GPTQ and AWQ are made for graphics cards first, and the
-# methods are short: you see them written out. Their baseline is **rounding to nearest**: in each group of 64 weights, as many
-# even levels as the bits allow, from the smallest weight to the largest.
+# bitsandbytes and llama.cpp do the first two here. The packages for GPTQ and AWQ are made for graphics cards first, and
+# the methods are short: you see them written out. Their baseline is **rounding to nearest**: in each group of 64
+# weights, as many even levels as the bits allow, from the smallest weight to the largest.
 
 # %%
 import itertools
@@ -67,6 +67,7 @@ import math
 from functools import partial
 
 import torch
+from IPython.display import display
 
 from course_utils import compat, figures, settings
 from course_utils.measures import error_bars, percent, pooled, share
@@ -92,16 +93,16 @@ for example in itertools.islice(text.mixture(seed=99), 150):
 calibration = torch.tensor(read[:3072]).reshape(12, 256)  # (rows, tokens)
 unseen = torch.tensor(read[3072:6144]).reshape(12, 256)
 
-asked = {"tool tasks": tasks.tool_tasks(settings.paced(30, 6), seed=730)}
-asked["sums"] = tasks.sum_tasks(settings.paced(40, 6), seed=730)
-asked["copying"] = tasks.copy_tasks(settings.paced(40, 6), seed=730)
+asked = {"tool tasks": tasks.tool_tasks(settings.paced(24, 4), seed=730)}
+asked["sums"] = tasks.sum_tasks(settings.paced(30, 4), seed=730)
+asked["copying"] = tasks.copy_tasks(settings.paced(30, 4), seed=730)
 
 # %% [markdown]
 # **What the outputs lose.** A matrix $W$ turns inputs $X$ into outputs $XW^T$. Rounding moves every weight as little
-# as it can. But what counts is how far the *outputs* move, $\lVert XW^T - X\hat W^T \rVert^2$, and inputs depend on each
-# other: what one weight loses, others can make up. GPTQ (Frantar et al. 2022, arXiv 2210.17323) rounds one column after
-# the other and spreads its error over the columns that are still free. How, is in the **Hessian** $H = X^TX$, of which
-# it needs the inverse's Cholesky factor $U$: with the error $e = (w_i - \hat w_i) / U_{ii}$, each later column $j$
+# as it can. But what counts is how far the *outputs* move, $\lVert XW^T - X\hat W^T \rVert^2$, and inputs depend on
+# each other: what one weight loses, others can make up. GPTQ (Frantar et al. 2022, arXiv 2210.17323) rounds one column
+# after the other and spreads its error over the columns that are still free. How, is in the **Hessian** $H = X^TX$, of
+# which it needs the inverse's Cholesky factor $U$: with the error $e = (w_i - \hat w_i) / U_{ii}$, each later column $j$
 # becomes $w_j - e\,U_{ij}$.
 
 # %% [markdown]
@@ -238,39 +239,27 @@ for number, layer in enumerate(prisma.model.layers):
 figures.table(rows, caption="Mean sizes of the inputs, by layer", digits=1)
 
 # %% [markdown]
-# A test of this reason: give prisma-lm such inputs. Multiply three numbers of every norm by 30 and divide the weights
-# that read them by 30: the model computes what it did before. But now three columns of each matrix hold tiny weights
-# that meet huge inputs, and the levels are made for their neighbours.
-
+# The largest inputs are only a few times the median: nothing stands out, except before the down-projections. A test of
+# this reason: give a matrix such inputs. Multiply every sixteenth input by 30 and divide the weights that read it by
+# 30. The outputs are what they were. But now a few columns hold tiny weights that meet huge inputs, and the levels are
+# made for their neighbours.
 
 # %% tags=["topic:quantisation-methods"]
-@torch.no_grad()
-def with_outliers(model, factor=30.0, places=(7, 100, 200)):
-    """A copy of `model` that computes the same, with inputs at `places` `factor` times as large."""
-    planted = layers.changed_copy(model, torch.clone)
-    where = list(places)
-    for layer in planted.model.layers:
-        readers = quantising.READ_TOGETHER
-        pairs = {layer.input_layernorm: readers[0], layer.post_attention_layernorm: readers[2]}
-        for norm, names in pairs.items():
-            norm.weight[where] *= factor
-            for name in names:
-                layer.get_submodule(name).weight[:, where] /= factor
-    return planted
-
-
-def unchanged(weights, inputs, bits):
-    """A method that leaves the weights as they are."""
-    return weights
-
-
-planted = with_outliers(prisma)
+layer = prisma.model.layers[2]
+known = quantising.what_is_read(layer, partial(prisma, calibration))["mlp.up_proj"]
+weights = layer.mlp.up_proj.weight.detach()
+factors = torch.ones(len(known.sizes))
+factors[::16] = 30
+huge = quantising.Inputs(known.hessian * factors.outer(factors), known.sizes * factors)
+cases = {"as they are": (weights, known), "every 16th huge": (weights / factors, huge)}
 rows = []
-for name, method in {"nothing": unchanged, **by_hand}.items():
-    changed = quantising.calibrated_copy(planted, calibration, partial(method, bits=3))
-    right, _ = answers(changed)
-    rows.append({"to 3 bits by": name} | shares(right))
-figures.table(rows, caption="prisma-lm with planted outliers, 95 % intervals")
+for name, method in by_hand.items():
+    row = {"to 3 bits by": name}
+    for label, (matrix, inputs) in cases.items():
+        moved = quantising.outputs_moved(matrix, method(matrix, inputs, 3), inputs)
+        row[f"outputs moved, inputs {label}"] = f"{moved:.1%}"
+    rows.append(row)
+figures.table(rows, caption="Layer 2's up-projection, on the calibration text")
 
 # %% [markdown]
 # ### A common claim: "4 bits is 4 times faster than 16"
@@ -278,35 +267,43 @@ figures.table(rows, caption="prisma-lm with planted outliers, 95 % intervals")
 # Most rows of the big table run at the speed of 32 bits: weights that were rounded *and turned back into ordinary
 # numbers* show what a format loses, and save nothing. To be smaller and faster, a program has to keep the levels packed
 # and to unpack them while it multiplies. llama.cpp does. We ask it for tokens per second, with prisma-lm and with a
-# stand-in of twenty times its size, whose weights are random: speed does not ask what the numbers say. **Reading** is
-# the prompt, all tokens at once; **writing** is the answer, one token after the other.
+# stand-in of more than ten times its size, whose weights are random: speed does not ask what the numbers say.
+# **Reading** is the prompt, all tokens at once; **writing** is the answer, one token after the other.
 
 
 # %% tags=["topic:precision-tradeoffs"]
 def speeds(file):
     """Tokens a second that llama.cpp reads and writes with the model in `file`: the best of three."""
     engine = llama_cpp.Engine(file, window=512)
-    prompt = [(37 * i) % 3000 + 10 for i in range(256)]  # any tokens will do
-    runs = [engine.speed(prompt, new=24) for _ in range(3)]
+    prompt = calibration[0, :64].tolist()
+    runs = [engine.speed(prompt, new=16) for _ in range(3)]
     reading, writing = zip(*runs, strict=True)
     return max(reading), max(writing)
 
 
-rows = []
-for label, write in (("prisma-lm", gguf_file.write_gguf), ("stand-in", gguf_file.write_stand_in)):
-    base = None
-    for kind in ("F16", *kinds):
+def speed_rows(label, write):
+    """Size and speeds of one model in each format, and how many times 16 bits' they are."""
+    rows, base = [], None
+    for kind in ("F16", "Q8_0", "Q4_K", "Q2_K"):
         file = write(folder, unit.folder / f"{label}-{kind}.gguf", kind)
+        size = file.stat().st_size / 1e6
         reading, writing = speeds(file)
-        base = base or (file.stat().st_size, reading, writing)
-        row = {"model": label, "format": kind, "MB": f"{file.stat().st_size / 1e6:.1f}"}
-        row["smaller by"] = f"{base[0] / file.stat().st_size:.1f}"
-        row |= {"reads (tokens/s)": round(reading), "writes (tokens/s)": round(writing)}
-        row |= {"reads faster by": f"{reading / base[1]:.1f}"}
-        row |= {"writes faster by": f"{writing / base[2]:.1f}"}
-        rows.append(row)
         file.unlink()
-figures.table(rows, caption="llama.cpp on one core of this machine")
+        base = base or (size, reading, writing)
+        row = {"model": label, "format": kind, "MB": f"{size:.1f}", "smaller by": base[0] / size}
+        row |= {"reads (tokens/s)": round(reading), "faster by": reading / base[1]}
+        row |= {"writes (tokens/s)": round(writing), "faster by ": writing / base[2]}
+        rows.append(row)
+    return rows
+
+
+# %% tags=["topic:precision-tradeoffs"]
+if kinds and llama_cpp.is_installed():
+    small = speed_rows("prisma-lm", gguf_file.write_gguf)
+    large = speed_rows("stand-in", gguf_file.write_stand_in)
+    display(figures.table(small + large, caption="llama.cpp on one core of this machine", digits=1))
+else:
+    print("No speeds here:", k_quants.why_not())
 
 # %% [markdown]
 # ## 2. What does your server do?
@@ -317,10 +314,10 @@ figures.table(rows, caption="llama.cpp on one core of this machine")
 # %% [markdown]
 # ## 7. The same with a real model
 #
-# Now without Prisma and without our helpers: SmolLM2 with 135 million weights (arXiv 2502.02737, Apache-2.0), loaded in
-# three formats by `transformers` and `bitsandbytes`. Leave out the first line of each cell, and you can paste it into an
-# empty notebook of your own. At the small and the full tier these lines run here (a download of 0.3 GB). At the bundled
-# tier you see a **recording**: what the same lines gave on a machine that has the model.
+# Now without Prisma and without our helpers: SmolLM2 with 135 million weights (arXiv 2502.02737, Apache-2.0), loaded
+# in three formats by `transformers` and `bitsandbytes`. Leave out the first line of each cell, and you can paste it
+# into an empty notebook of your own. At the small and the full tier these lines run here (a download of 0.3 GB). At the
+# bundled tier you see a **recording**: what the same lines gave on a machine that has the model.
 #
 # We measure on English, the opening of Jane Austen's *Pride and Prejudice* (1813, in the public domain). **Perplexity**
 # says between how many equally likely tokens the model hesitates on average: $e^L$ for a mean loss of $L$ nats. What do

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from course_utils.models import gguf_file, k_quants
+from course_utils.models import gguf_file, k_quants, llama_cpp
 from course_utils.models.gguf_file import write_gguf
 from course_utils.settings import MODELS
 
@@ -73,3 +73,22 @@ def test_a_file_in_4_bits_holds_what_the_format_keeps(tmp_path) -> None:
     kept = k_quants.unpacked(up.data.copy(), "Q4_K")
     assert torch.equal(kept, k_quants.through(weight, "Q4_K"))
     assert gguf_file.gguf_name("model.layers.3.mlp.up_proj.weight") == "blk.3.ffn_up.weight"
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q8_0"])
+def test_a_file_of_any_format_is_run_and_timed(tmp_path, kind) -> None:
+    """8 bits write what 16 do; the clock's numbers are those of tokens a second."""
+    path = write_gguf(FOLDER, tmp_path / "model.gguf", kind)
+    engine = llama_cpp.Engine(path, window=128)
+    ids = [50, 60, 70, 80, 90, 100, 110, 120] * 4
+    reading, writing = engine.speed(ids, 8)
+    assert 1 < writing < 1e5 and 1 < reading < 1e6
+    assert engine.write(ids, 4)
+
+
+def test_a_stand_in_is_as_large_as_it_says_and_answers(tmp_path) -> None:
+    path = gguf_file.write_stand_in(FOLDER, tmp_path / "model.gguf", "Q4_K", width=256, layers=2)
+    weights = 2 * 13 * 256 * 256
+    assert 0.9 < path.stat().st_size / (weights * 4.5 / 8 + 2 * 256 * 1000) < 2
+    reading, writing = llama_cpp.Engine(path, window=64).speed([30, 40, 50, 60], 4)
+    assert reading > 0 and writing > 0

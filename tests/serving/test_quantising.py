@@ -20,7 +20,7 @@ def layer(outputs: int = 6, inputs: int = 16, tokens: int = 200, seed: int = 1):
 
 
 def by_obq(weights, inputs, bits, group):
-    """Optimal Brain Quantizer (arXiv 2208.11580, equations 2 and 3) with the columns in order, in double precision.
+    """Optimal Brain Quantizer (arXiv 2208.11580; GPTQ's equations 2 and 3), the columns in order, in double precision.
 
     After each column the explicit inverse of the Hessian loses that column: no Cholesky factor is used.
     """
