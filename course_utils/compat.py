@@ -5,6 +5,7 @@ there, with the name of the keyword, and not in a notebook. Libraries are import
 """
 
 import asyncio
+import logging
 import sys
 import threading
 import warnings
@@ -82,6 +83,18 @@ def load_nf4(folder: str | Path, dtype: "torch.dtype", device: str, attention: s
         use_safetensors=True,
     )
     return keep_gradients(model)
+
+
+def load_int8(folder: str | Path, dtype: "torch.dtype", device: str) -> Any:
+    """A causal language model with matrices in LLM.int8() (arXiv 2208.07339): whole numbers, one scale a row."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    # It would say at every layer of every pass that it multiplies in float16.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    config = BitsAndBytesConfig(load_in_8bit=True)
+    return AutoModelForCausalLM.from_pretrained(
+        folder, quantization_config=config, dtype=dtype, device_map={"": device}, use_safetensors=True
+    )
 
 
 def keep_gradients(model: Any) -> Any:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from course_utils.models import gguf_bits
+from course_utils.models import gguf_bits, k_quants
 
 if TYPE_CHECKING:
     import torch
@@ -60,18 +60,70 @@ def write_gguf(folder: Path, path: Path, bits: str = "f16") -> Path:
     for name, tensor in load_file(folder / "model.safetensors").items():
         tensor = interleaved(tensor, config["num_attention_heads"]) if ".q_proj" in name else tensor
         tensor = interleaved(tensor, config["num_key_value_heads"]) if ".k_proj" in name else tensor
-        if tensor.ndim == 1 or bits == "f16":
-            exact = tensor.float() if tensor.ndim == 1 else tensor.half()  # norms stay in float32
-            writer.add_tensor(gguf_name(name), exact.numpy())
-            continue
-        form = gguf_bits.format_of(gguf_name(name), layers, bits)
-        packed, kind = gguf_bits.rounded(tensor.float().numpy(), form)
-        writer.add_tensor(gguf_name(name), packed, raw_dtype=kind)
+        name = gguf_name(name)
+        _write_tensor(writer, name, tensor, gguf_bits.format_of(name, layers, bits))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def write_stand_in(folder: Path, path: Path, bits: str, width: int = 768, layers: int = 8) -> Path:
+    """Write a larger Llama that writes nonsense at the speed of its size: to see what bits do to speed.
+
+    It has the vocabulary of the model in `folder`; its matrices, in `bits` as for `write_gguf`, repeat 32 random rows.
+    """
+    import gguf
+    import torch
+
+    heads = width // 64
+    config = _config(folder) | {"hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers}
+    config |= {"num_attention_heads": heads, "num_key_value_heads": heads}
+    writer = gguf.GGUFWriter(path, "llama")
+    _write_shape(writer, config)
+    _write_tokens(writer, json.loads((folder / "tokenizer.json").read_text("utf-8")))
+    _write_ends(writer, end_tokens(folder, config))
+    torch.manual_seed(0)
+    _write_tensor(writer, "token_embd.weight", torch.randn(config["vocab_size"], width), "F16")
+    _write_tensor(writer, "output_norm.weight", torch.ones(width), "F16")
+    for layer in range(layers):
+        for part in LAYER.values():
+            name = f"blk.{layer}.{part}.weight"
+            _write_repeated(writer, name, part, width, gguf_bits.format_of(name, layers, bits))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _write_repeated(writer: Any, name: str, part: str, width: int, kind: str) -> None:
+    """A norm of ones, or a matrix of the `part`'s shape that repeats 32 random rows."""
+    import torch
+
+    if part.endswith("norm"):
+        _write_tensor(writer, name, torch.ones(width), kind)
+        return
+    outputs = 3 * width if part in ("ffn_gate", "ffn_up") else width
+    inputs = 3 * width if part == "ffn_down" else width
+    rows = torch.randn(32, inputs) / inputs**0.5
+    _write_tensor(writer, name, rows, kind, outputs // 32)
+
+
+def _write_tensor(writer: Any, name: str, tensor: "torch.Tensor", kind: str, times: int = 1) -> None:
+    """A norm in float32, a matrix in the format `kind`, `times` below itself."""
+    import gguf
+    import numpy as np
+
+    if tensor.ndim == 1:
+        writer.add_tensor(name, tensor.float().numpy())
+    elif kind == "F16":
+        numbers = tensor.half().numpy()
+        writer.add_tensor(name, np.tile(numbers, (times, 1)))
+    else:
+        data = np.tile(k_quants.packed(tensor, kind), (times, 1))
+        writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType[kind])
 
 
 def _config(folder: Path) -> dict:

@@ -57,10 +57,24 @@ class Engine:
         ValueError if they are more than the window.
         """
         wanted = {"prompt": ids, "max_tokens": new, "temperature": 0.0, "stop": list(stops)}
+        reply = self._complete(wanted)
+        return before(reply["choices"][0]["text"], stops)
+
+    def speed(self, ids: list[int], new: int) -> tuple[float, float]:
+        """Tokens a second that it reads (the tokens `ids`) and writes (`new` of them, whatever ends), by its own clock.
+
+        ValueError if they are more than the window.
+        """
+        wanted = {"prompt": ids, "max_tokens": new, "temperature": 0.0, "ignore_eos": True, "cache_prompt": False}
+        taken = self._complete(wanted)["timings"]
+        return taken["prompt_per_second"], taken["predicted_per_second"]
+
+    def _complete(self, wanted: dict) -> dict:
+        """llama.cpp's reply; ValueError where it refuses."""
         reply = self.server.handle_completions(wanted)
         if "error" in reply:
             raise ValueError(f"llama.cpp refuses the prompt: {reply['error'].get('message', reply['error'])}")
-        return before(reply["choices"][0]["text"], stops)
+        return reply
 
 
 @dataclass

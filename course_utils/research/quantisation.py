@@ -1,12 +1,12 @@
 """Weights in few bits, in groups, and what a model loses by it."""
 
-import copy
-from collections.abc import Callable
+from torch import Tensor
 
-import torch
-from torch import Tensor, nn
+from course_utils.models.layers import changed_copy, megabytes
 
-from course_utils.models.layers import linear_layers
+__all__ = ["megabytes", "nf4", "quantise", "quantised_copy"]
+
+quantised_copy = changed_copy
 
 
 def quantise(weights: Tensor, bits: int, group: int = 64) -> Tensor:
@@ -35,19 +35,3 @@ def nf4(weights: Tensor) -> Tensor:
 
     packed, state = quantize_4bit(weights.float().contiguous(), blocksize=64, quant_type="nf4")
     return dequantize_4bit(packed, state).to(weights.dtype)
-
-
-def quantised_copy(model: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
-    """A copy of `model` whose matrices went through `change`; embeddings and norms stay as they are."""
-    copied = copy.deepcopy(model)
-    with torch.no_grad():
-        for module in linear_layers(copied).values():
-            module.weight.copy_(change(module.weight))
-    return copied
-
-
-def megabytes(model: nn.Module, bits: float) -> float:
-    """Size in 10^6 bytes if the matrices take `bits` bits a weight, scales included, and the rest 16."""
-    inside = sum(module.weight.numel() for module in linear_layers(model).values())
-    everything = sum(p.numel() for p in model.parameters())
-    return (inside * bits + (everything - inside) * 16) / 8e6

@@ -8,15 +8,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from course_utils.prisma import lm, text
-from course_utils.prisma.shop import make_shop, open_database
-from course_utils.prisma.tools import Toolbox
+from course_utils.prisma.tasks import sum_tasks, tool_tasks
 
-
-def tool_tasks(n: int, seed: int) -> list[text.Example]:
-    """`n` questions about a shop that no model was trained on, with the ReAct traces that answer them."""
-    shop, rng = make_shop(seed), random.Random(seed)
-    toolbox = Toolbox(open_database(shop))
-    return [text.react(rng, toolbox, task, unreliable=0) for task in text.episodes(n, seed, shop)]
+__all__ = ["Score", "last_number", "score", "sum_tasks", "sums", "tool_tasks", "wrong_start"]
 
 
 def sums(n: int, seed: int) -> list[text.Sum]:
@@ -26,11 +20,6 @@ def sums(n: int, seed: int) -> list[text.Sum]:
         made = text.shopping_sum(rng)
         found.setdefault(made.question, made)
     return list(found.values())
-
-
-def sum_tasks(n: int, seed: int) -> list[text.Example]:
-    """`n` shopping sums with their worked steps, to be scored like the tool tasks."""
-    return [text.worked(random.Random(f"sum {seed} {i}")) for i in range(n)]
 
 
 @dataclass(frozen=True)

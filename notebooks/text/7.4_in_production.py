@@ -46,9 +46,264 @@ unit = open_unit("7.4")
 
 # %% [markdown]
 # ## 1. Fewer bits
+#
+# A weight in 16 bits can be stored in 8, 4, 3 or 2. The file shrinks; what else changes? Four families of formats are
+# in use, and this section puts them on the same weights, those of prisma-lm:
+#
+# | family | how it chooses the numbers | it must see | you meet it in |
+# | --- | --- | --- | --- |
+# | **bitsandbytes** (NF4, int8) | fixed levels, one scale a block or row | the weights | transformers, QLoRA |
+# | **GGUF** (k-quants) | blocks of 256 weights, scales in few bits, too | the weights | llama.cpp, Ollama |
+# | **GPTQ** | column by column; later ones make up for the error | a text, too | vLLM, transformers |
+# | **AWQ** | stretches columns with large inputs, then rounds | a text, too | vLLM, transformers |
+#
+# bitsandbytes and llama.cpp do the first two here. The packages for GPTQ and AWQ are made for graphics cards first, and
+# the methods are short: you see them written out. Their baseline is **rounding to nearest**: in each group of 64
+# weights, as many even levels as the bits allow, from the smallest weight to the largest.
+
+# %%
+import itertools
+import math
+from functools import partial
+
+import torch
+from IPython.display import display
+
+from course_utils import compat, figures, settings
+from course_utils.measures import error_bars, percent, pooled, share
+from course_utils.models import gguf_file, k_quants, layers, llama_cpp
+from course_utils.prisma import lm, tasks, text
+from course_utils.serving import quantising
+
+folder = settings.MODELS / "prisma-lm"
+prisma, tokenizer = lm.load(folder)  # on the CPU, in 32 bits
+figures.source(quantising.grid, quantising.on_grid)
 
 # %% [markdown]
-# SECTION-1 (quantisation-methods, precision-tradeoffs)
+# GPTQ and AWQ need a **calibration text**: what the model reads in its daily work, and nothing that you will measure
+# on. Ours is 3,072 tokens of talk in the shop; the tasks are about another shop. Three kinds of tasks, from easy to
+# hard: questions that need a tool, sums in steps, and rows of random words to be copied without one mistake. (prisma-lm
+# answers the first kind so well that three bits lose nothing there. A task at its ceiling cannot show a trade-off.)
+
+# %%
+read: list[int] = []
+for example in itertools.islice(text.mixture(seed=99), 150):
+    ids, _ = lm.encode(tokenizer, example)
+    read += ids
+calibration = torch.tensor(read[:3072]).reshape(12, 256)  # (rows, tokens)
+unseen = torch.tensor(read[3072:6144]).reshape(12, 256)
+
+asked = {"tool tasks": tasks.tool_tasks(settings.paced(24, 4), seed=730)}
+asked["sums"] = tasks.sum_tasks(settings.paced(30, 4), seed=730)
+asked["copying"] = tasks.copy_tasks(settings.paced(30, 4), seed=730)
+
+# %% [markdown]
+# **What the outputs lose.** A matrix $W$ turns inputs $X$ into outputs $XW^T$. Rounding moves every weight as little
+# as it can. But what counts is how far the *outputs* move, $\lVert XW^T - X\hat W^T \rVert^2$, and inputs depend on
+# each other: what one weight loses, others can make up. GPTQ (Frantar et al. 2022, arXiv 2210.17323) rounds one column
+# after the other and spreads its error over the columns that are still free. How, is in the **Hessian** $H = X^TX$, of
+# which it needs the inverse's Cholesky factor $U$: with the error $e = (w_i - \hat w_i) / U_{ii}$, each later column
+# $j$ becomes $w_j - e\,U_{ij}$.
+
+# %% [markdown]
+# # EXERCISE 7.4.gptq
+
+# %% [markdown]
+# The course's own version, with groups: a group's levels are made when its turn comes, from the weights as they are by
+# then. (A test compares it with the older method of which it is the fast form, Optimal Brain Quantization, arXiv
+# 2208.11580, inverting the Hessian anew for each column.)
+
+# %% tags=["topic:quantisation-methods"]
+figures.source(quantising.gptq, quantising.awq_power, quantising.stretched)
+
+# %% [markdown]
+# One matrix, three methods. Who moves the weights least? Who moves the outputs least, on the calibration text and on a
+# text that nobody calibrated on?
+
+
+# %% tags=["topic:quantisation-methods"]
+def nearest(weights, inputs, bits):
+    """Rounding as a method that takes inputs and does not look at them."""
+    return quantising.round_to_nearest(weights, bits)
+
+
+by_hand = {"rounding": nearest, "AWQ": quantising.awq, "GPTQ": quantising.gptq}
+layer = prisma.model.layers[2]
+weights = layer.mlp.down_proj.weight.detach()
+known = quantising.what_is_read(layer, partial(prisma, calibration))["mlp.down_proj"]
+new = quantising.what_is_read(layer, partial(prisma, unseen))["mlp.down_proj"]
+rows = []
+for bits, name in itertools.product((4, 3, 2), by_hand):
+    changed = by_hand[name](weights, known, bits)
+    distance = (changed - weights).norm() / weights.norm()
+    row = {"method": name, "bits": bits, "weights moved": f"{distance:.1%}"}
+    for label, inputs in (("calibration", known), ("other text", new)):
+        moved = quantising.outputs_moved(weights, changed, inputs)
+        row[f"outputs moved, {label}"] = f"{moved:.1%}"
+    rows.append(row)
+figures.table(rows, caption="Layer 2's down-projection: distance as a share of the whole")
+
+# %% [markdown]
+# **What to notice.** GPTQ's weights are *farther* from the original than rounded ones, and its outputs are nearer. That
+# holds on the text that it never saw, too, though less: the Hessian describes the habits of the inputs, and a little of
+# the very text. AWQ we come back to.
+#
+# **The whole model.** Layer by layer, each judged by what the quantised layers before it hand on. Embeddings and norms
+# keep their 16 bits in all rows, so that only the formats differ. `bits` counts everything that a format stores, scales
+# included. The loss is the mean over the tokens of the rows to copy, in nats (the negative natural logarithm of the
+# right token's probability).
+
+# %% tags=["topic:quantisation-methods"]
+versions = {"16 bits": (16.0, prisma)}
+int8 = compat.load_int8(folder, torch.float32, "cpu")
+versions["bitsandbytes int8"] = (8 + 32 / 256, int8)  # a scale for each row of 256 weights
+nf4 = compat.load_nf4(folder, torch.float32, "cpu", "sdpa")
+versions["bitsandbytes NF4"] = (4 + 8 / 64 + 32 / (64 * 256), nf4)  # scales in 8 bits, and theirs
+kinds = [] if k_quants.why_not() else ["Q8_0", "Q4_K", "Q3_K", "Q2_K"]
+for kind in kinds:
+    changed = layers.changed_copy(prisma, partial(k_quants.through, kind=kind))
+    versions[f"GGUF {kind}"] = (k_quants.BITS[kind], changed)
+for name, bits in itertools.product(by_hand, (4, 3, 2)):
+    method = partial(by_hand[name], bits=bits)
+    changed = quantising.calibrated_copy(prisma, calibration, method)
+    versions[f"{name}, {bits} bits"] = (quantising.stored_bits(bits), changed)
+finer = partial(quantising.gptq, bits=2, group=32)
+changed = quantising.calibrated_copy(prisma, calibration, finer)
+versions["GPTQ, 2 bits, groups of 32"] = (quantising.stored_bits(2, group=32), changed)
+print(f"{len(versions)} versions of the same weights.", k_quants.why_not())
+
+
+# %% tags=["topic:precision-tradeoffs"]
+def answers(model):
+    """For each kind of task, which ones `model` gets right; and its mean loss on the last kind."""
+    right = {}
+    for kind, examples in asked.items():
+        rows = [lm.encode(tokenizer, example) for example in examples]
+        read = lm.read(model, rows, tokenizer.pad_token_id, batch=16, use_cache=False)
+        right[kind] = [one.right for one in read]
+    return right, math.log(lm.perplexity(read))
+
+
+def shares(right):
+    """Those answers as the cells of a table."""
+    return {kind: percent(share(answers)) for kind, answers in right.items()}
+
+
+results, rows = {}, []
+for name in figures.progress(versions, "Asking"):
+    bits, model = versions[name]
+    results[name], loss = answers(model)
+    size = layers.megabytes(prisma, bits)
+    row = {"format": name, "bits": bits, "MB": f"{size:.1f}", "loss": f"{loss:.3f}"}
+    rows.append(row | shares(results[name]))
+figures.table(rows, caption="prisma-lm: shares of tasks right with 95 % intervals")
+
+# %% tags=["topic:precision-tradeoffs"]
+families = {"GGUF k-quants": [f"GGUF {kind}" for kind in kinds]}
+families |= {method: [f"{method}, {bits} bits" for bits in (4, 3, 2)] for method in by_hand}
+fig, ax = figures.figure(height=4.0)
+markers = iter("osD^")
+told = {}
+for family, names in families.items():
+    shares = [pooled(results[name].values()) for name in names]
+    heights, ends = error_bars(shares)
+    places = [versions[name][0] for name in names]
+    ax.errorbar(places, heights, ends, marker=next(markers), capsize=3, label=family)
+    told[family] = ", ".join(f"{height:.0%}" for height in heights)
+before = pooled(results["16 bits"].values())
+ax.axhline(before.value, color=figures.GREY, linestyle="--", label="16 bits")
+ax.set_xscale("log", base=2)
+ax.set_xticks([2, 3, 4, 8], ["2", "3", "4", "8"])
+ax.set(xlabel="bits a weight, scales included", ylabel="share of all tasks right", ylim=(0, 1.03))
+ax.legend(loc="lower right")
+said = figures.told(told)
+figures.show(fig, alt=f"Share of all tasks right, from many bits to few; {said}.")
+
+# %% [markdown]
+# **Why does AWQ not help here?** AWQ (Lin et al. 2023, arXiv 2306.00978) rests on an observation about large language
+# models: a few inputs are many times larger than the others, and the weights that meet them matter most. Their columns
+# are stretched before rounding, by the input's mean size to a power that is searched for; power 0 is plain rounding.
+# Are there such inputs in prisma-lm, and which power does the search choose?
+
+# %% tags=["topic:quantisation-methods"]
+rows = []
+for number, layer in enumerate(prisma.model.layers):
+    known = quantising.what_is_read(layer, partial(prisma, calibration))
+    row = {"layer": number}
+    for label, name in (("attention", "self_attn.q_proj"), ("MLP", "mlp.up_proj")):
+        sizes = known[name].sizes
+        weights = layer.get_submodule(name).weight.detach()
+        row[f"{label}: largest / median input"] = (sizes.max() / sizes.median()).item()
+        row[f"{label}: power at 3 bits"] = quantising.awq_power(weights, known[name], bits=3)
+    rows.append(row)
+figures.table(rows, caption="Mean sizes of the inputs, by layer", digits=1)
+
+# %% [markdown]
+# The largest inputs are only a few times the median: nothing stands out, except before the down-projections. A test of
+# this reason: give a matrix such inputs. Multiply every sixteenth input by 30 and divide the weights that read it by
+# 30. The outputs are what they were. But now a few columns hold tiny weights that meet huge inputs, and the levels are
+# made for their neighbours.
+
+# %% tags=["topic:quantisation-methods"]
+layer = prisma.model.layers[2]
+known = quantising.what_is_read(layer, partial(prisma, calibration))["mlp.up_proj"]
+weights = layer.mlp.up_proj.weight.detach()
+factors = torch.ones(len(known.sizes))
+factors[::16] = 30
+huge = quantising.Inputs(known.hessian * factors.outer(factors), known.sizes * factors)
+cases = {"as they are": (weights, known), "every 16th huge": (weights / factors, huge)}
+rows = []
+for name, method in by_hand.items():
+    row = {"to 3 bits by": name}
+    for label, (matrix, inputs) in cases.items():
+        moved = quantising.outputs_moved(matrix, method(matrix, inputs, 3), inputs)
+        row[f"outputs moved, inputs {label}"] = f"{moved:.1%}"
+    rows.append(row)
+figures.table(rows, caption="Layer 2's up-projection, on the calibration text")
+
+# %% [markdown]
+# ### A common claim: "4 bits is 4 times faster than 16"
+#
+# Most rows of the big table run at the speed of 32 bits: weights that were rounded *and turned back into ordinary
+# numbers* show what a format loses, and save nothing. To be smaller and faster, a program has to keep the levels packed
+# and to unpack them while it multiplies. llama.cpp does. We ask it for tokens per second, with prisma-lm and with a
+# stand-in of more than ten times its size, whose weights are random: speed does not ask what the numbers say.
+# **Reading** is the prompt, all tokens at once; **writing** is the answer, one token after the other.
+
+
+# %% tags=["topic:precision-tradeoffs"]
+def speeds(file):
+    """Tokens a second that llama.cpp reads and writes with the model in `file`: the best of three."""
+    engine = llama_cpp.Engine(file, window=512)
+    prompt = calibration[0, :64].tolist()
+    runs = [engine.speed(prompt, new=16) for _ in range(3)]
+    reading, writing = zip(*runs, strict=True)
+    return max(reading), max(writing)
+
+
+def speed_rows(label, write):
+    """Size and speeds of one model in each format, and how many times 16 bits' they are."""
+    rows, base = [], None
+    for bits in ("f16", "q8_0", "q4_k_m", "q2_k"):
+        file = write(folder, unit.folder / f"{label}-{bits}.gguf", bits)
+        size = file.stat().st_size / 1e6
+        reading, writing = speeds(file)
+        file.unlink()
+        base = base or (size, reading, writing)
+        row = {"model": label, "format": bits, "MB": f"{size:.1f}", "smaller by": base[0] / size}
+        row |= {"reads (tokens/s)": round(reading), "faster by": reading / base[1]}
+        row |= {"writes (tokens/s)": round(writing), "faster by ": writing / base[2]}
+        rows.append(row)
+    return rows
+
+
+# %% tags=["topic:precision-tradeoffs"]
+if kinds and llama_cpp.is_installed():
+    small = speed_rows("prisma-lm", gguf_file.write_gguf)
+    large = speed_rows("stand-in", gguf_file.write_stand_in)
+    display(figures.table(small + large, caption="llama.cpp on one core of this machine", digits=1))
+else:
+    print("No speeds here:", k_quants.why_not())
 
 # %% [markdown]
 # ## 2. What does your server do?
@@ -58,9 +313,64 @@ unit = open_unit("7.4")
 
 # %% [markdown]
 # ## 7. The same with a real model
+#
+# Now without Prisma and without our helpers: SmolLM2 with 135 million weights (arXiv 2502.02737, Apache-2.0), loaded
+# in three formats by `transformers` and `bitsandbytes`. Leave out the first line of each cell, and you can paste it
+# into an empty notebook of your own. At the small and the full tier these lines run here (a download of 0.3 GB). At the
+# bundled tier you see a **recording**: what the same lines gave on a machine that has the model.
+#
+# We measure on English, the opening of Jane Austen's *Pride and Prejudice* (1813, in the public domain). **Perplexity**
+# says between how many equally likely tokens the model hesitates on average: $e^L$ for a mean loss of $L$ nats. What do
+# you expect of half the bits, and of a quarter: size, perplexity, time?
 
-# %% [markdown]
-# SECTION-7
+# %% tags=["topic:precision-tradeoffs"]
+# %%real bits
+import time
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+# With more memory, put in "Qwen/Qwen2.5-0.5B-Instruct" or "HuggingFaceTB/SmolLM2-1.7B-Instruct".
+hub_name = "HuggingFaceTB/SmolLM2-135M-Instruct"
+words = AutoTokenizer.from_pretrained(hub_name)
+formats = {"16 bits": None, "int8": BitsAndBytesConfig(load_in_8bit=True)}
+formats["NF4"] = BitsAndBytesConfig(
+    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
+)
+page = """It is a truth universally acknowledged, that a single man in possession of a good fortune,
+must be in want of a wife. However little known the feelings or views of such a man may be on his
+first entering a neighbourhood, this truth is so well fixed in the minds of the surrounding
+families, that he is considered as the rightful property of some one or other of their daughters.
+"My dear Mr. Bennet," said his lady to him one day, "have you heard that Netherfield Park is let
+at last?" Mr. Bennet replied that he had not. "But it is," returned she; "for Mrs. Long has just
+been here, and she told me all about it." Mr. Bennet made no answer. "Do not you want to know who
+has taken it?" cried his wife, impatiently. "You want to tell me, and I have no objection to
+hearing it." """.replace("\n", " ")
+ids = words(page, return_tensors="pt")["input_ids"]
+print(f"{ids.shape[1]} tokens")
+
+# %% tags=["topic:precision-tradeoffs"]
+# %%real bits
+where = "cuda" if torch.cuda.is_available() else "cpu"
+ids, losses = ids.to(where), {}
+for label, config in formats.items():
+    network = AutoModelForCausalLM.from_pretrained(
+        hub_name, quantization_config=config, dtype=torch.bfloat16, device_map=where
+    )
+    begun = time.perf_counter()
+    with torch.no_grad():
+        scores = network(ids).logits[0, :-1].float()
+    read = time.perf_counter() - begun
+    begun = time.perf_counter()
+    network.generate(ids[:, :32], min_new_tokens=24, max_new_tokens=24, do_sample=False)
+    wrote = time.perf_counter() - begun
+    losses[label] = torch.nn.functional.cross_entropy(scores, ids[0, 1:], reduction="none")
+    change = losses[label] - losses["16 bits"]
+    error = 1.96 * change.std() / len(change) ** 0.5
+    print(f"{label}: {network.get_memory_footprint() / 1e6:.0f} MB", end=", ")
+    print(f"perplexity {losses[label].mean().exp():.2f}", end=", ")
+    print(f"loss {change.mean():+.3f} (95 %: {error:.3f} to either side)", end=", ")
+    print(f"reads them in {read:.2f} s, writes 24 in {wrote:.2f} s")
 
 # %% [markdown]
 # ## What you take with you

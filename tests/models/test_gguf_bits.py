@@ -1,10 +1,5 @@
-"""GGUF in fewer bits: which tensor gets which format, sizes, and how near the rounded numbers are."""
+"""GGUF in fewer bits: which tensor gets which format, and what the file weighs."""
 
-import sys
-from types import SimpleNamespace
-
-import gguf
-import numpy as np
 import pytest
 
 from course_utils.models import bundled, gguf_bits, gguf_file, gguf_header
@@ -24,28 +19,6 @@ def test_a_mixed_file_spends_more_bits_where_llama_cpp_does():
         gguf_bits.format_of("", 32, "q3")
 
 
-BITS = {"Q8_0": (8.5, 0.01), "Q5_0": (5.5, 0.07), "Q4_0": (4.5, 0.14), "Q6_K": (6.5625, 0.035), "Q4_K": (4.5, 0.12)}
-BITS |= {"Q2_K": (2.625, 0.45)}
-
-
-@pytest.mark.parametrize("form", BITS)
-def test_rounded_rows_have_their_size_and_are_near_the_numbers(form):
-    if form.endswith("_K"):
-        pytest.importorskip("xllamacpp")
-    rows = np.random.default_rng(0).normal(size=(8, 512)).astype(np.float32)
-    packed, kind = gguf_bits.rounded(rows, form)
-    bits, error = BITS[form]
-    assert packed.nbytes * 8 == bits * rows.size
-    back = gguf.quants.dequantize(packed, kind)
-    off = np.sqrt(np.mean((back - rows) ** 2))
-    assert error / 4 < off < error
-
-
-def test_rows_that_do_not_fit_into_blocks_are_refused():
-    with pytest.raises(ValueError, match="blocks of 256 numbers, and these rows have 96: take q8_0"):
-        gguf_bits.rounded(np.zeros((2, 96), np.float32), "Q4_K")
-
-
 def test_a_file_holds_the_formats_that_it_is_called_after(tmp_path):
     pytest.importorskip("xllamacpp")
     sizes = {}
@@ -58,15 +31,3 @@ def test_a_file_holds_the_formats_that_it_is_called_after(tmp_path):
     assert formats["blk.1.attn_q.weight"] == "Q4_K" and formats["output_norm.weight"] == "F32"
     assert sizes["f16"] / sizes["q8_0"] == pytest.approx(16 / 8.5, rel=0.01)
     assert 3.2 < sizes["f16"] / sizes["q4_k_m"] < 3.6
-
-
-def test_without_llama_cpp_the_k_formats_name_what_else_there_is(monkeypatch):
-    rows = np.zeros((2, 256), np.float32)
-    monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    with pytest.raises(ValueError, match="Q4_K needs the package xllamacpp.*take q8_0"):
-        gguf_bits.rounded(rows, "Q4_K")
-    nothing = SimpleNamespace(xllamacpp=SimpleNamespace(__file__=gguf.__file__))
-    monkeypatch.setitem(sys.modules, "xllamacpp", nothing)
-    with pytest.raises(ValueError, match="does not offer Q4_K"):
-        gguf_bits.rounded(rows, "Q4_K")
-    assert gguf_bits.rounded(rows, "Q8_0")[0].nbytes == 2 * 256 * 8.5 / 8
