@@ -31,7 +31,7 @@ def test_the_cache_is_the_one_that_transformers_builds() -> None:
 @pytest.mark.parametrize("name", ["mistral-7b", "llama-2-7b", "llama-3.1-405b"])
 def test_the_cache_is_that_of_the_courses_formula(name: str) -> None:
     shape = shapes.architecture(name)
-    ours = reference.kv_cache_bytes(shape.layers, shape.heads, shape.kv_heads, shape.head_dim, 1000, 3, 16)
+    ours = reference.kv_cache_bytes(shape.layers, shape.heads, shape.kv_heads, shape.head_width, 1000, 3, 16)
     assert ours == formulas.kv_cache_bytes(name, seq=1000, batch=3)
 
 
