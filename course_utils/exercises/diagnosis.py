@@ -2,6 +2,7 @@
 
 import inspect
 import linecache
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -188,7 +189,7 @@ def near(came: Any, wanted: Any, tolerance: float = TOLERANCE) -> bool:
             return False
         return torch.allclose(_plain(came), _plain(wanted), atol=tolerance, rtol=0)
     if isinstance(wanted, float):
-        return _is_number(came) and abs(came - wanted) <= tolerance
+        return _is_number(came) and math.isclose(came, wanted, rel_tol=0, abs_tol=tolerance)
     if type(came) is not type(wanted):
         return False
     return came == wanted

@@ -2,16 +2,19 @@
 
 import inspect
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import planted_7_4
 import planted_7_5
 import pytest
 import torch
@@ -53,6 +56,7 @@ def said(capsys) -> Callable[[], str]:
 def made(source: str, name: str) -> Callable:
     """The function `name` of a cell, run with what the notebook has imported."""
     cell = {"torch": torch, "Tensor": Tensor, "F": F, "Callable": Callable, "Sequence": Sequence}
+    cell |= {"math": math, "re": re, "unicodedata": unicodedata}
     exec(compile(source, "<cell>", "exec"), cell)
     return cell[name]
 
@@ -390,6 +394,7 @@ PLANTED = {
         (masked_late, "after the softmax"),
         (misses_a_dimension, "scores = scores.masked_fill(missing"),
     ],
+    **planted_7_4.PLANTED,
     **planted_7_5.PLANTED,
 }
 
