@@ -106,7 +106,46 @@ asked["copying"] = tasks.copy_tasks(settings.paced(30, 4), seed=730)
 # $j$ becomes $w_j - e\,U_{ij}$.
 
 # %% [markdown]
-# # EXERCISE 7.4.gptq
+# ### Exercise: Rounding that repairs its own errors (hard, about 30 minutes)
+#
+# Write it: the rounding first, and then the update, which is two lines. Here the grid of a group reaches exactly from
+# its smallest to its largest weight. The cell after the check rounds a matrix of prisma-lm with your function, once as
+# if its inputs were independent, and once with the Hessian of what it really reads.
+
+
+# %%
+def gptq(weight: Tensor, hessian: Tensor, bits: int, group: int) -> Tensor:
+    """`weight` (d, k) rounded to `bits` bits, column by column (arXiv 2210.17323): (d, k).
+
+    The grid: a row has one for each `group` columns. It is 2**bits numbers at even distances, from
+    the smallest to the largest of these weights, as they are when the first of the columns is
+    reached. A weight takes the nearest; one that has moved outside takes the end.
+    The update: the error of column j is (weight - rounded) / U[j, j]. That times U[j, i] is
+    subtracted from each later column i. U (k, k) is the upper Cholesky factor of the inverse of
+    `hessian` (k, k). The result holds the rounded weights, not their codes.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+gptq = check("7.4.gptq", gptq)
+
+# %% tags=["topic:quantisation-methods"]
+layer = prisma.model.layers[2]
+weights = layer.mlp.down_proj.weight.detach()  # (outputs, inputs)
+known = quantising.what_is_read(layer, partial(prisma, calibration))["mlp.down_proj"]
+independent = torch.eye(weights.shape[1])
+damping = 0.01 * known.hessian.diagonal().mean()  # so that the Hessian has an inverse
+rows = []
+for bits in (4, 3, 2):
+    row = {"bits": bits}
+    for name, hessian in (("rounded", independent), ("with the update", known.hessian)):
+        changed = gptq(weights, hessian + damping * independent, bits, 64)
+        moved = quantising.outputs_moved(weights, changed, known)
+        row[f"outputs moved, {name}"] = f"{moved:.1%}"
+    rows.append(row)
+figures.table(rows, caption=f"Layer 2's down-projection, with {whose(gptq)}")
 
 # %% [markdown]
 # The course's own version, with groups: a group's levels are made when its turn comes, from the weights as they are by

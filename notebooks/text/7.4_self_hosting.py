@@ -54,12 +54,15 @@ import math
 import random
 import statistics
 import time
+from collections.abc import Sequence
 
 import httpx
 import openai
 import torch
 
 from course_utils import figures, serving
+from course_utils.exercises import check, hint, quiz, solution
+from course_utils.exercises.authors import whose
 from course_utils.memory import fit, formulas, shapes
 from course_utils.models import bundled, gguf_file
 from course_utils.prisma import text
@@ -198,9 +201,8 @@ figures.table(open_models.rows(), caption=caption)
 # %% [markdown]
 # **What to notice.** Where a number is counted, it comes from the model's own configuration, as in the table above.
 # Most of the large ones are mixtures of experts: they need memory for all their parameters, and time for the active.
-#
-#
-#
+
+# %% [markdown]
 # How far can a conversation grow? Both models have 32 attention heads. Llama 2 7B keeps keys and values for each of
 # them. Mistral 7B keeps only eight sets, and four heads share each (grouped-query attention, arXiv 2305.13245): its
 # cache is a quarter as large.
@@ -272,7 +274,48 @@ figures.table(rows, caption="Keys and values of one conversation, 16 bit", digit
 # Now write the formula yourself.
 
 # %% [markdown]
-# EXERCISE 7.4.kv_cache_bytes
+# ### Exercise: The memory that users take (easy, about 5 minutes)
+#
+# Everything that this section says of the cache is one product. Fill in the stub, check it, and run the cell below.
+# `hint("7.4.kv_cache_bytes")` helps. Until your function passes, the notebook goes on with the course's own, and says
+# so.
+
+
+# %%
+def kv_cache_bytes(
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    tokens: int,
+    users: int,
+    bits: int,
+) -> float:
+    """The bytes of a KV cache: the keys and values of all tokens of all users.
+
+    In each of the `layers`, `heads` heads ask, and `kv_heads` sets of keys and values answer them.
+    A key has `head_dim` numbers for each token, and a value has as many. Every user has a
+    conversation of `tokens` tokens. A number is stored in `bits` bits.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+kv_cache_bytes = check("7.4.kv_cache_bytes", kv_cache_bytes)
+
+# %% tags=["topic:vram-estimate"]
+print(f"With {whose(kv_cache_bytes)}: forty conversations of 4,096 tokens, in 16 bits")
+for name in ("llama-2-7b", "mistral-7b"):
+    model = shapes.architecture(name)
+    sizes = (model.layers, model.heads, model.kv_heads, model.head_width)
+    needed = kv_cache_bytes(*sizes, 4096, 40, 16)
+    formula = formulas.kv_cache_bytes(model, seq=4096, batch=40)
+    ours, theirs = needed / shapes.GIB, formula / shapes.GIB
+    print(f"{name:>10}: {ours:.1f} GiB; by the formula above {theirs:.1f} GiB")
+
+# %%
+quiz("7.4.cache_grows")
 
 # %% [markdown]
 # ## 3. Start a server
@@ -442,7 +485,44 @@ print(statuses)
 # fills up again at a steady rate. What the gate writes into its log, and what not, is section 3 of part 2.
 
 # %% [markdown]
-# EXERCISE 7.4.token_bucket
+# ### Exercise: A rate limit that forgives a burst (medium, about 15 minutes)
+#
+# Write the limit yourself. (Its tokens have nothing to do with a model's: they are permissions.) The cell after the
+# check sends it four kinds of clients, each with twenty requests.
+
+
+# %%
+def token_bucket(times: Sequence[float], rate: float, burst: int) -> list[bool]:
+    """Which requests a rate limit lets through: True or False for each.
+
+    `times` are the seconds at which they come; no time is smaller than the one before. A bucket
+    holds at most `burst` tokens, and is full when the first request comes. Each second brings
+    `rate` tokens, evenly, parts of a token too; what does not fit is lost. A request that finds a
+    whole token takes it and passes. One that finds less is refused and takes nothing.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+token_bucket = check("7.4.token_bucket", token_bucket)
+
+# %% tags=["topic:auth-rate-validation"]
+clients = {
+    "one a second": [float(second) for second in range(20)],
+    "four a second": [place / 4 for place in range(20)],
+    "all at once": [0.0] * 20,
+    "ten, a minute's pause, ten": [0.0] * 10 + [60.0] * 10,
+}
+rows = []
+for name, times in clients.items():
+    passed = token_bucket(times, rate=1.0, burst=5)
+    rows.append({"client": name, "requests": len(times), "passed": sum(passed)})
+owner = whose(token_bucket)
+figures.table(rows, caption=f"With {owner}: one token a second, at most five")
+
+# %%
+quiz("7.4.loopback")
 
 # %% [markdown]
 # ## 6. llama.cpp: one file, fewer bits
@@ -512,6 +592,9 @@ print(
 )
 print(f"fifteen more conversations of {window:,} tokens: {grown / 1e6:.0f} MB more")
 print(f"the formula for their keys and values: {predicted / 1e6:.0f} MB")
+
+# %%
+quiz("7.4.file_formats")
 
 # %% [markdown]
 # ## 7. Many users at once
@@ -598,7 +681,49 @@ for name, loads in measured.items():
 # Plan such a batch yourself, on paper requests: who gets a place at which step?
 
 # %% [markdown]
-# EXERCISE 7.4.schedule
+# ### Exercise: Continuous batching on paper (medium, about 20 minutes)
+#
+# Requests on paper, each with its arrival and the tokens that it will write. In a real server nobody knows the second
+# number before the end. Which step is the last of each? The cell after the check draws the plan for one slot and for
+# four.
+
+
+# %%
+def schedule(requests: Sequence[tuple[int, int]], slots: int) -> list[int]:
+    """The step in which each request writes its last token, under continuous batching.
+
+    A request is (arrival, tokens): it may run from the step `arrival` on, and writes one token in
+    each step in which it runs. At most `slots` run in a step. Before each step the free slots go to
+    those who wait: first to those who arrived first, and of those to the first in the list. A slot
+    is free in the step after the last token of its request. Reading a prompt takes no time here.
+    Steps count from 0. Keep the order of `requests`, which need not be that of arrival.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+schedule = check("7.4.schedule", schedule)
+
+# %% tags=["topic:batching"]
+rng = random.Random(unit.seed)
+requests = [(2 * place, rng.randrange(2, 30)) for place in range(12)]  # (arrival, tokens)
+fig, axes = figures.figure(columns=2, width=9, height=3.2)
+last = {}
+for ax, slots in zip(axes, (1, 4), strict=True):
+    ends = schedule(requests, slots)
+    for place, (arrival, tokens) in enumerate(requests):
+        start = ends[place] - tokens + 1
+        ax.barh(place, start - arrival, left=arrival, color=figures.GREY)
+        ax.barh(place, tokens, left=start, color=figures.PALETTE["blue"])
+    last[slots] = max(ends)
+    ax.set(title=f"slots: {slots}", xlabel="step", ylabel="request")
+said = f"the last token comes in step {last[1]} with one slot, {last[4]} with four"
+figures.show(fig, alt=f"Twelve requests, waiting (grey) and writing (blue): {said}.")
+print(f"With {whose(schedule)}, {said}")
+
+# %%
+quiz("7.4.continuous_batching")
 
 # %% [markdown]
 # ## 8. Other servers, the same client
@@ -687,6 +812,9 @@ else:
 server = serving.start(files["f16"], backend="llama.cpp")
 rows = serving.ask_all(messages, max_tokens=48)
 figures.table(rows)
+
+# %%
+quiz("7.4.four_answers")
 
 # %% [markdown]
 # **Clean up.** A forgotten server holds memory and a port. `stop` ends the process and all its children. It also
