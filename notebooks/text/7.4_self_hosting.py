@@ -82,8 +82,9 @@ from course_utils.serving import ollama, open_models, programs
 # | control | a fixed version, your own adapter, any decoding, no limit on requests | you are on call |
 #
 # And what speaks against it: the largest open models need a rack of cards, idle cards cost money, and somebody has to
-# be there at night. So the honest answer is a calculation, with *your* tokens per month in it. The lab [hosted
-# APIs](labs/7.4_lab_hosted_apis.ipynb) has the calculator: it finds where the two lines cross, or that they do not.
+# be there at night. So the honest answer is a calculation, with *your* tokens per month in it. The lab
+# [hosted APIs](labs/7.4_lab_hosted_apis.ipynb) has the calculator: it finds where the two lines cross, or that they do
+# not.
 
 # %% [markdown]
 # ## 2. Does it fit?
@@ -770,8 +771,8 @@ print(recipe)
 #   `num_ctx` at all: set it in the Modelfile. Only the count of tokens read tells.
 # - **`keep_alive`**: five minutes after the last question the model leaves the memory, and the next one waits for
 #   it. 0 unloads at once, -1 never.
-# - **`ADAPTER`**: a Modelfile could once put a LoRA adapter on a model. Ollama 0.34.1 (September 2026) removed that:
-#   merge the adapter first, as Unit 7.5 does.
+# - **`ADAPTER`**: a Modelfile could once put a LoRA adapter on a model. Ollama 0.34.1 (September 2026, its pull request
+#   14969) removed that: merge the adapter first, as Unit 7.5 does.
 
 # %% tags=["topic:ollama"]
 here = ollama.find()
