@@ -292,7 +292,7 @@ figures.table(rows, caption="Layer 2's up-projection, on the calibration text")
 
 # %% tags=["topic:precision-tradeoffs"]
 def speeds(file):
-    """Tokens a second that llama.cpp reads and writes with the model in `file`: the best of three."""
+    """Tokens a second that llama.cpp reads and writes with a model's file: the best of three."""
     engine = llama_cpp.Engine(file, window=512)
     prompt = calibration[0, :64].tolist()
     runs = [engine.speed(prompt, new=16) for _ in range(3)]
