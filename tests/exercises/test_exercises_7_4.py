@@ -1,5 +1,6 @@
 """The solutions of Unit 7.4's exercises against transformers, tenacity, NumPy and what they promise."""
 
+import importlib
 import math
 import random
 
@@ -7,9 +8,27 @@ import numpy as np
 import pytest
 import torch
 
-from course_utils.exercises import diagnosis, registry
+from course_utils.exercises import check, diagnosis, registry
 from course_utils.exercises.unit_7_4 import solutions as reference
 from course_utils.memory import formulas, shapes
+
+# --- what does not count
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "function_name"),
+    [("7.4.percentile", "metrics", "quantile"), ("7.4.gptq", "quantising", "gptq")],
+)
+def test_what_the_course_computes_elsewhere_does_not_count(name, place, function_name, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COURSE_PROGRESS", "off")
+
+    def borrowed(*inputs):
+        module = importlib.import_module(f"course_utils.serving.{place}")
+        return getattr(module, function_name)(*inputs)
+
+    assert check(name, borrowed) is registry.exercise(name).reference
+    assert "calls the course's own solution" in " ".join(capsys.readouterr().out.split())
+
 
 # --- the cache against transformers and the formulas
 

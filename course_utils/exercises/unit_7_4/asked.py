@@ -200,8 +200,8 @@ EXERCISES = [
         hints=(
             "`counts[-1]` is the number of all observations. If it is 0, return `math.nan`. The rank is `q * "
             "counts[-1]`.",
-            "Go through the buckets until `counts[i] >= rank`. If that is the infinite one, return `bounds[-2]`: nobody "
-            "knows how far its observations reach.",
+            "Go through the buckets until `counts[i] >= rank`. If that is the infinite one, return `bounds[-2]`: "
+            "nobody knows how far its observations reach.",
             "Bucket i reaches from bounds[i - 1] (from 0 for the first) to bounds[i], and holds "
             "`counts[i] - counts[i - 1]` observations. Of these, `rank - counts[i - 1]` are needed: go that share of "
             "the way.",
