@@ -14,22 +14,27 @@ _folder = tempfile.TemporaryDirectory(prefix="course-nbval-")
 # Two workers take one file after the other. The long ones go first, so that both end at about the same time; all that
 # is not named here takes seconds.
 LONGEST_FIRST = (
-    "memory/test_simulate.py",
+    "7.5_lab_evaluation.ipynb",
     "7.1_lab_generative_families.ipynb",
-    "7.5_lab_share_and_serve.ipynb",
+    "7.5_lab_more_tuning.ipynb",
     "7.1_lab_unpaired_translation.ipynb",
     "7.1_lab_binding_senses.ipynb",
     "7.1_lab_vision_language_model.ipynb",
     "7.5_finetuning_choices.ipynb",
     "7.5_lab_data.ipynb",
+    "7.5_lab_share_and_serve.ipynb",
+    "memory/test_simulate.py",
     "memory/test_counting.py",
     "serving/test_serving_real.py",
     "finetuning/test_finetuning.py",
     "finetuning/test_preferences.py",
     "workshop/test_evaluate.py",
-    "finetuning/test_dryrun.py",
-    "test_cli.py",
+    "memory/test_memory.py",
+    "finetuning/test_scale_out.py",
     ".ipynb",
+    "finetuning/test_dryrun.py",
+    "workshop/test_runner.py",
+    "test_cli.py",
 )
 
 
