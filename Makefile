@@ -12,13 +12,16 @@ READY := .venv/.ready
 run: $(READY)
 	@.venv/bin/course run
 
-# One pytest for the unit tests and, cell by cell, for every notebook: two files at a time, a thread each.
+# Two files at a time, a thread each, in the order of conftest.py: the long ones first.
+PYTEST := .venv/bin/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+
+# One pytest for the unit tests and, cell by cell, for every notebook.
 test: $(READY)
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTEST) --nbval-lax --nbval-current-env
 
 # The unit tests alone.
 quick: $(READY)
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/python -m pytest tests -n 2 --dist loadscope
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTEST) tests
 
 lab: $(READY)
 	@.venv/bin/course lab

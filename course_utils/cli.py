@@ -183,11 +183,12 @@ def run(
     units: Units = None,
     tier: Annotated[str, typer.Option(help="bundled (offline), small or full.")] = "bundled",
     out: Annotated[Path | None, typer.Option(help="Where the HTML goes; build/run if left out.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=8, help="Notebooks at once, up to 3 GiB of memory each.")] = 1,
 ) -> None:
     """Run notebooks: time, memory, failures.
 
     Executes them from top to bottom, each in a fresh kernel, and keeps the pages as HTML. Exit code 1 if one
-    failed.
+    failed. With --jobs 2 two run at once, but those that measure time still run alone.
     """
     from course_utils.workshop import runner
 
@@ -199,7 +200,7 @@ def run(
         runner.check_tier(tier)
         out = runner.output_folder(out)
     with interruptible():
-        results = runner.run(paths, tier, out, console=screen)
+        results = runner.run(paths, tier, out, console=screen, jobs=jobs)
     screen.print(runner.table(results))
     screen.print(f"Executed pages: {_near(out)}", soft_wrap=True)
     failed = [result for result in results if result.failure]

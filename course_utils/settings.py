@@ -38,7 +38,10 @@ def is_quick() -> bool:
 
 
 def paced(steps: int, least: int = 16) -> int:
-    """`steps`, or a tenth of them (`least` at least) where only running matters: `make test` runs the labs so."""
+    """`steps` (or tokens), or a tenth of them (`least` at least) where only running matters.
+
+    `make test` runs all notebooks so.
+    """
     return min(steps, max(least, steps // 10)) if is_quick() else steps
 
 

@@ -173,6 +173,7 @@ class Learner:
         model: Any,
         rate: float,
         steps: int,
+        *,
         decay: float = 0.0,
         rising: float = 0.1,
         clip: float = 1.0,

@@ -3,6 +3,7 @@
 import os
 import random
 import sys
+from pathlib import Path
 
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
@@ -36,9 +37,18 @@ def seeded():
 LASTING = ("resource_tracker", "forkserver", "course_utils.exercises.worker")
 
 
+def _is_childless() -> bool:
+    """Whether Linux says that we have no child, and so no descendant. Looking through all processes takes longer."""
+    lists = Path("/proc/self/task").glob("*/children")
+    children = [path.read_text() for path in lists]  # of each thread
+    return bool(children) and not any(children)
+
+
 def _children() -> set[psutil.Process]:
     """Running descendants, without the helpers of multiprocessing and of exercises that stay until Python ends."""
     found = set()
+    if _is_childless():
+        return found
     for child in psutil.Process().children(recursive=True):
         try:
             command = " ".join(child.cmdline())

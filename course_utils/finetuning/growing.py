@@ -92,7 +92,7 @@ def fit(chat: Chat, rows: Sequence[lm.Row], steps: int, seed: int, batch: int = 
     """
     model = copy.deepcopy(chat.model)
     model.set_attn_implementation("eager")  # for short rows on a CPU it trains faster than the fused kernel
-    peft_methods.fit(model, rows, steps, 2e-3, seed, batch)
+    peft_methods.fit(model, rows, steps, 2e-3, seed, batch=batch)
     return dataclasses.replace(chat, model=model)
 
 

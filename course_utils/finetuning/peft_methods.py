@@ -126,6 +126,7 @@ def fit(
     steps: int,
     peak: float,
     seed: int,
+    *,
     batch: int = 8,
     label: str = "Training",
 ) -> Fitted:

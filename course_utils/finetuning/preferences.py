@@ -637,26 +637,43 @@ def _before(model: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor
         return old, token_log_probs(model, ids, mask)
 
 
+@dataclass(frozen=True)
+class Round:
+    """What each step of GRPO draws, `size` replies to each of `groups` cases, and how far it goes with them.
+
+    A reply has at most `room` tokens; `rate` is the learning rate.
+    """
+
+    groups: int = 4
+    size: int = 6
+    room: int = 64
+    rate: float = 2e-3
+
+
+ROUND = Round()
+
+
 def grpo(
-    chat: Chat, reward: Reward, steps: int, seed: int, beta: float = 0.04, groups: int = 4, size: int = 6,
-    rate: float = 2e-3, room: int = 64,
-) -> tuple[Chat, list[dict]]:  # fmt: skip
+    chat: Chat, reward: Reward, steps: int, seed: int, beta: float = 0.04, each: Round = ROUND
+) -> tuple[Chat, list[dict]]:
     """`chat` with an adapter trained on `reward(cases, drawn) -> (n,)`, and a row of numbers for each step.
 
-    A step draws `size` replies to each of `groups` cases and takes two steps down the loss.
+    A step draws replies as `each` says and takes two steps down the loss. `beta` is the weight of the distance from
+    the start.
     """
     steps = paced(steps, least=2)  # a step draws replies, which takes longer than learning from them
     policy = with_adapter(chat, seed)
     model = policy.model
-    learner = Learner(model, rate, 2 * steps)
-    asked = cases(steps * groups, seed + 1000)
+    learner = Learner(model, each.rate, 2 * steps)
+    asked = cases(steps * each.groups, seed + 1000)
     log = []
     for step in progress(range(steps), "GRPO steps"):
-        first = step * groups
-        repeated = _each_repeated(asked[first : first + groups], size)
-        drawn = draw(policy, repeated, seed + step, room=room)
+        first = step * each.groups
+        repeated = _each_repeated(asked[first : first + each.groups], each.size)
+        drawn = draw(policy, repeated, seed + step, room=each.room)
         rewards = reward(repeated, drawn)  # (groups * size,)
-        advantage = advantages(rewards.view(groups, size)).flatten()
+        grouped = rewards.view(each.groups, each.size)
+        advantage = advantages(grouped).flatten()
         ids, mask = trimmed(drawn.ids, drawn.mask)
         old, reference = _before(model, ids, mask)
         said = mask[:, 1:]  # as long as the log-probabilities

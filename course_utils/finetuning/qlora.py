@@ -99,9 +99,8 @@ RECIPES = {
 
 def qlora_estimate(model: Any, recipe: Recipe, optimiser: str = "adamw") -> formulas.Estimate:
     """The peak memory of training `model` (a name or a folder) by `recipe`, by the formulas."""
-    return formulas.estimate(
-        model, "qlora", recipe.max_length, recipe.at_once, recipe.rank, recipe.checkpointing, optimiser
-    )
+    sizes = (recipe.max_length, recipe.at_once, recipe.rank)
+    return formulas.estimate(model, "qlora", *sizes, checkpointing=recipe.checkpointing, optimiser=optimiser)
 
 
 def trainer_step(model: Any, recipe: Recipe, cuda: bool = False, dtype: str = "bfloat16") -> Step:

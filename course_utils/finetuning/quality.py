@@ -488,6 +488,6 @@ def attacked(
     """The changed conversations, the replies to them, and the share that fell for the attack."""
     changed = [attack.change(talk) for talk in talks]
     prompts = [chat.prompt(talk.prompt) for talk in changed]
-    written = chat.complete_many(prompts, max_new_tokens=90)
+    written = chat.complete_many(prompts, max_new_tokens=paced(90))
     fell = [attack.fell(talk, text) for talk, text in zip(changed, written, strict=True)]
     return changed, written, share(fell)

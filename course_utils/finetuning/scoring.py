@@ -10,15 +10,16 @@ from course_utils.measures import Measure, share
 from course_utils.models.inputs import as_texts
 from course_utils.prisma import conversations
 from course_utils.prisma.conversations import Conversation
+from course_utils.settings import paced
 
 if TYPE_CHECKING:
     from course_utils.models.roles import Chat
 
 
 def replies(chat: Chat, talks: Sequence[Conversation]) -> list[str]:
-    """What the model answers to each conversation, greedy, at most 120 tokens."""
+    """What the model answers to each conversation, greedy, at most 120 tokens (at the quick pace 16)."""
     prompts = [chat.prompt(talk.prompt) for talk in talks]
-    return chat.complete_many(prompts, max_new_tokens=120)
+    return chat.complete_many(prompts, max_new_tokens=paced(120))
 
 
 def score(talks: Sequence[Conversation], written: Sequence[str]) -> dict[str, Measure]:

@@ -21,7 +21,7 @@ from course_utils.finetuning.four_bit import training_device
 from course_utils.finetuning.qlora import Recipe, precision
 from course_utils.prisma import conversations
 from course_utils.prisma.conversations import Conversation
-from course_utils.settings import is_quick
+from course_utils.settings import is_quick, paced
 
 if TYPE_CHECKING:
     from course_utils.models.hardware import Hardware
@@ -42,7 +42,7 @@ def make_trainer(
     """
     if len(talks["train"]) < recipe.conversations:
         print(f"The recipe asks for {recipe.conversations:,} conversations; there are {len(talks['train']):,}.")
-    train, validation = rows(talks["train"][: recipe.conversations]), rows(talks["validation"][:16])
+    train, validation = rows(talks["train"][: recipe.conversations]), rows(talks["validation"][: paced(16, least=4)])
     if is_quick():
         recipe = dataclasses.replace(recipe, epochs=recipe.epochs / 10)
     train = within(train, chat.tokenizer, recipe.max_length, "training")

@@ -212,6 +212,7 @@ def estimate(
     seq: int = 512,
     batch: int = 1,
     rank: int = 16,
+    *,
     checkpointing: bool = True,
     optimiser: str = "adamw",
 ) -> Estimate:

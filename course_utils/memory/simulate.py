@@ -390,7 +390,8 @@ def side_by_side(simulation: Simulation) -> list[dict]:
 def formula(step: Step) -> formulas.Estimate:
     """`formulas.estimate` of the same step."""
     sizes = (step.seq, step.batch, step.rank)
-    return formulas.estimate(step.shape, step.method, *sizes, step.checkpointing, step.optimiser)
+    way = {"checkpointing": step.checkpointing, "optimiser": step.optimiser}
+    return formulas.estimate(step.shape, step.method, *sizes, **way)
 
 
 def fits(simulation: Simulation, place: "str | float | shapes.Gpu | Hardware") -> fit.Verdict:

@@ -40,6 +40,7 @@ def fusion_cases(
     clip,
     hearing,
     n: int,
+    *,
     seed: int,
     test: bool,
     picture_noise: float = 0.0,

@@ -203,6 +203,7 @@ def fit(
     taught: tuple[Tensor, Tensor, Tensor],
     steps: int,
     seed: int,
+    *,
     peak: float = 3e-3,
     batch: int = 64,
     label: str = "Training",

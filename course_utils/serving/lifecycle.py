@@ -124,6 +124,7 @@ def check_port(port: Any) -> None:
 
 def start(
     model: Path,
+    *,
     backend: str = "transformers",
     port: int | None = None,
     timeout: float | None = None,

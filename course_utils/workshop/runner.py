@@ -1,4 +1,4 @@
-"""Executes notebooks one after the other, measures them, and leaves nothing behind.
+"""Executes notebooks, measures them, and leaves nothing behind.
 
 Every notebook gets a fresh kernel of *this* interpreter (no installed kernel spec is used), a throw-away
 folder for everything that Jupyter, IPython, Matplotlib and the Hub want to write, and a time limit. nbclient
@@ -230,6 +230,7 @@ def execute(
     name: str,
     folder: Path,
     space: Path,
+    *,
     tier: str = "bundled",
     limit: float = SECONDS_PER_NOTEBOOK,
     on_cell: Callable[[int], None] | None = None,
@@ -270,7 +271,7 @@ def _execute(work: _Work, family: processes.Family, limit: float, result: Result
             timed_out = time.monotonic() - start > limit
     finally:
         # Also after Ctrl-C; a second one may not come between the kernel and its end.
-        with _deaf_to_interrupts():
+        with deaf_to_interrupts():
             left = family.stop(grace=0 if work.is_alive() else 2)
             work.end()
             left += family.stop(grace=0)  # a kernel that was just being started
@@ -340,7 +341,7 @@ class _Work(threading.Thread):
 
 
 @contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
+def deaf_to_interrupts() -> Iterator[None]:
     """Ctrl-C does nothing for the few seconds that cleaning up takes."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -402,11 +403,13 @@ def run(
     out: Path | None = None,
     limit: float = SECONDS_PER_NOTEBOOK,
     console: Any = None,
+    jobs: int = 1,
 ) -> list[Result]:
-    """Runs the notebooks `paths` one after the other, with a progress bar, HTML pages and results.json.
+    """Runs the notebooks `paths`, with a progress bar, HTML pages and results.json; results in the order of `paths`.
 
     A notebook that fails doesn't keep the others from running; look at `Result.failure`. results.json is
-    written after each of them, so that a run that is interrupted leaves the results it had.
+    written after each of them, so that a run that is interrupted leaves the results it had. `jobs` notebooks run at
+    once, but those that measure time alone (`together.MEASURE_TIME`).
     """
     from rich.console import Console
     from rich.text import Text
@@ -415,13 +418,17 @@ def run(
     use_writable_caches()  # nbconvert looks for the home folder
     console = console or Console()
     out = output_folder(out)
+    names = [path.stem for path in paths]
     results: list[Result] = []
     unsaved = _save(results, out)  # those of an earlier run go first
     try:
-        with _room() as space, _progress(console) as progress:
-            for path in paths:
-                result = _run_one(path, tier, out, limit, space, progress)
+        with contextlib.ExitStack() as stack:
+            space, progress = stack.enter_context(_room()), stack.enter_context(_progress(console))
+            coming = _results(paths, jobs, (tier, out, limit, space), progress)
+            stack.callback(coming.close)  # first of all: what runs must have ended before its scratch folder goes
+            for result in coming:
                 results.append(result)
+                results.sort(key=lambda one: names.index(one.notebook))
                 unsaved = _save(results, out)
                 progress.console.print(Text(_line(result)), soft_wrap=True)
     except KeyboardInterrupt:
@@ -430,6 +437,31 @@ def run(
     if unsaved:
         console.print(Text(f"{out / RESULTS} could not be written: {unsaved}"), soft_wrap=True)
     return results
+
+
+def _results(paths: list[Path], jobs: int, place: tuple, progress: Any) -> Iterator[Result]:
+    """The result of each notebook as it comes; `place` is what `run_one` takes between the path and `told`."""
+    if jobs == 1 or isinstance(place[-1], OSError):
+        for path in paths:
+            yield run_one(path, *place, _bar(progress, path.stem))
+        return
+    from course_utils.workshop import together
+
+    for part, number in together.rounds(paths, jobs):
+        yield from together.run(part, number, place, lambda path: _bar(progress, path.stem))
+
+
+def _bar(progress: Any, name: str) -> Callable[[int, int], None]:
+    """Moves the bar of a notebook, which appears with its first cell."""
+    task = None
+
+    def told(begun: int, cells: int) -> None:
+        nonlocal task
+        if task is None:
+            task = progress.add_task(name, total=cells)
+        progress.update(task, completed=begun)
+
+    return told
 
 
 @contextlib.contextmanager
@@ -457,8 +489,13 @@ def _save(results: list[Result], out: Path) -> str:
     return ""
 
 
-def _run_one(path: Path, tier: str, out: Path, limit: float, space: Path | OSError, progress: Any) -> Result:
-    """Reads, executes and renders one notebook; a notebook that can't be read is a failure like others."""
+def run_one(
+    path: Path, tier: str, out: Path, limit: float, space: Path | OSError, told: Callable[[int, int], None]
+) -> Result:
+    """Reads, executes and renders one notebook; a notebook that can't be read is a failure like others.
+
+    `told(n, cells)` hears that `n` of so many cells are done.
+    """
     try:
         if isinstance(space, OSError):
             raise space
@@ -466,13 +503,14 @@ def _run_one(path: Path, tier: str, out: Path, limit: float, space: Path | OSErr
         notebook = read(path)
     except Exception as error:  # broken JSON, an unknown format, no permission: all named in the result
         return Result(path.stem, tier, failure=Failure(0, "", in_words(error)))
-    task = progress.add_task(path.stem, total=code_cells(notebook))
+    cells = code_cells(notebook)
 
     def moved(cell: int) -> None:
-        progress.update(task, completed=cell - 1)
+        told(cell - 1, cells)
 
-    result = execute(notebook, path.stem, path.resolve().parent, space, tier, limit, moved)
-    progress.update(task, completed=result.cells)
+    told(0, cells)
+    result = execute(notebook, path.stem, path.resolve().parent, space, tier=tier, limit=limit, on_cell=moved)
+    told(result.cells, cells)
     page = out / f"{path.stem}.html"
     try:
         page.write_text(to_html(notebook, path.stem), encoding="utf-8")

@@ -29,7 +29,7 @@ from tests.finetuning.test_dryrun import SHAPE
 offline.close_sockets()
 ballast = torch.ones(2**27)  # half a GiB of somebody else's
 began = time.process_time()
-report = dryrun.run(hardware.detect(), SHAPE, steps=2, tokens=128, plain=True)
+report = dryrun.run(hardware.detect(), SHAPE, steps=1, tokens=32, plain=True)
 print(json.dumps(dataclasses.asdict(report) | {"cpu": time.process_time() - began}))
 """
 
@@ -42,7 +42,7 @@ def test_at_real_width_it_stays_small_and_fast():
     assert report["before"] > 0.7  # the ballast, and the libraries
     assert 0.98 * report["simulated"] < report["peak"] - report["before"] < report["simulated"] + 0.6
     assert "random weights" in report["model"] and report["layers"] == 2
-    assert len(report["tokens_per_second"]) == len(report["plain_tokens_per_second"]) == 2
+    assert len(report["tokens_per_second"]) == len(report["plain_tokens_per_second"]) == 1
     # It knows nothing: the loss is that of guessing among 4,000 tokens with scores of this variance.
     guessing = math.log(SHAPE.vocab) + dryrun.SPREAD**2 * SHAPE.hidden / 2
     assert all(abs(loss - guessing) < 1 for loss in report["losses"])

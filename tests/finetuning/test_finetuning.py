@@ -683,6 +683,16 @@ def test_a_checkpoint_comes_with_a_logged_loss(tmp_path, between, expected):
 # --- before and after ---
 
 
+def test_at_the_quick_pace_replies_are_short(monkeypatch, talks):
+    asked = []
+    chat = SimpleNamespace(prompt=str, complete_many=lambda prompts, max_new_tokens: asked.append(max_new_tokens))
+    monkeypatch.delenv("COURSE_PACE", raising=False)
+    scoring.replies(chat, talks["test"])
+    monkeypatch.setenv("COURSE_PACE", "quick")
+    scoring.replies(chat, talks["test"])
+    assert asked == [120, 16]
+
+
 def test_score_counts_what_was_written(talks):
     some = talks["test"][:20]
     right = [t.reply for t in some]

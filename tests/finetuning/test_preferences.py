@@ -325,7 +325,8 @@ def test_grpo_raises_its_reward(chat):
     def short(asked, drawn: Drawn):
         return -drawn.mask.sum(1)
 
-    policy, log = prefs.grpo(chat, short, steps=12, seed=0, groups=2, size=6, room=12, beta=0.0, rate=4e-3)
+    small = prefs.Round(groups=2, size=6, room=12, rate=4e-3)
+    policy, log = prefs.grpo(chat, short, steps=12, seed=0, beta=0.0, each=small)
     rewards = [row["reward"] for row in log]
     assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 1  # 4.6, 7.0 and 3.4 for three seeds
     assert len(log) == 12

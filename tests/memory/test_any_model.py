@@ -18,7 +18,8 @@ def few_layers(kind: str, layers: int) -> dict:
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 @pytest.mark.parametrize("kind", ["qwen3", "gemma3_text", "olmo2", "smollm3"])
 def test_the_formula_is_near_the_simulated_peak_of_newer_kinds(kind: str, method: str) -> None:
-    shape = shapes.from_config(few_layers(kind, 6))
+    layers = 6 if kind == "gemma3_text" else 3  # every sixth of Gemma's looks at all tokens
+    shape = shapes.from_config(few_layers(kind, layers))
     simulated = simulate.simulate(shape, method, seq=1024).peak
     assert formulas.estimate(shape, method, seq=1024).tensors == pytest.approx(simulated, rel=0.1)
 
