@@ -177,6 +177,13 @@ def test_what_is_no_list_replaces_nothing(own_list, tmp_path, content, day, said
     assert own_list.read_bytes() == before
 
 
+@pytest.mark.parametrize("words", [[], ["take"], ["take", "file"], ["renew"]])
+def test_a_wrong_command_names_the_right_ones(words):
+    command = [sys.executable, "-m", "course_utils.workshop.colab_list", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "take FILE DAY" in done.stderr and "record" in done.stderr
+
+
 def test_the_list_says_of_which_day_it_is():
     head = colab_list.FREEZE.read_text("utf-8").splitlines()[1]
     assert re.search(r"as of 20\d\d-\d\d-\d\d\.$", head)

@@ -167,6 +167,7 @@ def test_what_was_done_before_the_call_and_in_earlier_sessions_is_put_together(d
 
 def test_two_machines_at_the_same_time_lose_nothing_of_each_other(drive, tmp_path, monkeypatch):
     """No lock reaches from one to the other, so they must not share a file."""
+    progress.put("exercises", NAME, done())
     colab.keep()
     first = {path.name for path in keeping.folder().glob("progress-*")}
     new_session(monkeypatch, tmp_path / "second")
@@ -176,7 +177,28 @@ def test_two_machines_at_the_same_time_lose_nothing_of_each_other(drive, tmp_pat
     assert first and second
     new_session(monkeypatch, tmp_path / "third")
     colab.keep()
-    assert progress.get("exercises", "7.5.lora") == done()
+    assert progress.get("exercises", "7.5.lora") == done() == progress.get("exercises", NAME)
+
+
+def test_without_progress_no_copy_is_written(drive):
+    colab.keep()
+    assert [path.name for path in keeping.folder().iterdir()] == ["README.txt"]
+
+
+def test_where_progress_is_off_none_is_copied(drive, monkeypatch):
+    progress.put("exercises", NAME, done())
+    monkeypatch.setenv("COURSE_PROGRESS", "off")
+    colab.keep()
+    progress.put("exercises", NAME, done())
+    assert [path.name for path in keeping.folder().iterdir()] == ["README.txt"]
+
+
+def test_where_the_local_file_fails_the_copy_still_knows(drive, tmp_path, monkeypatch, capsys):
+    colab.keep()
+    (tmp_path / "home" / "progress.json").mkdir(parents=True)
+    progress.put("exercises", NAME, done())
+    assert "Progress can't be kept in a file" in capsys.readouterr().out
+    assert any(NAME in path.read_text() for path in keeping.folder().glob("progress-*"))
 
 
 def test_neither_locks_nor_renames_are_needed(drive, monkeypatch):

@@ -186,7 +186,11 @@ def join_kept() -> int:
     if recording_is_off():
         return 0
     sound = _sound_copies()
-    _put_all([record for content in sound.values() for record in _records(content)])
+    known = _records(_read())
+    for content in sound.values():
+        known += _records(content)
+    if known:
+        _put_all(known)
     for path in _superseded(sound):
         copies.remove(path)
     return len(_records(_read()))

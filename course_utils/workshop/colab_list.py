@@ -201,6 +201,11 @@ def constraints() -> list[str]:
 
 if __name__ == "__main__":
     commands = {"constraints": constraints, "requirements": test_requirements, "record": record}
-    name, *rest = sys.argv[1:]
-    lines = take(Path(rest[0]), rest[1]) if name == "take" else commands[name]()
+    match sys.argv[1:]:
+        case ["take", published, day]:
+            lines = take(Path(published), day)
+        case [name] if name in commands:
+            lines = commands[name]()
+        case _:
+            sys.exit(f"Say one of {', '.join(commands)}, or: take FILE DAY (as 2026-08-19).")
     print("\n".join(lines))

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 import hosted
+import killed
 import pytest
 import torch
 
 from course_utils import colab, keeping
-from course_utils.finetuning import checkpoints, kept_runs
+from course_utils.finetuning import checkpoints, kept_runs, sft
 from course_utils.prisma import lm
 
 RUN = {"learning_rate": 1e-2, "rank": 16, "training data": "abc"}
@@ -47,13 +48,14 @@ def machine(drive: Path, home: Path, model: Path, *step: str) -> subprocess.Comp
     command = [sys.executable, str(program), str(drive), str(home), str(model), *step]
     environment = {**os.environ, "HOME": str(home), "XDG_DATA_HOME": str(home), "XDG_CACHE_HOME": str(home)}
     environment.pop("COURSE_KEPT", None)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
 def test_a_run_goes_on_to_the_same_curves_after_its_machine_was_lost(tiny, tmp_path):
-    whole = machine(tmp_path / "other-drive", tmp_path / "whole", tiny)
-    assert whole.returncode == 0, whole.stderr[-2000:]
+    whole = killed.trainer(tiny, tmp_path / "whole")
+    sft.train(whole)
+    expected = sft.curves(whole)
 
     lost = machine(tmp_path / "drive", tmp_path / "lost", tiny, "7")
     assert lost.returncode == -signal.SIGKILL, lost.stderr[-2000:]
@@ -63,7 +65,6 @@ def test_a_run_goes_on_to_the_same_curves_after_its_machine_was_lost(tiny, tmp_p
     assert second.returncode == 0, second.stderr[-2000:]
     assert "checkpoint-6 was kept by an earlier session" in second.stdout
     assert "Going on from checkpoint-6." in second.stdout
-    expected = json.loads((tmp_path / "whole" / "curves.json").read_text())
     curves = json.loads((tmp_path / "second" / "curves.json").read_text())
     for name, points in expected.items():
         again = dict(curves[name])
