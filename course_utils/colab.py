@@ -3,6 +3,7 @@
 Colab brings its own torch, numpy and the rest. When pip replaces one of them, the runtime has to restart and
 the student is lost (dandi/example-notebooks#159). So only what is missing is installed, under the constraint
 that everything which is there stays as it is. `workshop/colab_list.py` proves the same against Colab's list.
+Such a machine is taken back after some hours. `keep()` asks for a folder that outlives it (keeping.py).
 """
 
 from __future__ import annotations
@@ -135,6 +136,41 @@ def prepare() -> None:
         print("Install it in the course's folder:", how_to_add())
     else:
         print("The course's files and packages are here. Nothing was fetched or installed.")
+
+
+def keep() -> None:
+    """Keep progress, answers and checkpoints where they outlive this machine: on your Drive, or in /kaggle/working.
+
+    Colab asks for the Drive if it has none yet; this says what is written and where. Call it in each session that is to
+    be kept: what earlier ones kept is put together with what was done here before the call. Nothing is raised.
+    """
+    from course_utils import keeping
+    from course_utils.exercises import actions, answers, progress
+
+    if not host():
+        print(f"Only Colab and Kaggle take their machines back. Here all stays where it is: {progress.file()}")
+        return
+    folder = keeping.start()
+    if folder is None:
+        return
+    known = progress.join_kept()
+    answers.keep_all()
+    actions.say(
+        f"From now on {keeping.WHAT} are copied to {folder}. It knows {known} exercises and quizzes so far.",
+        f"In your next session, call colab.keep() again, and all goes on from there. {keeping.rules()}",
+        _weights_rule(),
+    )
+
+
+def _weights_rule() -> str:
+    """Why models are not kept."""
+    from course_utils.models import catalogue
+
+    largest = catalogue.find("chat", "full")
+    return (
+        f"Model weights are not copied: {largest.id} alone takes {largest.download_gb:.0f} GB, a free Drive has 15. "
+        "They are downloaded again. Who has the room sets HF_HOME to a folder that stays, before the first cell."
+    )
 
 
 def install_missing(missing: list[str]) -> None:

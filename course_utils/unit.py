@@ -10,13 +10,12 @@ import textwrap
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from course_utils import compat, recordings, settings
-from course_utils.models import catalogue, loaders, offline, tiers
+from course_utils import compat, keeping, recordings, settings
+from course_utils.models import catalogue, loaders, offline, tiers, transfer
 from course_utils.models.hardware import Hardware, detect
 from course_utils.models.tiers import Choice
 
 WIDTH = 88  # columns of the preflight card
-MEGABYTES_PER_SECOND = 10  # an ordinary connection, to estimate downloads
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,10 @@ class Unit:
     def device(self) -> str:
         """ "cuda", "mps" or "cpu"."""
         return self.hardware.device
+
+    def lasting(self, name: str) -> Path:
+        """A folder for a long training, in `folder`. Where `colab.keep()` was called, its checkpoints outlive it."""
+        return keeping.lasting(self.folder / name, f"{self.name}-{name}")
 
     def load(self, role: str) -> loaders.Role:
         """The model for a role, loaded once. Falls back to a smaller one aloud if it cannot be had."""
@@ -166,6 +169,8 @@ def card(unit: Unit) -> str:
     rows.append(("network", _network(hardware)))
     rows += [(role, f"{c.tier}: {c.model.id} ({c.reason})") for role, c in choices.items()]
     rows += [("download", _download(choices)), ("time", _minutes(unit)), ("more", _more(choices))]
+    if kept := keeping.advice():
+        rows.append(("kept", kept))
     if settings.is_quick():
         rows.append(("pace", "COURSE_PACE=quick: a tenth of each training. What follows shows no result."))
     title = f" Unit {unit.name}  {UNITS[unit.name].title} "
@@ -207,8 +212,8 @@ def _minutes(unit: Unit) -> str:
     minutes = _plan_minutes(unit.name, unit.choices)
     text = "about a minute" if minutes == 1 else f"about {minutes} minutes"
     text += " for a core notebook, up to three times as much for a lab"
-    wait = _download_gb(unit.choices) * 1000 / MEGABYTES_PER_SECOND / 60
-    return f"{text}, and {max(1, round(wait))} to download at {MEGABYTES_PER_SECOND} MB/s" if wait else text
+    wait = _download_gb(unit.choices) * 1000 / transfer.ORDINARY / 60
+    return f"{text}, and {max(1, round(wait))} to download at {transfer.ORDINARY} MB/s" if wait else text
 
 
 def _more(choices: dict[str, Choice]) -> str:

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -134,6 +135,58 @@ def test_colabs_versions_are_written_for_pip():
     assert "torch==2.11.0" in lines and not [line for line in lines if line.startswith("nvidia-")]
     needed = colab_list.test_requirements()
     assert "torchao" in needed and any(line.startswith("nbval") for line in needed)
+
+
+@pytest.fixture
+def own_list(tmp_path, monkeypatch) -> Path:
+    """A copy of the course's list, which a test may replace."""
+    path = tmp_path / "ours.txt"
+    path.write_text(colab_list.FREEZE.read_text("utf-8"), encoding="utf-8")
+    monkeypatch.setattr(colab_list, "FREEZE", path)
+    return path
+
+
+def test_a_newer_list_is_taken_as_colab_publishes_it(own_list, tmp_path):
+    pins = [f"{name}=={version}" for name, version in colab_list.colab_packages(own_list).items() if name != "trl"]
+    changed = [pin if not pin.startswith("torch==") else "torch==9.9.9+cu130" for pin in pins]
+    published = tmp_path / "pip-freeze.gpu.txt"
+    address = "google-colab @ file:///colabtools/dist/google_colab-1.0.0.tar.gz#sha256==9"
+    published.write_text("\n".join(["# generated", address, *changed, "newcomer==1.0", ""]), encoding="utf-8")
+    before = colab_list.colab_packages(own_list)["torch"]
+    said = colab_list.take(published, "2026-12-24")
+    assert said == ["newcomer: None then, 1.0 now", f"torch: {before} then, 9.9.9+cu130 now"]
+    text = own_list.read_text("utf-8")
+    assert "Python 3.13" in text and "as of 2026-12-24" in text and "google-colab @" not in text
+    assert colab_list.colab_packages(own_list)["torch"] == "9.9.9+cu130"
+
+
+@pytest.mark.parametrize(
+    ("content", "day", "said"),
+    [
+        ("<html>not found</html>", "2026-12-24", "is no list of Colab's packages: it has 0 pins"),
+        ("torch==2.11.0\n", "2026-12-24", "it has 1 pins"),
+        ("\n".join(f"p{i}==1" for i in range(200)), "2026-12-24", "torch is needed"),
+        ("torch==2.11.0\n", "yesterday", "isoformat"),
+    ],
+)
+def test_what_is_no_list_replaces_nothing(own_list, tmp_path, content, day, said):
+    before = own_list.read_bytes()
+    (tmp_path / "new.txt").write_text(content)
+    with pytest.raises(ValueError, match=said):
+        colab_list.take(tmp_path / "new.txt", day)
+    assert own_list.read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [[], ["take"], ["take", "file"], ["renew"]])
+def test_a_wrong_command_names_the_right_ones(words):
+    command = [sys.executable, "-m", "course_utils.workshop.colab_list", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "take FILE DAY" in done.stderr and "record" in done.stderr
+
+
+def test_the_list_says_of_which_day_it_is():
+    head = colab_list.FREEZE.read_text("utf-8").splitlines()[1]
+    assert re.search(r"as of 20\d\d-\d\d-\d\d\.$", head)
 
 
 def test_a_failing_pip_is_explained():

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 
-from course_utils.exercises import progress, registry
+from course_utils.exercises import answers, progress, registry
 
 WIDTH = 88  # as the preflight card
 INSTEAD = "Until then the notebook uses the course's own solution."
@@ -31,8 +31,11 @@ def check(name: str, function: Callable) -> Callable:
         diagnosis.examine(task, function, say)
     except diagnosis.NotAttempted:
         say(f'open: {task.title} ({task.difficulty}, about {task.minutes} minutes). hint("{name}") helps. {INSTEAD}')
+        if earlier := answers.newest(name):
+            say(f"Your answer of an earlier session is in {earlier}.")
     except diagnosis.Wrong as wrong:
         progress.put("exercises", name, progress.tried(record))
+        answers.note(name, function, passed=False)
         say(f"not yet: {task.title}", str(wrong), f'hint("{name}") helps. {INSTEAD}')
     except diagnosis.NotJudged as reason:
         say(f"not judged: {task.title}", str(reason), INSTEAD)
@@ -40,6 +43,7 @@ def check(name: str, function: Callable) -> Callable:
         say(f"interrupted: {task.title}. Your function was stopped, and nothing is recorded. {INSTEAD}")
     else:
         progress.put("exercises", name, progress.done(record))
+        answers.note(name, function, passed=True)
         say(f"passed: {task.title}. From here on the notebook uses your function.", f"What to notice: {task.notice}")
         return function
     return task.reference

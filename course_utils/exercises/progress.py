@@ -6,6 +6,9 @@ COURSE_PROGRESS=off keeps everything in memory until Python ends; tests and buil
 
 Several notebooks may write at once: a lock file beside the file lets one after the other read, change and
 write it. A file that is not ours is never written, nor moved.
+
+On a hosted machine, `colab.keep()` asks for copies that outlive it (copies.py): they are written after the file, and
+read when `keep` is called.
 """
 
 import codecs
@@ -25,6 +28,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from course_utils import settings
+from course_utils.exercises import copies
 
 KINDS = ("exercises", "quizzes")
 STATUSES = ("open", "tried", "done")  # in the order in which they are reached
@@ -104,20 +108,39 @@ def put(kind: str, name: str, record: Record) -> None:
 
     A file that can't be written is reported once and never an error.
     """
+    _put_all([(kind, name, record)])
+
+
+def _put_all(records: list[tuple[str, str, Record]]) -> None:
+    """`put` for (kind, name, record) of many, which are written and copied together."""
+    content = _into_file(records) if recording() else None
+    if content is None:
+        _merge_all(_memory, records)
+        content = _memory
+    if not recording_is_off():
+        copies.write(_text(content))
+
+
+def _into_file(records: list[tuple[str, str, Record]]) -> dict[str, Any] | None:
+    """What the file holds after `records` were added; None, and what was read is in memory, if it can't be written."""
     content = None
-    if recording():
-        try:
-            path = file()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(path):
-                content = _load_or_put_aside(path)
-                _merge(content, kind, name, record)
-                return _write(path, content)
-        except OSError as error:
-            _forget_file(error)
-    if content is not None:
-        _memory.update(content)
-    _merge(_memory, kind, name, record)
+    try:
+        path = file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path):
+            content = _load_or_put_aside(path)
+            _merge_all(content, records)
+            _write(path, content)
+            return content
+    except OSError as error:
+        _forget_file(error)
+    _memory.update(content or {})
+    return None
+
+
+def _merge_all(content: dict[str, Any], records: list[tuple[str, str, Record]]) -> None:
+    for kind, name, record in records:
+        _merge(content, kind, name, record)
 
 
 def _record(content: dict[str, Any], kind: str, name: str) -> Record:
@@ -148,6 +171,82 @@ def done(record: Record) -> Record:
     """`record` after a try that passed: with today's date, unless it was done before."""
     today = datetime.date.today().isoformat()
     return record if record.status == "done" else replace(tried(record), status="done", done_on=today)
+
+
+# ---------------------------------------------------------------- copies that outlive the machine
+
+SETTLED = 24 * 3600  # seconds after which a copy has certainly reached the Drive
+
+
+def join_kept() -> int:
+    """Add what other sessions have kept to this machine's progress, and copy all of it there.
+
+    Returns how many exercises and quizzes are known now. Copies that say nothing new are removed once they are old.
+    """
+    if recording_is_off():
+        return 0
+    sound = _sound_copies()
+    known = _records(_read())
+    for content in sound.values():
+        known += _records(content)
+    if known:
+        _put_all(known)
+    for path in _superseded(sound):
+        copies.remove(path)
+    return len(_records(_read()))
+
+
+def _sound_copies() -> dict[Path, dict[str, Any]]:
+    """What the kept copies hold. A damaged one is left alone, aloud: the session's other copy is nearly the same."""
+    sound = {}
+    for path, raw in copies.read().items():
+        try:
+            sound[path] = _sound(raw)
+        except _Damaged:
+            _say_once(f"{path} is damaged, perhaps cut off with its machine. It is left as it is, and not read.")
+    return sound
+
+
+def _records(content: dict[str, Any]) -> list[tuple[str, str, Record]]:
+    """All that a file knows, as `_put_all` takes it."""
+    found = []
+    for kind in KINDS:
+        for name in content.get(kind, {}):
+            found.append((kind, name, _record(content, kind, name)))
+    return found
+
+
+def _superseded(sound: dict[Path, dict[str, Any]]) -> list[Path]:
+    """Old copies whose every record is in another old copy, too."""
+    now = time.time()
+    left = {path: content for path, content in sound.items() if now - _changed(path) > SETTLED}
+    useless = []
+    for path in list(left):
+        content = left.pop(path)
+        if any(_adds_nothing(content, other) for other in left.values()):
+            useless.append(path)
+        else:
+            left[path] = content
+    return useless
+
+
+def _changed(path: Path) -> float:
+    """When a copy was written; for one that is gone, now."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()
+
+
+def _adds_nothing(content: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether `other` stays as it is when `content` is merged into it."""
+    merged = {kind: dict(other.get(kind, {})) for kind in KINDS}
+    before = _records(merged)
+    for kind, name, record in _records(content):
+        known = merged[kind].pop(name, {})
+        merged[kind][name] = dict(known)  # _merge changes entries in place
+        _merge(merged, kind, name, record)
+    return sorted(before, key=str) == sorted(_records(merged), key=str)
 
 
 # ---------------------------------------------------------------- reading
@@ -272,17 +371,21 @@ def _put_aside(path: Path) -> None:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     """Write in one step, so that a kill leaves the old file or the new one, never half a file."""
-    text = json.dumps({"version": 1} | content, indent=1, allow_nan=False)
     target = path.resolve()  # a link stays a link
     handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with open(handle, "w", encoding="utf-8") as stream:
-            stream.write(text + "\n")
+            stream.write(_text(content))
         _insist(lambda: os.replace(draft, target))
     except BaseException:
         with suppress(OSError):
             os.unlink(draft)
         raise
+
+
+def _text(content: dict[str, Any]) -> str:
+    """A progress file."""
+    return json.dumps({"version": 1} | content, indent=1, allow_nan=False) + "\n"
 
 
 def _insist(action: Callable[[], T]) -> T:

@@ -33,8 +33,7 @@ def to_go_on_from(folder: Path, run: Mapping[str, Any]) -> Path | None:
     if found and recorded(folder) != run:
         _make_room(folder, found, run)
         found = []
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / RUN, run)
+    sign(folder, run)
     for checkpoint in reversed(found):
         reason = fault(checkpoint)
         if not reason:
@@ -42,6 +41,12 @@ def to_go_on_from(folder: Path, run: Mapping[str, Any]) -> Path | None:
         place = set_aside(folder, [checkpoint], "damaged")
         print(f"{checkpoint.name} {reason}. It is now in {place}.")
     return None
+
+
+def sign(folder: Path, run: Mapping[str, Any]) -> None:
+    """Write down that the checkpoints in `folder`, which is made if it is missing, are `run`'s."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / RUN, run)
 
 
 def _make_room(folder: Path, found: list[Path], run: Mapping[str, Any]) -> None:

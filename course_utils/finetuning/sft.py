@@ -16,7 +16,7 @@ from torch import nn
 
 from course_utils import compat
 from course_utils.figures import progress
-from course_utils.finetuning import checkpoints, data_quality
+from course_utils.finetuning import checkpoints, data_quality, kept_runs
 from course_utils.finetuning.four_bit import training_device
 from course_utils.finetuning.qlora import Recipe, precision
 from course_utils.prisma import conversations
@@ -113,7 +113,7 @@ def trainer_of(
         validation,
         chat.tokenizer,
         None if full else compat.lora_config(recipe.rank, recipe.alpha),
-        [_bar(recipe.steps), checkpoints.sealing()],
+        [_bar(recipe.steps), checkpoints.sealing(), kept_runs.copying(run)],
     )
     _trained_to_fp32(trainer.model)
     trainer.run_record = run
@@ -180,9 +180,12 @@ def _bar(steps: int) -> Any:
 def train(trainer: Any) -> float:
     """Train, or go on from the last checkpoint of this very run in the trainer's folder. Returns the seconds it took.
 
-    Checkpoints of another recipe, other data or another model are moved aside, aloud, and so are damaged ones.
+    Where it has none, one that an earlier session has kept is brought back (kept_runs.py). Checkpoints of another
+    recipe, other data or another model are moved aside, aloud, and so are damaged ones.
     """
-    last = checkpoints.to_go_on_from(Path(trainer.args.output_dir), trainer.run_record)
+    folder = Path(trainer.args.output_dir)
+    kept_runs.bring_back(folder, trainer.run_record)
+    last = checkpoints.to_go_on_from(folder, trainer.run_record)
     if last is None and trainer.state.global_step:
         _start_over(trainer)
     if last:

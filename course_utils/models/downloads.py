@@ -10,12 +10,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from course_utils import settings
-from course_utils.models import bundled, offline, transfer
+from course_utils import colab, settings
+from course_utils.models import bundled, catalogue, offline, transfer
 from course_utils.models.catalogue import File, Model
 from course_utils.models.hardware import hub_cache
 from course_utils.models.transfer import DownloadError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import httpx
 
 PATIENCE = 20  # seconds that a "too many requests" is waited out; longer waits are left to the reader
+WARNED = 5 * 10**9  # bytes from which a download is told in full: room, time, and what is smaller
 LARGE = 2 * 10**9  # bytes whose checksums take long enough to be announced
 QUEUE = 10  # seconds to wait for another process that downloads the same file
 
@@ -72,12 +73,50 @@ def _download(model: Model, files: list[File], say: Callable[[str], None]) -> No
     )
     try:
         places = {file: _part(model, file) for file in files}
-        _check_disk(total - sum(transfer.length(place) for place in places.values()))
+        missing = total - sum(transfer.length(place) for place in places.values())
+        _check_disk(missing)
         with transfer.connected() as client:
-            for file, place in places.items():
-                _get(client, model, file, place)
+            small, large = _by_size(places)
+            for file in small:  # first, so that their speed tells how long the large ones take
+                _get(client, model, file, places[file])
+            if missing >= WARNED:
+                say(_warning(model, missing))
+            for file in large:
+                _get(client, model, file, places[file])
     except (OSError, NotImplementedError) as error:  # the latter from file systems without locks
         raise transfer.explain(error, size=total) from error
+
+
+def _by_size(files: Iterable[File]) -> tuple[list[File], list[File]]:
+    """Files of up to a tenth of what `WARNED` names, and the larger ones."""
+    small = [file for file in files if file.size <= WARNED / 10]
+    large = [file for file in files if file.size > WARNED / 10]
+    return small, large
+
+
+def _warning(model: Model, missing: int) -> str:
+    """What a reader wants to know before `missing` bytes of `model` come. It warns and asks nothing: cells go on."""
+    speed, known = transfer.speed()
+    minutes = missing / 1e6 / speed / 60
+    free = shutil.disk_usage(hub_cache()).free
+    lines = [
+        f"  {missing / 1e9:.1f} GB are still to come, and {free / 1e9:.0f} GB are free on this disk.",
+        f"  About {minutes:.0f} minutes at {speed:.0f} MB/s ({known}). You can stop the cell: what has arrived stays.",
+    ]
+    if host := colab.host():
+        lines.append(f"  {host} takes this machine back after some hours, and the download with it.")
+    return "\n".join([*lines, *_smaller(model)])
+
+
+def _smaller(model: Model) -> list[str]:
+    """How to have the next smaller model instead; nothing where there is none to download."""
+    tiers = catalogue.TIERS[1 : catalogue.TIERS.index(model.tier)]
+    names = [name for name in tiers if name in catalogue.tiers_of(model.role)]
+    if not names:
+        return []
+    less = catalogue.find(model.role, names[-1])
+    setting = f'open_unit(..., tier="{less.tier}"), or COURSE_TIER={less.tier}'
+    return [f"  Smaller: {less.id}, {less.download_gb:.1f} GB. {setting} asks for it."]
 
 
 def _get(client: httpx.Client, model: Model, file: File, part: Path) -> None:

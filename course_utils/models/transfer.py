@@ -33,6 +33,8 @@ CONNECTING = 5  # seconds for finding the hub and shaking hands
 SLOWEST = 1000  # bytes a second; less than that over SILENCE seconds is a stall, too
 TRIES = 5  # how often a transfer that is cut off is taken up again, as long as each try brings something
 SPARE_BYTES = 2**30  # disk space that a download must leave free
+ORDINARY = 10  # MB/s of an ordinary connection, to estimate downloads where none was measured
+TELLING = 5 * 10**6  # bytes that a transfer must have brought for its speed to say something
 
 
 class DownloadError(RuntimeError):
@@ -139,6 +141,19 @@ def stream(client: httpx.Client, url: str) -> Iterator[bytes]:
         raise explain(error) from error
 
 
+_speeds: list[float] = []  # MB/s of the transfers of this session that say something
+
+
+def _measure(received: int, seconds: float) -> None:
+    if received >= TELLING:
+        _speeds.append(received / 1e6 / max(seconds, 1e-3))
+
+
+def speed() -> tuple[float, str]:
+    """MB/s to expect, and whether that is "measured" (the last long transfer of this session) or "assumed"."""
+    return (_speeds[-1], "measured") if _speeds else (float(ORDINARY), "assumed")
+
+
 def length(path: Path) -> int:
     """Bytes that are there; 0 if there is no file."""
     return path.stat().st_size if path.exists() else 0
@@ -177,9 +192,11 @@ def _append(client: httpx.Client, url: str, part: Path, size: int) -> None:
             return _append(client, url, part, size)
         start = _first_byte(answer, start)
         _check_length(answer, size - start)
+        began = time.monotonic()
         with part.open("r+b" if start else "wb") as file:
             file.seek(start)
             _copy(answer, file, size - start, url)
+        _measure(length(part) - start, time.monotonic() - began)
     if length(part) < size:
         raise CutOff
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,35 @@ def colab_packages(path: Path = FREEZE) -> dict[str, str]:
             name, version = pin.split("==", 1)
             packages[canonicalize_name(name)] = version
     return packages
+
+
+HEAD = """\
+# The packages of Colab's GPU runtime (Python {python}), from the list that Colab publishes:
+# pip-freeze.gpu.txt in https://github.com/googlecolab/backend-info, as of {day}.
+# Left out: those it installs from an address instead of a version.
+"""
+
+
+def take(published: Path, day: str) -> list[str]:
+    """Make Colab's `published` list, as of `day` (2026-08-19), the course's own; returns what changed, line by line.
+
+    ValueError for a file that is no such list, or a day that is none.
+    """
+    date.fromisoformat(day)
+    lines = published.read_text(encoding="utf-8").splitlines()
+    pins = [line.strip() for line in lines if "==" in line and " @ " not in line]
+    if len(pins) < 100 or not any(pin.startswith("torch==") for pin in pins):
+        raise ValueError(f"{published} is no list of Colab's packages: it has {len(pins)} pins, and torch is needed.")
+    before = colab_packages(FREEZE)
+    text = HEAD.format(python=ENVIRONMENT["python_version"], day=day) + "\n".join(pins) + "\n"
+    FREEZE.write_text(text, encoding="utf-8", newline="\n")
+    after = colab_packages(FREEZE)
+    names = sorted(before.keys() | after.keys())
+    return [
+        f"{name}: {before.get(name)} then, {after.get(name)} now"
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
 
 
 def conflicts(
@@ -171,5 +201,11 @@ def constraints() -> list[str]:
 
 if __name__ == "__main__":
     commands = {"constraints": constraints, "requirements": test_requirements, "record": record}
-    command = commands[sys.argv[1]]
-    print("\n".join(command()))
+    match sys.argv[1:]:
+        case ["take", published, day]:
+            lines = take(Path(published), day)
+        case [name] if name in commands:
+            lines = commands[name]()
+        case _:
+            sys.exit(f"Say one of {', '.join(commands)}, or: take FILE DAY (as 2026-08-19).")
+    print("\n".join(lines))

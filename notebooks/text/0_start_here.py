@@ -147,6 +147,9 @@ quiz("7.1.fusion")
 #
 # Your progress is kept in a file on this computer. It is never sent anywhere. In a terminal, `course progress`
 # shows more.
+#
+# On Colab and Kaggle this computer is taken back after some hours. `colab.keep()`, in a new cell below the first, keeps
+# your progress and your answers: on your Drive (Colab asks you for it), or in `/kaggle/working`.
 
 # %%
 from course_utils.exercises import progress, registry

@@ -452,7 +452,7 @@ print(f"--- what the model reads, after its chat template\n{as_read}")
 
 # %% tags=["topic:qlora"]
 recipe = qlora.adapted(qlora.RECIPES[chat.tier], chat, unit.hardware)
-checkpoints = unit.folder / "support"
+checkpoints = unit.lasting("support")
 trainer = sft.make_trainer(chat, talks, recipe, unit.hardware, checkpoints)
 formats = set()
 for parameter in trainer.model.parameters():
@@ -719,7 +719,9 @@ quiz("7.5.two_curves")
 
 # %% [markdown]
 # If the cell is interrupted, run it again: it goes on from the last checkpoint in `unit.folder`. That
-# folder goes when the kernel ends. For a long run, name a folder that stays, such as your Drive in Colab.
+# folder goes when the kernel ends. On Colab and Kaggle, call `colab.keep()` before this cell: each checkpoint is copied
+# to your Drive, or to `/kaggle/working`. If the machine is lost, open the notebook on the next one, call `colab.keep()`
+# and choose "Run all": the training goes on from there. On your own machine, name a folder that stays.
 
 # %% [markdown]
 # ## 7. Did it work?

@@ -108,6 +108,71 @@ def test_what_was_there_before_is_not_downloaded_again(hub):
     assert hub.requests == ["GET config.json"]
 
 
+# ---------------------------------------------------------------- before 15 GB
+
+
+BIG = dataclasses.replace(MODEL, tier="full", id="Qwen/Qwen3-8B")
+
+
+@pytest.fixture
+def large(hub, monkeypatch):
+    """The hub, with a model whose weights count as a large download, before anything was measured."""
+    hub.files[BIG.id] = FILES
+    monkeypatch.setattr(downloads, "WARNED", 50_000)
+    monkeypatch.setattr(transfer, "TELLING", 10**9)
+    monkeypatch.setattr(transfer, "speed", lambda: (10.0, "assumed"))
+    for variable in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
+        monkeypatch.delenv(variable, raising=False)
+    return hub
+
+
+def test_before_a_large_download_room_time_and_the_smaller_model_are_told(large):
+    seen = []
+    fetch(BIG, lambda text: seen.append((text, list(large.requests))))
+    (_, (warning, asked)) = seen
+    assert asked == ["GET config.json"]  # what is small came first; of the weights nothing was asked for
+    lines = [line.strip() for line in warning.splitlines()]
+    assert re.fullmatch(r"0\.0 GB are still to come, and \d+ GB are free on this disk\.", lines[0])
+    assert lines[1].startswith("About 0 minutes at 10 MB/s (assumed). You can stop the cell")
+    small = catalogue.find("chat", "small")
+    assert lines[2].startswith(f"Smaller: {small.id}, {small.download_gb:.1f} GB.")
+    assert 'tier="small"' in lines[2] and "COURSE_TIER=small" in lines[2] and len(lines) == 3
+    assert BIG.cached_folder  # it warned, and went on
+
+
+@pytest.mark.parametrize(("variable", "name"), [("COLAB_RELEASE_TAG", "Colab"), ("KAGGLE_KERNEL_RUN_TYPE", "Kaggle")])
+def test_on_a_hosted_machine_the_download_is_said_to_go_with_it(large, monkeypatch, variable, name):
+    monkeypatch.setenv(variable, "x")
+    said = []
+    fetch(BIG, said.append)
+    assert f"{name} takes this machine back after some hours, and the download with it." in said[1]
+
+
+def test_only_what_is_missing_counts_and_the_smallest_model_names_no_smaller_one(large):
+    said = []
+    fetch(MODEL, said.append)
+    assert len(said) == 2 and "Smaller" not in said[1]
+    (MODEL.folder / "config.json").unlink()
+    fetch(MODEL, said.append)
+    assert len(said) == 3  # the announcement, and no warning
+
+
+@pytest.mark.parametrize(("enough", "known"), [(1000, "measured"), (10**6, "assumed")])
+def test_a_speed_is_measured_on_what_is_long_enough(hub, monkeypatch, tmp_path, enough, known):
+    monkeypatch.setattr(transfer, "TELLING", enough)
+    before = transfer.speed()
+    began = time.monotonic()
+    with transfer.connected() as client:
+        url = transfer.address(MODEL.id, MODEL.revision, "model.safetensors")
+        transfer.receive(client, url, tmp_path / "part", len(WEIGHTS))
+    seconds = time.monotonic() - began
+    speed, how = transfer.speed()
+    if known == "assumed":
+        assert (speed, how) == before
+    else:
+        assert how == "measured" and speed >= len(WEIGHTS) / 1e6 / seconds
+
+
 # ---------------------------------------------------------------- checksums
 
 
