@@ -1,5 +1,6 @@
 """What an agent is told: its tools, the form of its answer, an example."""
 
+import re
 from typing import TYPE_CHECKING
 
 from course_utils.prisma import text
@@ -11,8 +12,20 @@ if TYPE_CHECKING:
 
 
 # What models that were not trained on Prisma are told. prisma-lm knows its formats from training.
-_FORMAT = "Give the shortest answer, in the form '36 euros', '14 days', 'shipped', 'Ada' or 'small red cube'."
-_EXAMPLE = """Example:
+# No answer stands in the form: a small model would copy it, and "14 days" looks like an answer.
+_FORMAT = (
+    "Give the shortest answer: a price as a number and 'euros', a time as a number and its unit, "
+    "otherwise the number, the status, the name or the product alone."
+)
+# Two kinds of question: after one example alone, small models work out its sum for every question.
+_EXAMPLE = """Two examples. Their numbers are made up: take yours from the question and from what you observe.
+Question: What is the stock of the large white cone?
+Thought: I look up the large white cone.
+Action: catalogue[large white cone]
+Observation: large white cone: 30 euros, 7 in stock
+Thought: I know the answer.
+Answer: 7
+
 Question: What does order 1234 cost?
 Thought: I look up order 1234.
 Action: orders[1234]
@@ -25,6 +38,7 @@ Action: calculator[3 * 12]
 Observation: 36
 Thought: I know the answer.
 Answer: 36 euros"""
+EXAMPLE_CALLS = set(re.findall(r"Action: (\w+)\[(.*)\]", _EXAMPLE))  # a small model may repeat them for any question
 _PLAN_EXAMPLE = """Example:
 Question: What does order 1234 cost?
 #E1 = orders[1234]
@@ -50,6 +64,16 @@ calculator gives value.
     f"Write one line: 'Answer: ...'. {_FORMAT}",
     "calls": f"You answer questions about the toy shop Prisma by calling functions, one at a time. {_FORMAT}",
 }
+
+
+# The first word of a reply, written for models that would otherwise chat: SmolLM2-135M never wrote a Thought line by
+# itself. prisma-lm writes its own from training.
+_BEGINNINGS = {"react": "Thought:", "plan": "#E1 =", "solve": "Answer:", "direct": "Answer:"}
+
+
+def beginning(chat: "Chat", mode: str) -> str:
+    """How each reply in `mode` begins, put into the model's mouth; "" for a model that was trained on the mode."""
+    return "" if chat.tier == "bundled" else _BEGINNINGS[mode]
 
 
 def opening(chat: "Chat", mode: str, question: str) -> str:

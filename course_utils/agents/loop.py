@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Tools = Callable[[str, str], Result]
 WRITE = 96  # tokens that the model may write in one turn
-STOP = ["Observation:"]  # what follows is for the tool to say, not for the model
+STOP = ["Observation:", "Question:"]  # what follows is for the tool or the customer to say, not for the model
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,21 @@ def fits(chat: "Chat", prompt: str) -> bool:
     return count(chat, prompt) + WRITE <= chat.model.config.max_position_embeddings
 
 
-def think(chat: "Chat", traces: Sequence[Trace], stop: Sequence[str] = STOP) -> list[str]:
+def think(chat: "Chat", traces: Sequence[Trace], stop: Sequence[str] = STOP, begin: str = "") -> list[str]:
     """What the model writes next in each trace, without its <think> blocks; all in one batch.
 
-    The logs keep it whole. A trace whose prompt fills the model's window is stopped, and gets an empty reply.
+    Each reply begins with `begin`, which the model finds written. The logs keep its own words whole. A trace whose
+    prompt fills the model's window is stopped, and gets an empty reply.
     """
     for trace in traces:
-        trace.stopped = "" if fits(chat, trace.prompt) else "window full"
-    prompts = [trace.prompt for trace in traces if not trace.stopped]
+        trace.stopped = "" if fits(chat, trace.prompt + begin) else "window full"
+    prompts = [trace.prompt + begin for trace in traces if not trace.stopped]
     written = iter(chat.complete_many(prompts, max_new_tokens=WRITE, stop=stop))
     replies = ["" if trace.stopped else next(written) for trace in traces]
     for trace, reply in zip(traces, replies, strict=True):
-        trace.log += [] if trace.stopped else [(trace.prompt, reply)]
-    return [without_thoughts(reply) for reply in replies]
+        trace.log += [] if trace.stopped else [(trace.prompt + begin, reply)]
+    said = [without_thoughts(reply) for reply in replies]
+    return [begin + reply if reply.strip() else reply for reply in said]
 
 
 def without_thoughts(reply: str) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from course_utils.agents.instructions import opening
+from course_utils.agents.instructions import beginning, opening
 from course_utils.agents.loop import Step, Tools, Trace, note, think, use
 from course_utils.models.inputs import as_texts
 from course_utils.prisma import text
@@ -23,7 +23,7 @@ def run_react(
     """One agent: reason, act, observe, until it answers or is stopped (ReAct, arXiv 2210.03629)."""
     trace = Trace(question, opening(chat, "react", question))
     while not trace.stopped:
-        reply = think(chat, [trace])[0]
+        [reply] = turns(chat, [trace])
         act(trace, reply, toolbox, max_steps, max_repeats)
     return trace
 
@@ -41,6 +41,22 @@ def act(trace: Trace, reply: str, toolbox: Tools, max_steps: int, max_repeats: i
         seen = use(toolbox, tool, argument).text if call else "error: write Action: tool[argument]"
         trace.prompt += f"{first_turn(reply)}\nObservation: {seen}\n"
         note(trace, Step(thought, tool, argument, seen), max_steps, max_repeats)
+
+
+def turns(chat: "Chat", traces: Sequence[Trace]) -> list[str]:
+    """What each agent writes next: a thought with an action, or an answer.
+
+    A general model that stops after its thought is asked once more, for the action alone, as in the code of ReAct's
+    authors. prisma-lm is not: it learned whole turns.
+    """
+    begin = beginning(chat, "react")
+    replies = think(chat, traces, begin=begin)
+    halves = [i for i, reply in enumerate(replies) if reply.strip() and not read_reply(reply)[1]]
+    for i in halves if begin else []:
+        half = replies[i].rstrip()
+        [whole] = think(chat, [traces[i]], begin=f"{half}\nAction:")
+        replies[i] = whole or half
+    return replies
 
 
 def read_reply(reply: str) -> tuple[str, str, str]:
@@ -64,7 +80,7 @@ def run_many(
     questions = as_texts(questions, "questions")
     traces = [Trace(question, opening(chat, "react", question)) for question in questions]
     while going := [trace for trace in traces if not trace.stopped]:
-        for trace, reply in zip(going, think(chat, going), strict=True):
+        for trace, reply in zip(going, turns(chat, going), strict=True):
             act(trace, reply, toolbox, max_steps, max_repeats)
     return traces
 
@@ -73,12 +89,13 @@ def run_direct(chat: "Chat", questions: Sequence[str]) -> list[Trace]:
     """The same model without tools: one prompt, one answer."""
     questions = as_texts(questions, "questions")
     traces = [Trace(question, opening(chat, "direct", question)) for question in questions]
-    return answer_all(chat, traces)
+    return answer_all(chat, traces, "direct")
 
 
-def answer_all(chat: "Chat", traces: list[Trace]) -> list[Trace]:
-    """Let the model answer each prompt, and end the traces."""
-    for trace, reply in zip(traces, think(chat, traces, stop=()), strict=True):
+def answer_all(chat: "Chat", traces: list[Trace], mode: str) -> list[Trace]:
+    """Let the model answer each prompt ("direct" or "solve"), and end the traces."""
+    replies = think(chat, traces, stop=(), begin=beginning(chat, mode))
+    for trace, reply in zip(traces, replies, strict=True):
         trace.answer = text.final_answer(reply)
         trace.stopped = trace.stopped or ("answered" if trace.answer else "nothing written")
     return traces

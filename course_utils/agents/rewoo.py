@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from course_utils.agents.instructions import opening
+from course_utils.agents.instructions import beginning, opening
 from course_utils.agents.loop import Step, Tools, Trace, think, use
 from course_utils.agents.react import answer_all
 from course_utils.models.inputs import as_texts
@@ -18,11 +18,12 @@ def run_rewoo(chat: "Chat", toolbox: Tools, questions: Sequence[str], max_steps:
     """Plan every call at once, run the plan, answer from the evidence (ReWOO, arXiv 2305.18323)."""
     questions = as_texts(questions, "questions")
     traces = [Trace(question, opening(chat, "plan", question)) for question in questions]
-    for trace, plan in zip(traces, think(chat, traces, stop=()), strict=True):
+    plans = think(chat, traces, stop=(), begin=beginning(chat, "plan"))
+    for trace, plan in zip(traces, plans, strict=True):
         trace.steps = execute(plan, toolbox, max_steps)
         lines = [f"\n#E{i} = {s.tool}[{s.argument}]: {s.observation}" for i, s in enumerate(trace.steps, 1)]
         trace.prompt = opening(chat, "solve", trace.question + "".join(lines))
-    return answer_all(chat, traces)
+    return answer_all(chat, traces, "solve")
 
 
 def execute(plan: str, toolbox: Tools, max_steps: int) -> list[Step]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from course_utils.models import catalogue, inputs
+from course_utils.models import catalogue, inputs, tools_in_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -254,9 +254,12 @@ class Chat:
     def prompt(self, messages: Sequence[dict], tools: Sequence[dict] | None = None) -> str:
         """The text that the chat template makes of a conversation, ready for the answer.
 
-        TypeError for one text where messages are wanted.
+        A template that knows no tools would leave them out: then they are told in the system message. TypeError for
+        one text where messages are wanted.
         """
         messages = inputs.as_list(messages, 'messages such as {"role": "user", "content": "Hello"}')
+        if tools and not tools_in_words.knows_tools(self.tokenizer.get_chat_template(tools=tools)):
+            messages, tools = tools_in_words.told(messages, tools), None
         return self.tokenizer.apply_chat_template(
             messages, tools=tools or None, tokenize=False, add_generation_prompt=True
         )

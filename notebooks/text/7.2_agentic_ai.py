@@ -175,8 +175,9 @@ figures.source(tools.calculate, tools.value_of)
 figures.source(react.run_react, react.act)
 
 # %% [markdown]
-# Two helpers hide in there: `think` asks the model to continue the text and stop at the word "Observation:",
-# and `note` keeps the step and looks after the budgets of section 5. Why stop at "Observation:"? Because a
+# Two helpers hide in there: `turns` asks the model to continue the text and stop at the word "Observation:",
+# and `note` keeps the step and looks after the budgets of section 5. (A model that was not trained on this form finds
+# "Thought:" written already, and is asked once more if no action follows.) Why stop at "Observation:"? Because a
 # model that may write its own observations will make them up.
 #
 # Now watch it work. The question needs an order, a price, a policy and two sums:
@@ -204,11 +205,14 @@ print(prompt.replace("<|end|>", "<|end|>\n"))
 # One good trace is an anecdote. We ask 72 questions of every kind about a shop that the model has never
 # seen. The criterion is strict: the final answer must be exactly right. All agents take their turns together
 # (`run_many` is the same loop, with one batch per turn), so this takes seconds. And we ask the same model
-# the same questions without tools.
+# the same questions without tools. A larger model without a GPU would work for minutes: it gets fewer questions,
+# here and below, and the cell says so.
 
 # %% tags=["topic:react", "topic:chatbot-vs-agent"]
 fast = chat.tier == "bundled" or unit.device == "cuda"
-many = 72 if fast else 24
+many = 72 if fast else 12
+if not fast:
+    print(f"{chat.name} runs on the CPU: {many} questions, so the intervals are wide.")
 tasks = text.episodes(many, seed=2024, shop=prisma)
 questions = [task.question for task in tasks]
 runs = {
@@ -245,14 +249,15 @@ rows = success.by_kind(tasks, runs)
 figures.table(rows, caption="Tasks solved, by kind")
 
 # %% [markdown]
-# **What to notice.** Without tools the model is right mostly where few answers are possible, such as the
+# **What to notice.** Without tools prisma-lm is right mostly where few answers are possible, such as the
 # status of an order. The rest is luck. With tools it solves nearly everything, longer chains included.
 # The weights are the same in both rows; what changed is what the model may *do*. And read the interval:
-# even if every task is solved, this many tasks can't prove a success rate of 100 %.
+# even if every task is solved, this many tasks can't prove a success rate of 100 %. prisma-lm was trained on these very
+# tools. A small general model was not: it reads about them in its instructions, and most of its agents fail.
 #
 # A measurement needs three things that agents in the wild often lack: an **environment** that can be drawn
 # again from a seed, a **criterion** that a program can check, and a **log** of everything. The log holds
-# every prompt, reply and tool call:
+# every prompt, reply and tool call, so that a failure can be traced to its first cause:
 
 # %% tags=["topic:simulation-logging-criteria"]
 log = unit.folder / "agents.jsonl"
@@ -273,12 +278,8 @@ print("tool calls:", calls, "\nended by:", dict(ended))
 longest = max(kept, key=lambda trace: len(trace["steps"]))
 print(f"most steps: {len(longest['steps'])}, for {longest['question']!r}")
 
-failures = []
-outcomes = success.outcomes(tasks, runs["ReAct"])
-for episode, trace, right in zip(tasks, kept, outcomes, strict=True):
-    if not right:
-        failures.append((trace["question"], trace["answer"], episode.answer))
-print("failures:", failures or "none")
+faults = success.faults(tasks, runs["ReAct"])
+print("what went wrong:", faults or "nothing")
 
 # %% [markdown]
 # ## 5. What stops an agent that runs away?
@@ -288,13 +289,15 @@ print("failures:", failures or "none")
 
 # %% tags=["topic:runaway"]
 broken = toolboxes.Flaky(toolbox, failing=1.0)
+most = 24 if fast else 12
+unbraked = f"none (cut at {most})"
 brakes = {
-    "none (cut at 24)": {"max_steps": 24, "max_repeats": 1000},
+    unbraked: {"max_steps": most, "max_repeats": 1000},
     "8 steps": {"max_steps": 8, "max_repeats": 1000},
     "8 steps, 3 equal ones": {"max_steps": 8, "max_repeats": 3},
 }
 runaways, rows = {}, []
-for name, limits in brakes.items():
+for name, limits in figures.progress(brakes.items(), "brakes"):
     traces = react.run_many(chat, broken, questions[:4], **limits)
     runaways[name] = traces
     turns = [len(trace.log) for trace in traces]
@@ -309,7 +312,7 @@ for name, limits in brakes.items():
 figures.table(rows, caption="Four agents whose tools are down")
 
 # %%
-turns = [len(trace.log) for trace in runaways["none (cut at 24)"]]
+turns = [len(trace.log) for trace in runaways[unbraked]]
 longest = turns.index(max(turns))
 
 fig, ax = figures.figure(height=3.4)
@@ -330,10 +333,10 @@ figures.show(
 )
 
 # %% [markdown]
-# **What to notice.** Without brakes the agents ask the dead tools again and again. No insight ever ends them.
+# **What to notice.** Without brakes prisma-lm's agents ask the dead tools again and again. No insight ever ends them.
 # At most, their text some day no longer looks like anything that the model has learned from, and it writes
-# nothing at all. Until then every turn reads everything again, so the cost grows with the *square* of the
-# turns.
+# nothing at all. (A general model may give up, or invent an answer: "ended by" tells.) Until then every turn reads
+# everything again, so the cost grows with the *square* of the turns.
 #
 # A **step budget** always ends, and knows nothing. **Loop detection** (the same call with the same result for
 # the third time) ends a hopeless case early and still leaves room for a retry; but it sees only equal
@@ -388,12 +391,12 @@ rates = (0.0, 0.15, 0.3)
 half = len(tasks) // 2  # of the tasks, to save time
 patterns = {"ReAct": react.run_many, "ReWOO": rewoo.run_rewoo}
 solved = {}
-for name, run in patterns.items():
-    for rate in rates:
-        flaky = toolboxes.Flaky(toolbox, rate, seed=unit.seed)
-        # With tools that work, both have run already.
-        traces = run(chat, flaky, questions[:half]) if rate else runs[name][:half]
-        solved[name, rate] = success.success(tasks[:half], traces)
+settings = [(name, rate) for name in patterns for rate in rates]
+for name, rate in figures.progress(settings, "runs"):
+    flaky = toolboxes.Flaky(toolbox, rate, seed=unit.seed)
+    # With tools that work, both have run already.
+    traces = patterns[name](chat, flaky, questions[:half]) if rate else runs[name][:half]
+    solved[name, rate] = success.success(tasks[:half], traces)
 
 rows = []
 for rate in rates:
@@ -509,7 +512,7 @@ for heat in (0.0, 1.0, 2.0, 3.0, 4.0):
 figures.table(rows, caption=f"The first call to each of {len(prompts)} questions", digits=1)
 
 # %% [markdown]
-# **What to notice.** The format survives more heat than we expected: training made the model very sure of
+# **What to notice.** prisma-lm's format survives more heat than we expected: training made the model very sure of
 # it. Then it breaks quickly. The column of right calls is the one to worry about: a call can fit the schema and
 # still ask for the wrong order, and no schema will tell. A format that machines read wants a low temperature;
 # servers with *constrained decoding* go further and let only tokens through that the schema allows.
@@ -534,12 +537,15 @@ agent = compat.create_agent(
 messages = [{"role": "user", "content": task.question}]
 result = agent.invoke({"messages": messages})
 for message in result["messages"]:
-    print(f"{message.type:>6}: {message.content or message.tool_calls[0]['args']}")
+    calls = getattr(message, "tool_calls", [])  # none in an answer
+    said = message.content or [call["args"] for call in calls]
+    print(f"{message.type:>6}: {said}")
 
 # %% tags=["topic:langchain-agent"]
-few = 12  # one after another: LangChain does not batch
+few = 12 if fast else 3  # one after another: LangChain does not batch
 ours = runs["function calls"][:few]
-theirs = [langchain_chat.run_langchain(agent, question) for question in questions[:few]]
+asked = figures.progress(questions[:few], "LangChain")
+theirs = [langchain_chat.run_langchain(agent, question) for question in asked]
 print("LangChain:", success.success(tasks[:few], theirs))
 print("our loop: ", success.success(tasks[:few], ours))
 same = matches([trace.answer for trace in ours], [trace.answer for trace in theirs])
@@ -555,9 +561,10 @@ bars(runs, "One model, four ways to use it")
 
 # %% [markdown]
 # **What to notice.** The loop is the same, so the answers are the same; only the middleware says "stop" in other
-# words. What a framework adds is around the loop: middleware for limits, retries and human approval, state
-# that is saved between runs, tracing, and one interface to many models. What it takes is that you no longer
-# see the prompt. When an agent misbehaves, look at what the model really read, as in section 3.
+# words. (In 16 bits a model rounds differently alone than in a batch, and may then choose another word.) What a
+# framework adds is around the loop: middleware for limits, retries and human approval, state that is saved between
+# runs, tracing, and one interface to many models. What it takes is that you no longer see the prompt. When an agent
+# misbehaves, look at what the model really read, as in section 3.
 
 # %% [markdown]
 # ## 9. Can the data attack the agent?
@@ -590,7 +597,7 @@ names = {
     "a forged conversation": forged,
 }
 unreturned = [order for order in prisma.orders.values() if order.status != "returned"]
-victims = unreturned[:24]
+victims = unreturned[: 24 if fast else 4]
 asked = [f"Where is order {order.number}?" for order in victims]
 
 
@@ -606,12 +613,12 @@ def poisoned(form: str) -> tools.Toolbox:
 
 
 rows = []
-for name, form in names.items():
+for name, form in figures.progress(names.items(), "names"):
     row = {"the customer's name is": name}
     plain = poisoned(form)
     guarded = toolboxes.Guarded(plain)
     for label, box in (("plain", plain), ("guarded", guarded)):
-        traces = react.run_many(chat, box, asked)
+        traces = react.run_many(chat, box, asked, max_steps=8 if fast else 3)
         answers = [trace.answer for trace in traces]
         right = matches(answers, [order.status for order in victims])
         fooled = answers.count("returned")
@@ -620,7 +627,7 @@ for name, form in names.items():
 figures.table(rows, caption=f"What the agent answers about {len(victims)} orders")
 
 # %% [markdown]
-# **What to notice.** The command fails: this model was never taught to follow orders in plain language. (A large
+# **What to notice.** The command fails: prisma-lm was never taught to follow orders in plain language. (A large
 # chat model was, and that is the very thing that makes it easier to talk into something.) It has also learned to
 # trust the word at the end of the line, so most lies in the middle fail, too. That surprised us: an earlier
 # version, trained for a shorter time, often took the second status (its card tells). Two attacks still get
@@ -679,8 +686,8 @@ print(json.dumps(listing, indent=1))
 # %%
 planned = cost(runs["ReWOO"])
 for what, spent in cost(runs["ReAct"]).items():
-    ratio = spent / planned[what]
-    print(f"{what:11} ReAct {spent:6.1f}  ReWOO {planned[what]:6.1f}  ratio {ratio:.1f}")
+    ratio = f"{spent / planned[what]:.1f}" if planned[what] else "-"  # plans of no call at all
+    print(f"{what:11} ReAct {spent:6.1f}  ReWOO {planned[what]:6.1f}  ratio {ratio}")
 for rate in rates:
     lost = {name: solved[name, 0.0].value - solved[name, rate].value for name in patterns}
     print(f"{rate:.0%} of calls fail:", end=" ")

@@ -403,11 +403,12 @@ said = figures.told(told)
 figures.show(fig, alt=f"Words copied with {counts} heads off. {said}.")
 
 # %% [markdown]
-# **What to notice.** The head with the highest score can go, and hardly anything happens: the others stand
+# **What to notice.** In prisma-lm the head with the highest score can go, and hardly anything happens: the others stand
 # in for it. Larger models do the same (McGrath et al. 2023, arXiv 2307.15771). Only when most of them are
 # off does copying break down, while as many other heads of the same layers can go at little cost. So these
 # heads *together* are the cause. They sit in the upper half, and they need help from below: a head that
-# looks at the token before tells every word who its neighbour was. You saw that head in section 2.
+# looks at the token before tells every word who its neighbour was. You saw that head in section 2. (A larger model
+# has many more heads, and eight are then few of them: the heat map shows how many copy.)
 
 # %% [markdown]
 # ## 4. How few bits does a weight need?
@@ -653,6 +654,8 @@ figures.table(rows, caption=caption)
 # %% tags=["topic:cot"]
 bundled = chat.tier == "bundled"
 problems = reasoning.sums(96 if bundled else 24, seed=73)
+# Tokens that a reply may have: room for a number alone, where no steps can hide, and room for steps.
+room = {"direct": 16, "steps": 64 if bundled else 160}
 # For each problem: a first step with a slip, and the answer that follows from it.
 slips = [reasoning.wrong_start(problem, random.Random(i)) for i, problem in enumerate(problems)]
 
@@ -665,17 +668,21 @@ def answers(mode: str, starts: list[str]) -> list[str]:
         question = {"role": "user", "content": problem.question}
         prompt = chat.prompt([system, question])
         prompts.append(prompt + start)
-    replies = chat.complete_many(prompts, max_new_tokens=64 if bundled else 256)
+    replies = chat.complete_many(prompts, max_new_tokens=room[mode])
     return [reasoning.last_number(reply) for reply in replies]
 
 
+# %% tags=["topic:cot"]
 nothing = [""] * len(problems)
 starts = [start for start, _ in slips]
-given = {
-    "answer at once": answers("direct", nothing),
-    "worked steps": answers("steps", nothing),
-    "steps after a slip": answers("steps", starts),
+conditions = {
+    "answer at once": ("direct", nothing),
+    "worked steps": ("steps", nothing),
+    "steps after a slip": ("steps", starts),
 }
+given = {}
+for name, (mode, begun) in figures.progress(conditions.items(), "Answering"):
+    given[name] = answers(mode, begun)
 
 # %% tags=["topic:cot"]
 truth = [problem.answer for problem in problems]

@@ -617,7 +617,7 @@ def against_users(engine: serving.Server) -> dict[int, list[serving.Load]]:
     """Bursts of streamed answers at each number of users, after one burst to warm up."""
     serving.crowd(engine, chats[:8], at_once=8, max_tokens=4)
     loads = {}
-    for n in LEVELS:
+    for n in figures.progress(LEVELS, "Bursts"):
         asked = chats[: max(n, 4)]
         loads[n] = [serving.crowd(engine, asked, n, max_tokens=12) for _ in range(REPEATS)]
     return loads

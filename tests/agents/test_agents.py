@@ -215,10 +215,47 @@ def test_general_models_get_instructions_with_every_tool_and_an_example_that_the
         prompt = instructions.opening(chat, mode, "Where is order 4821?")
         assert prompt.startswith("<system>") and "<user>Where is order 4821?" in prompt
         assert all(f"- {name}[{argument}]" in prompt for name, (argument, *_) in tools.SIGNATURES.items())
-    example = instructions.INSTRUCTIONS["react"].rsplit("Example:", 1)[1]
+    examples = instructions.INSTRUCTIONS["react"].split("Question: ")[1:]
+    assert len(examples) == 2  # after one alone, small models work out its sum for every question
+    example = examples[-1]
     turns = re.findall(r"Thought: .*\nAction: (\w+)\[(.*)\]", example)
     assert len(turns) == 3 and turns[-1] == ("calculator", "3 * 12") and tools.calculate("3 * 12") == 36
     assert react.read_reply(example.rsplit("Observation:", 1)[1])[1:] == ("Answer", "36 euros")
+
+
+def general(*lines):
+    """A model that was not trained on the formats."""
+    chat = Lines(*lines)
+    chat.tier = "small"
+    return chat
+
+
+def test_a_general_model_finds_the_first_word_of_each_reply_written(toolbox):
+    chat = general(" I add.\nAction: calculator[1 + 1]\n", " I know it.\nAnswer: 2\n\nQuestion: What is 2 + 2?")
+    trace = react.run_react(chat, toolbox, "What is 1 + 1?")
+    assert [(s.thought, s.tool, s.argument) for s in trace.steps] == [("I add.", "calculator", "1 + 1")]
+    assert trace.answer == "2" and all(prompt.endswith("Thought:") for prompt, _ in trace.log)
+    assert trace.log[1][0].endswith("Thought: I add.\nAction: calculator[1 + 1]\nObservation: 2\nThought:")
+    assert trace.log[1][1] == " I know it.\nAnswer: 2\n\n"  # the next question is not the model's to ask
+    [trace] = react.run_direct(general(" 12 euros."), ["What does it cost?"])
+    assert trace.answer == "12 euros" and trace.log[0][0].endswith("Answer:")
+    [trace] = rewoo.run_rewoo(general(" calculator[2 + 2]", " 4"), toolbox, ["What is 2 + 2?"])
+    assert trace.steps[0].observation == "4" and trace.answer == "4"
+
+
+def test_a_general_model_that_only_thinks_is_asked_for_the_action(toolbox):
+    trace = react.run_react(general(" I add.\n", " calculator[1 + 1]\n", " So.\nAnswer: 2"), toolbox, "?")
+    assert [(s.thought, s.tool, s.observation) for s in trace.steps] == [("I add.", "calculator", "2")]
+    assert trace.answer == "2" and trace.log[1][0].endswith("Thought: I add.\nAction:")
+    [trace] = react.run_many(general(" I add.\n", "", " So.\nAnswer: 2"), toolbox, ["?"])
+    assert trace.steps[0].observation.startswith("error: write Action") and trace.answer == "2"
+    trace = react.run_react(Lines("Thought: I add.", "Answer: 2"), toolbox, "?")  # prisma-lm is not
+    assert trace.steps[0].observation.startswith("error: write Action") and len(trace.log) == 2
+
+
+def test_no_form_of_an_answer_holds_one_to_copy():
+    for mode in ("direct", "calls", "solve"):
+        assert not re.search(r"\d", instructions.INSTRUCTIONS[mode])
 
 
 # ---------------------------------------------------------------- ReWOO and no tools
@@ -466,3 +503,35 @@ def test_prisma_lm_works_alone_in_batches_and_in_langchain(langchain_chat, prism
     framed = [langchain_chat.run_langchain(agent, question) for question in questions[:2]]
     assert [t.answer for t in framed] == [t.answer for t in called]
     assert success.success(tasks, react.run_direct(chat, questions)).value <= 0.5
+
+
+# ---------------------------------------------------------------- what went wrong
+
+
+def traced(*steps, answer="", stopped="answered"):
+    made = [loop.Step("", tool, argument, "") for tool, argument in steps]
+    return loop.Trace("?", steps=made, answer=answer, stopped=stopped)
+
+
+def test_a_fault_is_named_by_its_first_cause():
+    look = text.Step("", "orders", "4821", "4821")
+    price = text.Step("", "catalogue", "small red cube", "#E1.product")
+    task = text.Episode("total", "What does order 4821 cost?", (look, price), "12 euros")
+    right, other, copied = ("orders", "4821"), ("orders", "4812"), ("orders", "1234")
+    traces = {
+        "answered without a tool": traced(answer="14 days"),
+        "no call that could be run": traced(("", "{"), stopped="step budget spent"),
+        "copied the example": traced(copied, answer="36 euros"),
+        "wrong tool": traced(("policy", "fee"), right, answer="14"),
+        "wrong argument": traced(other, answer="12"),
+        "no answer: loop": traced(right, right, stopped="loop"),
+        "answered too early": traced(right, answer="shipped"),
+        "wrong answer from right calls": traced(right, ("catalogue", "small red cube"), answer="13 euros"),
+    }
+    for name, trace in traces.items():
+        assert success.fault(task, trace) == name
+    assert success.fault(task, traced(other, answer="12 euros")) == ""  # another way is no fault
+    asked = text.Episode("status", "Where is order 1234?", (text.Step("", "orders", "1234", "1234"),), "lost")
+    assert success.fault(asked, traced(copied, answer="sent")) == "wrong answer from right calls"
+    counted = success.faults([task] * 3, [traces["wrong tool"], traces["wrong tool"], traced(right, answer="12 euros")])
+    assert counted == {"wrong tool": 2}
