@@ -15,6 +15,7 @@ from course_utils import compat
 from course_utils.models import loaders
 from course_utils.serving import bodies
 from course_utils.serving.gate import Gate, UsageFile
+from course_utils.serving.metrics import Metrics
 from course_utils.serving.settings import KEY, LOOPBACK
 
 PATIENCE = 10.0  # seconds in which the head of a request must be there
@@ -114,11 +115,14 @@ class Log:
 def gate_for(asked: argparse.Namespace) -> Callable[[Any], None]:
     """What puts the gate in front of the server's application."""
     prompts, log = Prompts(asked.model), Log(UsageFile(asked.usage))
+    metrics = Metrics()
+    compat.count_passes(metrics.passes.inc)
     window = prompts.window
     if asked.batching:
         window = min(window or compat.BATCHED_TOKENS, compat.BATCHED_TOKENS)
     rules = {"count": prompts.count, "window": window, "per_minute": asked.per_minute, "batching": asked.batching}
     named = {"key": os.environ[KEY], "model": asked.model, "log": log, "report": log.report}
+    named["metrics"] = metrics
 
     def add(app: Any) -> None:
         app.add_middleware(Gate, **named, **rules)
