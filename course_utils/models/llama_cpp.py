@@ -35,7 +35,7 @@ def missing() -> str:
 class Engine:
     """llama.cpp with the model in a GGUF file, reading at most `window` tokens.
 
-    It opens a port on loopback, too: `url`, for those who have its `key`. RuntimeError if llama.cpp can't read the file.
+    It opens a port on loopback, too: `url`, for those who have its `key`. RuntimeError if it can't read the file.
     """
 
     def __init__(self, file: Path, window: int) -> None:

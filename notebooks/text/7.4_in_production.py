@@ -777,17 +777,27 @@ for number, name in enumerate(STATIONS):
 # %%
 fig, ax = figures.figure(width=8, height=4.6)
 paper = {"boxstyle": "round", "facecolor": "white"}
-arrow = {"arrowstyle": "->", "shrinkA": 38, "shrinkB": 38, "connectionstyle": "arc3,rad=-0.15"}
+boxes = {}
+for name, what in STATIONS.items():
+    label = ax.text(*places[name], f"{name}\n{what}", ha="center", va="center", bbox=paper)
+    boxes[name] = label.get_bbox_patch()
+
+
+def arrow(start: str, end: str, colour: str, bend: float) -> None:
+    """An arrow from box to box."""
+    style = {"arrowstyle": "->", "color": colour, "connectionstyle": f"arc3,rad={bend}"}
+    ends = {"patchA": boxes[start], "patchB": boxes[end], "shrinkA": 3, "shrinkB": 3}
+    ax.annotate("", places[end], places[start], arrowprops=style | ends)
+
+
 for name, following in zip(names, [*names[1:], names[0]], strict=True):
-    ax.annotate("", places[following], places[name], arrowprops=arrow)
-    label = f"{name}\n{STATIONS[name]}"
-    ax.text(*places[name], label, ha="center", va="center", bbox=paper)
-back = arrow | {"color": figures.PALETTE["vermilion"], "connectionstyle": "arc3,rad=-0.1"}
-ax.annotate("", places["evaluate"], places["watch"], arrowprops=back)
-ax.text(0.0, -0.12, "roll back", color=figures.PALETTE["vermilion"], ha="center")
+    arrow(name, following, "black", bend=-0.1)
+red = figures.PALETTE["vermilion"]
+arrow("watch", "serve", red, bend=-0.6)
+ax.text(-0.85, -0.35, "roll back: the old one\nserves again", color=red)
 ax.set(xlim=(-2.3, 2.3), ylim=(-1.35, 1.35))
 ax.axis("off")
-alt = "A circle of seven stations, from data to feedback; an arrow leads back from watch."
+alt = "A circle of seven stations from data to feedback; roll back leads from watch to serve."
 figures.show(fig, alt=alt)
 
 # %% [markdown]
