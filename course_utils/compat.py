@@ -15,6 +15,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from course_utils.faster import adapter_first, whole_scores
 from course_utils.settings import paced
@@ -554,6 +555,26 @@ def end_unwanted_answers() -> None:
 
     GenerateManager.generate_non_streaming = until_unwanted
     CBGenerateManager.generate_non_streaming = until_cancelled
+
+
+def count_passes(told: Callable[[], None]) -> None:
+    """Let `transformers serve` call `told` whenever it runs its model: for the prompt, and for each token after it.
+
+    With continuous batching one run makes a token for every open answer.
+    """
+    from transformers.cli.serving.utils import BaseHandler
+
+    resolve = BaseHandler._resolve_model
+    counted = WeakSet()
+
+    def resolve_and_count(self: Any, body: dict) -> Any:
+        name, model, processor = resolve(self, body)
+        if model not in counted:
+            counted.add(model)
+            model.register_forward_hook(lambda *_: told())
+        return name, model, processor
+
+    BaseHandler._resolve_model = resolve_and_count
 
 
 def _verdict(ids: Any, stop: bool) -> Any:

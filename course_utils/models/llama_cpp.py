@@ -35,7 +35,7 @@ def missing() -> str:
 class Engine:
     """llama.cpp with the model in a GGUF file, reading at most `window` tokens.
 
-    It opens a port on loopback, too; nobody has its key. RuntimeError if llama.cpp can't read the file.
+    It opens a port on loopback, too: `url`, for those who have its `key`. RuntimeError if it can't read the file.
     """
 
     def __init__(self, file: Path, window: int) -> None:
@@ -46,10 +46,12 @@ class Engine:
         settings.n_ctx = window
         settings.n_parallel = 1
         settings.verbosity = QUIET
-        settings.api_keys = [secrets.token_urlsafe(24)]
+        self.key = secrets.token_urlsafe(24)
+        settings.api_keys = [self.key]
         # Two threads for so small a model wait for each other longer than they work.
         settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
         self.server = xllamacpp.Server(settings)
+        self.url: str = self.server.listening_address
 
     def write(self, ids: list[int], new: int, stops: Sequence[str] = ()) -> str:
         """What comes after the tokens `ids`: `new` tokens at most, and nothing from the first of `stops` on.

@@ -13,6 +13,7 @@ from typing import Any
 PLACES = {
     "PORTS": "engines",
     "Backend": "engines",
+    "Faulty": "faults",
     "ask_all": "engines",
     "find_backends": "engines",
     "knock": "engines",

@@ -10,14 +10,18 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from course_utils.serving import bodies
 from course_utils.serving.bodies import Refused
 
+if TYPE_CHECKING:
+    from course_utils.serving.metrics import Answer, Metrics
+
 # What a client may ask for. `transformers serve` has more: /load_model would load any model from the hub.
 PATHS = {("POST", bodies.CHAT), ("POST", bodies.TEXT), ("GET", "/v1/models"), ("GET", "/health")}
+METRICS = ("GET", "/metrics")  # served where the gate measures
 LOOPBACK_NAMES = {"127.0.0.1", "localhost", "::1"}
 MINUTE = 60.0
 
@@ -37,13 +41,16 @@ class Reply:
         self.status = 0
         self.bytes_out = 0
         self.complete = False
+        self.watch: Callable[[bytes], None] = lambda body: None
 
     async def __call__(self, message: dict) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
         if message["type"] == "http.response.body":
-            self.bytes_out += len(message.get("body", b""))
+            body = message.get("body", b"")
+            self.bytes_out += len(body)
             self.complete = not message.get("more_body", False)
+            self.watch(body)
         await self.send(message)
 
 
@@ -76,7 +83,8 @@ class Gate:
     together); `window` is how many tokens prompt and answer may have together. `most_bytes` limits a request's
     body, `most_tokens` an answer, `per_minute` the requests of one address, `at_once` those in work. A body must be
     there after `body_seconds`, an answer after `answer_seconds`. With `batching`, every answer is greedy and there
-    are no stop marks. `log` takes a row for each request; `report` takes what the server raised.
+    are no stop marks. `log` takes a row for each request; `report` takes what the server raised. With `metrics`,
+    the gate measures, and gives them at /metrics to whoever has the key.
     """
 
     def __init__(
@@ -96,6 +104,7 @@ class Gate:
         batching: bool = False,
         log: Callable[[dict], None] = lambda row: None,
         report: Callable[[Exception], None] = lambda error: None,
+        metrics: "Metrics | None" = None,
     ) -> None:
         self.app, self.key, self.model = app, key.encode(), model
         self.count, self.window = count, window
@@ -105,6 +114,10 @@ class Gate:
         self.batching = batching
         self.quota = Quota(per_minute)
         self.log, self.report = log, report
+        self.paths = PATHS | {METRICS} if metrics else PATHS
+        self.metrics = metrics
+        if metrics:
+            metrics.in_work.set_function(lambda: self.in_work)
 
     async def __call__(self, scope: dict, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -117,6 +130,7 @@ class Gate:
     async def answer(self, scope: dict, receive: Receive, reply: Reply) -> None:
         """Let one request through or refuse it, and log a row about it."""
         start, row = time.perf_counter(), {"bytes_in": 0}
+        watching = self.watch(reply)
         try:
             await self.admit(scope, receive, reply, row)
         except Refused as refusal:
@@ -129,21 +143,35 @@ class Gate:
             self.report(error)
             await refuse(reply, Refused(500, f"The model server failed ({row['error']}). Ask again, or start it anew."))
         finally:
-            known = (scope["method"], scope["path"]) in PATHS
+            known = (scope["method"], scope["path"]) in self.paths
+            path = scope["path"] if known else "other"
             spent = round((time.perf_counter() - start) * 1000)
             sent = {"status": reply.status, "bytes_out": reply.bytes_out}
-            self.log({"path": scope["path"] if known else "other", "ms": spent} | row | sent)
+            self.log({"path": path, "ms": spent} | row | sent)
+            if watching:
+                self.metrics.ended(path, 0 if row.get("left") else reply.status, watching)
+
+    def watch(self, reply: Reply) -> "Answer | None":
+        """What measures one answer, where the gate measures."""
+        if not self.metrics:
+            return None
+        from course_utils.serving.metrics import Answer
+
+        reply.watch = Answer(self.metrics)
+        return reply.watch
 
     async def admit(self, scope: dict, receive: Receive, reply: Reply, row: dict) -> None:
         """The rules in their order: the cheapest first."""
         check_host(scope)
         method, path = scope["method"], scope["path"]
-        if (method, path) not in PATHS:
+        if (method, path) not in self.paths:
             raise Refused(404, "This path is not served here.")
         if path == "/health":
             return await self.forward(scope, b"", receive, reply)
         self.check_key(scope)
         client = (scope.get("client") or ["unknown"])[0]
+        if path == "/metrics":  # outside the quota: who watches must see a server at its limits, too
+            return await reply_metrics(reply, self.metrics.text())
         if path == "/v1/models":
             self.quota.take(client)
             return await reply_json(reply, 200, self.models())
@@ -171,6 +199,8 @@ class Gate:
         """A place among the requests in work."""
         if self.in_work >= self.at_once:
             raise Refused(429, f"{self.at_once} requests are in work: try again in a second.", wait=1)
+        if self.metrics:
+            self.metrics.ahead.observe(self.in_work)
         self.in_work += 1
         try:
             yield
@@ -319,6 +349,14 @@ async def reply_json(reply: Reply, status: int, content: dict, headers: list[tup
     body = json.dumps(content).encode()
     kind = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await reply({"type": "http.response.start", "status": status, "headers": [*kind, *headers]})
+    await reply({"type": "http.response.body", "body": body})
+
+
+async def reply_metrics(reply: Reply, body: bytes) -> None:
+    """Send metrics in Prometheus's text format."""
+    kind = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
+    length = [(b"content-length", str(len(body)).encode())]
+    await reply({"type": "http.response.start", "status": 200, "headers": kind + length})
     await reply({"type": "http.response.body", "body": body})
 
 

@@ -70,6 +70,14 @@ class Server:
         keeper = psutil.Process(self.process.pid)
         return sum(process.memory_info().rss for process in keeper.children(recursive=True))
 
+    def metrics(self) -> str:
+        """What the server measures of itself at this moment, in Prometheus's text format."""
+        import httpx
+
+        headers = {"Authorization": f"Bearer {self.key}"}
+        reply = httpx.get(f"{self.url}/metrics", headers=headers, trust_env=False, timeout=30)
+        return reply.raise_for_status().text
+
     @property
     def port(self) -> int:
         return int(self.url.rsplit(":", 1)[1])
@@ -179,20 +187,28 @@ def _launch(program: list[str], backend: str, port: int, model: Path, options: l
     if backend == "transformers":
         # 16-bit sums would turn a close choice of a small model; in 32 bits it answers as in llama.cpp, no slower.
         line += [*options, *["--exact"] * small, "--usage", str(folder / USAGE)]
-    environment = _environment(small) | {variable: key}
-    me = psutil.Process()
-    # -P: the folder of models, which the server starts in, is no place to import from.
-    keeping = [sys.executable, "-P", "-m", KEEPER, str(folder), str(me.pid), str(me.create_time())]
+    environment = surroundings(small) | {variable: key}
     # The model's name is a path to these servers: from its own folder, the short name is enough.
-    try:
-        process = _in_background([*keeping, *line], log, environment, model.parent)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    process = keep(folder, line, environment, model.parent)
     server = Server(backend, f"http://{LOOPBACK}:{port}", name, key, log, process)
     _servers[id(server)] = server
     _watch_cells()
     return server
+
+
+def keep(folder: Path, line: list[str], environment: dict[str, str], place: Path) -> subprocess.Popen:
+    """Start a program in the folder `place`, under a keeper that ends it when this process has ended.
+
+    `folder` is the program's own, and goes with it; what it says is there, in LOG.
+    """
+    me = psutil.Process()
+    # -P: the folder of models, which the server starts in, is no place to import from.
+    keeping = [sys.executable, "-P", "-m", KEEPER, str(folder), str(me.pid), str(me.create_time())]
+    try:
+        return _in_background([*keeping, *line], folder / LOG, environment, place)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _in_background(line: list[str], log: Path, environment: dict[str, str], place: Path) -> subprocess.Popen:
@@ -216,7 +232,8 @@ def _apart() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-def _environment(small: bool) -> dict[str, str]:
+def surroundings(small: bool) -> dict[str, str]:
+    """The environment of a server; a `small` model gets one thread."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = programs.DEFAULTS | os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
     if small:

@@ -6,6 +6,7 @@ import logging
 import os
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,27 @@ from course_utils import compat
 from course_utils.models import loaders
 from course_utils.serving import bodies
 from course_utils.serving.gate import Gate, UsageFile
+from course_utils.serving.metrics import Metrics
 from course_utils.serving.settings import KEY, LOOPBACK
 
 PATIENCE = 10.0  # seconds in which the head of a request must be there
-MOST_IDLE = 64  # connections without a request; a program may open 256 files on some machines
+FILES = 1024  # that the server may have open at once; half of them for connections without a request
 
 
 class Connection(H11Protocol):
     """A connection that is closed when it stays without a request, the one that waits longest first.
 
-    uvicorn itself begins to count only after the first answer.
+    uvicorn itself begins to count only after the first answer. A crowd that comes at one moment has not sent its
+    requests yet, so `most_idle` must be larger than any crowd that shall be answered.
     """
+
+    most_idle = FILES // 2
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.wait_for_request()
         idle = [one for one in self.connections if one.is_idle()]
-        if len(idle) > MOST_IDLE:
+        if len(idle) > self.most_idle:
             longest = min(idle, key=lambda one: one.idle_since)
             longest.transport.close()
 
@@ -114,16 +119,36 @@ class Log:
 def gate_for(asked: argparse.Namespace) -> Callable[[Any], None]:
     """What puts the gate in front of the server's application."""
     prompts, log = Prompts(asked.model), Log(UsageFile(asked.usage))
+    metrics = Metrics()
+    compat.count_passes(metrics.passes.inc)
     window = prompts.window
     if asked.batching:
         window = min(window or compat.BATCHED_TOKENS, compat.BATCHED_TOKENS)
     rules = {"count": prompts.count, "window": window, "per_minute": asked.per_minute, "batching": asked.batching}
     named = {"key": os.environ[KEY], "model": asked.model, "log": log, "report": log.report}
+    named["metrics"] = metrics
 
     def add(app: Any) -> None:
         app.add_middleware(Gate, **named, **rules)
 
     return add
+
+
+def allow_files(wanted: int = FILES) -> int:
+    """Let this process open `wanted` files at once, or as many as the system grants (some begin with 256); how many."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return wanted
+    kind = resource.RLIMIT_NOFILE
+    soft, hard = resource.getrlimit(kind)
+    unlimited = resource.RLIM_INFINITY
+    if soft == unlimited or soft >= wanted:
+        return wanted
+    most = wanted if hard == unlimited else min(wanted, hard)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(kind, (most, hard))
+    return resource.getrlimit(kind)[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -137,5 +162,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--exact", action="store_true")
     parser.add_argument("--per-minute", type=int, required=True)
     asked = parser.parse_args(arguments)
+    Connection.most_idle = allow_files() // 2
     formats = (asked.nf4, asked.exact)
     compat.serve(asked.model, LOOPBACK, asked.port, *formats, asked.batching, gate_for(asked), Connection)

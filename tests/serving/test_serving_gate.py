@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from course_utils.serving.gate import Gate, UsageFile, read_usage
+from course_utils.serving.server import allow_files
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
@@ -412,6 +413,17 @@ def test_the_gate_names_its_one_model_and_health_needs_no_key():
     answer = through(gate_before(Server()), method="GET", path="/v1/models")
     assert answer.status == 200 and [row["id"] for row in answer.json["data"]] == ["prisma-lm"]
     assert through(gate_before(Server()), method="GET", path="/health", key="").status == 200
+
+
+def test_the_server_may_open_as_many_files_as_the_system_grants(monkeypatch):
+    resource = pytest.importorskip("resource")
+    limits = [(256, 4096)]
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, pair: limits.append(pair))
+    assert allow_files(1024) == 1024 and limits[-1] == (1024, 4096)
+    assert allow_files(1024) == 1024 and len(limits) == 2  # nothing is changed that is enough
+    limits.append((256, 300))
+    assert allow_files(1024) == 300
 
 
 # --- the log --------------------------------------------------------------------------------------------
