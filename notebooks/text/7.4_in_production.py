@@ -397,7 +397,6 @@ quiz("7.4.price_of_bits")
 import asyncio
 import hashlib
 import hmac
-import math
 import random
 import re
 import secrets
@@ -415,7 +414,7 @@ import tenacity
 from prometheus_client.parser import text_string_to_metric_families
 
 from course_utils import figures, serving
-from course_utils.measures import error_bars, percent, share, wilson
+from course_utils.measures import error_bars, wilson
 from course_utils.models import bundled, gguf_file, llama_cpp
 from course_utils.prisma import shop, text
 from course_utils.serving import faults, metrics, prometheus
