@@ -824,20 +824,16 @@ def text_mistakes(calls: list, allowed: list[str], phrases: list[str]) -> dict[s
     def passing(words_of: Callable[[str], str]) -> list[bool]:
         return [not _holds(text, phrases, words_of) for _, text in calls]
 
-    def substring(text: str) -> bool:
-        words = spaced_words(text)
-        return not any(phrase in words for phrase in phrases)
-
-    any_words = [word for phrase in phrases for word in phrase.split()]
-    in_any_order = [not any(_all_words(text, phrase) for phrase in phrases) for _, text in calls]
+    any_words = " ".join(phrases).split()
+    in_a_row = [not _scattered(text, phrases) for _, text in calls]
     return {
         "You compare in lower case and do no more. Full-width or bold letters, invisible characters, line breaks and "
-        "commas get the phrases through.": [not any(phrase in text.lower() for phrase in phrases) for _, text in calls],
+        "commas get the phrases through.": [not _within(text.lower(), phrases) for _, text in calls],
         "You look for the phrases in the text as it is. One capital letter gets them through.": (
-            [not any(phrase in text for phrase in phrases) for _, text in calls]
+            [not _within(text, phrases) for _, text in calls]
         ),
         "You find phrases inside of longer words: `act as` is in `exact assembly`. They count as whole words.": (
-            [substring(text) for _, text in calls]
+            [not _within(spaced_words(text), phrases) for _, text in calls]
         ),
         "You do not take the normal form NFKC (the others keep full-width letters), so full-width or bold letters get "
         "the phrases through.": passing(partial(_words, form="NFC")),
@@ -851,7 +847,7 @@ def text_mistakes(calls: list, allowed: list[str], phrases: list[str]) -> dict[s
         "Line breaks or more than one blank get the phrases through. Join the words with one blank.": (
             passing(partial(_words, blanks=True))
         ),
-        "A phrase counts with you if all its words occur somewhere. They have to stand in a row.": in_any_order,
+        "A phrase counts with you if all its words occur somewhere. They have to stand in a row.": in_a_row,
         "One word of a phrase is enough for you. Honest customers use such words, too: the whole phrase counts.": (
             [not _holds(text, any_words, spaced_words) for _, text in calls]
         ),
@@ -864,9 +860,15 @@ def _holds(text: str, phrases: Sequence[str], words_of: Callable[[str], str]) ->
     return any(f" {phrase} " in words for phrase in phrases)
 
 
-def _all_words(text: str, phrase: str) -> bool:
-    words = spaced_words(text).split()
-    return set(phrase.split()) <= set(words)
+def _within(text: str, pieces: Sequence[str]) -> bool:
+    """Whether a text holds one of `pieces`, be it inside of a word."""
+    return any(piece in text for piece in pieces)
+
+
+def _scattered(text: str, phrases: Sequence[str]) -> bool:
+    """Whether a text holds all words of a phrase, in any order."""
+    words = set(spaced_words(text).split())
+    return any(words.issuperset(phrase.split()) for phrase in phrases)
 
 
 def _words(
@@ -901,15 +903,15 @@ def action_mistakes(calls: list, allowed: list[str], phrases: list[str]) -> dict
 
     actions = [action for action, _ in calls]
     texts = [text for _, text in calls]
-    named = [any(name in text for name in allowed) for text in texts]
+    named = [_within(text, allowed) for text in texts]
     return {
         "You look for an allowed action inside of the name. `track_parcel_and_refund` is another action, and may do "
-        "more.": [any(name in action for name in allowed) for action in actions],
+        "more.": [_within(action, allowed) for action in actions],
         "You compare the beginning of the name. An action has to be on the list letter for letter.": (
-            [any(action.startswith(name) for name in allowed) for action in actions]
+            [action.startswith(tuple(allowed)) for action in actions]
         ),
         "You look for the name inside of the allowed ones, so that a piece of a name, or nothing at all, is allowed. "
-        "Is it one of the list?": [any(action in name for name in allowed) for action in actions],
+        "Is it one of the list?": [action in " ".join(allowed) for action in actions],
         "You normalise the action. Normalise what you search for danger, not what you allow: a name that is not on the "
         "list letter for letter is not allowed.": [normal(action) in allowed for action in actions],
         "You make the action's letters small. A name that is not on the list letter for letter is not allowed.": (
