@@ -718,7 +718,8 @@ for ax, slots in zip(axes, (1, 4), strict=True):
         ax.barh(place, start - arrival, left=arrival, color=figures.GREY)
         ax.barh(place, tokens, left=start, color=figures.PALETTE["blue"])
     last[slots] = max(ends)
-    ax.set(title=f"slots: {slots}", xlabel="step", ylabel="request")
+    end = max(last.values()) + 1  # one scale for both: one slot takes longest
+    ax.set(title=f"slots: {slots}", xlabel="step", ylabel="request", xlim=(0, end))
 said = f"the last token comes in step {last[1]} with one slot, {last[4]} with four"
 figures.show(fig, alt=f"Twelve requests, waiting (grey) and writing (blue): {said}.")
 print(f"With {whose(schedule)}, {said}")
