@@ -29,7 +29,10 @@ PLACES = {
     "start": "lifecycle",
     "stop_all": "lifecycle",
     "Load": "load",
+    "Outcome": "load",
+    "arrivals": "load",
     "burst": "load",
+    "crowd": "load",
 }
 __all__ = list(PLACES)
 

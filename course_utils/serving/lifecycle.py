@@ -33,6 +33,7 @@ SMALL = 200_000_000
 TIMEOUTS = {"vllm": 900.0}  # seconds; on two busy cores vLLM took up to 283
 TIMEOUT = 300.0
 KEEPER = "course_utils.serving.keeper"
+SHORTEST_KEY = 16  # characters
 NEWS = 60.0  # seconds between two lines about a start that takes long
 
 
@@ -68,6 +69,11 @@ class Server:
     @property
     def port(self) -> int:
         return int(self.url.rsplit(":", 1)[1])
+
+    def crash(self) -> None:
+        """Kill the server at once, as a crash would, without a goodbye; `stop` is needed all the same."""
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            process.kill()
 
     def stop(self) -> None:
         """End the server and all that it started; harmless if it has ended already."""
@@ -117,6 +123,16 @@ def check_port(port: Any) -> None:
         raise ValueError(f"port is {port!r}, and must be a whole number from 1 to 65535. Leave it out for a free one.")
 
 
+def check_key(key: str) -> None:
+    """ValueError unless `key` can travel in a header and is not guessed in a moment."""
+    plain = key.isascii() and key.isprintable() and " " not in key
+    if not plain or len(key) < SHORTEST_KEY:
+        raise ValueError(
+            f"A key has at least {SHORTEST_KEY} letters, digits or signs and no spaces: `secrets.token_urlsafe(24)` "
+            "makes one."
+        )
+
+
 def start(
     model: Path,
     backend: str = "transformers",
@@ -125,8 +141,11 @@ def start(
     batching: bool = False,
     nf4: bool = False,
     per_minute: int = 600,
+    key: str | None = None,
 ) -> Server:
     """Start a server for the folder (or GGUF file) `model`; it has answered once when this returns.
+
+    Its key is a random one, or `key`: replicas behind a balancer share one.
 
     For transformers only: `batching` turns on continuous batching, `nf4` quantises to 4 bits while loading,
     `per_minute` limits the requests.
@@ -140,6 +159,8 @@ def start(
         check_port(port)
     if per_minute < 1:
         raise ValueError(f"per_minute is {per_minute}, and must be 1 or more.")
+    if key is not None:
+        check_key(key)
     program = programs.find(backend)
     try:
         programs.check_model(model, backend)
@@ -151,7 +172,7 @@ def start(
     if not port_is_free(port):
         raise ServerError(f"Port {port} is in use: stop what listens there, or leave the port out.")
     options = ["--per-minute", str(per_minute), *["--batching"] * batching, *["--nf4"] * nf4]
-    server = _launch(program, backend, port, model, options)
+    server = _launch(program, backend, port, model, options, key or secrets.token_urlsafe(24))
     try:
         _wait(server, timeout or TIMEOUTS.get(backend, TIMEOUT))
     except BaseException:
@@ -160,28 +181,35 @@ def start(
     return server
 
 
-def _launch(program: list[str], backend: str, port: int, model: Path, options: list[str]) -> Server:
+def _launch(program: list[str], backend: str, port: int, model: Path, options: list[str], key: str) -> Server:
     """Start a keeper, which starts the server."""
     folder = Path(tempfile.mkdtemp(prefix=FOLDERS))
-    key, log = secrets.token_urlsafe(24), folder / LOG
     small = _weight_bytes(model) < SMALL
     line, name, variable = programs.command(backend, program, model, port, small)
     if backend == "transformers":
         line += [*options, "--usage", str(folder / USAGE)]
     environment = _environment(small) | {variable: key}
-    me = psutil.Process()
-    # -P: the folder of models, which the server starts in, is no place to import from.
-    keeping = [sys.executable, "-P", "-m", KEEPER, str(folder), str(me.pid), str(me.create_time())]
     # The model's name is a path to these servers: from its own folder, the short name is enough.
-    try:
-        process = _in_background([*keeping, *line], log, environment, model.parent)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    server = Server(backend, f"http://{LOOPBACK}:{port}", name, key, log, process)
+    process = start_kept(line, folder, environment, model.parent)
+    server = Server(backend, f"http://{LOOPBACK}:{port}", name, key, folder / LOG, process)
     _servers[id(server)] = server
     _watch_cells()
     return server
+
+
+def start_kept(line: list[str], folder: Path, environment: dict[str, str], place: Path) -> subprocess.Popen:
+    """Start the program `line` in `place`, under a keeper that ends it when this process is gone; the keeper.
+
+    Its output goes to the log in `folder`, a new one, which the keeper removes at the end. `end_tree` ends both.
+    """
+    me = psutil.Process()
+    # -P: the folder of models, which the server starts in, is no place to import from.
+    keeping = [sys.executable, "-P", "-m", KEEPER, str(folder), str(me.pid), str(me.create_time())]
+    try:
+        return _in_background([*keeping, *line], folder / LOG, environment, place)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _in_background(line: list[str], log: Path, environment: dict[str, str], place: Path) -> subprocess.Popen:
@@ -205,9 +233,14 @@ def _apart() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-def _environment(small: bool) -> dict[str, str]:
+def plain_environment() -> dict[str, str]:
+    """The environment for a program under a keeper, which has to find this package."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = programs.DEFAULTS | os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+    return os.environ | {"PYTHONPATH": path}
+
+
+def _environment(small: bool) -> dict[str, str]:
+    environment = programs.DEFAULTS | plain_environment() | {"HF_HUB_OFFLINE": "1"}
     if small:
         environment["OMP_NUM_THREADS"] = "1"
     return environment
