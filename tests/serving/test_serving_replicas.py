@@ -1,6 +1,7 @@
 """Several replicas behind one address: a killed one loses requests without a second try, and none with it."""
 
 import asyncio
+import importlib.util
 import inspect
 import time
 
@@ -96,6 +97,7 @@ def test_haproxy_is_told_to_retry_a_post_that_it_has_kept() -> None:
 
 def test_a_missing_haproxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(haproxy, "PLACES", ())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(serving.ServerError, match="haproxy"), haproxy.running([9001], retry=True):
         pass
