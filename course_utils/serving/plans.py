@@ -31,10 +31,9 @@ class Plan:
 
 def kubernetes(plan: Plan) -> list[dict]:
     """Deployment, Service and HorizontalPodAutoscaler: what runs, how it is reached, how many."""
-    labels = {"app": plan.name}
-    pod = {"metadata": {"labels": labels}, "spec": {"containers": [_container(plan)]}}
-    deployment = {"replicas": plan.lowest, "selector": {"matchLabels": labels}, "template": pod}
-    service = {"selector": labels, "ports": [{"port": 80, "targetPort": "http"}]}
+    pod = {"metadata": {"labels": _labels(plan)}, "spec": {"containers": [_container(plan)]}}
+    deployment = {"replicas": plan.lowest, "selector": {"matchLabels": _labels(plan)}, "template": pod}
+    service = {"selector": _labels(plan), "ports": [{"port": 80, "targetPort": "http"}]}
     metric = {
         "type": "Pods",
         "pods": {
@@ -52,6 +51,15 @@ def kubernetes(plan: Plan) -> list[dict]:
     ]
 
 
+def _labels(plan: Plan) -> dict:
+    """How the documents find each other; a dict for each, because YAML writes a shared one as a reference."""
+    return {"app": plan.name}
+
+
+def _health() -> dict:
+    return {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5}
+
+
 def _document(version: str, kind: str, name: str, spec: dict) -> dict:
     return {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec}
 
@@ -59,7 +67,6 @@ def _document(version: str, kind: str, name: str, spec: dict) -> dict:
 def _container(plan: Plan) -> dict:
     # The key comes from a Secret: a file in a repository is no place for one.
     key = {"secretKeyRef": {"name": f"{plan.name}-key", "key": "key"}}
-    check = {"httpGet": {"path": "/health", "port": "http"}}
     return {
         "name": "engine",
         "image": plan.image,
@@ -68,8 +75,8 @@ def _container(plan: Plan) -> dict:
         "ports": [{"name": "http", "containerPort": PORT}],
         "resources": {"limits": {"nvidia.com/gpu": "1"}},
         # Until this has passed once, nothing else is asked: a model takes long to load.
-        "startupProbe": check | {"periodSeconds": 5, "failureThreshold": -(-plan.start_seconds // 5)},
-        "readinessProbe": check | {"periodSeconds": 5},
+        "startupProbe": _health() | {"failureThreshold": -(-plan.start_seconds // 5)},
+        "readinessProbe": _health(),
     }
 
 

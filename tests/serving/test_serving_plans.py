@@ -33,6 +33,7 @@ def test_the_plan_stands_in_all_three() -> None:
 
 
 def test_what_fits_has_no_fault() -> None:
+    assert "&id" not in yaml.safe_dump_all(plans.kubernetes(PLAN))  # no references, which few people can read
     assert plans.faults(plans.kubernetes(PLAN)) == []
 
 
