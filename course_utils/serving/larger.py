@@ -16,8 +16,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from course_utils.models.hardware import loopback
 from course_utils.settings import ROOT, SEED
 
@@ -35,20 +33,13 @@ class LargerError(RuntimeError):
 
 @dataclass(frozen=True)
 class Report:
-    """What one process saw: tokens, MB in memory, seconds. `problem` says why there are none."""
+    """What one process saw."""
 
-    tokens: tuple[int, ...] = ()
-    first_logits: tuple[float, ...] = ()
-    before: float = 0.0  # MB of the process before it had a model
-    highest: float = 0.0  # MB at the peak
-    weights: float = 0.0  # MB of the weights that it holds between tokens
-    seconds: float = 0.0  # for one more token
-    problem: str = ""
-
-    @property
-    def grown(self) -> float:
-        """MB that the model took."""
-        return self.highest - self.before
+    tokens: tuple[int, ...]
+    first_logits: tuple[float, ...]  # four of them, after the prompt
+    grown: float  # MB by which its memory grew at most; 0 where the system does not tell (Linux does)
+    weights: float  # MB of the weights that it holds between tokens
+    seconds: float  # for one more token
 
 
 def random_llama(folder: Path, layers: int = 8, width: int = 768) -> int:
@@ -86,13 +77,12 @@ def placement(layers: int, on_disk: int) -> dict[str, str]:
 # --- measuring ------------------------------------------------------------------------------------------
 
 
-def from_disk(folder: Path, on_disk: int, tokens: int = 8, most_mb: int | None = None) -> Report:
+def from_disk(folder: Path, on_disk: int, tokens: int = 8) -> Report:
     """Run the model in `folder` with its last `on_disk` layers on disk, in a process of its own.
 
-    `most_mb` allows it so many MB more than it has before the model comes (Linux only; elsewhere no limit is set).
+    LargerError if that fails.
     """
-    limit = [] if most_mb is None else ["--most-mb", str(most_mb)]
-    line = [str(folder), "--on-disk", str(on_disk), "--tokens", str(tokens), *limit]
+    line = [str(folder), "--on-disk", str(on_disk), "--tokens", str(tokens)]
     (report,) = _measure([(line, {})])
     return report
 
@@ -136,27 +126,6 @@ def _report(process: subprocess.Popen, end: float) -> Report:
 # --- in the process -------------------------------------------------------------------------------------
 
 
-def _resident() -> tuple[float, float]:
-    """MB of this process now, and at its peak (where the system does not tell: now)."""
-    own = psutil.Process().memory_info()
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = [one for one in status.read_text().splitlines() if one.startswith("VmHWM")]
-        return own.rss / 1e6, int(line.split()[1]) * 1024 / 1e6
-    return own.rss / 1e6, getattr(own, "peak_wset", own.rss) / 1e6
-
-
-def _limit(most_mb: int) -> None:
-    """Let this process have so many MB of memory of its own more than now."""
-    if sys.platform != "linux":
-        return
-    import resource
-
-    (line,) = [one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmData")]
-    most = int(line.split()[1]) * 1024 + most_mb * 1_000_000
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-
-
 def _load(asked: argparse.Namespace, empty: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -176,7 +145,7 @@ def _load(asked: argparse.Namespace, empty: str) -> Any:
 def _warm_up(asked: argparse.Namespace) -> None:
     """Load and run a tiny model in the same way: what libraries load late is there before memory is counted."""
     with tempfile.TemporaryDirectory(prefix="course-tiny-") as name:
-        random_llama(Path(name), layers=1, width=128)
+        random_llama(Path(name), layers=1, width=256)  # two key-value heads: one for each process
         tiny = argparse.Namespace(folder=name, on_disk=min(1, asked.on_disk), meeting=None)
         model = _load(tiny, name)
         _write(model, 1)
@@ -196,34 +165,26 @@ def _held(parameter: "torch.Tensor") -> int:
     return 0 if local.device.type == "meta" else local.nbytes
 
 
-def _told(error: BaseException) -> str:
-    first, *_ = [*str(error).splitlines(), ""]
-    return f"{type(error).__name__}: {first[:120]}"
-
-
 def run(asked: argparse.Namespace) -> Report:
     """Load and write, and say what it took."""
     import torch
 
+    from course_utils.memory.measurement import peak_watch
+    from course_utils.memory.shapes import GIB
+
     torch.set_num_threads(1)
     _warm_up(asked)
-    before, _ = _resident()
-    if asked.most_mb is not None:
-        _limit(asked.most_mb)
-    with tempfile.TemporaryDirectory(prefix="course-offload-") as empty:
-        try:
-            model = _load(asked, empty)
-            with torch.no_grad():
-                logits = model(torch.tensor([PROMPT])).logits[0, -1, :4]
-            began = time.perf_counter()
-            written = _write(model, asked.tokens)
-            seconds = (time.perf_counter() - began) / asked.tokens
-        except (MemoryError, RuntimeError, OSError, SystemError) as error:
-            return Report(problem=_told(error))
+    with tempfile.TemporaryDirectory(prefix="course-offload-") as empty, peak_watch("cpu") as peak:
+        model = _load(asked, empty)
+        with torch.no_grad():
+            logits = model(torch.tensor([PROMPT])).logits[0, -1, :4]
+        began = time.perf_counter()
+        written = _write(model, asked.tokens)
+        seconds = (time.perf_counter() - began) / asked.tokens
         held = sum(_held(weight) for weight in model.parameters())
-    _, highest = _resident()
     tokens = tuple(written[0, len(PROMPT) :].tolist())
-    return Report(tokens, tuple(logits.tolist()), before, highest, held / 1e6, seconds)
+    grown = (peak.highest - peak.before) * GIB
+    return Report(tokens, tuple(logits.tolist()), grown / 1e6, held / 1e6, seconds)
 
 
 def main() -> None:
@@ -232,7 +193,6 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--on-disk", type=int, default=0)
     parser.add_argument("--tokens", type=int, required=True)
-    parser.add_argument("--most-mb", type=int)
     parser.add_argument("--meeting", type=Path)
     asked = parser.parse_args()
     if asked.meeting is None:

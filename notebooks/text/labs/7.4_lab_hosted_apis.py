@@ -219,7 +219,7 @@ invoice = (account.read - before[0], account.written - before[1])
 money = (read * PRICE.per_million_read + written * PRICE.per_million_written) / 1e6
 print(f"our count: {read} read, {written} written; the provider's: {invoice[0]} and {invoice[1]}")
 print(
-    f"prices ({PRICE.origin}): {money:.6f} for five answers, {money / 5 * 1e6:,.0f} for five million"
+    f"prices ({PRICE.origin}): {money:.6f} for five answers, {money / 5 * 1e6:,.0f} for a million"
 )
 
 # %% [markdown]

@@ -43,8 +43,6 @@ from course_utils import open_unit
 unit = open_unit("7.4", tier="bundled")
 
 # %%
-import sys
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -72,23 +70,7 @@ files = sorted(folder.glob("*.safetensors"))
 print(f"{size / 1e6:.0f} MB of weights in {len(files)} files")
 
 # %% [markdown]
-# Each measurement below is a process of its own. The first two may take only 60 % of the model's bytes more than they
-# have before it comes; the system enforces that (on Linux). One loads the whole model. The other leaves all layers
-# on disk. What will happen?
-
-# %% tags=["topic:offloading-sharding"]
-most = round(0.6 * size / 1e6)  # MB
-if sys.platform == "linux":
-    for on_disk in (0, LAYERS):
-        report = larger.from_disk(folder, on_disk, tokens=2, most_mb=most)
-        result = report.problem or f"wrote {len(report.tokens)} tokens"
-        print(f"{on_disk} of {LAYERS} layers on disk, at most {most} MB more: {result}")
-else:
-    print("Only Linux lets us limit a process like this: the cell does nothing here.")
-
-# %% [markdown]
-# **What to notice.** The same weights, the same limit: one cannot be loaded, the other writes. What made the
-# difference is one argument, a *device map*, which says where each layer lives:
+# Which layer lives where? A *device map* says it. Here the last two of the eight stay on disk:
 
 # %% tags=["topic:offloading-sharding"]
 for part, place in larger.placement(LAYERS, 2).items():
@@ -102,7 +84,8 @@ for part, place in larger.placement(LAYERS, 2).items():
 # ## 2. What it saves, what it costs
 #
 # Every token needs every layer once. So each layer on disk is read once for *each token*. Guess: how much slower is a
-# model with half of its layers on disk?
+# model with half of its layers on disk? (Each measurement is a process of its own, so that nothing of one is left
+# in the memory of the next.)
 
 # %% tags=["topic:offloading-sharding"]
 reports = {}

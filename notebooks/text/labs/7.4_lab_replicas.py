@@ -138,7 +138,14 @@ async def pass_on(
 
 # %% tags=["topic:load-balancing"]
 PROMPTS = [text.prompt("steps", f"Where is order {1000 + n}?") for n in range(paced(80, 40))]
-VICTIM, SURVIVOR = (serving.start(FOLDER, key=KEY, per_minute=100_000) for _ in range(2))
+
+
+def start(port: int | None = None) -> serving.Server:
+    """A replica with continuous batching, which lets nobody wait because of a limit."""
+    return serving.start(FOLDER, port=port, batching=True, key=KEY, per_minute=100_000)
+
+
+VICTIM, SURVIVOR = (start() for _ in range(2))
 servers = [VICTIM, SURVIVOR]
 ports = [server.port for server in servers]
 
@@ -146,7 +153,7 @@ ports = [server.port for server in servers]
 def replace_victim() -> None:
     """Start a new server where the killed one was."""
     servers[0].stop()
-    servers[0] = serving.start(FOLDER, key=KEY, port=ports[0], per_minute=100_000)
+    servers[0] = start(ports[0])
 
 
 def crowd_and_kill(url: str) -> list[serving.Outcome]:
@@ -174,10 +181,11 @@ for tries in (1, 2):
 # maintained programs we take **HAProxy**: in its free version it asks each server every half second whether it is
 # well (nginx's free version notices only when a customer's request fails), and it may send a POST again, if it has
 # kept its body. LiteLLM and vLLM's own router do more for language models (routing by prompt prefix, budgets), and
-# bring many more packages. This is the configuration:
+# bring many more packages. This is the
+# configuration, with ports as an example:
 
 # %% tags=["topic:load-balancing"]
-print(haproxy.configuration(8080, ports, retry=True))
+print(haproxy.configuration(8080, [8001, 8002], retry=True))
 
 # %% [markdown]
 # The three lines about retries belong together. `retry-on all-retryable-errors` without `http-buffer-request` cannot
@@ -223,9 +231,11 @@ alt = "Waits of the answered requests over time: longer once one of the two serv
 figures.show(fig, alt=alt)
 
 # %% [markdown]
-# **What to notice.** Without a second try, what was in work at the killed server is lost, and whoever discovers that
-# it is gone. With one, nobody notices but the clock: one server now does the work of two, and everybody waits longer.
-# A balancer saves requests. It does not save capacity.
+# **What to notice.** Without a second try, what was in work at the killed server is lost. And then comes a trap: a dead
+# server is the *least busy* one. It refuses at once, so it draws the next request, and the next, until somebody
+# notices. Ours lets it rest after a failure; HAProxy without retries waits for its health checks to fail twice. With
+# a second try nobody notices but the clock: one server now does the work of two, and everybody waits longer. A balancer
+# saves requests. It does not save capacity.
 #
 # Three warnings about the second try. It may do the work twice, and with a tool behind the model it may *act* twice.
 # A stream cannot be repeated once its first piece has left: the client has seen it. And a request that kills a server
@@ -291,7 +301,7 @@ figures.table(rows, caption=f"Random arrivals, {chosen_rate:.1f} a second", digi
 # %% tags=["topic:scaling"]
 SURVIVOR.stop()
 began = time.perf_counter()
-with serving.serve(FOLDER):
+with serving.serve(FOLDER, batching=True):
     COLD = time.perf_counter() - began
 DAY = 24 * 60.0  # seconds
 HIGHEST = 4.0 * curve.capacity
