@@ -105,20 +105,32 @@ def _measure(parts: list[tuple[list[str], dict[str, str]]]) -> list[Report]:
         for line, own in parts:
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             running.append(subprocess.Popen([*program, *line], env=os.environ | common | own, **pipes))
-        return [_report(process, end) for process in running]
+        _wait(running, end)
+        return [_report(process) for process in running]
     finally:
         for process in running:
             process.kill()
             process.wait()
 
 
-def _report(process: subprocess.Popen, end: float) -> Report:
-    try:
-        said, errors = process.communicate(timeout=max(1.0, end - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        raise LargerError(f"A measurement was not ready after {TIMEOUT} s.") from None
-    if process.returncode:
-        raise LargerError("A measurement failed. Its last words:\n" + "\n".join(errors.strip().splitlines()[-6:]))
+def _wait(running: list[subprocess.Popen], end: float) -> None:
+    """Return when all have ended well. LargerError with the words of the first that failed: others only miss it."""
+    while any(process.poll() is None for process in running):
+        failed = [process for process in running if process.poll()]
+        if failed or time.monotonic() > end:
+            break
+        time.sleep(0.05)
+    for process in running:
+        if process.poll():
+            _, errors = process.communicate()
+            last = errors.strip().splitlines()[-6:]
+            raise LargerError("A measurement failed. Its last words:\n" + "\n".join(last))
+    if any(process.poll() is None for process in running):
+        raise LargerError(f"A measurement was not ready after {TIMEOUT} s.")
+
+
+def _report(process: subprocess.Popen) -> Report:
+    said, _ = process.communicate()
     values = json.loads(said.splitlines()[-1])
     return Report(**values | {name: tuple(values[name]) for name in ("tokens", "first_logits")})
 
@@ -145,7 +157,7 @@ def _load(asked: argparse.Namespace, empty: str) -> Any:
 def _warm_up(asked: argparse.Namespace) -> None:
     """Load and run a tiny model in the same way: what libraries load late is there before memory is counted."""
     with tempfile.TemporaryDirectory(prefix="course-tiny-") as name:
-        random_llama(Path(name), layers=1, width=256)  # two key-value heads: one for each process
+        random_llama(Path(name), layers=1, width=256)
         tiny = argparse.Namespace(folder=name, on_disk=min(1, asked.on_disk), meeting=None)
         model = _load(tiny, name)
         _write(model, 1)
@@ -173,7 +185,8 @@ def run(asked: argparse.Namespace) -> Report:
     from course_utils.memory.shapes import GIB
 
     torch.set_num_threads(1)
-    _warm_up(asked)
+    if asked.meeting is None:
+        _warm_up(asked)
     with tempfile.TemporaryDirectory(prefix="course-offload-") as empty, peak_watch("cpu") as peak:
         model = _load(asked, empty)
         with torch.no_grad():
@@ -195,6 +208,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, required=True)
     parser.add_argument("--meeting", type=Path)
     asked = parser.parse_args()
+    from course_utils.models.loaders import quiet_libraries
+
+    quiet_libraries()
     if asked.meeting is None:
         report = run(asked)
     else:
