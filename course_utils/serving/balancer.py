@@ -37,7 +37,7 @@ class Replica:
 
 
 def choose(replicas: Sequence[Replica]) -> Replica:
-    """The replica with the fewest requests in work, among those that have not failed a moment ago."""
+    """The replica with the fewest requests in work, among those that did not fail a moment ago."""
     now = time.monotonic()
     awake = [replica for replica in replicas if replica.rests_until <= now]
     return min(awake or replicas, key=lambda replica: replica.in_work)

@@ -263,9 +263,7 @@ prompts = [text.prompt("steps", f"Where is order {1000 + n}?") for n in range(16
 loads = [serving.burst(own, prompts, at_once=8, max_tokens=24) for _ in range(4)]
 rates = [load.rate for load in loads[1:]]  # the first one warms up
 rate = statistics.median(rates)
-print(
-    f"{rate:.0f} tokens/s (from {min(rates):.0f} to {max(rates):.0f}) with prisma-lm on this machine"
-)
+print(f"{rate:.0f} tokens/s ({min(rates):.0f} to {max(rates):.0f}) with prisma-lm on this machine")
 
 # %% [markdown]
 # That is a model of five million parameters on your CPU, so it is no rival of a hosted model. It shows how the number
@@ -324,7 +322,7 @@ INPUTS = (*FIELDS, "price of the API")
 
 
 def changed(name: str, factor: float) -> float:
-    """The break-even (millions of tokens a day) with one input of the rented card times `factor`."""
+    """The rented card's break-even (millions of tokens a day) with one input times `factor`."""
     if name in FIELDS:
         field = FIELDS[name]
         machine = replace(CARD, **{field: factor * getattr(CARD, field)})
