@@ -24,6 +24,23 @@ if TYPE_CHECKING:
     import torch
 
 
+# ---------------------------------------------------------------- models in pieces
+
+
+def load_sharded(folder: str | Path) -> Any:
+    """A causal language model in fp32, each of its matrices cut over the processes that have met: tensor parallel."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        from transformers.distributed import DistributedConfig
+
+        plan = {"distributed_config": DistributedConfig(tp_plan="auto")}
+    except (ImportError, TypeError):  # before these keywords moved
+        plan = {"tp_plan": "auto"}
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **plan)
+
+
 # ---------------------------------------------------------------- agents (LangChain)
 
 

@@ -22,6 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from course_utils.models.hardware import loopback
 from course_utils.settings import ROOT, SEED
 
 if TYPE_CHECKING:
@@ -284,16 +285,6 @@ def _absolute_sum(parameter: Tensor) -> float:
     """The sum of a parameter's absolute values, gathered from all processes."""
     whole = _whole(parameter.detach())
     return float(whole.double().abs().sum())
-
-
-def loopback() -> str:
-    """The name of the network interface that reaches only this machine, such as "lo"."""
-    import psutil
-
-    for name, places in psutil.net_if_addrs().items():
-        if any(place.address == "127.0.0.1" for place in places):
-            return name
-    return "lo"
 
 
 def main() -> None:

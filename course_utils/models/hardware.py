@@ -203,6 +203,16 @@ def usable_cores() -> int:
         return mine
 
 
+def loopback() -> str:
+    """The name of the network interface that reaches only this machine, such as "lo"."""
+    import psutil
+
+    for name, places in psutil.net_if_addrs().items():
+        if any(place.address == "127.0.0.1" for place in places):
+            return name
+    return "lo"
+
+
 def host_name() -> str:
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
         return "kaggle"

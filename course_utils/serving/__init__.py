@@ -30,8 +30,11 @@ PLACES = {
     "start": "lifecycle",
     "stop_all": "lifecycle",
     "Load": "load",
-    "crowd": "load",
+    "Outcome": "outcomes",
+    "arrivals": "outcomes",
+    "send": "outcomes",
     "burst": "load",
+    "crowd": "load",
 }
 __all__ = list(PLACES)
 

@@ -33,6 +33,7 @@ SMALL = 200_000_000
 TIMEOUTS = {"vllm": 900.0}  # seconds; on two busy cores vLLM took up to 283
 TIMEOUT = 300.0
 KEEPER = "course_utils.serving.keeper"
+SHORTEST_KEY = 16  # characters
 NEWS = 60.0  # seconds between two lines about a start that takes long
 
 
@@ -82,6 +83,11 @@ class Server:
     def port(self) -> int:
         return int(self.url.rsplit(":", 1)[1])
 
+    def crash(self) -> None:
+        """Kill the server at once, as a crash would, without a goodbye; `stop` is needed all the same."""
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            process.kill()
+
     def stop(self) -> None:
         """End the server and all that it started; harmless if it has ended already."""
         end_tree(self.process)
@@ -130,6 +136,16 @@ def check_port(port: Any) -> None:
         raise ValueError(f"port is {port!r}, and must be a whole number from 1 to 65535. Leave it out for a free one.")
 
 
+def check_key(key: str) -> None:
+    """ValueError unless `key` can travel in a header and is not guessed in a moment."""
+    plain = key.isascii() and key.isprintable() and " " not in key
+    if not plain or len(key) < SHORTEST_KEY:
+        raise ValueError(
+            f"A key has at least {SHORTEST_KEY} letters, digits or signs and no spaces: `secrets.token_urlsafe(24)` "
+            "makes one."
+        )
+
+
 def start(
     model: Path,
     *,
@@ -140,8 +156,11 @@ def start(
     nf4: bool = False,
     per_minute: int = 600,
     users: int = 1,
+    key: str | None = None,
 ) -> Server:
     """Start a server for the folder (or GGUF file) `model`; it has answered once when this returns.
+
+    Its key is a random one, or `key`: replicas behind a balancer share one.
 
     For transformers only: `batching` turns on continuous batching, `nf4` quantises to 4 bits while loading,
     `per_minute` limits the requests. For llama.cpp only: so many `users` are answered at once, and memory for a
@@ -158,6 +177,8 @@ def start(
         raise ValueError(f"per_minute is {per_minute}, and must be 1 or more.")
     if users != 1 and (backend != "llama.cpp" or users < 1):
         raise ValueError(f"users is {users}, and must be 1 or more, and only llama.cpp has to know it beforehand.")
+    if key is not None:
+        check_key(key)
     program = programs.find(backend)
     try:
         programs.check_model(model, backend)
@@ -169,7 +190,7 @@ def start(
     if not port_is_free(port):
         raise ServerError(f"Port {port} is in use: stop what listens there, or leave the port out.")
     options = ["--per-minute", str(per_minute), *["--batching"] * batching, *["--nf4"] * nf4]
-    server = _launch(program, backend, port, model, options, users)
+    server = _launch(program, backend, port, model, options, users, key or secrets.token_urlsafe(24))
     try:
         _wait(server, timeout or TIMEOUTS.get(backend, TIMEOUT))
     except BaseException:
@@ -178,10 +199,11 @@ def start(
     return server
 
 
-def _launch(program: list[str], backend: str, port: int, model: Path, options: list[str], users: int) -> Server:
+def _launch(
+    program: list[str], backend: str, port: int, model: Path, options: list[str], users: int, key: str
+) -> Server:
     """Start a keeper, which starts the server."""
     folder = Path(tempfile.mkdtemp(prefix=FOLDERS))
-    key, log = secrets.token_urlsafe(24), folder / LOG
     small = _weight_bytes(model) < SMALL
     line, name, variable = programs.command(backend, program, model, port, small, users)
     if backend == "transformers":
@@ -190,7 +212,7 @@ def _launch(program: list[str], backend: str, port: int, model: Path, options: l
     environment = surroundings(small) | {variable: key}
     # The model's name is a path to these servers: from its own folder, the short name is enough.
     process = keep(folder, line, environment, model.parent)
-    server = Server(backend, f"http://{LOOPBACK}:{port}", name, key, log, process)
+    server = Server(backend, f"http://{LOOPBACK}:{port}", name, key, folder / LOG, process)
     _servers[id(server)] = server
     _watch_cells()
     return server
