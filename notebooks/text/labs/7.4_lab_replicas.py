@@ -345,7 +345,7 @@ def policies() -> dict[str, tuple[autoscale.Policy, int]]:
     }
 
 
-SEEDS = range(paced(5, 2))
+SEEDS = range(paced(3, 2))
 LIMIT = 4 * curve.seconds[-1]  # seconds; who waits longer, waits too long
 days = {name: [] for name in policies()}
 for seed in SEEDS:
