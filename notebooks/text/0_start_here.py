@@ -79,6 +79,7 @@ figures.table(units, caption="The five units on this machine")
 # | [7.2 Agentic AI](7.2_agentic_ai.ipynb) | What turns a model that writes into one that acts, and what stops it? |
 # | [7.3 Research directions](7.3_research_directions.ipynb) | What happens inside a model, and what can we take away? |
 # | [7.4 Self-hosting](7.4_self_hosting.ipynb) | What does it take to serve a model yourself? |
+# | [7.4, part 2: in production](7.4_in_production.ipynb) | What does it take to keep it answering? |
 # | [7.5 Fine-tuning](7.5_finetuning.ipynb) | How do you teach a model something new, and prove that it learned? |
 # | [7.5, part 2: choices](7.5_finetuning_choices.ipynb) | Should you fine-tune at all, how, and at what cost? |
 #

@@ -10,9 +10,9 @@
 # - keep answering when a model is slow, dead, or talks nonsense;
 # - attack your own server with an instruction hidden in its input, and measure two defences.
 #
-# **Time:** about 25 minutes to read and run; the cells take about a minute on two CPU cores.
+# **Time:** about 25 minutes to read and run; the cells take a minute and a half on two CPU cores.
 #
-# **Downloads:** nothing at the bundled tier.
+# **Downloads:** nothing at the bundled tier; 0.3 GB at the small and the full tier, for section 7.
 
 # %% tags=["bootstrap"]
 # Finds the course's files, or fetches them; Colab and Kaggle install what is missing (network).
@@ -1164,8 +1164,9 @@ figures.table(rows, caption="Honest requests that are stopped")
 # %% [markdown]
 # ### Exercise: What a customer's text may not do (medium, about 20 minutes)
 #
-# Write the two defences. What may run is decided by a list that no text can change, and a text is searched for known
-# phrases in its normal form. The cell after the check tries attacks, disguises, and honest customers.
+# Write the two defences for a model that acts. What may run is decided by a list that no text can change, and a
+# customer's text is searched for known phrases in its normal form. The cell after the check tries attacks, disguises,
+# and honest customers.
 
 
 # %%
