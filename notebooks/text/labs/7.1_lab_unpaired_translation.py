@@ -226,8 +226,8 @@ told = f"{kept[0]} of the toys with critics alone and {kept[1]} with the cycle l
 figures.show(fig, alt=f"Shapes in against shapes out; the diagonal holds {told}.")
 
 # %% [markdown]
-# **What to notice.** Both arms make blue toys. With critics alone the judge reads nearly one and the same shape in
-# all of them. Compare with the pictures: your eye still finds some outlines (rings, pyramids), under heavy grain.
+# **What to notice.** Both arms make blue toys. With critics alone the judge reads one and the same shape in most of
+# them. Compare with the pictures: your eye still finds some outlines (rings, pyramids), under heavy grain.
 # The judge has never seen such grain, so part of the gap is its confusion, not only lost shape. The cycle loss gives
 # cleaner toys that both of you can name, because two inputs that become one cannot both be brought back.
 #
