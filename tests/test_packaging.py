@@ -19,6 +19,7 @@ TARGETS = ("run", "test", "quick", "lab", "check", "notebooks", "colab", "clean"
 # Module -> package, where their names differ.
 PACKAGES = {"PIL": "pillow", "whisper": "openai-whisper", "open_clip": "open-clip-torch", "IPython": "ipython"}
 PACKAGES |= {"yaml": "pyyaml", "mlflow": "mlflow-skinny"}
+COLABS_OWN = "google"  # google.colab is there, or nothing of it is used
 UNASKED = ("benchmarks",)  # the extras that `make` does not install
 OPTIONAL = (*UNASKED, "tracking")  # code that imports what is in these works without them
 
@@ -140,7 +141,7 @@ def test_every_import_is_a_declared_requirement(folder, extras):
     own = {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"course_utils"}
     for path in (ROOT / folder).rglob("*.py"):
         for module in modules(path):
-            known = module in sys.stdlib_module_names or (module in own)
+            known = module in sys.stdlib_module_names or module in own or module == COLABS_OWN
             package = canonicalize_name(PACKAGES.get(module, module))
             assert known or package in names, f"{path.name} imports {module}, which nothing requires"
 

@@ -29,6 +29,10 @@ from course_utils.workshop import runner
 MEASURE_TIME = {
     "7.1_lab_generative_families",
     "7.3_research_directions",
+    "7.4_in_production",
+    "7.4_lab_hosted_apis",
+    "7.4_lab_larger_than_memory",
+    "7.4_lab_replicas",
     "7.4_self_hosting",
     "7.5_finetuning_choices",
     "7.5_lab_other_peft",

@@ -102,7 +102,7 @@ asked["copying"] = tasks.copy_tasks(settings.paced(24, 4), seed=730)
 
 # %% [markdown]
 # **What the outputs lose.** A matrix $W$ turns inputs $X$ into outputs $XW^T$. Rounding moves every weight as little
-# as it can. But what counts is how far the *outputs* move, $\lVert XW^T - X\hat W^T \rVert^2$, and inputs depend on
+# as it can. But what counts is how far the *outputs* move, $\Vert XW^T - X\hat W^T \Vert^2$, and inputs depend on
 # each other: what one weight loses, others can make up. GPTQ (Frantar et al. 2022, arXiv 2210.17323) rounds one column
 # after the other and spreads its error over the columns that are still free. How, is in the **Hessian** $H = X^TX$, of
 # which it needs the inverse's Cholesky factor $U$: with the error $e = (w_i - \hat w_i) / U_{ii}$, each later column

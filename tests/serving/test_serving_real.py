@@ -318,7 +318,7 @@ def test_no_content_reaches_the_logs_and_they_stay_small(server):
     assert server.log.stat().st_size == size
     text = server.log.read_text() + json.dumps(server.usage())
     assert "zzsecretzz" not in text and "order 4711" not in text
-    assert {row["path"] for row in server.usage()} <= {CHAT, TEXT, "/v1/models", "/health", "other"}
+    assert {row["path"] for row in server.usage()} <= {CHAT, TEXT, "/v1/models", "/health", "/metrics", "other"}
 
 
 def test_a_model_that_thinks_is_served_without_thoughts_and_its_prompt_is_counted_so(tmp_path):

@@ -250,8 +250,9 @@ else:
 # look after it, $w$ a day. It writes $s$ tokens a second when it is full, and is full only a share $b$ of the day,
 # because people sleep. A written token costs $p$ with the API, with the tokens that are read for it:
 #
-# $$\underbrace{m \cdot 24 h + w}_{\text{own, } m \text{ machines}} = p \cdot T
-# \qquad \text{with} \qquad T \le m \cdot 86400 \cdot s \cdot b$$
+# $$24\,h\,m + w = p\,T, \qquad T \leq 86400\,s\,b\,m$$
+#
+# with $m$ machines of your own and $T$ written tokens a day.
 #
 # The second half is the one that people forget: a machine that breaks even at more tokens than it can write never
 # breaks even by itself.
