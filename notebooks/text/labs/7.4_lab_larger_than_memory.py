@@ -137,7 +137,7 @@ else:
 #
 # A token waits for its bytes, however fast the processor is:
 #
-# $$\mathrm{seconds\ for\ a\ token} \geq \frac{\mathrm{bytes\ that\ are\ not\ in\ place}}{\mathrm{bytes\ a\ second\ of\ the\ way\ to\ them}}$$
+# $$\mathrm{seconds\ for\ a\ token} \geq \frac{\mathrm{bytes\ not\ in\ place}}{\mathrm{bytes\ a\ second\ on\ the\ way}}$$
 #
 # For three models in 16 bits, half of which is elsewhere. Besides what we have just measured, two ways that are
 # *examples* to replace by your own: a PCIe 4.0 slot with 16 lanes, nominally 32 GB/s, between a computer's memory and
