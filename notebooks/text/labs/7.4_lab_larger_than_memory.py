@@ -135,9 +135,9 @@ else:
 #
 # ### What would that mean for a real model?
 #
-# A token waits for its bytes, however fast the processor is:
+# A token waits for its bytes, however fast the processor is (*there*: on the way from where they are):
 #
-# $$\mathrm{seconds\ for\ a\ token} \geq \frac{\mathrm{bytes\ not\ in\ place}}{\mathrm{bytes\ a\ second\ on\ the\ way}}$$
+# $$\mathrm{seconds\ for\ a\ token} \geq \frac{\mathrm{bytes\ not\ in\ place}}{\mathrm{bytes\ a\ second\ there}}$$
 #
 # For three models in 16 bits, half of which is elsewhere. Besides what we have just measured, two ways that are
 # *examples* to replace by your own: a PCIe 4.0 slot with 16 lanes, nominally 32 GB/s, between a computer's memory and
