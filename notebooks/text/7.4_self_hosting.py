@@ -785,7 +785,7 @@ else:
     long = [{"role": "user", "content": "a red cube and " * 200}]
     for asked in (chats[0], long):
         reply = here.chat("prisma-course", asked, window=256, max_tokens=32)
-        sent = len(str(asked).split())
+        sent = sum(len(message["content"].split()) for message in asked)
         print(f"about {sent} words sent, {reply.read} tokens read: {reply.text!r}")
     print("in memory:", here.loaded())
     here.unload("prisma-course")

@@ -204,7 +204,8 @@ print(f"one part alone:                         {alone:.1e}")
 # *before* the ReLU: one exchange more.
 #
 # Now the real thing: `transformers` knows for each architecture which matrix is cut how (`tp_plan="auto"`). Two
-# processes on this machine, talking over loopback, hold our Llama together:
+# processes on this machine, talking over loopback, hold our Llama together. We compare their logits, too (the scores
+# before the softmax):
 
 # %% tags=["topic:offloading-sharding"]
 halves = larger.in_two(folder)
@@ -226,9 +227,9 @@ figures.table(
 
 # %% [markdown]
 # **What to notice.** Each process holds half, and both know the whole answer: after every sum they agree. The last
-# digits of the logits may differ, because numbers are added in another order. The time is the surprise to think about.
-# Each process has half of the arithmetic, but *two sums a layer* travel between them, one after the attention and one
-# after the MLP. Count what that is for one token:
+# digits may differ, because numbers are added in another order. The time is the surprise to think about. Each process
+# has half of the arithmetic, but *two sums a layer* travel between them, one after the attention and one after the MLP.
+# Count what that is for one token:
 
 # %% tags=["topic:offloading-sharding"]
 config = {"width": 768, "layers": LAYERS}
