@@ -30,7 +30,7 @@ DAMP = 0.01  # of the Hessian's mean diagonal, as in GPTQ's paper (its step 3)
 
 
 def grid(groups: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Scale and zero of each group (groups, width): 2^bits even levels from its smallest number to its largest."""
+    """Scale and zero of each group (groups, width): 2^bits even levels over its numbers."""
     low = groups.amin(1, keepdim=True).clamp(max=0)  # (groups, 1); 0 itself stays a level
     high = groups.amax(1, keepdim=True).clamp(min=0)
     steps = 2**bits - 1
@@ -110,10 +110,11 @@ def outputs_moved(weights: Tensor, rounded: Tensor, inputs: Inputs) -> float:
 
 
 def gptq(weights: Tensor, inputs: Inputs, bits: int, group: int = 64) -> Tensor:
-    """`weights` (outputs, inputs) on the grid, column by column: what one column loses, the columns to come make up.
+    """`weights` (outputs, inputs) on the grid: what one column loses, the columns to come make up.
 
-    GPTQ (arXiv 2210.17323, algorithm 1, without its blocks, which only save memory traffic). A group's grid is made
-    from its weights as they are when its turn comes. ValueError if a row is not made of whole groups.
+    GPTQ (arXiv 2210.17323, algorithm 1, without its blocks, which only save memory traffic). A
+    group's grid is made from its weights as they are when its turn comes. ValueError if a row is
+    not made of whole groups.
     """
     check_groups(weights, group)
     left = weights.float().clone()  # (outputs, inputs): what is still to be represented
@@ -157,7 +158,7 @@ def awq(weights: Tensor, inputs: Inputs, bits: int, group: int = 64) -> Tensor:
 
 
 def awq_power(weights: Tensor, inputs: Inputs, bits: int, group: int = 64) -> float:
-    """The power alpha with the least error of the outputs (equation 5); 0 is rounding to nearest."""
+    """The power with the least error of the outputs (equation 5); 0 is rounding to nearest."""
     best, least = 0.0, math.inf
     for step in range(POWERS + 1):
         power = step / POWERS
@@ -169,7 +170,7 @@ def awq_power(weights: Tensor, inputs: Inputs, bits: int, group: int = 64) -> fl
 
 
 def stretched(weights: Tensor, inputs: Inputs, power: float, bits: int, group: int) -> Tensor:
-    """`weights` with each column times its input's mean size to the `power`, rounded, and divided again."""
+    """Each column times its input's mean size to the `power`, rounded, and divided again."""
     factors = inputs.sizes.clamp(min=1e-4) ** power  # (inputs,)
     middle = (factors.max() * factors.min()).sqrt()
     factors = factors / middle

@@ -654,7 +654,7 @@ figures.table(rows, caption=caption)
 # %% tags=["topic:cot"]
 bundled = chat.tier == "bundled"
 problems = reasoning.sums(96 if bundled else 24, seed=73)
-# Tokens that a reply may have: room for a number alone, where no steps can hide, and room for steps.
+# Tokens that a reply may have: room for a number alone, where no steps can hide, or for steps.
 room = {"direct": 16, "steps": 64 if bundled else 160}
 # For each problem: a first step with a slip, and the answer that follows from it.
 slips = [reasoning.wrong_start(problem, random.Random(i)) for i, problem in enumerate(problems)]
