@@ -35,7 +35,8 @@ def load_sharded(folder: str | Path) -> Any:
     try:
         from transformers.distributed import DistributedConfig
 
-        plan = {"distributed_config": DistributedConfig(tp_plan="auto")}
+        processes = torch.distributed.get_world_size()
+        plan = {"distributed_config": DistributedConfig(tp_size=processes)}
     except (ImportError, TypeError):  # before these keywords moved
         plan = {"tp_plan": "auto"}
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **plan)
