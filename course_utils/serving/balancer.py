@@ -3,7 +3,7 @@
     with in_thread(application(replicas, tries=2)) as url:
         ...
 
-The lab on replicas writes its three functions by hand. It serves this machine only, and takes answers as a whole.
+The lab on replicas shows `Replica`, `choose` and `pass_on`. It serves this machine only, and takes answers as a whole.
 """
 
 import threading

@@ -49,14 +49,10 @@ import math
 import secrets
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import httpx
 import numpy as np
 import yaml
-from fastapi import Request, Response
-from fastapi.responses import JSONResponse
 
 from course_utils import figures, serving
 from course_utils.measures import spread
@@ -79,56 +75,17 @@ KEY = secrets.token_urlsafe(24)  # one key for all replicas
 # failed is asked again. Here is all of it. The replica with the *fewest requests in work* is chosen, which suits
 # language models: an answer of 500 tokens takes longer than one of 5, so taking turns would not be fair.
 
+# %% tags=["topic:load-balancing"]
+figures.source(balancer.Replica, balancer.choose)
 
 # %% tags=["topic:load-balancing"]
-REST = 2.0  # seconds without requests for a replica that did not answer
-PASSED_ON = ("authorization", "content-type")  # headers
-
-
-@dataclass
-class Replica:
-    """One of several equal servers: its address, requests in work, until when it is left alone."""
-
-    url: str
-    in_work: int = 0
-    rests_until: float = 0.0
-
-
-def choose(replicas: Sequence[Replica]) -> Replica:
-    """The replica with the fewest requests in work, among those that did not fail a moment ago."""
-    now = time.monotonic()
-    awake = [replica for replica in replicas if replica.rests_until <= now]
-    return min(awake or replicas, key=lambda replica: replica.in_work)
-
-
-# %% tags=["topic:load-balancing"]
-async def pass_on(
-    request: Request,
-    replicas: Sequence[Replica],
-    web: httpx.AsyncClient,
-    tries: int,
-) -> Response:
-    """The answer of one replica; if it fails, another is asked, until `tries` are used up."""
-    body = await request.body()  # kept, because a second try has to send it again
-    headers = {name: value for name, value in request.headers.items() if name in PASSED_ON}
-    for _ in range(tries):
-        replica = choose(replicas)
-        replica.in_work += 1
-        address = replica.url + request.url.path
-        try:
-            reply = await web.request(request.method, address, content=body, headers=headers)
-            return Response(reply.content, reply.status_code, media_type="application/json")
-        except httpx.TransportError:  # nobody listens, or the connection broke in the middle
-            replica.rests_until = time.monotonic() + REST
-        finally:
-            replica.in_work -= 1
-    return JSONResponse({"error": {"message": "No replica answered."}}, 502)
-
+figures.source(balancer.pass_on)
 
 # %% [markdown]
-# The body is read before anything is sent, because a second try has to send it again. Only two headers travel on.
-# Connections that break are an error of *transport*, and are tried elsewhere; an answer such as 401 or 422 is an
-# answer, and goes back as it is.
+# The body is read before anything is sent, because a second try has to send it again. Only two headers travel on: the
+# key, and what kind of text this is (`PASSED_ON`). A replica that did not answer gets no request for two seconds
+# (`REST`). Connections that break are an error of *transport*, and are tried elsewhere; an answer such as 401 or 422 is
+# an answer, and goes back as it is.
 #
 # ## 2. One is killed
 #
