@@ -155,8 +155,9 @@ def keep() -> None:
         return
     known = progress.join_kept()
     answers.keep_all()
+    what = "answers and checkpoints (COURSE_PROGRESS is off)" if progress.recording_is_off() else keeping.WHAT
     actions.say(
-        f"From now on {keeping.WHAT} are copied to {folder}. It knows {known} exercises and quizzes so far.",
+        f"From now on {what} are copied to {folder}. It knows {known} exercises and quizzes so far.",
         f"In your next session, call colab.keep() again, and all goes on from there. {keeping.rules()}",
         _weights_rule(),
     )

@@ -139,15 +139,15 @@ def rules() -> str:
     )
 
 
-def attempt(action: Callable[[], object]) -> bool:
-    """Whether `action`, which reads or writes in the kept folder, was done. An obstacle is said once, never raised."""
+def attempt(action: Callable[[Path], object]) -> bool:
+    """Whether `action`, which is handed the kept folder, was done. An obstacle is said once, never raised."""
     kept = folder()
     if kept is None:
         return False
     try:
         if not os.path.exists(kept / MARK):  # never make folders where a Drive was: they would look like one
             raise OSError(None, "it is not there any more")
-        action()
+        action(kept)
     except OSError as error:
         why = _why(error)
         if why not in _said:

@@ -40,7 +40,10 @@ LASTING = ("resource_tracker", "forkserver", "course_utils.exercises.worker")
 def _is_childless() -> bool:
     """Whether Linux says that we have no child, and so no descendant. Looking through all processes takes longer."""
     lists = Path("/proc/self/task").glob("*/children")
-    children = [path.read_text() for path in lists]  # of each thread
+    try:
+        children = [path.read_text() for path in lists]  # of each thread
+    except OSError:  # a thread has just ended
+        return False
     return bool(children) and not any(children)
 
 

@@ -51,11 +51,13 @@ def turns(chat: "Chat", traces: Sequence[Trace]) -> list[str]:
     """
     begin = beginning(chat, "react")
     replies = think(chat, traces, begin=begin)
+    if not begin:
+        return replies
     halves = [i for i, reply in enumerate(replies) if reply.strip() and not read_reply(reply)[1]]
-    for i in halves if begin else []:
+    for i in halves:
         half = replies[i].rstrip()
         [whole] = think(chat, [traces[i]], begin=f"{half}\nAction:")
-        replies[i] = whole or half
+        replies[i] = "" if traces[i].stopped else whole or half
     return replies
 
 

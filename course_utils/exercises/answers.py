@@ -11,6 +11,8 @@ from pathlib import Path
 
 from course_utils import keeping
 
+FOLDER = "answers"  # in the kept folder
+
 _remembered: dict[str, tuple[str, str]] = {}  # exercise -> how its last answer did, and its source
 
 
@@ -38,13 +40,12 @@ def keep(name: str) -> None:
     status, source = _remembered[name]
     today = datetime.date.today().isoformat()
     text = f"# {name}: {status} ({today})\n{source}"
-    keeping.attempt(lambda: _write(name, text))
+    keeping.attempt(lambda kept: _write(kept / FOLDER, name, text))
 
 
-def _write(name: str, text: str) -> None:
-    place = _folder()
+def _write(place: Path, name: str, text: str) -> None:
     place.mkdir(exist_ok=True)
-    known = _files(name)
+    known = _files(place, name)
     if any(_says_the_same(path, text) for path in known):
         return
     number = len(known) + 1
@@ -70,8 +71,8 @@ def newest(name: str) -> Path | None:
     found: list[Path] = []
     passed: list[Path] = []
 
-    def look() -> None:
-        found.extend(_files(name))
+    def look(kept: Path) -> None:
+        found.extend(_files(kept / FOLDER, name))
         for path in found:
             head = path.read_text("utf-8", errors="replace").partition("\n")[0]
             if head.startswith(f"# {name}: passed"):
@@ -82,18 +83,11 @@ def newest(name: str) -> Path | None:
     return (passed or found or [None])[-1]
 
 
-def _files(name: str) -> list[Path]:
+def _files(place: Path, name: str) -> list[Path]:
     """The kept answers to `name`, in the order in which they came."""
     numbers = {}
-    for path in _folder().glob(f"{name}.*.py"):
+    for path in place.glob(f"{name}.*.py"):
         number = path.name.removeprefix(f"{name}.").removesuffix(".py")
         if number.isdecimal():
             numbers[path] = int(number)
     return sorted(numbers, key=lambda path: numbers[path])
-
-
-def _folder() -> Path:
-    kept = keeping.folder()
-    if kept is None:
-        raise OSError(None, "nothing is kept")
-    return kept / "answers"

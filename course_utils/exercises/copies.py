@@ -18,8 +18,8 @@ def read() -> dict[Path, bytes]:
     """Every session's copies in the kept folder; empty without one, or where it can't be read (said aloud)."""
     found: dict[Path, bytes] = {}
 
-    def look() -> None:
-        for path in sorted(_kept().glob("progress-*.json")):
+    def look(kept: Path) -> None:
+        for path in sorted(kept.glob("progress-*.json")):
             found[path] = path.read_bytes()
 
     keeping.attempt(look)
@@ -29,29 +29,22 @@ def read() -> dict[Path, bytes]:
 def write(text: str) -> None:
     """Put a whole progress file into the older of this session's two copies; nothing without a kept folder."""
     global _written
-    if keeping.attempt(lambda: _put(text.encode())):
+    if keeping.attempt(lambda kept: _put(kept, text.encode())):
         _written += 1
 
 
 def remove(path: Path) -> None:
     """Remove a copy that says nothing which another one doesn't."""
-    keeping.attempt(lambda: path.unlink(missing_ok=True))
+    keeping.attempt(lambda _: path.unlink(missing_ok=True))
 
 
-def _put(raw: bytes) -> None:
+def _put(kept: Path, raw: bytes) -> None:
     """OSError if it did not arrive: a full Drive may say so only when one looks again."""
     letter = "ab"[_written % 2]
-    path = _kept() / f"progress-{_session}-{letter}.json"
+    path = kept / f"progress-{_session}-{letter}.json"
     with path.open("wb") as stream:
         stream.write(raw)
         stream.flush()
         os.fsync(stream.fileno())
     if path.read_bytes() != raw:
         raise OSError(None, f"{path.name} did not arrive whole")
-
-
-def _kept() -> Path:
-    kept = keeping.folder()
-    if kept is None:
-        raise OSError(None, "nothing is kept")
-    return kept

@@ -13,6 +13,7 @@ read when `keep` is called.
 
 import codecs
 import contextlib
+import copy
 import datetime
 import json
 import os
@@ -240,13 +241,9 @@ def _changed(path: Path) -> float:
 
 def _adds_nothing(content: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether `other` stays as it is when `content` is merged into it."""
-    merged = {kind: dict(other.get(kind, {})) for kind in KINDS}
-    before = _records(merged)
-    for kind, name, record in _records(content):
-        known = merged[kind].pop(name, {})
-        merged[kind][name] = dict(known)  # _merge changes entries in place
-        _merge(merged, kind, name, record)
-    return sorted(before, key=str) == sorted(_records(merged), key=str)
+    merged = copy.deepcopy(other)
+    _merge_all(merged, _records(content))
+    return _records(merged) == _records(other)
 
 
 # ---------------------------------------------------------------- reading

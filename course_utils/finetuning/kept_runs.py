@@ -33,14 +33,14 @@ def bring_back(folder: Path, run: Mapping[str, Any]) -> None:
     if kept is None or checkpoints.numbered(folder):
         return
     found: list[Path] = []
-    keeping.attempt(lambda: found.extend(checkpoints.numbered(kept)))
+    keeping.attempt(lambda _: found.extend(checkpoints.numbered(kept)))
     for checkpoint in reversed(found):
         reason = _fetched(checkpoint, folder)
         if not reason:
             checkpoints.sign(folder, run)
             print(f"{checkpoint.name} was kept by an earlier session, in {kept}.")
             return
-        print(f"The kept {checkpoint.name} {reason}. The one before is tried.")
+        print(f"The kept {checkpoint.name} {reason}. It is left out.")
     _tell_others(kept, run)
 
 
@@ -48,7 +48,7 @@ def _fetched(checkpoint: Path, folder: Path) -> str:
     """Copy a kept checkpoint into `folder`. Returns what is wrong with it, and removes it then; "" if it is whole."""
     arrived = folder / checkpoint.name
     reason = "can't be read"
-    if keeping.attempt(lambda: copy(checkpoint, folder)):
+    if keeping.attempt(lambda _: copy(checkpoint, folder)):
         reason = checkpoints.fault(arrived)
     if reason:
         shutil.rmtree(arrived, ignore_errors=True)
@@ -60,7 +60,7 @@ def _tell_others(kept: Path, run: Mapping[str, Any]) -> None:
     stem = kept.name.rpartition("-")[0]
     others: list[Path] = []
 
-    def look() -> None:
+    def look(_: Path) -> None:
         others.extend(path for path in kept.parent.glob(f"{stem}-*") if path != kept and checkpoints.numbered(path))
         others.sort(key=lambda path: path.stat().st_mtime)
 
@@ -81,7 +81,7 @@ def copying(run: Mapping[str, Any]) -> Any:
             folder = Path(args.output_dir)
             kept = place_of(folder, run)
             if kept is not None:
-                keeping.attempt(lambda: _keep(folder, f"checkpoint-{state.global_step}", kept))
+                keeping.attempt(lambda _: _keep(folder, f"checkpoint-{state.global_step}", kept))
 
     return Copy()
 
@@ -92,7 +92,8 @@ def _keep(folder: Path, name: str, kept: Path) -> None:
     kept.mkdir(exist_ok=True)
     shutil.copyfile(folder / checkpoints.RUN, kept / checkpoints.RUN)
     copy(folder / name, kept)
-    for old in checkpoints.numbered(kept)[:-COPIES]:
+    others = [path for path in checkpoints.numbered(kept) if path.name != name]
+    for old in others[: 1 - COPIES]:
         shutil.rmtree(old)
 
 

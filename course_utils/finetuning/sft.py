@@ -184,8 +184,10 @@ def train(trainer: Any) -> float:
     recipe, other data or another model are moved aside, aloud, and so are damaged ones.
     """
     folder = Path(trainer.args.output_dir)
-    kept_runs.bring_back(folder, trainer.run_record)
     last = checkpoints.to_go_on_from(folder, trainer.run_record)
+    if last is None:  # only now is the folder free of what belongs to another run, or is damaged
+        kept_runs.bring_back(folder, trainer.run_record)
+        last = checkpoints.to_go_on_from(folder, trainer.run_record)
     if last is None and trainer.state.global_step:
         _start_over(trainer)
     if last:

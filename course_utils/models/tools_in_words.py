@@ -31,10 +31,10 @@ def told(messages: Sequence[dict], tools: Sequence[dict]) -> list[dict]:
 
 
 def _plain(message: dict) -> dict:
-    """A message with its calls or a tool's result as text, in the roles that every template has."""
+    """A message with its calls or a tool's result as text, in the roles that most templates have."""
     if message["role"] == "tool":
         return {"role": "user", "content": f"<tool_response>\n{message['content']}\n</tool_response>"}
     calls = [call["function"] for call in message.get("tool_calls", ())]
     written = [f"<tool_call>\n{json.dumps(call)}\n</tool_call>" for call in calls]
-    said = [message["content"]] if message["content"] else []
+    said = [message["content"]] if message.get("content") else []
     return {"role": message["role"], "content": "\n".join([*said, *written])}

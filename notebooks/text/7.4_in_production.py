@@ -12,7 +12,8 @@
 #
 # **Time:** about 25 minutes to read and run; the cells take a minute and a half on two CPU cores.
 #
-# **Downloads:** nothing at the bundled tier; 0.3 GB at the small and the full tier, for section 7.
+# **Downloads:** nothing at the bundled tier; the chat model of part 1, if it is not here yet (about 1.5 GB at the small
+# tier, 16 GB at the full tier), and 0.3 GB for section 7.
 
 # %% tags=["bootstrap"]
 # Finds the course's files, or fetches them; Colab and Kaggle install what is missing (network).
@@ -86,7 +87,7 @@ figures.source(quantising.grid, quantising.on_grid)
 # GPTQ and AWQ need a **calibration text**: what the model reads in its daily work, and nothing that you will measure
 # on. Ours is 3,072 tokens of talk in the shop; the tasks are about another shop. Three kinds of tasks, from easy to
 # hard: questions that need a tool, sums in steps, and rows of random words to be copied without one mistake. (prisma-lm
-# answers the first kind so well that three bits lose nothing there. A task at its ceiling cannot show a trade-off.)
+# answers the first kind so well that three bits lose hardly any there. A task at its ceiling cannot show a trade-off.)
 
 # %%
 read: list[int] = []
@@ -170,9 +171,6 @@ def nearest(weights, inputs, bits):
 
 
 by_hand = {"rounding": nearest, "AWQ": quantising.awq, "GPTQ": quantising.gptq}
-layer = prisma.model.layers[2]
-weights = layer.mlp.down_proj.weight.detach()
-known = quantising.what_is_read(layer, partial(prisma, calibration))["mlp.down_proj"]
 new = quantising.what_is_read(layer, partial(prisma, unseen))["mlp.down_proj"]
 rows = []
 for bits, name in itertools.product((4, 3, 2), by_hand):
@@ -263,12 +261,12 @@ figures.show(fig, alt=f"Share of all tasks right, from many bits to few; {said}.
 
 # %% [markdown]
 # **What to notice.** Down to 4 bits nobody loses a task for sure: all intervals overlap with those of 16 bits. At 3
-# bits the easy tasks still show nothing, while the loss on the rows to copy rises for most. At 2 bits the methods part.
-# Plain rounding loses most of everything, and GPTQ keeps most of it *at the same size*; in the figure their intervals
-# lie far apart. AWQ is not better than rounding here. llama.cpp's Q2_K has seen no text, and cannot be told from GPTQ
-# in groups of 32, which stores about as many bits: many small scales are another way to spend half a bit. So compare
-# formats by the bits that they *store*, not by the number in their name. And the file shrinks less than the bits do:
-# what stays in 16 bits stays as large as it was.
+# bits that is so, too, in all three columns: so few tasks cannot show a small loss. At 2 bits the methods part. Plain
+# rounding and AWQ lose most of all tasks, and GPTQ keeps most of them *at the same size*; in the figure their
+# intervals lie far apart. AWQ is not better than rounding here. llama.cpp's Q2_K has seen no text, and cannot be told
+# from GPTQ in groups of 32, which stores about as many bits: many small scales are another way to spend half a bit. So
+# compare formats by the bits that they *store*, not by the number in their name. And the file shrinks less than the
+# bits do: what stays in 16 bits stays as large as it was.
 #
 # int8 is a little special: LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339) rounds the *inputs* to 8 bits, too,
 # while it multiplies.
@@ -320,8 +318,8 @@ figures.table(rows, caption="Layer 2's up-projection, on the calibration text")
 # %% [markdown]
 # **What to notice.** With inputs that stand out, rounding loses much more than before, and AWQ most of the difference
 # back: that is the case for which it was made. GPTQ loses least in both. (The paper finds AWQ ahead on models a
-# thousand times as large. It also names what GPTQ risks: to learn the calibration text by heart. The two columns of the
-# first table show a little of that.)
+# thousand times as large. It also names what GPTQ risks: to learn the calibration text by heart. The last two
+# columns of the table with "weights moved" show a little of that.)
 #
 # ### A common claim: "4 bits is 4 times faster than 16"
 #
@@ -401,22 +399,20 @@ import random
 import re
 import secrets
 import statistics
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from pathlib import Path
 
 import httpx
 import openai
 import tenacity
 from prometheus_client.parser import text_string_to_metric_families
 
-from course_utils import figures, serving
-from course_utils.measures import error_bars, wilson
-from course_utils.models import bundled, gguf_file, llama_cpp
-from course_utils.prisma import shop, text
+from course_utils import serving
+from course_utils.measures import wilson
+from course_utils.models import bundled
+from course_utils.prisma import shop
 from course_utils.serving import faults, metrics, prometheus
 
 # %%
@@ -785,12 +781,7 @@ figures.table(rows)
 # another engine, often a smaller model.
 
 # %% tags=["topic:timeouts-fallbacks"]
-from transformers import AutoTokenizer
-
-prisma_lm = bundled.folder("prisma-lm")
-tokenizer = AutoTokenizer.from_pretrained(prisma_lm)
-place = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-file = gguf_file.write_gguf(prisma_lm, Path(place.name) / "prisma-lm.gguf")
+file = gguf_file.write_gguf(bundled.folder("prisma-lm"), unit.folder / "prisma-lm.gguf")
 engines = [llama_cpp.Engine(file, window=1024) for _ in range(2)]
 
 
@@ -951,12 +942,10 @@ figures.table(rows, caption=f"All five faults, {len(outcomes)} requests for each
 heights, reach = error_bars(survived)
 fig, ax = figures.figure(height=2.6)
 ax.barh(list(CLIENTS), heights, xerr=reach, capsize=3, color=figures.PALETTE["sky"])
-ax.axvline(0.95, color=figures.GREY, linewidth=1)
 ax.set(xlim=(0, 1), xlabel="share of requests answered in time")
 ax.invert_yaxis()
-alt = (
-    "Four bars with intervals: each client answers more than the one above it, the last nearly all."
-)
+alt = "Four bars with intervals: the first two overlap, careful retries answer more, "
+alt += "a second model most of all."
 figures.show(fig, alt=alt)
 
 # %% [markdown]
@@ -1302,8 +1291,7 @@ figures.table(rows, digits=1)
 for client in (first, second):
     await client.close()  # noqa: F704
 ports = [int(engine.url.rsplit(":", 1)[1]) for engine in engines]
-engine = engines = None
-place.cleanup()
+engines = None
 print("the ports are free again:", all(map(serving.port_is_free, ports)))
 
 # %%

@@ -236,10 +236,11 @@ figures.show(fig, alt=alt)
 # model, and the *shape* of the attention decides whether you need a second card.
 
 # %% [markdown]
-# Grouped-query attention was the first way to a smaller cache. Others followed. **Sliding windows**: most layers see
-# only the last tokens (Gemma 3, gpt-oss). **Latent attention**: the cache keeps one short vector for all heads, from
-# which keys and values are made again (DeepSeek, arXiv 2405.04434). **Hybrids**: most layers keep a state of fixed
-# size, and few keep keys and values (Qwen3-Next: every fourth). What does one more token cost, and a long conversation?
+# Grouped-query attention was the first way to a smaller cache. Others followed. **Sliding windows**: most layers
+# (Gemma 3) or every second one (gpt-oss) see only the last tokens. **Latent attention**: the cache keeps one short
+# vector for all heads, from which keys and values are made again (DeepSeek, arXiv 2405.04434). **Hybrids**: most
+# layers keep a state of fixed size, and few keep keys and values (Qwen3-Next: every fourth). What does one more token
+# cost, and a long conversation?
 
 # %% tags=["topic:vram-estimate"]
 attending = shapes.Architecture(  # the 12 of 48 layers of Qwen3-Next 80B that have a cache
@@ -533,8 +534,9 @@ quiz("7.4.loopback")
 # chat template and end marks together. Models on a hub often come as GGUF already, in many sizes. How is one made?
 # Take a folder as `save_pretrained` writes it, rename the tensors, round them, write them one after the other.
 #
-# The names: F16 is 16 bits. Q8_0 keeps 32 weights as 8-bit numbers and one scale. Q4_K_M has about 4 bits, in blocks of
-# 256 with scales of scales, and 6 bits where it matters most. We write prisma-lm four times, whatever your tier is.
+# The names: F16 is 16 bits. Q8_0 keeps 32 weights as 8-bit numbers and one scale. Q4_K_M has about 4 bits, in blocks
+# of 256 with scales of scales, and 6 bits where it matters most. Q2_K does the same with about 2. We write prisma-lm
+# four times, whatever your tier is.
 
 # %% tags=["topic:llamacpp"]
 server.stop()  # the one of sections 3 to 5: its memory is needed now
@@ -570,7 +572,8 @@ for bits, file in files.items():
 figures.table(rows, digits=1)
 
 # %% [markdown]
-# **What to notice.** Half the bits, half the file. Words change before sums do, so read the last two columns together.
+# **What to notice.** Half the bits, half the file. A word can change and the sum stay right, so read the last two
+# columns together.
 # Twenty sums are few: what fewer bits cost, part 2 measures. And one burst for each file says little about speed: so
 # small a model fits into the processor's cache anyway. A large one waits for its memory, and there fewer bytes are
 # faster.
@@ -653,7 +656,7 @@ for name, loads in measured.items():
     rates, waits = [], []
     for n in LEVELS:
         rates.append(statistics.mean(load.rate for load in loads[n]))
-        waits.append(1000 * statistics.median(loads[n][0].first))
+        waits.append(1000 * statistics.median(loads[n][0].first + loads[n][1].first))
     for ax, values in zip(axes, (rates, waits), strict=True):
         ax.plot(LEVELS, values, marker="o", label=name)
 axes[0].set(ylabel="tokens per second in all", ylim=0)
@@ -673,11 +676,11 @@ for name, loads in measured.items():
     print(f"{name:26} {same} of {len(texts)} answers word for word as transformers, one by one")
 
 # %% [markdown]
-# **What to notice.** One by one, more users mean more waiting and not a token more per second. Together, the throughput
-# climbs, and a user waits longer than alone but less than in a queue. So the "speed" of a server is a curve: always ask
-# *at how many users*. The answers are the same whoever computes them, as long as nobody draws lots and all calculate
-# finely enough. We serve so small a model in 32 bits: in 16, sums are rounded, and a choice between two nearly equal
-# tokens may turn.
+# **What to notice.** One by one, more users mean more waiting and not a token more per second. Together, the
+# throughput climbs (for llama.cpp compare one user with sixteen: neighbouring rows overlap), and a user waits longer
+# than alone but less than in a queue. So the "speed" of a server is a curve: always ask *at how many users*. The
+# answers are the same whoever computes them, as long as nobody draws lots and all calculate finely enough. We serve so
+# small a model in 32 bits: in 16, sums are rounded, and a choice between two nearly equal tokens may turn.
 #
 # Plan such a batch yourself, on paper requests: who gets a place at which step?
 

@@ -163,10 +163,48 @@ def test_a_damaged_copy_falls_back_to_the_one_before_and_is_replaced_later(folde
     second = next_machine(tmp_path)
     kept_runs.bring_back(second, RUN)
     said = capsys.readouterr().out
-    assert "checkpoint-5 was kept" in said and ("The one before is tried" in said) == (damage is not shutil.rmtree)
+    assert "checkpoint-5 was kept" in said and ("It is left out" in said) == (damage is not shutil.rmtree)
     assert [path.name for path in checkpoints.numbered(second)] == ["checkpoint-5"]
     save(second, 10)
     assert checkpoints.fault(kept / "checkpoint-10") == ""
+
+
+class Trainer:
+    """As much of a trainer as `sft.train` asks for; notes where it goes on from."""
+
+    def __init__(self, folder: Path, run: dict):
+        self.args, self.run_record = Said(str(folder)), {**run, "steps": 20}
+        self.state, self.model = Said(), torch.nn.Identity()
+
+    def train(self, resume_from_checkpoint: str | None) -> None:
+        self.resumed = resume_from_checkpoint
+
+
+def test_a_kept_run_is_found_where_another_run_or_damage_fills_the_folder(tmp_path, monkeypatch):
+    """Recipe A on the first machine; on the second B, then A again: A goes on, and B's checkpoint is moved aside."""
+    hosted.use_colab(monkeypatch, tmp_path / "drive")
+    colab.keep()
+    first, run = keeping.lasting(tmp_path / "first" / "support", "7.5-support"), {**RUN, "steps": 20}
+    save(first, 10, run)
+    second = next_machine(tmp_path)
+    save(second, 3, {**run, "rank": 2})
+    again = Trainer(second, run)
+    sft.train(again)
+    assert again.resumed == str(second / "checkpoint-10")
+    half_written(second / "checkpoint-10")
+    mended = Trainer(second, run)
+    sft.train(mended)
+    assert mended.resumed == str(second / "checkpoint-10") and checkpoints.fault(second / "checkpoint-10") == ""
+
+
+def test_a_new_copy_is_never_the_one_that_goes(folder, tmp_path):
+    """A run that began anew has small numbers, and damaged copies of larger ones stand beside it."""
+    (kept,) = (keeping.folder() / "runs").iterdir()
+    for checkpoint in checkpoints.numbered(kept):
+        half_written(checkpoint)
+    save(next_machine(tmp_path), 2)
+    assert checkpoints.fault(kept / "checkpoint-2") == ""
+    assert [path.name for path in checkpoints.numbered(kept)] == ["checkpoint-2", "checkpoint-10"]
 
 
 def test_if_no_copy_is_whole_the_run_starts_anew(folder, tmp_path, capsys):

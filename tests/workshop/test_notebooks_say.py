@@ -228,7 +228,7 @@ def test_the_wait_of_one_user_shows_two_digits_at_least() -> None:
     rows = table(HOSTING, "ms per answer")
     assert len(rows) == 12  # three servers, four numbers of users
     for name in ("ms per answer", "ms to first token"):
-        assert min(numbers(row[name])[0] for row in rows) >= 1, name
+        assert min(numbers(row[name])[0] for row in rows) >= 10, name
 
 
 def test_servers_of_the_same_model_give_the_same_answers() -> None:

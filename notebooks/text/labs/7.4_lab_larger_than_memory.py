@@ -78,8 +78,8 @@ for part, place in larger.placement(LAYERS, 2).items():
 
 # %% [markdown]
 # `from_pretrained(folder, device_map=..., offload_folder=...)` hands it to **Accelerate**. It leaves empty shells in
-# place of the layers on disk. Just before a layer computes, a *hook* reads its weights; just after, it lets go of
-# them. On a machine with a GPU, `device_map="auto"` fills the card first, then the memory ("cpu"), then the disk.
+# place of the layers on disk. Just before a matrix is used, a *hook* reads it; just after, it lets go of it. On a
+# machine with a GPU, `device_map="auto"` fills the card first, then the memory ("cpu"), then the disk.
 #
 # ## 2. What it saves, what it costs
 #
@@ -117,9 +117,9 @@ figures.show(fig, alt=alt)
 
 # %% [markdown]
 # **What to notice.** The tokens are the same: nothing is rounded and nothing left out, a layer only comes late. The
-# memory falls nearly to what one layer, the embedding and the head need. And the time rises, although this
-# is the *kind* case: your system remembers files that were read a moment ago, so most of these reads never reached the
-# disk. How fast is it, with and without that memory?
+# memory falls to less than the embedding, the head and one whole layer need: the matrices of a layer come one by one,
+# too. And the time rises, although this is the *kind* case: your system remembers files that were read a moment ago, so
+# most of these reads never reached the disk. How fast is it, with and without that memory?
 
 # %% tags=["topic:offloading-sharding"]
 cold = larger.read_speed(folder, from_disk=True)

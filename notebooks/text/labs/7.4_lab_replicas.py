@@ -146,7 +146,7 @@ for tries in (1, 2):
 print(haproxy.configuration(8080, [8001, 8002], retry=True))
 
 # %% [markdown]
-# The three lines about retries belong together. `retry-on all-retryable-errors` without `http-buffer-request` cannot
+# These three lines belong together: `retry-on all-retryable-errors` without `http-buffer-request` cannot
 # send a body again, and without `redispatch` it asks the dead one again.
 
 # %% tags=["topic:load-balancing"]
@@ -344,10 +344,10 @@ figures.show(fig, alt=alt)
 
 # %% [markdown]
 # **What to notice.** Too few replicas are cheap until the queue grows, and then it grows without bound: look at the
-# scale of the left picture. Many replicas are quick and stand idle at night. Reactive scaling pays for what the load
-# needs, and is late by a cold start at every climb: in the right picture its steps come after the grey line. What
-# helps is a shorter cold start, a floor that is not too low, or knowing the day. Compare policies only where their
-# spreads do not overlap.
+# scale of the left picture. Many replicas are quick and stand idle at night. Reactive scaling aims at half of what a
+# replica can hold: its line lies above the grey one, and this spare room hides the cold start. A timetable buys the
+# same with fewer hours, as long as the day is an ordinary one. Compare policies only where their spreads do not
+# overlap.
 
 # %% [markdown]
 # ## 5. The same plan for many machines
@@ -398,10 +398,10 @@ figures.table(rows)
 # check finds what the other cannot see.
 #
 # The schemas are those of the Python package `kubernetes-validate`, which carries them (100 MB), so that nothing is
-# fetched. The course does not install it; where the table says that it is not here, that column is empty, and this
-# is what we saw with it when the lab was written, in November 2026: version 1.37 accepted the three documents and
-# refused the word. KServe's definition of an InferenceService (its repository, August 2026) accepted `kserve.yaml`,
-# and the schema of Ray Serve 2.60 accepted `ray_serve.yaml`. None of the three was deployed.
+# fetched. The course does not install it; where the table says "not asked", this is what we saw with it when the lab
+# was written, in November 2026: version 1.37 accepted the three documents and refused the word. KServe's definition of
+# an InferenceService (its repository, August 2026) accepted `kserve.yaml`, and the schema of Ray Serve 2.60 accepted
+# `ray_serve.yaml`. None of the three was deployed.
 #
 # **Ray Serve is not run here.** We tried: on one machine, told to stay on 127.0.0.1, Ray bound to the machine's own
 # address as well, where the network can reach it, and lost one request of sixty when a replica was killed. A notebook
@@ -423,9 +423,9 @@ print("ports that are free again:", sum(free), "of", len(free))
 # - Try again only what may be done twice, and only a few times.
 # - Measure the service curve of *one* replica; from it a day can be simulated, and the simulation held against the
 #   truth.
-# - Autoscaling is late by a cold start. A floor, a short cold start or a timetable buys that back.
+# - Autoscaling is late by a cold start. Spare room in each replica, a short cold start or a timetable hides that.
 # - Check a deployment's files twice: by schema, and for what they say to each other.
 #
-# **Try it.** Halve the cold start: which policy gains most? Let the balancer of section 1 take turns instead of
-# choosing the least busy, and send prompts of very different length. Kill *both* servers in section 2: what does a
-# customer read?
+# **Try it.** Make the cold start ten times as long: which policy suffers most? Let the balancer of section 1 take turns
+# instead of choosing the least busy (write your own `choose`, and set `balancer.choose = choose`), and send prompts of
+# very different length. Kill *both* servers in section 2: what does a customer read?
