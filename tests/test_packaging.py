@@ -21,7 +21,7 @@ PACKAGES = {"PIL": "pillow", "whisper": "openai-whisper", "open_clip": "open-cli
 PACKAGES |= {"yaml": "pyyaml", "mlflow": "mlflow-skinny"}
 COLABS_OWN = ("google", ("keeping.py", "hosted.py"))  # google.colab is there, or nothing of it is used
 UNASKED = ("benchmarks",)  # the extras that `make` does not install
-OPTIONAL = (*UNASKED, "tracking")  # code that imports what is in these works without them
+OPTIONAL = (*UNASKED, "tracking", "agents")  # code that imports what is in these works without them
 
 
 def project():

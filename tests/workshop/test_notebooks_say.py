@@ -227,8 +227,8 @@ ENGINES = ("transformers, one by one", "transformers, batching", "llama.cpp")
 def test_the_wait_of_one_user_shows_two_digits_at_least() -> None:
     rows = table(HOSTING, "ms per answer")
     assert len(rows) == 12  # three servers, four numbers of users
-    for name in ("ms per answer", "ms to first token"):
-        assert min(numbers(row[name])[0] for row in rows) >= 10, name
+    for name, least in (("ms per answer", 10), ("ms to first token", 1)):  # in tenths
+        assert min(numbers(row[name])[0] for row in rows) >= least, name
 
 
 def test_servers_of_the_same_model_give_the_same_answers() -> None:
