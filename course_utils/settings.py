@@ -26,6 +26,11 @@ SEED = 7
 OURS = "genai-course"  # our folder below the user's cache, and below the user's data
 
 
+def search_path() -> str:
+    """PYTHONPATH for a process that we start: this package first, then what the reader has there."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 # ---------------------------------------------------------------- pace
 
 

@@ -101,12 +101,19 @@ def test_here_nothing_is_missing(capsys):
 def test_on_colab_only_the_missing_ones_are_asked_for():
     missing = {Requirement(line).name for line in colab.missing_requirements(colab_list.colab_packages())}
     assert missing == {
+        "a2a-sdk",
+        "aiosmtpd",
         "bitsandbytes",
         "datasketch",
+        "faiss-cpu",
         "gguf",
         "langchain-openai",
+        "langgraph-checkpoint-sqlite",
+        "mcp",
         "open-clip-torch",
         "openai-whisper",
+        "pydantic-monty",
+        "pypdf",
         "rouge-score",
         "sacrebleu",
         "trl",
@@ -240,7 +247,7 @@ def test_no_advice_on_a_hosted_machine_would_replace_what_is_there(hosted, tmp_p
 def test_extras_for_developers_are_not_offered_on_a_hosted_machine(hosted, monkeypatch):
     monkeypatch.setattr(doctor, "installed", lambda name: None)
     offered = {check.name for check in doctor.extras()}
-    assert offered == {"extra tracking", "extra benchmarks"}
+    assert offered == {"extra tracking", "extra agents", "extra benchmarks"}
 
 
 def test_add_installs_only_what_is_missing(monkeypatch):

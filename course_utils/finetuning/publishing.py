@@ -100,17 +100,6 @@ def proof_of_change(before: Sequence[str], after: Sequence[str]) -> Measure:
 
 # ---------------------------------------------------------------- Ollama
 
-# prisma-lm's turns, in the template language of Go, which is Ollama's.
-TURNS = "{{ if .System }}<|system|>{{ .System }}<|end|>{{ end }}<|user|>{{ .Prompt }}<|end|><|assistant|>"
-
-
-def modelfile(gguf: str) -> str:
-    """What `ollama create` reads: a merged prisma-lm in GGUF, its turns, greedy answers.
-
-    There is no ADAPTER line, because Ollama refuses it since 0.34.1: merge first.
-    """
-    return f'FROM ./{gguf}\nTEMPLATE """{TURNS}"""\nPARAMETER stop "<|end|>"\nPARAMETER temperature 0\n'
-
 
 def ollama_create(name: str, folder: Path) -> str:
     """Let Ollama make the model `name` from `folder`/Modelfile. "" if it did, else the reason why not."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from course_utils.models.hardware import loopback
-from course_utils.settings import ROOT, SEED
+from course_utils.settings import SEED, search_path
 
 if TYPE_CHECKING:
     import torch
@@ -260,9 +260,8 @@ def launch(modes: Sequence[str], processes: int = 2, steps: int = 8, batch: int 
 
 
 def _start(line: list[str], rank: int, processes: int, folder: Path) -> subprocess.Popen:
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     threads = str(max(1, (os.cpu_count() or 1) // processes))
-    settings = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "PYTHONPATH": path}
+    settings = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "PYTHONPATH": search_path()}
     settings |= {"LOCAL_WORLD_SIZE": str(processes), "OMP_NUM_THREADS": threads}  # Accelerate looks at the first
     settings |= {"GLOO_SOCKET_IFNAME": loopback(), "HF_HUB_OFFLINE": "1"}
     with (folder / f"{rank}.log").open("wb") as log:

@@ -11,8 +11,8 @@ FORMATS = {
     "q3_k": "Q3_K",
     "q2_k": "Q2_K",
 }
-FINER = "Q6_K"  # what the mixed files give to the tensors that matter most
-MIXED = ("q4_k_m",)
+FINER = "Q6_K"  # what the mixed file gives to the tensors that matter most
+MIXED = "q4_k_m"
 
 
 def format_of(name: str, layers: int, bits: str) -> str:
@@ -23,7 +23,7 @@ def format_of(name: str, layers: int, bits: str) -> str:
     """
     if bits not in FORMATS:
         raise ValueError(f"no GGUF format {bits!r} to write; there are {', '.join(FORMATS)}")
-    if bits not in MIXED:
+    if bits != MIXED:
         return FORMATS[bits]
     if name.startswith(("token_embd", "output")):
         return FINER

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from course_utils.models import gguf_bits, k_quants
+from course_utils.settings import SEED
 
 if TYPE_CHECKING:
     import torch
@@ -48,13 +49,9 @@ def write_gguf(folder: Path, path: Path, bits: str = "f16") -> Path:
     layers = config["num_hidden_layers"]
     gguf_bits.format_of("", layers, bits)
     ends = end_tokens(folder, config)
-    import gguf
     from safetensors.torch import load_file
 
-    writer = gguf.GGUFWriter(path, "llama")
-    _write_shape(writer, config)
-    _write_tokens(writer, json.loads((folder / "tokenizer.json").read_text("utf-8")))
-    _write_ends(writer, ends)
+    writer = _begun(folder, path, config, ends)
     if (folder / "chat_template.jinja").exists():
         writer.add_chat_template(_renamed((folder / "chat_template.jinja").read_text("utf-8")))
     for name, tensor in load_file(folder / "model.safetensors").items():
@@ -62,11 +59,7 @@ def write_gguf(folder: Path, path: Path, bits: str = "f16") -> Path:
         tensor = interleaved(tensor, config["num_key_value_heads"]) if ".k_proj" in name else tensor
         name = gguf_name(name)
         _write_tensor(writer, name, tensor, gguf_bits.format_of(name, layers, bits))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return _ended(writer, path)
 
 
 def write_stand_in(folder: Path, path: Path, bits: str, width: int = 768, layers: int = 8) -> Path:
@@ -74,23 +67,36 @@ def write_stand_in(folder: Path, path: Path, bits: str, width: int = 768, layers
 
     It has the vocabulary of the model in `folder`; its matrices, in `bits` as for `write_gguf`, repeat 32 random rows.
     """
-    import gguf
     import torch
 
     heads = width // 64
     config = _config(folder) | {"hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers}
     config |= {"num_attention_heads": heads, "num_key_value_heads": heads}
-    writer = gguf.GGUFWriter(path, "llama")
-    _write_shape(writer, config)
-    _write_tokens(writer, json.loads((folder / "tokenizer.json").read_text("utf-8")))
-    _write_ends(writer, end_tokens(folder, config))
-    torch.manual_seed(0)
-    _write_tensor(writer, "token_embd.weight", torch.randn(config["vocab_size"], width), "F16")
+    writer = _begun(folder, path, config, end_tokens(folder, config))
+    draw = torch.Generator().manual_seed(SEED)
+    table = torch.randn(config["vocab_size"], width, generator=draw)
+    _write_tensor(writer, "token_embd.weight", table, "F16")
     _write_tensor(writer, "output_norm.weight", torch.ones(width), "F16")
     for layer in range(layers):
         for part in LAYER.values():
             name = f"blk.{layer}.{part}.weight"
-            _write_repeated(writer, name, part, width, gguf_bits.format_of(name, layers, bits))
+            kind = gguf_bits.format_of(name, layers, bits)
+            _write_repeated(writer, name, part, width, kind, draw)
+    return _ended(writer, path)
+
+
+def _begun(folder: Path, path: Path, config: dict, ends: list[int]) -> Any:
+    """A writer that has written all but the weights: shape, vocabulary of the model in `folder`, end tokens."""
+    import gguf
+
+    writer = gguf.GGUFWriter(path, "llama")
+    _write_shape(writer, config)
+    _write_tokens(writer, json.loads((folder / "tokenizer.json").read_text("utf-8")))
+    _write_ends(writer, ends)
+    return writer
+
+
+def _ended(writer: Any, path: Path) -> Path:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -98,7 +104,7 @@ def write_stand_in(folder: Path, path: Path, bits: str, width: int = 768, layers
     return path
 
 
-def _write_repeated(writer: Any, name: str, part: str, width: int, kind: str) -> None:
+def _write_repeated(writer: Any, name: str, part: str, width: int, kind: str, draw: "torch.Generator") -> None:
     """A norm of ones, or a matrix of the `part`'s shape that repeats 32 random rows."""
     import torch
 
@@ -107,7 +113,7 @@ def _write_repeated(writer: Any, name: str, part: str, width: int, kind: str) ->
         return
     outputs = 3 * width if part in ("ffn_gate", "ffn_up") else width
     inputs = 3 * width if part == "ffn_down" else width
-    rows = torch.randn(32, inputs) / inputs**0.5
+    rows = torch.randn(32, inputs, generator=draw) / inputs**0.5
     _write_tensor(writer, name, rows, kind, outputs // 32)
 
 

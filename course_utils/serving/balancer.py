@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from uvicorn import Server as WebServer
 
 REST = 2.0  # seconds without requests for a replica that did not answer
-PASSED_ON = ("authorization", "content-type")  # headers
+PASSED_ON = ("authorization", "content-type")  # headers of a request
+PASSED_BACK = ("content-type", "retry-after")  # headers of an answer
 
 
 @dataclass
@@ -58,7 +59,8 @@ async def pass_on(
         address = replica.url + request.url.path
         try:
             reply = await web.request(request.method, address, content=body, headers=headers)
-            return Response(reply.content, reply.status_code, media_type="application/json")
+            told = {name: value for name, value in reply.headers.items() if name in PASSED_BACK}
+            return Response(reply.content, reply.status_code, told)
         except httpx.TransportError:  # nobody listens, or the connection broke in the middle
             replica.rests_until = time.monotonic() + REST
         finally:

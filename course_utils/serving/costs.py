@@ -9,7 +9,6 @@ from datetime import date
 
 SECONDS = 86_400  # of a day
 EXAMPLE = "an example, not a price"
-MOST_SERVERS = 1000
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,8 @@ def break_even(hosted: Hosted, own: Own, read: float) -> float:
     behind this point the API may be the cheaper one again for a while.
     """
     price = hosted.per_written(read)
-    if price <= 0:
+    saved = price * own.most - own.per_day  # by one full machine a day
+    if saved <= 0:
         return math.inf
-    for machines in range(1, MOST_SERVERS + 1):
-        cost = machines * own.per_day + own.work_per_day
-        written = cost / price
-        if written <= machines * own.most:
-            return written
-    return math.inf
+    machines = max(1, math.ceil(own.work_per_day / saved))  # so many pay for the work on them, too
+    return (machines * own.per_day + own.work_per_day) / price

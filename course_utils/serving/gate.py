@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections import Counter, OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,9 +155,7 @@ class Gate:
         """What measures one answer, where the gate measures."""
         if not self.metrics:
             return None
-        from course_utils.serving.metrics import Answer
-
-        reply.watch = Answer(self.metrics)
+        reply.watch = self.metrics.watch()
         return reply.watch
 
     async def admit(self, scope: dict, receive: Receive, reply: Reply, row: dict) -> None:
@@ -170,7 +168,7 @@ class Gate:
             return await self.forward(scope, b"", receive, reply)
         self.check_key(scope)
         client = (scope.get("client") or ["unknown"])[0]
-        if path == "/metrics":  # outside the quota: who watches must see a server at its limits, too
+        if (method, path) == METRICS:  # outside the quota: who watches must see a server at its limits, too
             return await reply_metrics(reply, self.metrics.text())
         if path == "/v1/models":
             self.quota.take(client)
@@ -344,19 +342,22 @@ async def refuse(reply: Reply, refusal: Refused) -> None:
     await reply_json(reply, refusal.status, {"error": {"message": refusal.reason}}, headers)
 
 
-async def reply_json(reply: Reply, status: int, content: dict, headers: list[tuple[bytes, bytes]] = ()) -> None:
+async def reply_json(reply: Reply, status: int, content: dict, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
     """Send `content` as JSON."""
-    body = json.dumps(content).encode()
-    kind = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await reply({"type": "http.response.start", "status": status, "headers": [*kind, *headers]})
-    await reply({"type": "http.response.body", "body": body})
+    await reply_body(reply, status, b"application/json", json.dumps(content).encode(), headers)
 
 
 async def reply_metrics(reply: Reply, body: bytes) -> None:
     """Send metrics in Prometheus's text format."""
-    kind = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
-    length = [(b"content-length", str(len(body)).encode())]
-    await reply({"type": "http.response.start", "status": 200, "headers": kind + length})
+    await reply_body(reply, 200, b"text/plain; version=0.0.4; charset=utf-8", body)
+
+
+async def reply_body(
+    reply: Reply, status: int, kind: bytes, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send a whole answer of a kind (its media type)."""
+    own = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+    await reply({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
     await reply({"type": "http.response.body", "body": body})
 
 

@@ -35,6 +35,7 @@ def find() -> str | None:
 def configuration(port: int, ports: Sequence[int], retry: bool) -> str:
     """The file for a balancer on `port` in front of replicas on `ports`, all on loopback."""
     lines = [f"    server replica{n} {LOOPBACK}:{one}" for n, one in enumerate(ports)]
+    servers = "\n".join(lines)
     return f"""global
     maxconn 200
 defaults
@@ -49,7 +50,7 @@ backend replicas
     balance leastconn
     option httpchk GET /health
     default-server check inter 500ms fall 2 rise 1
-{os.linesep.join(lines)}
+{servers}
 """
 
 
@@ -66,19 +67,10 @@ def running(ports: Sequence[int], retry: bool) -> Iterator[str]:
     file = folder / "haproxy.cfg"
     file.write_text(configuration(port, ports, retry), "utf-8")
     line = [program, "-db", "-f", str(file)]
-    process = lifecycle.keep(folder, line, lifecycle.surroundings(small=False), folder)
-    try:
+    with lifecycle.kept(folder, line) as process:
         end = time.monotonic() + PATIENCE
         while lifecycle.port_is_free(port):
             if process.poll() is not None or time.monotonic() > end:
-                raise lifecycle.ServerError(f"HAProxy did not start. {_words(folder)}")
+                raise lifecycle.ServerError(f"HAProxy did not start. {lifecycle.tail(folder / LOG)}")
             time.sleep(0.05)
         yield f"http://{LOOPBACK}:{port}"
-    finally:
-        lifecycle.end_tree(process)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _words(folder: Path) -> str:
-    text = (folder / LOG).read_text("utf-8", errors="replace").strip()
-    return f"It said:\n{text[-800:]}" if text else "It said nothing."

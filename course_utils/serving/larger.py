@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from course_utils.models.hardware import loopback
-from course_utils.settings import ROOT, SEED
+from course_utils.settings import SEED, search_path
 
 if TYPE_CHECKING:
     import torch
@@ -97,8 +97,8 @@ def in_two(folder: Path, tokens: int = 8) -> list[Report]:
 
 def _measure(parts: list[tuple[list[str], dict[str, str]]]) -> list[Report]:
     """Run processes side by side; their reports. If one fails, none is left."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    common = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "GLOO_SOCKET_IFNAME": loopback()}
+    common = {"PYTHONPATH": search_path(), "HF_HUB_OFFLINE": "1"}
+    common |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback()}
     program = [sys.executable, "-m", "course_utils.serving.larger"]
     running, end = [], time.monotonic() + TIMEOUT
     try:

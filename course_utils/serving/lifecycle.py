@@ -20,7 +20,7 @@ import psutil
 from course_utils.serving import processes, programs
 from course_utils.serving.gate import read_usage
 from course_utils.serving.settings import FOLDERS, LOG, LOOPBACK, USAGE
-from course_utils.settings import ROOT
+from course_utils.settings import search_path
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -233,6 +233,17 @@ def keep(folder: Path, line: list[str], environment: dict[str, str], place: Path
         raise
 
 
+@contextmanager
+def kept(folder: Path, line: list[str]) -> Iterator[subprocess.Popen]:
+    """A program under a keeper until the end of the block; then it is ended, and its `folder` removed."""
+    process = keep(folder, line, surroundings(small=False), folder)
+    try:
+        yield process
+    finally:
+        end_tree(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _in_background(line: list[str], log: Path, environment: dict[str, str], place: Path) -> subprocess.Popen:
     """Start a program in the folder `place`; what it says goes to `log`."""
     with log.open("wb") as output:
@@ -256,8 +267,7 @@ def _apart() -> dict[str, Any]:
 
 def surroundings(small: bool) -> dict[str, str]:
     """The environment of a server; a `small` model gets one thread."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = programs.DEFAULTS | os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+    environment = programs.DEFAULTS | os.environ | {"PYTHONPATH": search_path(), "HF_HUB_OFFLINE": "1"}
     if small:
         environment["OMP_NUM_THREADS"] = "1"
     return environment
@@ -274,10 +284,11 @@ def _wait(server: Server, timeout: float) -> None:
     told = began
     while True:
         if server.process.poll() is not None:
-            raise ServerError(f"The server ended while starting. {_tail(server)}")
+            raise ServerError(f"The server ended while starting. {tail(server.log)}")
         now = time.monotonic()
         if now - began > timeout:
-            raise ServerError(f"The server was not ready after {timeout:.0f} s; `timeout` allows more. {_tail(server)}")
+            words = tail(server.log)
+            raise ServerError(f"The server was not ready after {timeout:.0f} s; `timeout` allows more. {words}")
         if now - told > NEWS:
             told = now
             print(f"{server.backend} is still starting: {now - began:.0f} s of at most {timeout:.0f} s.")
@@ -299,13 +310,15 @@ def _answers(server: Server, ask: "OpenAI") -> bool:
         # The gate's 500 is the model's own failure, which another question does not mend.
         waits = {502, 503} if server.backend == "transformers" else {500, 502, 503}
         if status not in waits:
-            raise ServerError(f"The server refuses to answer: {error}. {_tail(server)}") from error
+            raise ServerError(f"The server refuses to answer: {error}. {tail(server.log)}") from error
     return False
 
 
-def _tail(server: Server, lines: int = 8) -> str:
-    text = server.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return "Its last words:\n" + "\n".join(text[-lines:]) if text else "It said nothing."
+def tail(log: Path, lines: int = 8) -> str:
+    """The end of what a program said, as a sentence for an error."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    last = text.strip().splitlines()[-lines:]
+    return "Its last words:\n" + "\n".join(last) if last else "It said nothing."
 
 
 @contextmanager

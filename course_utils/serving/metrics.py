@@ -46,6 +46,10 @@ class Metrics:
         """All of it in Prometheus's text format."""
         return generate_latest(self.registry)
 
+    def watch(self) -> "Answer":
+        """What measures one answer on its way out."""
+        return Answer(self)
+
     def ended(self, path: str, status: int, answer: "Answer") -> None:
         """Count one request; status 0 is a client that left before it had all of its answer."""
         label = str(status) if status else "left"

@@ -1,8 +1,8 @@
 """Ollama, driven over its own REST interface: a model from a GGUF file, a chat with a window, what is in memory.
 
 The OpenAI-style paths of Ollama take no window (`num_ctx`), and no word on how long a model stays loaded. These do:
-https://docs.ollama.com/api and, for the recipe, https://docs.ollama.com/modelfile. No Ollama came with the machine
-that this was written on: tests/serving/test_ollama.py has a stand-in that follows the published interface.
+https://docs.ollama.com/api. No Ollama came with the machine that this was written on: tests/serving/test_ollama.py has
+a stand-in that follows the published interface.
 """
 
 import hashlib
@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from course_utils.prisma.ollama_recipe import STOP, TEMPLATE
 from course_utils.serving.engines import PORTS, knock
 from course_utils.serving.settings import LOOPBACK
-
-# prisma-lm's marks in Ollama's template language, which is Go's and not the file's own (Jinja).
-TEMPLATE = "{{ if .System }}<|system|>{{ .System }}<|end|>{{ end }}<|user|>{{ .Prompt }}<|end|><|assistant|>"
-STOP = "<|end|>"
 
 
 @dataclass(frozen=True)
@@ -26,13 +23,6 @@ class Reply:
     text: str
     read: int
     written: int
-
-
-def modelfile(gguf: str, system: str, window: int) -> str:
-    """The recipe for `ollama create NAME -f Modelfile`: a file, how a conversation is written, how much is read."""
-    lines = [f"FROM ./{gguf}", f'TEMPLATE """{TEMPLATE}"""', f'SYSTEM """{system}"""']
-    lines += [f'PARAMETER stop "{STOP}"', "PARAMETER temperature 0", f"PARAMETER num_ctx {window}"]
-    return "\n".join(lines) + "\n"
 
 
 def find(port: int = PORTS["Ollama"]) -> "Ollama | None":
@@ -55,10 +45,11 @@ class Ollama:
 
     def create(self, name: str, gguf: Path, system: str, window: int) -> None:
         """Make a model of a GGUF file: send the file, named by its SHA-256, then the recipe."""
-        content = gguf.read_bytes()
-        digest = "sha256:" + hashlib.sha256(content).hexdigest()
-        if self.web.head(f"/api/blobs/{digest}").status_code != 200:
-            self._checked(self.web.post(f"/api/blobs/{digest}", content=content))
+        with gguf.open("rb") as file:
+            digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            if self.web.head(f"/api/blobs/{digest}").status_code != 200:
+                self._checked(self.web.post(f"/api/blobs/{digest}", content=file))
         recipe = {"model": name, "files": {gguf.name: digest}, "template": TEMPLATE, "system": system}
         recipe["parameters"] = {"num_ctx": window, "stop": [STOP], "temperature": 0}
         self._post("/api/create", recipe)

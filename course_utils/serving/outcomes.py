@@ -54,8 +54,13 @@ def send(
 
 
 def arrivals(url: str, key: str, prompts: Sequence[str], times: Sequence[float], max_tokens: int = 16) -> list[Outcome]:
-    """Send each prompt at its time (seconds from the start), whether earlier ones are answered or not."""
+    """Send each prompt at its time (seconds from the start), whether earlier ones are answered or not.
+
+    ValueError if there are not as many times as prompts.
+    """
     prompts = as_texts(prompts, "prompts")
+    if len(prompts) != len(times):
+        raise ValueError(f"{len(prompts)} prompts and {len(times)} times: each prompt needs one.")
 
     def one(prompt: str, at: float) -> Outcome:
         time.sleep(max(0.0, began + at - time.perf_counter()))
@@ -70,7 +75,8 @@ def _web(url: str, key: str) -> "httpx.Client":
     import httpx
 
     headers = {"Authorization": f"Bearer {key}"}
-    return httpx.Client(base_url=url, headers=headers, timeout=120, trust_env=False)
+    unlimited = httpx.Limits(max_connections=None)  # a wait for a connection would be counted as the server's
+    return httpx.Client(base_url=url, headers=headers, timeout=120, trust_env=False, limits=unlimited)
 
 
 def _ask(web: "httpx.Client", prompt: str, max_tokens: int, began: float) -> Outcome:

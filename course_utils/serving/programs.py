@@ -11,6 +11,7 @@ from course_utils.models import gguf_header, llama_cpp
 from course_utils.serving.settings import KEY, LLAMA_KEY, LOOPBACK
 from course_utils.settings import ROOT
 
+VLLM_PLACE = ROOT / ".venv-vllm"  # where `course setup vllm` puts it
 VLLM = "COURSE_VLLM"  # names the folder of the environment that vLLM is in
 # What the reader's own environment may set otherwise: vLLM on a CPU takes 4 GiB for its cache, and it reports its use.
 DEFAULTS = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
@@ -49,7 +50,7 @@ def find_vllm() -> list[str] | None:
     """
     module = ["-P", "-m", "vllm.entrypoints.openai.api_server"]
     named = os.environ.get(VLLM)
-    python = python_of(Path(named) if named else ROOT / ".venv-vllm")
+    python = python_of(Path(named) if named else VLLM_PLACE)
     if python:
         return [str(python), *module]
     if named:

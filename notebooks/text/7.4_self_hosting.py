@@ -65,7 +65,7 @@ from course_utils.exercises import check, hint, quiz, solution
 from course_utils.exercises.authors import whose
 from course_utils.memory import fit, formulas, shapes
 from course_utils.models import bundled, gguf_file
-from course_utils.prisma import text
+from course_utils.prisma import ollama_recipe, text
 from course_utils.serving import ollama, open_models, programs
 
 # %% [markdown] tags=["topic:why-self-host"]
@@ -764,7 +764,7 @@ figures.table(rows, caption="Keys and values of 16 conversations, Llama 3.1 8B",
 # chats. A **Modelfile** makes a model of your own file. This is the one for ours:
 
 # %% tags=["topic:ollama"]
-recipe = ollama.modelfile(files["q8_0"].name, text.SYSTEM["steps"], window=256)
+recipe = ollama_recipe.modelfile(files["q8_0"].name, text.SYSTEM["steps"], window=256)
 (unit.folder / "Modelfile").write_text(recipe)
 print(recipe)
 
@@ -786,13 +786,15 @@ if here is None:
 else:
     here.create("prisma-course", files["q8_0"], text.SYSTEM["steps"], window=256)
     long = [{"role": "user", "content": "a red cube and " * 200}]
-    for asked in (chats[0], long):
-        reply = here.chat("prisma-course", asked, window=256, max_tokens=32)
-        sent = sum(len(message["content"].split()) for message in asked)
-        print(f"about {sent} words sent, {reply.read} tokens read: {reply.text!r}")
-    print("in memory:", here.loaded())
-    here.unload("prisma-course")
-    here.delete("prisma-course")
+    try:
+        for asked in (chats[0], long):
+            reply = here.chat("prisma-course", asked, window=256, max_tokens=32)
+            sent = sum(len(message["content"].split()) for message in asked)
+            print(f"about {sent} words sent, {reply.read} tokens read: {reply.text!r}")
+        print("in memory:", here.loaded())
+        here.unload("prisma-course")
+    finally:
+        here.delete("prisma-course")
 
 # %% [markdown] tags=["topic:tgi-lmstudio-localai"]
 # Three more speak the same protocol, and where they stand today (November 2026):

@@ -11,6 +11,7 @@ import torch
 from course_utils.exercises import check, diagnosis, registry
 from course_utils.exercises.unit_7_4 import solutions as reference
 from course_utils.memory import formulas, shapes
+from course_utils.serving import metrics
 
 # --- what does not count
 
@@ -28,6 +29,12 @@ def test_what_the_course_computes_elsewhere_does_not_count(name, place, function
 
     assert check(name, borrowed) is registry.exercise(name).reference
     assert "calls the course's own solution" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_percentile_is_the_packages_own() -> None:
+    bounds, counts = [0.1, 0.5, 1.0, math.inf], [3, 4, 9, 10]
+    for q in (0.05, 0.3, 0.35, 0.5, 0.9, 0.99):
+        assert reference.percentile(bounds, counts, q) == pytest.approx(metrics.quantile(bounds, counts, q))
 
 
 # --- the cache against transformers and the formulas

@@ -14,7 +14,7 @@ from course_utils.finetuning import four_bit, publishing
 from course_utils.measures import Measure
 from course_utils.models import bundled, roles
 from course_utils.models.hardware import Hardware
-from course_utils.prisma import lm
+from course_utils.prisma import lm, ollama_recipe
 
 LAPTOP = Hardware("cpu", "float32", "", ram_total_gb=8, ram_free_gb=4, cores=2)
 SCORES = {"all": Measure(0.5, 0.4, 0.6, 80, "%"), "topic": Measure(1.0, 0.95, 1.0, 80, "%")}
@@ -91,10 +91,10 @@ def test_replies_are_compared_place_by_place():
 
 
 def test_the_modelfile_merges_nothing_and_writes_the_turns_as_the_tokenizer_does():
-    text = publishing.modelfile("model.gguf")
+    text = ollama_recipe.modelfile("model.gguf")
     assert text.startswith("FROM ./model.gguf") and "ADAPTER" not in text
     turns = [{"role": "system", "content": "SYSTEM"}, {"role": "user", "content": "USER"}]
-    filled = publishing.TURNS.replace("{{ if .System }}", "").replace("{{ end }}", "")
+    filled = ollama_recipe.TEMPLATE.replace("{{ if .System }}", "").replace("{{ end }}", "")
     filled = filled.replace("{{ .System }}", "SYSTEM").replace("{{ .Prompt }}", "USER")
     assert filled == chat().tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 

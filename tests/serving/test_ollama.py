@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from course_utils.prisma import ollama_recipe
 from course_utils.serving import ollama
 from course_utils.serving.ollama import Ollama, OllamaError
 
@@ -149,7 +150,7 @@ def test_nobody_and_another_server_are_no_ollama():
 
 
 def test_the_recipe_writes_turns_as_the_model_learned_them():
-    text = ollama.modelfile("toy.gguf", "Think.", window=256)
+    text = ollama_recipe.modelfile("toy.gguf", "Think.", window=256)
     lines = text.splitlines()
     assert lines[0] == "FROM ./toy.gguf" and "ADAPTER" not in text
     assert 'PARAMETER stop "<|end|>"' in lines and "PARAMETER num_ctx 256" in lines

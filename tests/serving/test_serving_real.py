@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,12 @@ import httpx
 import openai
 import psutil
 import pytest
+import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 from course_utils import serving
+from course_utils.serving.lifecycle import free_port
+from course_utils.serving.server import Connection
 from course_utils.settings import MODELS
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -283,6 +287,40 @@ def test_idle_connections_lock_nobody_out(plain):
         assert honest(plain) < 10
         first.settimeout(30)
         assert first.recv(1) == b""  # nobody may stay for ever without a request
+
+
+def test_of_too_many_idle_connections_the_longest_idle_one_is_closed():
+    """With a patience that nobody sees the end of here, so that only the number can close one."""
+
+    class Few(Connection):
+        most_idle = 2
+
+        def wait_for_request(self) -> None:
+            self.idle_since = self.loop.time()
+
+    async def nothing(scope, receive, send) -> None:
+        raise AssertionError("nobody asks here")
+
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(nothing, port=port, http=Few, lifespan="off", log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.02)
+    with ExitStack() as idle:
+        three = []
+        for _ in range(3):
+            three.append(idle.enter_context(socket.create_connection(("127.0.0.1", port))))
+            time.sleep(0.1)  # the loop's clock counts milliseconds
+        three[0].settimeout(20)
+        assert three[0].recv(1) == b""
+        for other in three[1:]:
+            other.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                other.recv(1)
+    server.should_exit = True
+    thread.join(20)
 
 
 def test_a_head_that_does_not_end_is_not_waited_for(plain):

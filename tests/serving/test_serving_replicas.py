@@ -7,7 +7,7 @@ import time
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 
 from course_utils import serving
 from course_utils.models import bundled
@@ -65,6 +65,20 @@ def test_a_second_try_saves_the_request_with_its_body_and_key(tries: int, status
     assert all(one["headers"]["authorization"] == "Bearer k" for one in seen)
     assert not any("cookie" in one["headers"] for one in seen)
     assert [replica.in_work for replica in replicas] == [0, 0]
+
+
+def test_an_answer_keeps_its_kind_and_how_long_to_wait() -> None:
+    full = FastAPI()
+    full.add_api_route("/", lambda: Response("later", 429, {"retry-after": "7", "x-inner": "secret"}))
+    with balancer.in_thread(full) as url, balancer.in_thread(balancer.application([balancer.Replica(url)], 1)) as front:
+        got = httpx.get(front, trust_env=False)
+    assert (got.status_code, got.text, got.headers["retry-after"]) == (429, "later", "7")
+    assert "x-inner" not in got.headers
+
+
+def test_arrivals_need_a_time_for_each_prompt() -> None:
+    with pytest.raises(ValueError, match="2 prompts and 1 times"):
+        serving.arrivals("http://127.0.0.1:9", "k", ["a", "b"], [0.0])
 
 
 def test_a_thread_gives_its_port_back() -> None:

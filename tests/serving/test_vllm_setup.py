@@ -8,7 +8,7 @@ import pytest
 from course_utils.serving import vllm_setup
 from course_utils.serving.vllm_setup import SetupError
 
-Done = namedtuple("Done", "returncode stderr", defaults=("",))
+Done = namedtuple("Done", "returncode stdout", defaults=("",))
 Disk = namedtuple("Disk", "free")
 
 

@@ -58,7 +58,7 @@ from course_utils import compat, figures, serving
 from course_utils.finetuning import four_bit, publishing, qlora, scoring, sft
 from course_utils.measures import share
 from course_utils.models import loaders, roles
-from course_utils.prisma import conversations, lm
+from course_utils.prisma import conversations, lm, ollama_recipe
 
 talks = conversations.by_split(conversations.make_conversations())
 talks["validation"] = talks["validation"][:8]  # a glance at it is enough here
@@ -325,7 +325,7 @@ else:
 
 # %% tags=["topic:merge-swap-serve"]
 modelfile = unit.folder / "Modelfile"
-modelfile.write_text(publishing.modelfile(gguf.name))
+modelfile.write_text(ollama_recipe.modelfile(gguf.name))
 print(modelfile.read_text())
 problem = publishing.ollama_create("prisma-support", unit.folder)
 if problem:
