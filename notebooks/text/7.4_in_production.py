@@ -203,7 +203,7 @@ kinds = [] if k_quants.why_not() else ["Q8_0", "Q4_K", "Q3_K", "Q2_K"]
 for kind in kinds:
     changed = layers.changed_copy(prisma, partial(k_quants.through, kind=kind))
     versions[f"GGUF {kind}"] = (k_quants.BITS[kind], changed)
-for name, bits in itertools.product(by_hand, (4, 3, 2)):
+for name, bits in itertools.product(by_hand, (3, 2)):
     method = partial(by_hand[name], bits=bits)
     changed = quantising.calibrated_copy(prisma, calibration, method)
     versions[f"{name}, {bits} bits"] = (quantising.stored_bits(bits), changed)
@@ -240,7 +240,7 @@ figures.table(rows, caption="prisma-lm: shares of tasks right with 95 % interval
 
 # %% tags=["topic:precision-tradeoffs"]
 families = {"GGUF k-quants": [f"GGUF {kind}" for kind in kinds]}
-families |= {method: [f"{method}, {bits} bits" for bits in (4, 3, 2)] for method in by_hand}
+families |= {method: [f"{method}, {bits} bits" for bits in (3, 2)] for method in by_hand}
 fig, ax = figures.figure(height=4.0)
 markers = iter("osD^")
 told = {}
@@ -260,7 +260,7 @@ said = figures.told(told)
 figures.show(fig, alt=f"Share of all tasks right, from many bits to few; {said}.")
 
 # %% [markdown]
-# **What to notice.** Down to 4 bits nobody loses a task for sure: all intervals overlap with those of 16 bits. At 3
+# **What to notice.** Down to 4 bits nothing is lost for sure: all intervals overlap with those of 16 bits. At 3
 # bits that is so, too, in all three columns: so few tasks cannot show a small loss. At 2 bits the methods part. Plain
 # rounding and AWQ lose most of all tasks, and GPTQ keeps most of them *at the same size*; in the figure their
 # intervals lie far apart. AWQ is not better than rounding here. llama.cpp's Q2_K has seen no text, and cannot be told

@@ -676,11 +676,12 @@ for name, loads in measured.items():
     print(f"{name:26} {same} of {len(texts)} answers word for word as transformers, one by one")
 
 # %% [markdown]
-# **What to notice.** One by one, more users mean more waiting and not a token more per second. Together, the
-# throughput climbs (for llama.cpp compare one user with sixteen: neighbouring rows overlap), and a user waits longer
-# than alone but less than in a queue. So the "speed" of a server is a curve: always ask *at how many users*. The
-# answers are the same whoever computes them, as long as nobody draws lots and all calculate finely enough. We serve so
-# small a model in 32 bits: in 16, sums are rounded, and a choice between two nearly equal tokens may turn.
+# **What to notice.** One by one, more users mean more waiting and not a token more per second. With batching, the
+# throughput climbs, and a user waits longer than alone but less than in a queue. llama.cpp surprised us: with so small
+# a model one user keeps its one thread busy, and sixteen together gain little or nothing, in some runs. So the "speed"
+# of a server is a curve: always ask *at how many users*. The answers are the same whoever computes them, as long as
+# nobody draws lots and all calculate finely enough. We serve so small a model in 32 bits: in 16, sums are rounded, and
+# a choice between two nearly equal tokens may turn.
 #
 # Plan such a batch yourself, on paper requests: who gets a place at which step?
 

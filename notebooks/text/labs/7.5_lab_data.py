@@ -436,12 +436,13 @@ figures.show(fig, alt=f"Filed right, held-out pairs and letters: {'; '.join(said
 
 # %% [markdown]
 # **What to notice.** With ten examples the model learns ten order numbers by heart. Then the first line climbs fast,
-# and slower after the second hundred: at the same cost in steps, four times as many examples add about a tenth, with
-# intervals that may still overlap. So the slide's *minimum* takes you most of the way in this task. But look at the
-# second line. On letters that nobody's template wrote, hundreds of examples help little: they are hundreds of fillings
-# of the same few sentences. Up to 160 examples every one brings a wording of its own; 640 are fillings of 180. **Count
-# the different sentences, not the rows.** The usual test, drawn from the same templates, would never have told us.
-# (The intervals count each test message once for each seed, so they are a little too narrow.)
+# and slower after the second hundred, or no more: at the same cost in steps, four times as many examples added a
+# tenth on one of our processors and nothing on another. So the slide's *minimum* takes you most of the way in this
+# task. But look at the second line. On letters that nobody's template wrote, hundreds of examples help little: they
+# are hundreds of fillings of the same few sentences. Up to 160 examples every one brings a wording of its own; 640
+# are fillings of 180. **Count the different sentences, not the rows.** The usual test, drawn from the same templates,
+# would never have told us. (The intervals count each test message once for each seed, so they are a little too
+# narrow.)
 #
 # LIMA (arXiv 2305.11206) made a good assistant from 1,000 examples, chosen for quality and variety, on a model of 65B
 # that had read much of the web. Ours has read a toy shop. "Sweet spot" without task and model means nothing.
@@ -603,9 +604,9 @@ figures.table(
 # %% [markdown]
 # **What to notice.** Go down both columns. The cheapest step is placeholders, and it more than doubles them: ten
 # rows learned by heart become ten wordings that any order fits. On the held-out pairs the writer adds to that. The
-# controls surprised us: with them the result is no better, and on the letters perhaps worse. Look at the topics of
-# the accepted letters above. A strict judge keeps only what it is sure of, and some topics are left with a letter or
-# two. The intervals of these two rows overlap, so it is a suspicion and no proof.
+# controls surprised us: half of the wordings are thrown away, and the result is no better and no worse. Look at the
+# topics of the accepted letters above. A strict judge keeps only what it is sure of, and a topic may be left with a
+# letter or two. What wrong topics cost, the lost variety costs, too: that is our suspicion, and no proof.
 #
 # Then the second column. Nobody's template wrote these letters, and "by hand" does badly on them, too. So it is no
 # gold standard there, and a ratio above 100 % would say as much about the hand as about the growth. The verdict on
