@@ -486,7 +486,19 @@ for attack, how in figures.progress(attacks.items(), "attacks"):
 figures.table(rows, caption=f"{len(asked)} questions, two hosts; fooled: the answer is 'returned'")
 
 # %% [markdown]
-# TEXT
+# **What to notice.** Read the table by attack. (Intervals that overlap are no difference; these mostly don't.)
+#
+# - *Name shadowing* needs no trick at all: the last name counts, every number goes to the rogue, every answer is its
+#   lie. A list of approved tools, each with its server, ends it.
+# - *Rug pull*: with another description the hash differs, and no agent asks the tool. Nobody is right, and nobody is
+#   fooled: that is what a stop costs. With the *same* description the pin sees nothing. **It covers what a server says,
+#   not what it does.** Against this helps only what surrounds the server: few rights, a version that you keep yourself,
+#   answers that a second source can confirm.
+# - *Too much said*: the trusting host's agents have no room left for a turn. One line is enough for the shop.
+# - *Forged results*: without the marks the lie no longer works. But its words are still there, and the model is often
+#   confused: most customers get no right answer from either host. A filter limits harm; it makes no liar honest.
+#
+# What does looking again before each call cost?
 
 # %% tags=["topic:mcp"]
 pins = mcp_client.approve({"shop": pipe}, approves)

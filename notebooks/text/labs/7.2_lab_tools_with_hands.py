@@ -236,7 +236,7 @@ rows = []
 for what, address in ways.items():
     began = time.perf_counter()
     answer = web("get", address).text
-    row = {"attempt": what, "address": repr(address.replace(port, "PORT"))[1:45]}
+    row = {"attempt": what, "address": repr(address.replace(port, "PORT"))[1:-1][:44]}
     row |= {"answer": answer.replace(port, "PORT"), "s": time.perf_counter() - began}
     rows.append(row)
 figures.table(rows, caption="Where the tool does not go", digits=1)
