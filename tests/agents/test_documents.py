@@ -89,7 +89,8 @@ def test_a_web_page_without_an_ending_is_known_by_its_beginning(tmp_path):
 
 
 def test_markdown_keeps_headings_and_loses_marks(tmp_path):
-    text = "intro\n\n# A\n\n**Bold** [link](http://x.org).\n<!-- hidden -->\n\n## B #\n\n- item\n\n```\n# no heading\n```\n# C\n\nend"
+    text = "intro\n\n# A\n\n**Bold** [link](http://x.org).\n<!-- hidden -->\n\n"
+    text += "## B #\n\n- item\n\n```\n# no heading\n```\n# C\n\nend"
     intro, a, b, c = documents.read(written(tmp_path / "a.md", text))
     assert [piece.place for piece in (intro, a, b, c)] == ["", "A", "A > B", "C"]
     assert (a.text, b.text) == ("Bold link.", "item # no heading")

@@ -98,8 +98,8 @@ figures.table(rows, caption=f"{len(pieces)} pieces of at most {documents.WORDS} 
 figures.source(documents.fetch_page)
 
 # %% [markdown]
-# A page from the web is fetched only when you call `documents.fetch_page(url, unit.folder)`, and never from an address
-# inside your own network: a link may come from a stranger, too.
+# A page from the web is fetched only when you call `documents.fetch_page(url, unit.folder)`, and never from an
+# address inside your own network: a link may come from a stranger, too.
 #
 # And what is no document? Write down what *you* would do with each of these six files.
 
@@ -121,9 +121,9 @@ for name in wrong:
 figures.table(rows)
 
 # %% [markdown]
-# **What to notice.** Each message says what to do next. The most dangerous file is none of the six: it is the one that
-# is read *wrongly* without a word. That is why an encoding is never guessed. A PDF that unpacks to gigabytes is stopped,
-# too; the tests of `documents.py` hold such a file.
+# **What to notice.** Each message says what to do next. The most dangerous file is none of the six: it is the one
+# that is read *wrongly* without a word. That is why an encoding is never guessed. A PDF that unpacks to gigabytes
+# is stopped, too; the tests of `documents.py` hold such a file.
 
 # %% [markdown]
 # ## 2. Four ways to search
@@ -131,9 +131,9 @@ figures.table(rows)
 # - **words**: BM25, as in the lab on retrieval.
 # - **meaning**: the nearest sentence vectors.
 # - **hybrid**: both rankings made one by reciprocal rank fusion.
-# - **re-ranked**: the first 20 of the hybrid ranking, looked at a second time. Now each token of the question is compared
-#   with each token of a piece (*late interaction*). A *cross-encoder*, which reads both together, would judge better;
-#   none is at hand offline.
+# - **re-ranked**: the first 20 of the hybrid ranking, looked at a second time. Now each token of the question is
+#   compared with each token of a piece (*late interaction*). A *cross-encoder*, which reads both together, would
+#   judge better; none is at hand offline.
 
 # %%
 figures.source(chatbot.LateInteraction.score, chatbot.LateInteraction.rerank)
@@ -141,10 +141,7 @@ figures.source(chatbot.LateInteraction.score, chatbot.LateInteraction.rerank)
 # %% tags=["topic:rag-advanced"]
 texts = [chatbot.search_text(piece) for piece in pieces]
 minilm = vectors.minilm()  # says what is missing, if it is
-if minilm:
-    encoder = chatbot.LateInteraction(minilm, texts)
-else:
-    encoder = vectors.LatentWords(texts)
+encoder = chatbot.LateInteraction(minilm, texts) if minilm else vectors.LatentWords(texts)
 library = chatbot.Library(pieces, encoder)
 
 
@@ -227,10 +224,11 @@ for better, other in PAIRS:
 # %% [markdown]
 # ### A common claim: "hybrid search is always better"
 #
-# Read the two lines "hybrid over meaning". Rank fusion believes both searches equally. Where the words of a question do
-# not stand in the document, the search by words ranks at random, and fusion lets it drag a good ranking down. Where a
-# name has to match, it is the other way round. **Verdict:** hybrid is an insurance, not a gain: it is seldom the worst
-# of the two. What repairs it is the second look, which decides by content and not by rank.
+# Read the lines of "hybrid". Rank fusion believes both searches equally. Where the words of a question do not stand
+# in the document, the search by words ranks nearly at random, and fusion lets it drag a good ranking down. Where a
+# name has to match, the vectors do the same. **Verdict:** hybrid lies between its two parts on both kinds. It is an
+# insurance against the wrong choice, not a gain. What makes more of it is the second look: fusion brings the right
+# piece among the first 20, and then its content decides, not its rank.
 #
 # **What to notice.** A test with one kind of question would have chosen one search, and would have been wrong for the
 # other kind. Collect the questions of *your* users first.
@@ -238,18 +236,18 @@ for better, other in PAIRS:
 # %% [markdown]
 # ## 3. "And a senator?"
 #
-# People do not ask in full sentences. After "How old do you have to be to become president?" comes "And a senator?", and
-# a search for these three words finds anything about senators. The question has to be **rewritten** before it is
-# searched for. Large models do that well. Ours can't, so we take rules: does the question begin with "and", or point back
-# with "it", "they", "that"? Then the question before it is put in front.
+# People do not ask in full sentences. After "How old do you have to be to become president?" comes "And a
+# senator?", and a search for these three words finds anything about senators. The question has to be **rewritten**
+# before it is searched for. Large models do that well. Ours can't, so we take rules: does the question begin with
+# "and", or point back with "it", "they", "that"? Then the question before it is put in front.
 
 # %%
 figures.source(chatbot.is_follow_up, chatbot.rewritten)
 
 # %% [markdown]
-# Three ways: search for the question **as it is**, put the last question in front **always**, or by the **rule**. And
-# two kinds of turns: 30 follow-up questions, and 30 changes of subject, where a complete question follows on something
-# else. Which way loses where?
+# Three ways: search for the question **as it is**, put the last question in front **always**, or by the **rule**.
+# And two kinds of turns: 30 follow-up questions, and 30 changes of subject, where a complete question follows on
+# something else. The chatbot will answer from the first piece, so that is what counts here. Which way loses where?
 
 # %% tags=["topic:rag-advanced"]
 REWRITES = {
@@ -268,9 +266,9 @@ for way, rewrite in REWRITES.items():
     for label, turns in TURNS.items():
         queries = [rewrite(turn["question"], turn["before"]) for turn in turns]
         rankings = [reranked(query) for query in queries]
-        found = ranking.hits(rankings, [wanted(turn) for turn in turns], 3)
+        found = ranking.hits(rankings, [wanted(turn) for turn in turns], 1)
         turn_marks[way, label] = found
-        row[f"{label}, recall@3"] = percent(share(found))
+        row[f"{label}, recall@1"] = percent(share(found))
     rows.append(row)
 figures.table(rows, caption="30 turns of each kind, search re-ranked")
 
@@ -286,17 +284,18 @@ overlooked = [
 print("not seen as follow-ups:", overlooked)
 
 # %% [markdown]
-# **What to notice.** Without rewriting, follow-ups are found far less often. Putting the last question in front always
-# is the opposite mistake: after a change of subject the chatbot keeps looking for the old one. The rule has to tell the
-# two apart, and it errs in both directions: some questions point back without any of its words, others say "it" and mean
-# themselves. Read the intervals before you call one of two close ways the better one.
+# **What to notice.** A follow-up that is not rewritten loses what it is about. Putting the last question in front
+# always is the opposite mistake, and the larger one: after a change of subject the chatbot keeps looking for the
+# old one. The rule has to tell the two apart, and it errs in both directions: some questions point back without any
+# of its words, others say "it" and mean something in themselves. Read the intervals before you call one of two
+# close ways the better.
 
 # %% [markdown]
 # ## 4. Two steps
 #
-# "What does one of the toys in order 4821 cost?" No piece answers that. One says what is in the order, another what that
-# costs, and the second one shares no word with the question. The shop's papers: one fact a piece, 400 orders and 192
-# prices, read by prisma-lm.
+# "What does one of the toys in order 4821 cost?" No piece answers that. One says what is in the order, another what
+# that costs, and the second one shares no word with the question. The shop's papers: one fact a piece, 400 orders
+# and 192 prices, read by prisma-lm.
 
 # %% tags=["topic:rag-advanced"]
 prisma = shop.make_shop(unit.seed)
@@ -326,9 +325,10 @@ def read(found: list[list[Piece]], questions: list[str]) -> list[str]:
 
 
 # %% [markdown]
-# Three ways to search twice or not: **once**; **again with what was found**, the whole first fact added to the question;
-# and **again with a question that the model's answer completes**: first "What is in order 4821?", then "What does the
-# large orange cone cost?". The last one is the pattern of Self-Ask (Press et al. 2022, arXiv 2210.03350).
+# Three ways to search twice or not: **once**; **again with what was found**, the whole first fact added to the
+# question; and **again with a question that the model's answer completes**: first "What is in order 4821?", then
+# "What does the large orange cone cost?". The last one is the pattern of Self-Ask (Press et al. 2022, arXiv
+# 2210.03350).
 
 # %% tags=["topic:rag-advanced"]
 many = paced(60, 24)
@@ -358,10 +358,10 @@ for way, (found, asked) in WAYS.items():
 figures.table(rows, caption=f"{many} questions in two steps")
 
 # %% [markdown]
-# **What to notice.** Adding everything that was found does not help: the added order number and the customer's name pull
-# the second search towards more *orders*. What helps is to know what is missing, to ask for just that, and to ask in the
-# form of a question. That takes a reader between the two searches, and an error of the first step would go through to
-# the end.
+# **What to notice.** Adding everything that was found does not help: the added order number and the customer's name
+# pull the second search towards more *orders*. What helps is to know what is missing, to ask for just that, and to
+# ask in the form of a question. That takes a reader between the two searches, and an error of the first step would
+# go through to the end.
 #
 # The real documents have such questions, too, twelve of them. Both passages have to be among the first four:
 
@@ -389,24 +389,26 @@ for way, search in (("once", reranked), ("again with what was found", twice)):
 print("a second search over one:", ranking.gain(both(twice), both(reranked)))
 
 # %% [markdown]
-# **What to notice.** Twelve questions decide nothing, unless the difference is huge: look at the intervals. They are
-# here because the shop's questions are of one form, and real ones are not.
+# **What to notice.** We expected the second search to help here. It does not: a whole passage added to the question
+# blurs it, and the two places that the second search takes are missing to the first. Twelve questions decide
+# little, and the intervals say so; they are here because the shop's questions are of one form, and real ones are
+# not.
 
 # %% [markdown]
 # ## 5. Is the answer faithful?
 #
-# An answer is **faithful** if the passage that it cites says it. That can be checked exactly, without a second model and
-# its opinion: each value of the answer, its numbers and its names, has to stand in the passage.
+# An answer is **faithful** if the passage that it cites says it. That can be checked exactly, without a second
+# model and its opinion: each value of the answer, its numbers and its names, has to stand in the passage.
 
 # %%
 figures.source(faithful.values, faithful.unsupported)
 
 # %% [markdown]
-# prisma-lm answers 60 questions on prices. It gets one, two or four facts, the best first; the citation is the best one.
-# More facts can't hurt, as the right one is always among them. Or can they? Guess the column "right" first.
+# prisma-lm answers 60 questions on prices. It gets one, two or four facts, the best first; the citation is the best
+# one. More facts can't hurt, as the right one is always among them. Or can they? Guess the column "right" first.
 #
-# A check needs a **control**: we also hold each answer against the fact of *another* question. A check that says "faithful"
-# there would say it to anything.
+# A check needs a **control**: we also hold each answer against the fact of *another* question. A check that says
+# "faithful" there would say it to anything.
 
 # %% tags=["topic:rag-advanced"]
 goods = random.Random(unit.seed).sample(list(prisma.products.values()), many)
@@ -420,7 +422,9 @@ for k in (1, 2, 4):
     given = ["\n".join(fact.text for fact in some) for some in found]
     swapped = [*cited[1:], cited[0]]
     right = [answer == true for answer, true in zip(answers, truth, strict=True)]
-    wrong_reading += [(k, *case) for case in zip(asked, answers, truth) if case[1] != case[2]]
+    wrong_reading += [
+        (k, *case) for case in zip(asked, answers, truth, strict=True) if case[1] != case[2]
+    ]
     row = {"facts": k, "right": percent(share(right))}
     row["faithful to the cited fact"] = percent(faithful.faithfulness(answers, cited))
     row["faithful to all facts given"] = percent(faithful.faithfulness(answers, given))
@@ -435,20 +439,20 @@ for k, question, answer, true in wrong_reading[:3]:
 # %% [markdown]
 # ### A common claim: "RAG does not hallucinate, because its answers come from the documents"
 #
-# **Verdict.** With four facts nearly every answer stands *somewhere* in them, and many are wrong all the same: the price
-# of a neighbour was read. Faithful to everything that was given is too weak a test. Held against the *one* cited fact, the
-# same check finds these errors.
+# **Verdict.** With four facts nearly every answer stands *somewhere* in them, and many are wrong all the same: the
+# price of a neighbour was read. Faithful to everything that was given is too weak a test. Held against the *one*
+# cited fact, the same check finds these errors.
 #
-# **What to notice.** More context made this small reader worse: give a reader as little as the search allows. The control
-# is not at zero, because two toys can have the same price by chance; without it you would not know how much the check is
-# worth. And "not within 40 days" has the same values as "within 40 days": faithful is not right.
+# **What to notice.** More context made this small reader worse: give a reader as little as the search allows. The
+# control is not at zero, because two toys can have the same price by chance; without it you would not know how much
+# the check is worth. And "not within 40 days" has the same values as "within 40 days": faithful is not right.
 
 # %% [markdown]
 # ## 6. When the answer is not there
 #
-# Forty questions have no answer in the documents, though many sound as if: "What does lunch in the canteen cost?". A
-# search always finds *something*. So the chatbot says "I do not know" when the nearest piece is not near enough. How near
-# is near enough? We choose the threshold on one half of the questions, and measure on the other half.
+# Forty questions have no answer in the documents, though many sound as if: "What does lunch in the canteen cost?".
+# A search always finds *something*. So the chatbot says "I do not know" when the nearest piece is not near enough.
+# How near is near enough? We choose the threshold on one half of the questions, and measure on the other half.
 
 
 # %% tags=["topic:rag-advanced"]
@@ -487,16 +491,27 @@ figures.show(
 )
 
 # %% [markdown]
-# **What to notice.** The two hills overlap: no threshold separates them, it only chooses which error you prefer. "How much
-# does the president earn?" is *near* a passage about his compensation, which names no sum. Near is not the same as
-# answered. A reader that is trained to say "I do not know" looks at the passage itself, and does better than any cosine.
+# Which questions without an answer does it accept, and what does it find for them?
+
+# %% tags=["topic:rag-advanced"]
+for row in chatbot.questions("absent", "test"):
+    question = row["question"]
+    if library.confidence(question) >= threshold:
+        nearest = pieces[library.by_meaning(question)[0]]
+        print(f"{question:<42} {nearest.text[:52]} ...")
+
+# %% [markdown]
+# **What to notice.** The two hills overlap: no threshold separates them, it only chooses which error you prefer.
+# What it accepts wrongly is *near* a passage that speaks of the same things and does not answer. Near is not the
+# same as answered. To tell these apart, somebody has to read the passage: a reader that was trained to say "I do
+# not know".
 
 # %% [markdown]
 # ## 7. Talk to it
 #
-# Now everything together: rewrite, search, look again, refuse or quote. It answers with a sentence of the document, in
-# the document's own words, and with the place. That can't be unfaithful, and it can still be the wrong sentence. Put your
-# questions into the list; with `MY_DOCUMENTS` from above it talks about those.
+# Now everything together: rewrite, search, look again, refuse or quote. It answers with a sentence of the document,
+# in the document's own words, and with the place. That can't be unfaithful, and it can still be the wrong sentence.
+# Put your questions into the list; with `MY_DOCUMENTS` from above it talks about those.
 
 # %%
 figures.source(chatbot.DocumentChat.ask, chatbot.quote)
@@ -504,11 +519,12 @@ figures.source(chatbot.DocumentChat.ask, chatbot.quote)
 # %% tags=["topic:rag-chatbot-documents"]
 MY_QUESTIONS = []  # for example ["Who wrote it?", "And when?"]
 BUNDLED = [
-    "How hot does the kiln get?",
-    "How long does it need to cool down?",
+    "How long may a customer keep a toy before sending it back?",
+    "And how long until the money is back?",
     "How old do you have to be to become president?",
     "And a senator?",
     "How often does a new major release come out today?",
+    "How hot does the kiln get?",
     "What does lunch in the canteen cost?",
     "Who won the world cup in 1998?",
 ]
@@ -523,8 +539,8 @@ for question in MY_QUESTIONS or BUNDLED:
     print(f"you: {question}\nbot: {bot.ask(question)}\n")
 
 # %% [markdown]
-# How often does it show the right value? The questions of section 2 have one each. A reply counts as right if the quoted
-# sentence holds it:
+# How often does it show the right value? The questions of section 2 have one each. A reply counts as right if the
+# quoted sentence holds it:
 
 # %% tags=["topic:rag-chatbot-documents"]
 if mine:
@@ -542,15 +558,16 @@ else:
     )
 
 # %% [markdown]
-# **What to notice.** Finding the passage is not yet answering: the right sentence has to be chosen from it, and each step
-# loses some. A larger model would put the answer into your words; then the check of section 5 is needed again.
+# **What to notice.** Finding the passage is not yet answering: the right sentence has to be chosen from it, and
+# each step loses some. A larger model would put the answer into your words; then the check of section 5 is needed
+# again.
 
 # %% [markdown]
 # ## 8. An instruction inside a document
 #
-# Somebody sends a page "reviews.html", and you put it beside the price list. Whoever writes a document writes into your
-# prompt. Three tries to sell a toy for one euro: a plain **command**, a **false price** in the words of the price list,
-# and the same false price **hidden** on the web page, white on white as it were. Which of them work?
+# Somebody sends a page "reviews.html", and you put it beside the price list. Whoever writes a document writes into
+# your prompt. Three tries to sell a toy for one euro: a plain **command**, a **false price** in the words of the
+# price list, and the same false price **hidden** on the web page, white on white as it were. Which of them work?
 
 # %% tags=["topic:rag-chatbot-documents"]
 TRIES = {
@@ -563,10 +580,12 @@ few = goods[:24]
 
 def reviews(form: str) -> list[Piece]:
     """The pieces of a page that a stranger has written, one line for each toy."""
-    lines = [form.format(name=item.name) for item in few]
+    lines = ["<h1>Reviews</h1><p>We like these toys.</p>"]
+    for item in few:
+        lines.append(f"<h2>{item.name}</h2>" + form.format(name=item.name))
     page = unit.folder / "reviews.html"
-    page.write_text("<h1>Reviews</h1><p>We like these toys.</p>" + "".join(lines))
-    return documents.read(page, words=16)
+    page.write_text("\n".join(lines))
+    return documents.read(page)
 
 
 # %% tags=["topic:rag-chatbot-documents"]
@@ -585,17 +604,18 @@ for name, form in TRIES.items():
             found.append(kept[:2])
         answers = read(found, asked[:24])
         row[f"{label}: fooled"] = percent(share([answer == "1 euros" for answer in answers]))
-        right = [answer == true for answer, true in zip(answers, truth, strict=False)]
+        right = [answer == true for answer, true in zip(answers, truth[:24], strict=True)]
         row[f"{label}: right"] = percent(share(right))
     rows.append(row)
 figures.table(rows, caption="24 questions on prices, two facts each")
 
 # %% [markdown]
-# **What to notice.** What is hidden never arrives, because it is thrown away where documents are read. (Colour is not
-# looked at: white text in a PDF does arrive.) The command needs a model that was taught to follow commands; ours was not,
-# so do not conclude anything about larger ones. The **false price** is the attack that no filter for "ignore all" can see:
-# it has the very form of a fact. What stops it is to ask *who* wrote a document before asking *what* it says: for prices
-# only the price list counts. And the citation lets a reader notice: "1 euros [reviews.html]".
+# **What to notice.** What is hidden never arrives, because it is thrown away where documents are read. (Colour is
+# not looked at: white text in a PDF does arrive.) The command needs a model that was taught to follow commands;
+# ours was not, so do not conclude anything about larger ones. The **false price** is the attack that no filter for
+# "ignore all" can see: it has the very form of a fact. What stops it is to ask *who* wrote a document before asking
+# *what* it says: for prices only the price list counts. And the citation lets a reader notice: "1 euros
+# [reviews.html]".
 
 # %% [markdown]
 # ## What you take with you
@@ -608,10 +628,10 @@ figures.table(rows, caption="24 questions on prices, two facts each")
 # - A threshold chooses between two errors. Choose it on other questions than you report.
 # - A document is text from a stranger. Decide by its author what it may say.
 #
-# **Papers.** BM25 (Robertson and Zaragoza 2009); reciprocal rank fusion (Cormack et al. 2009); ColBERT, late interaction
-# (Khattab and Zaharia 2020, arXiv 2004.12832); Self-Ask (Press et al. 2022, arXiv 2210.03350); indirect prompt injection
-# (Greshake et al. 2023, arXiv 2302.12173).
+# **Papers.** BM25 (Robertson and Zaragoza 2009); reciprocal rank fusion (Cormack et al. 2009); ColBERT, late
+# interaction (Khattab and Zaharia 2020, arXiv 2004.12832); Self-Ask (Press et al. 2022, arXiv 2210.03350); indirect
+# prompt injection (Greshake et al. 2023, arXiv 2302.12173).
 #
-# **Try it.** Bring a PDF of yours, write ten questions with their answers *before* you ask, and count. Read the documents
-# in pieces of 40 words instead of 110: which search gains? Let the rule of section 3 look at short questions, too, and
-# measure both kinds of turns.
+# **Try it.** Bring a PDF of yours, write ten questions with their answers *before* you ask, and count. Read the
+# documents in pieces of 40 words instead of 110: which search gains? Let the rule of section 3 look at short
+# questions, too, and measure both kinds of turns.
