@@ -1,10 +1,12 @@
-"""Toolboxes around another one: a flaky one, and a guarded one."""
+"""Toolboxes around another one: flaky, guarded, down for a while, talkative, tidied, persistent."""
 
 import random
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 from course_utils.agents.loop import Tools
+from course_utils.prisma.shop import TOPICS
 from course_utils.prisma.tools import Result, failed
 
 
@@ -28,3 +30,66 @@ class Guarded:
         result = self.toolbox(name, argument)
         plain = re.sub(r"<\|\w*\|>|\b(Thought|Action|Observation|Answer):", " ", result.text)
         return replace(result, text=" ".join(plain.split()))
+
+
+class Outage:
+    """A toolbox in which some order numbers time out: the first `calls` look-ups of each; then all is well again."""
+
+    def __init__(self, toolbox: Tools, numbers: Iterable[str], calls: int) -> None:
+        self.toolbox = toolbox
+        self.left = dict.fromkeys(numbers, calls)
+
+    def __call__(self, name: str, argument: str) -> Result:
+        if name != "orders" or not self.left.get(argument):
+            return self.toolbox(name, argument)
+        self.left[argument] -= 1
+        return failed("timeout")
+
+
+class Remarking:
+    """A toolbox that says more than it did: a `remark` behind every record. Its fields are as before."""
+
+    def __init__(self, toolbox: Tools, remark: str) -> None:
+        self.toolbox, self.remark = toolbox, remark
+
+    def __call__(self, name: str, argument: str) -> Result:
+        result = self.toolbox(name, argument)
+        spoken = result.ok and name != "calculator"
+        return replace(result, text=result.text + self.remark) if spoken else result
+
+
+FORMS = {
+    "orders": "order {asked}: {quantity} {product} for {customer}, {status}",
+    "catalogue": "{asked}: {price} euros, {stock} in stock",
+    "customer": "{asked}: last order {number}",
+}
+
+
+class Tidied:
+    """A toolbox whose results are written anew from their fields, in the one form that the model knows."""
+
+    def __init__(self, toolbox: Tools) -> None:
+        self.toolbox = toolbox
+
+    def __call__(self, name: str, argument: str) -> Result:
+        result = self.toolbox(name, argument)
+        form = TOPICS.get(argument, "{number}").replace("{}", "{number}") if name == "policy" else FORMS.get(name)
+        if not result.ok or form is None:
+            return result
+        return replace(result, text=form.format(asked=argument, **result.fields))
+
+
+class Retrying:
+    """A toolbox that asks again after a time-out, `tries` times in all; other errors are an answer."""
+
+    def __init__(self, toolbox: Tools, tries: int = 3) -> None:
+        if tries < 1:
+            raise ValueError(f"{tries} tries: a toolbox needs one at least")
+        self.toolbox, self.tries = toolbox, tries
+
+    def __call__(self, name: str, argument: str) -> Result:
+        for _ in range(self.tries):
+            result = self.toolbox(name, argument)
+            if result != failed("timeout"):
+                break
+        return result
