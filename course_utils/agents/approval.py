@@ -103,7 +103,7 @@ class Gate:
 
 
 def by_person(name: str, read: Callable[[str], str] = input) -> Callable[[Request], Decision]:
-    """A `decide` that asks whoever sits here: "y", "n", or another amount. For your own runs: it waits for an answer."""
+    """A `decide` that asks whoever sits here for "y", "n" or another amount, and waits. For your own runs."""
 
     def decide(request: Request) -> Decision:
         wanted = ", ".join(f"{key} {value}" for key, value in request.arguments.items())

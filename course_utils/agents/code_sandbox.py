@@ -56,14 +56,14 @@ def run(
     megabytes: float = 32,
     functions: Mapping[str, Callable] | None = None,
 ) -> Outcome:
-    """Run `code` in pydantic-monty. It sees the names in `inputs`, may call `functions`, and reaches nothing else.
+    """Run `code` in pydantic-monty. It sees `inputs`, may call `functions`, and reaches nothing else.
 
-    Whatever the code does wrong comes back as `Outcome.error`. ValueError for limits that are not above 0.
+    Whatever it does wrong comes back as `Outcome.error`. ValueError for limits that are not above 0.
     """
     from pydantic_monty import CollectString, Monty, MontyError
 
     if seconds <= 0 or megabytes <= 0:
-        raise ValueError(f"seconds={seconds} and megabytes={megabytes}: both limits must be above 0.")
+        raise ValueError(f"seconds={seconds}, megabytes={megabytes}: both must be above 0.")
     limits = {
         "max_feed_duration_secs": seconds,
         "max_memory": int(megabytes * 2**20),
@@ -73,12 +73,13 @@ def run(
     start = time.perf_counter()
     value, error = None, ""
     try:
-        with Monty(max_processes=1, request_timeout=seconds + GRACE) as pool:
-            # The time limit counts execution alone, and a sleeping program does not execute: no sleep takes time here.
-            with pool.checkout(limits=limits, os_policy={"sleep": "zero"}) as session:
-                value = session.feed_run(
-                    code, inputs=dict(inputs or {}), external_lookup=dict(functions or {}), print_callback=printed
-                )
+        with (
+            Monty(max_processes=1, request_timeout=seconds + GRACE) as pool,
+            # The limit of time counts execution alone. A sleep is none, so here it takes no time.
+            pool.checkout(limits=limits, os_policy={"sleep": "zero"}) as session,
+        ):
+            names = {"inputs": dict(inputs or {}), "external_lookup": dict(functions or {})}
+            value = session.feed_run(code, print_callback=printed, **names)
     except MontyError as problem:
         error = sentence(str(problem))
     return Outcome(value, printed.output, error, time.perf_counter() - start)

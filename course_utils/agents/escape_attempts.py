@@ -36,7 +36,7 @@ class Attempt:
 ATTEMPTS = [
     Attempt("read a file", "open", "print(open(SECRET).read())"),
     Attempt("read a file", "pathlib", "from pathlib import Path\nprint(Path(SECRET).read_text())"),
-    Attempt("read a file", "os.open", "import os\nprint(os.read(os.open(SECRET, os.O_RDONLY), 99))"),
+    Attempt("read a file", "os.open", "import os\nprint(os.read(os.open(SECRET, 0), 99))"),
     Attempt("read a file", "a path full of '..'", "print(open(RELATIVE).read())"),
     Attempt("read a file", "a link", "import os\nos.symlink(SECRET, 'link')\nprint(open('link').read())"),
     Attempt("read a file", "linecache", "import linecache\nprint(linecache.getline(SECRET, 1))"),
@@ -47,7 +47,7 @@ ATTEMPTS = [
     Attempt("read the environment", "os.environ", f"import os\nprint(os.environ[{SECRET_NAME!r}])"),
     Attempt("look round at home", "expanduser", f"import os\nos.listdir(os.path.expanduser('~'))\n{_SAY}"),
     Attempt("start a program", "subprocess", f"import subprocess\nsubprocess.run({_PROGRAM})"),
-    Attempt("start a program", "os.spawnv", f"import os\nos.spawnv(os.P_WAIT, PYTHON, {_PROGRAM})"),
+    Attempt("start a program", "os.spawnv", f"import os\nos.spawnv(0, PYTHON, {_PROGRAM})"),
     Attempt("start a program", "os.popen", f"import os\nos.popen('echo x').read()\n{_SAY}"),
     Attempt("start a program", "os.execv", f"import os\nos.execv(PYTHON, {_PROGRAM})"),
     Attempt("a second process", "os.fork", f"import os\nif os.fork() == 0:\n    {_SAY}"),

@@ -52,46 +52,59 @@ class State(TypedDict, total=False):
 # ---------------------------------------------------------------- the graph
 
 
-def build(toolbox: Tools, database: sqlite3.Connection, talk: Talk, keys: str = "kept") -> "StateGraph":
-    """The graph: think and act in a cycle, then propose, ask a person, and pay."""
-    from langgraph.graph import END, START, StateGraph
-    from langgraph.types import interrupt
+class Steps:
+    """What the graph's nodes do: each takes the state, and returns what it changes in it."""
 
-    def think(state: State) -> State:
-        return {"reply": talk({"ask": state["prompt"]})["reply"]}
+    def __init__(self, toolbox: Tools, database: sqlite3.Connection, talk: Talk, keys: str = "kept") -> None:
+        self.toolbox, self.database, self.talk, self.keys = toolbox, database, talk, keys
 
-    def act(state: State) -> State:
+    def think(self, state: State) -> State:
+        return {"reply": self.talk({"ask": state["prompt"]})["reply"]}
+
+    def act(self, state: State) -> State:
         trace = Trace("", state["prompt"])
-        react.act(trace, state["reply"], toolbox, max_steps=2, max_repeats=2)
+        react.act(trace, state["reply"], self.toolbox, max_steps=2, max_repeats=2)
         step = trace.steps[0]
-        return {"prompt": trace.prompt, "calls": [*state["calls"], f"{step.tool}[{step.argument}]"]}
+        call = f"{step.tool}[{step.argument}]"
+        return {"prompt": trace.prompt, "calls": [*state["calls"], call]}
 
-    def propose(state: State) -> State:
-        # The key is made before anybody is asked, and saved with the rest: every attempt to pay will find it.
+    def propose(self, state: State) -> State:
+        # The key is made before anybody is asked, and saved: every attempt to pay will find it.
         return {"amount": euros(state["reply"]), "key": uuid.uuid4().hex}
 
-    def approve(state: State) -> State:
-        return {"decision": interrupt({"pay back": state["amount"], "for order": state["number"]})}
+    def approve(self, state: State) -> State:
+        from langgraph.types import interrupt
 
-    def refund(state: State) -> State:
+        return {"decision": interrupt({"pay back": state["amount"], "for": state["number"]})}
+
+    def refund(self, state: State) -> State:
         amount = state["decision"].get("amount", state["amount"])
-        key = state["key"] if keys == "kept" else uuid.uuid4().hex
-        pay(database, key, state["number"], amount)
-        talk({"at": WORST})
+        key = state["key"] if self.keys == "kept" else uuid.uuid4().hex
+        pay(self.database, key, state["number"], amount)
+        self.talk({"at": WORST})
         return {"receipt": f"{amount} euros for order {state['number']}"}
 
-    def after_thinking(state: State) -> str:
-        kind = react.read_reply(state["reply"])[1]
-        if kind == "Answer" and euros(state["reply"]):
-            return "propose"
-        return "act" if kind == "Action" and len(state["calls"]) < MOST_CALLS else END
 
-    def after_asking(state: State) -> str:
-        return END if state["decision"]["verdict"] == "reject" else "refund"
+def after_thinking(state: State) -> str:
+    """Where the graph goes from `think`."""
+    kind = react.read_reply(state["reply"])[1]
+    if kind == "Action" and len(state["calls"]) < MOST_CALLS:
+        return "act"
+    return "propose" if kind == "Answer" and euros(state["reply"]) else "__end__"
+
+
+def after_asking(state: State) -> str:
+    """Where the graph goes from `approve`."""
+    return "__end__" if state["decision"]["verdict"] == "reject" else "refund"
+
+
+def build(steps: Steps) -> "StateGraph":
+    """Think and act in a cycle, then propose, ask a person, and pay."""
+    from langgraph.graph import END, START, StateGraph
 
     graph = StateGraph(State)
-    for node in (think, act, propose, approve, refund):
-        graph.add_node(node.__name__, node)
+    for node in ("think", "act", "propose", "approve", "refund"):
+        graph.add_node(node, getattr(steps, node))
     graph.add_edge(START, "think")
     graph.add_conditional_edges("think", after_thinking, ["act", "propose", END])
     graph.add_edge("act", "think")  # the cycle
@@ -119,9 +132,10 @@ def open_shop(prisma: shop.Shop, folder: Path) -> None:
 
 
 def pay(database: sqlite3.Connection, key: str, number: int, amount: int) -> None:
-    """Pay `amount` euros back, once for each key: a key that has been paid before changes nothing."""
+    """Pay `amount` euros back, once for each key: a key that was paid before changes nothing."""
+    once = "insert into refunds values (?, ?, ?) on conflict (key) do nothing"
     with database:
-        database.execute("insert into refunds values (?, ?, ?) on conflict (key) do nothing", (key, number, amount))
+        database.execute(once, (key, number, amount))
 
 
 def payments(folder: Path) -> list[tuple[int, int]]:
@@ -140,8 +154,8 @@ def main(folder: Path, number: int, keys: str) -> None:
 
     opening = hear()["opening"]
     with closing(connect(folder / SHOP)) as database, closing(connect(folder / CHECKPOINTS)) as saved:
-        graph = build(tools.Toolbox(database), database, talk_to_parent, keys)
-        app = graph.compile(checkpointer=SqliteSaver(saved))
+        steps = Steps(tools.Toolbox(database), database, talk_to_parent, keys)
+        app = build(steps).compile(checkpointer=SqliteSaver(saved))
         thread = {"configurable": {"thread_id": f"order-{number}"}}
         given: Any = None  # nothing new: go on
         if not app.get_state(thread).values:
