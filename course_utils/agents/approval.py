@@ -67,7 +67,7 @@ class Gate:
         self.record: list[Entry] = []
 
     def __call__(self, request: Request) -> str:
-        """Do what was asked for, or something else, or nothing. Returns what the agent reads of it."""
+        """Do what was asked for, or its edit, or nothing. Returns what the agent reads."""
         decision = self._decision(request)
         if decision.verdict == "reject":
             result = f"error: refused by {decision.by}: {decision.why}"

@@ -56,9 +56,9 @@ def run(
     megabytes: float = 32,
     functions: Mapping[str, Callable] | None = None,
 ) -> Outcome:
-    """Run `code` in pydantic-monty. It sees `inputs`, may call `functions`, and reaches nothing else.
+    """Run `code` in pydantic-monty. It sees `inputs`, may call `functions`, and no more.
 
-    Whatever it does wrong comes back as `Outcome.error`. ValueError for limits that are not above 0.
+    Whatever it does wrong comes back as `Outcome.error`. ValueError for limits of 0 or less.
     """
     from pydantic_monty import CollectString, Monty, MontyError
 

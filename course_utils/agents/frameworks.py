@@ -48,8 +48,8 @@ FRAMEWORKS = [
     Framework(
         "AutoGen (Microsoft)",
         "agents that converse in a group",
-        "over: a successor named in October 2025, maintenance mode in April 2026, now archived, without security fixes; "
-        "0.7.5 of September 2025 is the last release. The day of archiving we could not verify",
+        "over: a successor named in October 2025, maintenance mode in April 2026, now archived, without security fixes "
+        "(the day of archiving we could not verify); last release 0.7.5, September 2025",
         "README of microsoft/autogen, its pull requests 7067 and 7521; package index",
     ),
     Framework(
@@ -80,8 +80,8 @@ FRAMEWORKS = [
     Framework(
         "smolagents (Hugging Face)",
         "agents that write code where others write JSON",
-        "1.26 released in May 2026, nothing later found. Its local interpreter is 'not a security sandbox': two CVEs of "
-        "2025 lead out of it",
+        "1.26 released in May 2026, nothing later found. Its local interpreter is 'not a security sandbox': two CVEs "
+        "of 2025 lead out of it",
         "pull requests 2039 and 2292, issue 2125 of huggingface/smolagents; package index",
     ),
 ]

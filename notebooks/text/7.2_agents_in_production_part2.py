@@ -106,7 +106,7 @@ plan = trace.log[0][1].strip()
 program = code_sandbox.as_python(plan)
 functions = code_sandbox.tool_functions(toolbox, "orders", "catalogue", "customer", "policy")
 outcome = code_sandbox.run(program, functions=functions)
-print(plan, "\n\nas Python:", program, sep="\n")
+print(plan, "\nas Python:", program, sep="\n")
 print("\n->", outcome.text, "| the agent answered:", trace.answer)
 
 # %% [markdown]
@@ -132,9 +132,8 @@ if same:
 # %% [markdown]
 # What does code add? A loop. *Which customer's last order is worth most?* takes an agent without code three calls for
 # each customer, with a turn of the model for each call. As code it is one turn. (We wrote this program; a model of some
-# billion parameters writes such things daily. Our first version said `max(worth, key=worth.get)`, which every Python
-# knows.
-This one did not: a part of Python is a part.)
+# billion parameters writes such things daily. Our first version said `max(worth, key=worth.get)`, which the
+# sandbox did not know: it is a *part* of Python.)
 
 # %% tags=["topic:tool-compute"]
 program = """
