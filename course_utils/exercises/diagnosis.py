@@ -16,6 +16,7 @@ TOLERANCE = 1e-5
 COARSE = 0.05  # a few roundings of small numbers in 16 bits
 SHOWN = 12  # numbers that a message shows; of longer tensors it tells the shape
 LINES, LINE = 10, 200  # lines that are shown of what a function prints, and the letters of one
+IN_WORDS = {list: "list", tuple: "tuple", str: "text", dict: "dict"}  # kinds of results that are shown whole
 KNOWN = {"ndarray": "a NumPy array", "NoneType": "None", "Tensor": "a torch.Tensor"}  # in words
 
 
@@ -207,13 +208,15 @@ def _is_number(value: Any) -> bool:
 
 
 def same(before: Any, after: Any) -> bool:
-    """Whether two inputs are equal, with tensors and missing parts inside lists."""
+    """Whether two inputs are equal, with tensors and missing parts inside lists and dicts."""
     if isinstance(before, Tensor):
         return isinstance(after, Tensor) and torch.equal(before, after)
     if isinstance(before, list | tuple):
         if not isinstance(after, list | tuple) or len(before) != len(after):
             return False
         return all(map(same, before, after))
+    if isinstance(before, dict):
+        return isinstance(after, dict) and same([*before.items()], [*after.items()])
     return callable(before) or before == after  # a function of ours does not come back
 
 
@@ -221,10 +224,11 @@ def kind_fault(came: Any, wanted: Any) -> str:
     """What is wrong with the kind of a result: nothing came, another type or shape, nan. Empty if nothing is."""
     if came is None:
         return "Your function returns nothing (None). Is the `return` missing?"
-    if isinstance(wanted, float):
+    if isinstance(wanted, float | int):
         return "" if _is_number(came) else f"Your function returns {_a(came)}. A plain number is wanted."
-    if isinstance(wanted, list):
-        return "" if isinstance(came, list) else f"Your function returns {_a(came)}. A list is wanted."
+    for kind, name in IN_WORDS.items():
+        if isinstance(wanted, kind):
+            return "" if isinstance(came, kind) else f"Your function returns {_a(came)}. A {name} is wanted."
     if not isinstance(came, Tensor):
         return _no_tensor(came, wanted)
     if came.shape != wanted.shape:
@@ -256,6 +260,9 @@ def show(value: Any) -> str:
     if isinstance(value, list | tuple):
         parts = ", ".join(map(show, value))
         return f"[{parts}]"
+    if isinstance(value, dict):
+        parts = ", ".join(f"{key!r}: {show(part)}" for key, part in value.items())
+        return f"{{{parts}}}"
     if isinstance(value, wire.Foreign):
         return _a(value)
     name = getattr(value, "__name__", None)

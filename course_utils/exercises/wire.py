@@ -28,7 +28,7 @@ class Foreign:
 
 
 def pack(value: Any) -> bytes:
-    """`value` as bytes: tensors, plain numbers, text, None, and lists and tuples of them. The rest gets Foreign."""
+    """`value` as bytes: tensors, plain numbers, text, None; lists, tuples and dicts of them. The rest gets Foreign."""
     tensors: dict[str, Tensor] = {}
     tree = _to_tree(value, tensors)
     return json.dumps(tree).encode() + b"\n" + safetensors.save(tensors)
@@ -51,6 +51,8 @@ def _to_tree(value: Any, tensors: dict[str, Tensor]) -> Any:
         return {name: [_to_tree(part, tensors) for part in value]}
     if isinstance(value, Tensor):
         return _tensor_to_tree(value, tensors)
+    if type(value) is dict and all(type(key) is str for key in value):  # as JSON has them
+        return {"dict": {key: _to_tree(part, tensors) for key, part in value.items()}}
     kind = type(value)
     return {"foreign": [kind.__name__, kind.__module__]}
 
@@ -70,6 +72,8 @@ def _from_tree(tree: Any, tensors: dict[str, Tensor]) -> Any:
             return [_from_tree(part, tensors) for part in parts]
         case {"tuple": parts}:
             return tuple(_from_tree(part, tensors) for part in parts)
+        case {"dict": dict(parts)}:
+            return {key: _from_tree(part, tensors) for key, part in parts.items()}
         case {"tensor": key, "gradient": gradient, "complex": is_complex}:
             numbers = torch.view_as_complex(tensors[key]) if is_complex else tensors[key]
             return numbers.requires_grad_(gradient)
