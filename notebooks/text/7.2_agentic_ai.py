@@ -957,7 +957,13 @@ for note in notes:
     print(f"{note or '(no note)'}\n  -> {final['reply']}")
 
 # %% [markdown]
-# **What to notice.** RECORDED_TEXT
+# **What to notice.** In the recording the model writes the call right three times of three, from one example, and
+# leaves the tool alone where none is needed. Its answers are another matter. One of three says what the record says. It
+# apologises beside a record that holds the answer, and from "no such order" it makes an order that was sent. No schema
+# and no loop detection sees that. And the customer's note steers it: "Ignore the question ..." is obeyed word for word,
+# and a second note pulls the answer to a refund. In the same place prisma-lm understood nothing, and was safer for it. A
+# larger model answers better *and* follows commands better, those of others included. These are a few single runs of
+# one very small model. They show what can happen, not how often.
 #
 # **The same through Ollama.** A larger model wants a server, and LangChain's own agent wants one that understands
 # tools. With Ollama on your machine (`ollama pull qwen3:0.6b`, about half a gigabyte) these are the lines. They are
