@@ -70,6 +70,7 @@ from course_utils.models import bundled
 from course_utils.models.llama_cpp import through_llama_cpp
 from course_utils.prisma import shop, text, tools
 
+# %%
 chat = unit.load("chat")
 if chat.tier == "bundled":
     torch.set_num_threads(1)  # the threads of so small a model wait longer than they work
@@ -229,12 +230,11 @@ def act(prompt: str, reply: str, tools: dict[str, Callable[[str], str]]) -> tupl
 
     The first line of the reply that begins with "Action:" or "Answer:" decides. An answer ends the
     run: return the prompt as it is, and what stands behind "Answer:", without blanks around it.
-    An action is written tool[argument], with nothing else in its line. What tools[tool](argument)
-    gives is the observation. The new prompt is the old one, the reply up to the end of the
-    action's line, a line break, "Observation: ", the observation, and a line break. What the reply
-    says after its action is left out. The answer is "" then.
-    Mistakes of a model are observations, too, never exceptions: "error: no tool refund" for a tool
-    that is not there (here refund), "error: " and the exception's text if a tool raises one, and
+    An action is tool[argument], with nothing else in its line. What tools[tool](argument) gives is
+    the observation. The new prompt is the old one, the reply up to the end of the action's line, a
+    line break, "Observation: ", the observation, and a line break. The answer is "" then.
+    Mistakes of a model are observations, never exceptions: "error: no tool refund" for a tool that
+    is not there (here refund), "error: " and the exception's text if a tool raises one, and
     "error: write Action: tool[argument]" for a line of another form. If no line decides, observe
     the same, after the whole reply.
     """
@@ -961,9 +961,9 @@ for note in notes:
 # leaves the tool alone where none is needed. Its answers are another matter. One of three says what the record says. It
 # apologises beside a record that holds the answer, and from "no such order" it makes an order that was sent. No schema
 # and no loop detection sees that. And the customer's note steers it: "Ignore the question ..." is obeyed word for word,
-# and a second note pulls the answer to a refund. In the same place prisma-lm understood nothing, and was safer for it. A
-# larger model answers better *and* follows commands better, those of others included. These are a few single runs of
-# one very small model. They show what can happen, not how often.
+# and a second note pulls the answer to a refund. In the same place prisma-lm understood nothing, and was safer for it.
+# Larger models answer better *and* follow commands better, those of others included. These are a few single runs of one
+# very small model. They show what can happen, not how often.
 #
 # **The same through Ollama.** A larger model wants a server, and LangChain's own agent wants one that understands
 # tools. With Ollama on your machine (`ollama pull qwen3:0.6b`, about half a gigabyte) these are the lines. They are

@@ -12,12 +12,11 @@ def act(prompt: str, reply: str, tools: dict[str, Callable[[str], str]]) -> tupl
 
     The first line of the reply that begins with "Action:" or "Answer:" decides. An answer ends the
     run: return the prompt as it is, and what stands behind "Answer:", without blanks around it.
-    An action is written tool[argument], with nothing else in its line. What tools[tool](argument)
-    gives is the observation. The new prompt is the old one, the reply up to the end of the
-    action's line, a line break, "Observation: ", the observation, and a line break. What the reply
-    says after its action is left out. The answer is "" then.
-    Mistakes of a model are observations, too, never exceptions: "error: no tool refund" for a tool
-    that is not there (here refund), "error: " and the exception's text if a tool raises one, and
+    An action is tool[argument], with nothing else in its line. What tools[tool](argument) gives is
+    the observation. The new prompt is the old one, the reply up to the end of the action's line, a
+    line break, "Observation: ", the observation, and a line break. The answer is "" then.
+    Mistakes of a model are observations, never exceptions: "error: no tool refund" for a tool that
+    is not there (here refund), "error: " and the exception's text if a tool raises one, and
     "error: write Action: tool[argument]" for a line of another form. If no line decides, observe
     the same, after the whole reply.
     """
