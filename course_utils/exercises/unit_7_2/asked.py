@@ -12,12 +12,11 @@ def act(prompt: str, reply: str, tools: dict[str, Callable[[str], str]]) -> tupl
 
     The first line of the reply that begins with "Action:" or "Answer:" decides. An answer ends the
     run: return the prompt as it is, and what stands behind "Answer:", without blanks around it.
-    An action is written tool[argument], with nothing else in its line. What tools[tool](argument)
-    gives is the observation. The new prompt is the old one, the reply up to the end of the
-    action's line, a line break, "Observation: ", the observation, and a line break. What the reply
-    says after its action is left out. The answer is "" then.
-    Mistakes of a model are observations, too, never exceptions: "error: no tool refund" for a tool
-    that is not there (here refund), "error: " and the exception's text if a tool raises one, and
+    An action is tool[argument], with nothing else in its line. What tools[tool](argument) gives is
+    the observation. The new prompt is the old one, the reply up to the end of the action's line, a
+    line break, "Observation: ", the observation, and a line break. The answer is "" then.
+    Mistakes of a model are observations, never exceptions: "error: no tool refund" for a tool that
+    is not there (here refund), "error: " and the exception's text if a tool raises one, and
     "error: write Action: tool[argument]" for a line of another form. If no line decides, observe
     the same, after the whole reply.
     """
@@ -458,26 +457,6 @@ QUIZZES = [
         ),
     ),
     Quiz(
-        "7.2.done_twice",
-        "A graph with checkpoints is killed just after a node has sent a refund, before its checkpoint. Then?",
-        (
-            Answer(
-                "On resume the node runs again: unless the refund has a key that the bank knows, it is sent twice.",
-                "A checkpoint saves what the graph knows, not what the world has seen. Effects need an idempotency "
-                "key, or a look whether they are there.",
-                right=True,
-            ),
-            Answer(
-                "Nothing: the checkpoint knows that the refund was sent.",
-                "It was not written yet. It can't be written in the same moment as the refund: they are two systems.",
-            ),
-            Answer(
-                "The graph starts again from its first node.",
-                "It goes on from the last checkpoint. What comes after that runs again.",
-            ),
-        ),
-    ),
-    Quiz(
         "7.2.code_from_a_model",
         "An agent writes Python to calculate with. Where do you run it?",
         (
@@ -498,6 +477,79 @@ QUIZZES = [
             Answer(
                 "Anywhere, after a model has read it and found it harmless.",
                 "A guess about a text is no wall. Code is easily written so that it looks harmless.",
+            ),
+        ),
+    ),
+    Quiz(
+        "7.2.sandbox",
+        "Model code runs in an interpreter without files, programs and network. You hand it your function "
+        "`read_page(path)`, so that it can read the help pages. What did you change?",
+        (
+            Answer(
+                "Nothing: the interpreter still cannot open a file.",
+                "It cannot open one itself, but it may ask your function to, and that runs outside, with your rights.",
+            ),
+            Answer(
+                "The code can now read every file that your own process can read.",
+                "A function that you hand in is a part of the wall. Hand in `help_page(topic)`, which looks it up "
+                "in a list.",
+                right=True,
+            ),
+            Answer(
+                "It can read help pages only, because that is what the function is for.",
+                "The code chooses the argument. What a function is for is no check; what it accepts is.",
+            ),
+            Answer(
+                "Only the memory limit: pages are large.",
+                "Limits of memory and time hold as before. This is about what can be read.",
+            ),
+        ),
+    ),
+    Quiz(
+        "7.2.worst_moment",
+        "A process is killed when the refund is in the shop's database and LangGraph has not yet saved its checkpoint. "
+        "Another process goes on. The refund's key was made in the node `refund` itself. What happens?",
+        (
+            Answer(
+                "Nothing: the checkpoint says that the refund is done.",
+                "It was not written. The last one says that `refund` comes next.",
+            ),
+            Answer(
+                "LangGraph finds the payment in the shop's database and skips the node.",
+                "LangGraph knows its own state, and no other database.",
+            ),
+            Answer(
+                "The refund is paid a second time, under a new key.",
+                "Only a key that was made and saved before the effect is the same in both attempts.",
+                right=True,
+            ),
+            Answer(
+                "The person is asked again, so nothing can go wrong.",
+                "The answer was saved in the step before. Nobody is asked; the node runs again from its beginning.",
+            ),
+        ),
+    ),
+    Quiz(
+        "7.2.tired",
+        "A colleague wants to make the agent safer, and lets a person approve every call of a tool, look-ups included. "
+        "What do you expect?",
+        (
+            Answer(
+                "More harm: the questions that matter drown among those that do not.",
+                "Attention is a budget. Ask about what cannot be undone, and let a program check the rest.",
+                right=True,
+            ),
+            Answer(
+                "Less harm, since more is looked at.",
+                "That holds for a person who never tires. Attention falls with the number of questions.",
+            ),
+            Answer(
+                "The same harm: look-ups do no harm.",
+                "They do none, but they use up the attention that the refunds need.",
+            ),
+            Answer(
+                "No harm, as long as the person is an expert.",
+                "Experts tire, too.",
             ),
         ),
     ),

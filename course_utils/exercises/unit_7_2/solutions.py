@@ -843,13 +843,11 @@ def _reasons(right: list[str]) -> list[str]:
 # --- reflection_memory ----------------------------------------------------------------------------------
 
 
-HEADING = "What earlier trials taught:"
-
-
 def as_text(notes: Sequence[str]) -> str:
     """The heading and a line for each note; "" without a note."""
+    heading = "What earlier trials taught:"
     lines = [f"- {note}" for note in notes]
-    return "\n".join([HEADING, *lines]) if lines else ""
+    return "\n".join([heading, *lines]) if lines else ""
 
 
 def reflection_memory(reflections: Sequence[str], last: int, budget: int, count: Callable[[str], int]) -> str:
@@ -871,6 +869,7 @@ def count_words(text: str) -> int:
     return len(text.split())
 
 
+HEADING = "What earlier trials taught:"
 NOTES = (
     "read the order first. ",
     "USE THE CALCULATOR.",
