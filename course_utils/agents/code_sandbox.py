@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from course_utils.agents.loop import Tools, use
@@ -31,7 +31,7 @@ class Outcome:
     `error` is a sentence for the model, "" where there is none. `seconds` is how long it took, the start included.
     """
 
-    value: Any = None
+    value: Any = field(default=None, repr=False)  # written out in full, ten lines of code can fill the memory
     printed: str = ""
     error: str = ""
     seconds: float = 0.0
@@ -46,7 +46,7 @@ class Outcome:
         if self.error:
             return f"error: {self.error}"
         shown = "" if self.value is None else reprlib.repr(self.value)
-        return (self.printed + shown).strip() or "done, and nothing printed"
+        return (self.printed + shown).strip()[:LONGEST_OUTPUT] or "done, and nothing printed"
 
 
 def run(
