@@ -27,12 +27,12 @@ POINTS_BACK = re.compile(r"\b(it|its|they|them|their|he|him|his|she|her|that|tho
 
 
 def is_follow_up(question: str) -> bool:
-    """Whether a question leans on the one before it, by its words: "And in winter?", "How long does it take?"."""
+    """Whether a question leans on the one before it, by its words: "How long does it take?"."""
     return bool(BEGINS.match(question.strip()) or POINTS_BACK.search(question))
 
 
 def rewritten(question: str, before: str) -> str:
-    """What to search for: a follow-up question together with the question `before` it, any other as it is."""
+    """What to search for: a follow-up with the question `before` it, any other as it is."""
     return f"{before} {question}" if before and is_follow_up(question) else question
 
 
@@ -120,11 +120,12 @@ class LateInteraction:
         return math.log((1 + len(self.texts)) / (1 + self.having[token])) + 0.1
 
     def score(self, question: str, place: int) -> float:
-        """The weighted mean, over the question's tokens, of the best cosine with a token of the piece."""
+        """The weighted mean, over the question's tokens, of the best cosine with a piece's token."""
         tokens, asked = self.states(question)
         _, there = self.states(self.texts[place])
         inner = slice(1, -1)  # without the markers
-        cosines = unit_length(asked[inner]) @ unit_length(there[inner]).T  # (question tokens, piece tokens)
+        # (question tokens, piece tokens)
+        cosines = unit_length(asked[inner]) @ unit_length(there[inner]).T
         weights = np.array([self.rarity(token) for token in tokens[inner]])
         return float(weights @ cosines.max(1) / weights.sum())
 
@@ -147,7 +148,7 @@ def second_search(library: Library, search: Search, question: str, first: int = 
 
 
 def quote(encoder: Encoder, question: str, piece: Piece) -> str:
-    """The sentence of a piece that is nearest to the question: an answer in the document's own words."""
+    """The sentence of a piece that is nearest to the question: the document's own words."""
     said = sentences(piece.text)
     cosines = encoder.encode(said) @ encoder.encode([question])[0]  # (sentences,)
     return said[int(cosines.argmax())]
@@ -177,7 +178,7 @@ class DocumentChat:
     replies: list[Reply] = field(default_factory=list)
 
     def ask(self, question: str) -> Reply:
-        """The sentence that fits the question best, with its source. ValueError for an empty question."""
+        """The sentence that fits best, with its source. ValueError for an empty question."""
         if not question.strip():
             raise ValueError("The question is empty.")
         query = rewritten(question, self.topic)

@@ -90,8 +90,8 @@ def read_all(sources: Iterable[str | Path], words: int = WORDS) -> list[Piece]:
 def fetch_page(url: str, folder: Path) -> Path:
     """Fetch a web page into `folder`, over the network, and say so. Returns its file.
 
-    Only http and https, at most MOST_BYTES, and no addresses of this machine or its network: a link may come from
-    a stranger. DocumentError if it can't be had.
+    Only http and https, at most MOST_BYTES, and no addresses of this machine or its network:
+    a link may come from a stranger. DocumentError if it can't be had.
     """
     import httpx
 

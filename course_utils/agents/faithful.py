@@ -33,10 +33,10 @@ def is_refusal(answer: str) -> bool:
 
 
 def values(answer: str) -> list[str]:
-    """The values in an answer: its numbers and its names; of a short answer all words that carry something.
+    """The values in an answer: its numbers and its names; of a short one all words that count.
 
-    Numbers are written with digits, "thirty five" as "35" and "1,060" as "1060". A name is a word with a capital that
-    does not begin a sentence. Other words in lower case.
+    Numbers are written with digits, "thirty five" as "35" and "1,060" as "1060". A name is a
+    word with a capital that does not begin a sentence. Other words in lower case.
     """
     tokens = _tokens(answer)
     short = len(tokens) <= SHORT
