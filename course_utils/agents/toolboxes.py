@@ -66,21 +66,23 @@ FORMS = {
 
 
 class Tidied:
-    """A toolbox whose results are written anew from their fields, in the one form that the model knows."""
+    """A toolbox whose results are written anew from their fields, in the one form the model knows."""
 
     def __init__(self, toolbox: Tools) -> None:
         self.toolbox = toolbox
 
     def __call__(self, name: str, argument: str) -> Result:
         result = self.toolbox(name, argument)
-        form = TOPICS.get(argument, "{number}").replace("{}", "{number}") if name == "policy" else FORMS.get(name)
+        form = TOPICS.get(argument) if name == "policy" else FORMS.get(name)
         if not result.ok or form is None:
             return result
-        return replace(result, text=form.format(asked=argument, **result.fields))
+        number = result.fields.get("number")  # what the {} of a policy stands for
+        text = form.format(number, asked=argument, **result.fields)
+        return replace(result, text=text)
 
 
 class Retrying:
-    """A toolbox that asks again after a time-out, `tries` times in all; other errors are an answer."""
+    """A toolbox that asks again after a time-out, `tries` times in all. Other errors are answers."""
 
     def __init__(self, toolbox: Tools, tries: int = 3) -> None:
         if tries < 1:
