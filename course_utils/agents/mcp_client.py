@@ -35,16 +35,6 @@ LONGEST = 200  # characters of a result that an agent gets to read
 REFUSED = "is not what was approved"
 
 
-def as_mcp(tool: dict) -> dict:
-    """A tool in the form of chat templates as an entry of MCP's tools/list: there the schema is `inputSchema`."""
-    function = tool["function"]
-    schema = function.get("parameters") or {"type": "object", "properties": {}}
-    entry = {"name": function["name"], "inputSchema": schema}
-    if function.get("description"):
-        entry["description"] = function["description"]
-    return entry
-
-
 def as_schema(tool: Tool) -> dict:
     """A tool of MCP in the form that chat templates read: the way back."""
     function = {"name": tool.name, "description": tool.description or "", "parameters": tool.input_schema}

@@ -45,18 +45,6 @@ lie.__name__ = say_hello.__name__  # the schema's title comes from there
 # --- translation
 
 
-def test_a_tool_in_mcps_form_is_accepted_by_the_protocols_own_types():
-    entries = [mcp_client.as_mcp(tool) for tool in tools.schemas()]
-    listed = mcp_types.ListToolsResult.model_validate({"tools": entries})
-    assert [mcp_client.as_schema(tool) for tool in listed.tools] == tools.schemas()
-
-
-def test_a_tool_without_arguments_or_description_is_still_one():
-    entry = mcp_client.as_mcp({"type": "function", "function": {"name": "now", "parameters": None}})
-    assert entry == {"name": "now", "inputSchema": {"type": "object", "properties": {}}}
-    mcp_types.Tool.model_validate(entry)
-
-
 def test_the_server_lists_what_the_toolbox_signs(prisma):
     with mcp_client.connect(mcp_shop.make_server(prisma)) as session:
         listed = [tool["function"] for tool in session.schemas()]

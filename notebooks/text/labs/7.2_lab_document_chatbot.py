@@ -56,6 +56,7 @@ from course_utils.agents import document_chat as chatbot
 from course_utils.agents import documents, faithful, pdf_pages, ranking, vectors
 from course_utils.agents.documents import Piece
 from course_utils.agents.keyword_search import BM25
+from course_utils.exercises import quiz
 from course_utils.measures import error_bars, percent, share
 from course_utils.prisma import shop, text
 from course_utils.settings import paced
@@ -446,6 +447,9 @@ for k, question, answer, true in wrong_reading[:3]:
 # **What to notice.** More context made this small reader worse: give a reader as little as the search allows. The
 # control is not at zero, because two toys can have the same price by chance; without it you would not know how much
 # the check is worth. And "not within 40 days" has the same values as "within 40 days": faithful is not right.
+
+# %%
+quiz("7.2.right_page_wrong_answer")
 
 # %% [markdown]
 # ## 6. When the answer is not there

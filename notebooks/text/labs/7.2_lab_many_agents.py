@@ -51,6 +51,7 @@ import torch
 
 from course_utils import figures
 from course_utils.agents import bdi, loop, react, success, task_queue, teams, toolboxes
+from course_utils.exercises import quiz
 from course_utils.measures import bootstrap, share
 from course_utils.models import bundled
 from course_utils.models.llama_cpp import through_llama_cpp
@@ -396,6 +397,9 @@ figures.table(rows, caption=f"{len(tasks)} tasks at temperature 2", digits=0)
 # **Verdict.** Compare rows with about the same tokens, and believe a difference only where the intervals do not
 # overlap. What several agents are good for is what the sections before measured: a task cut into parts that fit, rights
 # that stay apart, state that a program can see. The number of agents alone is a way to spend tokens.
+
+# %%
+quiz("7.2.more_agents")
 
 # %% [markdown]
 # ## What you take with you

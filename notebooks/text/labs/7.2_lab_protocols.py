@@ -63,6 +63,7 @@ from course_utils import figures, serving
 from course_utils.agents import a2a_agents, mcp_client, mcp_shop, mcp_wire
 from course_utils.agents.function_calls import run_calls
 from course_utils.agents.success import success
+from course_utils.exercises import check, hint, quiz, solution
 from course_utils.measures import percent, share
 from course_utils.models import tools_in_words
 from course_utils.prisma import shop, text, tools
@@ -100,10 +101,30 @@ stack = ExitStack()  # what it holds is closed in the last section
 # `description`, and the JSON schema of its arguments, under the key `inputSchema`. Write that translation:
 
 # %% [markdown]
-# EXERCISE 7.2.as_mcp
+# ### Exercise: A tool in MCP's words (easy, about 10 minutes)
+#
+# You have the schemas for chat templates. What does an MCP server list? `hint("7.2.as_mcp")` helps. Until your
+# function passes, the notebook goes on with the course's own, and says so.
+
+
+# %%
+def as_mcp(tool: dict) -> dict:
+    """A tool as an MCP server lists it, from the form of chat templates and of OpenAI's API.
+
+    `tool` is {"type": "function", "function": {...}}, and the inner dict has "name", "description"
+    and "parameters", a JSON schema. The entry has "name", "description" and "inputSchema", nothing
+    else. Where the description is missing, None or empty, the entry has no such key. Where the
+    parameters are missing, None or empty, the schema is that of an object without properties:
+    {"type": "object", "properties": {}}. The tool itself stays as it is.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+as_mcp = check("7.2.as_mcp", as_mcp)
 
 # %% tags=["topic:mcp"]
-as_mcp = mcp_client.as_mcp
 first = tools.schemas()[0]
 entry = as_mcp(first)
 print("for a chat template:", json.dumps(first, indent=1))
@@ -517,7 +538,11 @@ for name, host in hosts.items():
 # %% [markdown]
 # **What to notice.** Looking again before each call costs one more question to the server. A host may look less
 # often: once a session, and whenever the server says that its list has changed. (A malicious one won't say it.)
-#
+
+# %%
+quiz("7.2.foreign_server")
+
+# %% [markdown]
 # ## 7. Agents that talk to agents: A2A
 #
 # A tool does what it is told at once. Another *agent* is different: it may take long, ask back, and work out of
