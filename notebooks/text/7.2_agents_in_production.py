@@ -809,8 +809,6 @@ figures.table(rows)
 # on.
 
 # %% tags=["topic:tool-compute"]
-from pathlib import Path
-
 handed_in = {"read_page": lambda name: Path(name).read_text()}
 innocent = escape_attempts.Attempt("read a file", "your own function", "print(read_page(SECRET))")
 with escape_attempts.Ground() as ground:
@@ -897,7 +895,7 @@ def pay_back(name: str, kill: graph.Killer, keys: str) -> list[graph.Moment]:
 # %% tags=["topic:langgraph"]
 quiet = pay_back("quiet", graph.Killer(), keys="kept")
 said = [moment.said for moment in quiet]
-print(" > ".join(said))
+print(textwrap.fill(" > ".join(said), 88))
 print("in the shop's database:", graph.payments(unit.folder / "quiet"))
 
 # %% [markdown]
@@ -1096,16 +1094,23 @@ best = {name: min(limits, key=lambda limit: sum(harms[name, limit])) for name in
 alt = f"Harm a day against the limit, with 95 % bands; lowest at {figures.told(best)} euros."
 figures.show(fig, alt=alt)
 
+
 # %% tags=["topic:approval"]
+def in_euros(values: list[float]) -> str:
+    """ "327 (289 to 369)": the mean of some days with its 95 % interval."""
+    measure = bootstrap(values, "euros")
+    return f"{measure.value:.0f} ({measure.low:.0f} to {measure.high:.0f})"
+
+
 rows = []
 for name in people:
     least = harms[name, best[name]]
     row = {"the person": name, "best limit (euros)": best[name]}
     row["questions a day"] = questions[best[name]]
-    row["harm a day"] = bootstrap(least, "euros")
+    row["harm a day (euros)"] = in_euros(least)
     for limit, other in ((0, "all"), (500, "none")):
         more = [a - b for a, b in zip(harms[name, limit], least, strict=True)]
-        row[f"more by asking about {other}"] = bootstrap(more, "euros")
+        row[f"more by asking about {other}"] = in_euros(more)
     rows.append(row)
 figures.table(rows, caption=f"200 days; who asks about all asks {questions[0]:.0f} times", digits=0)
 
