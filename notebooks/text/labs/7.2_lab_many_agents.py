@@ -227,7 +227,8 @@ rows = [{"role": role, "tools": ", ".join(own)} for role, own in teams.ROLES.ite
 figures.table(rows)
 
 # %% tags=["topic:multi-agent-roles"]
-asked = text.episodes(paced(12, 4), seed=6, shop=prisma)
+drawn = text.episodes(48, seed=6, shop=prisma)
+asked = [task for task in drawn if len(task.steps) > 1][: paced(10, 4)]
 longest = max(asked, key=lambda task: len(task.steps))
 group = teams.make_group(chat, toolbox)
 trace = teams.run_group(group, longest.question)
@@ -245,7 +246,7 @@ runs = {
     "one agent with all tools": react.run_many(chat, toolbox, [task.question for task in asked])
 }
 for handed in figures.progress(teams.HANDED, "groups"):
-    group = teams.make_group(chat, toolbox, handed)
+    group = teams.make_group(chat, toolbox, handed, max_turns=14)
     runs[f"group, hands over {handed}"] = [teams.run_group(group, task.question) for task in asked]
 rows = []
 for name, traces in runs.items():
@@ -253,7 +254,9 @@ for name, traces in runs.items():
     row["model calls"] = sum(len(trace.log) for trace in traces) / len(traces)
     row["tokens"] = tokens(traces)
     rows.append(row)
-figures.table(rows, caption=f"{len(asked)} questions of all kinds, per question", digits=1)
+figures.table(
+    rows, caption=f"{len(asked)} questions that need several calls, per question", digits=1
+)
 
 # %% [markdown]
 # **What to notice.** With the whole record handed over, compare the group's tokens with those of one agent that has all
@@ -344,10 +347,9 @@ figures.table(rows, caption="Points fetched (%), mean of all days with its 95 % 
 # %% [markdown]
 # **What to notice.** In a still world every agent with a plan fetches nearly all: there is nothing to reconsider. As
 # the world speeds up, the long tour breaks first, then the bold agent walks to places where nothing is left. With free
-# thoughts the cautious agent is best. When a thought takes time, it stands still while the
-# orders go, and falls below the bold one, as Kinny and Georgeff found. The alert agent looks for cheap signs that
-# thinking is worth it. And where thoughts cost most and everything is quick, compare the reactive
-# agent with all others.
+# thoughts caution costs nothing. When a thought takes time, the cautious agent stands still while the orders go, and
+# falls below the bold one, as Kinny and Georgeff found. The alert agent looks for cheap signs that thinking is worth
+# it. And where thoughts cost most and everything is quick, compare the reactive agent with all others.
 #
 # The language agents of this unit have the same choice. ReAct thinks before each step: cautious, and it pays in tokens.
 # ReWOO plans a tour: cheap, until a tool fails.
