@@ -10,7 +10,7 @@ from course_utils.agents.assistant.log import Log
 from course_utils.agents.assistant.policies import Policies, sections
 from course_utils.prisma import pictures, shop, speech
 
-missing = browser.problem() or ("" if page.is_installed() else page.MISSING)
+missing = browser.problem() or ("" if page.is_installed() else page.missing())
 pytestmark = pytest.mark.skipif(bool(missing), reason=missing or "all is here")
 SPOKEN, OTHER, PRODUCT = 3444, 5102, "small green ring"
 ADA = "Ada"

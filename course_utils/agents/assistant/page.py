@@ -14,15 +14,18 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from course_utils import colab
 from course_utils.agents.assistant.assistant import Assistant, Reply
 
-MISSING = (
-    "The package gradio is not here, so there is no web page. The same assistant talks in the notebook instead, as "
-    "text: all stories work, buttons and pictures of the page are missing. To get the page, install the course's "
-    "extra `agents` (some hundred MB)."
-)
 HEADER = ("step", "what happened")
 _STYLE = "footer {display: none !important} #steps td {white-space: normal !important}"
+
+
+def missing() -> str:
+    """What is said where Gradio is not installed, what is used instead, and what brings it."""
+    why = "The package gradio is not here, so there is no web page."
+    instead = "The same assistant talks in the notebook instead: all it does works, the page's buttons are missing."
+    return f"{why} {instead} To get the page (some hundred MB):\n  {colab.how_to_add_extra('agents')}"
 
 
 def is_installed() -> bool:
@@ -35,7 +38,7 @@ def import_gradio() -> Any:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     if not is_installed():
-        raise ImportError(MISSING)
+        raise ImportError(missing())
     warnings.filterwarnings("ignore", module="gradio")  # about its own use of pandas
     import gradio
 

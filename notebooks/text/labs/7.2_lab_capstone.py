@@ -303,7 +303,7 @@ recording = speech.CLIPS / "02.ogg"
 scene = stories.Scene(ADA, recording, SPOKEN, picture_file, ring.name, OTHER, database)
 evening = None
 if not page.is_installed():
-    print(page.MISSING)
+    print(page.missing())
 elif browser.problem():
     print(browser.problem(), "The stories follow as a conversation.")
 else:
@@ -361,7 +361,7 @@ if OPEN and page.is_installed():
         port = int(mine.url.rstrip("/").rpartition(":")[2])
         output.serve_kernel_port_as_window(port)
 elif OPEN:
-    print(page.MISSING)
+    print(page.missing())
 
 # %% [markdown]
 # ## 6. What does the log know?
