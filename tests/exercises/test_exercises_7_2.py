@@ -1,5 +1,6 @@
 """The solutions of Unit 7.2's exercises against the course's agents, MCP's own types, and what they promise."""
 
+import importlib
 import json
 import random
 import re
@@ -32,6 +33,24 @@ def test_a_changed_dict_is_told(capsys, monkeypatch) -> None:
 
     check("7.2.as_mcp", renames)
     assert "changes its input `tool`" in " ".join(capsys.readouterr().out.split())
+
+
+# --- what does not count
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "function_name"),
+    [("7.2.as_mcp", "mcp_client", "as_mcp"), ("7.2.rank_fusion", "ranking", "reciprocal_rank_fusion")],
+)
+def test_what_the_course_computes_elsewhere_does_not_count(name, place, function_name, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COURSE_PROGRESS", "off")
+
+    def borrowed(*inputs):
+        module = importlib.import_module(f"course_utils.agents.{place}")
+        return getattr(module, function_name)(*inputs)
+
+    assert check(name, borrowed) is registry.exercise(name).reference
+    assert "calls the course's own solution" in " ".join(capsys.readouterr().out.split())
 
 
 # --- the step is the one of the notebook's agent
