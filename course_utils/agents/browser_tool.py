@@ -78,7 +78,12 @@ class RealBrowser:
         options = [*QUIET, NO_NAMES, *["--no-sandbox"] * is_root]
         self._playwright = sync_playwright().start()
         self._context = self._playwright.chromium.launch_persistent_context(
-            self._folder.name, executable_path=program, headless=True, args=options, service_workers="block"
+            self._folder.name,
+            executable_path=program,
+            headless=True,
+            args=options,
+            service_workers="block",
+            viewport={"width": 640, "height": 260},
         )
         self._context.set_default_timeout(1000 * PATIENCE)
         self._context.route("**/*", self._pass_or_block)
