@@ -120,7 +120,7 @@ class LateInteraction:
         return math.log((1 + len(self.texts)) / (1 + self.having[token])) + 0.1
 
     def score(self, question: str, place: int) -> float:
-        """The weighted mean, over the question's tokens, of the best cosine with a piece's token."""
+        """The weighted mean, over the question's tokens, of the best cosine with one of a piece."""
         tokens, asked = self.states(question)
         _, there = self.states(self.texts[place])
         inner = slice(1, -1)  # without the markers
