@@ -53,6 +53,7 @@ unit = open_unit("7.2")
 
 # %%
 import random
+import textwrap
 from collections.abc import Callable, Sequence
 
 import torch
