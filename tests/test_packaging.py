@@ -17,7 +17,13 @@ from course_utils.settings import ROOT
 
 TARGETS = ("run", "test", "quick", "lab", "check", "notebooks", "colab", "clean")
 # Module -> package, where their names differ.
-PACKAGES = {"PIL": "pillow", "whisper": "openai-whisper", "open_clip": "open-clip-torch", "IPython": "ipython"}
+PACKAGES = {
+    "PIL": "pillow",
+    "bs4": "beautifulsoup4",
+    "whisper": "openai-whisper",
+    "open_clip": "open-clip-torch",
+    "IPython": "ipython",
+}
 PACKAGES |= {"yaml": "pyyaml", "mlflow": "mlflow-skinny"}
 COLABS_OWN = ("google", ("keeping.py", "hosted.py"))  # google.colab is there, or nothing of it is used
 UNASKED = ("benchmarks",)  # the extras that `make` does not install

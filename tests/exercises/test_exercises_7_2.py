@@ -40,7 +40,7 @@ def test_a_changed_dict_is_told(capsys, monkeypatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "place", "function_name"),
-    [("7.2.as_mcp", "mcp_client", "as_mcp"), ("7.2.rank_fusion", "ranking", "reciprocal_rank_fusion")],
+    [("7.2.rank_fusion", "ranking", "reciprocal_rank_fusion")],
 )
 def test_what_the_course_computes_elsewhere_does_not_count(name, place, function_name, capsys, monkeypatch) -> None:
     monkeypatch.setenv("COURSE_PROGRESS", "off")
