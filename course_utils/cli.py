@@ -574,7 +574,7 @@ def record(
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="prisma-clip, prisma-whisper, prisma-lm or prisma-reader.")],
+    model: Annotated[str, typer.Argument(help="prisma-clip, prisma-whisper or prisma-lm.")],
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
     minutes: Annotated[float | None, typer.Option(help="Stop after this time.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,

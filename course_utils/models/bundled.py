@@ -5,7 +5,7 @@ from pathlib import Path
 
 from course_utils.settings import MODELS
 
-NAMES = ("prisma-clip", "prisma-whisper", "prisma-lm", "prisma-reader")
+NAMES = ("prisma-clip", "prisma-whisper", "prisma-lm")
 SUMS = "SHA256SUMS"  # written as `sha256sum` writes it, so that it can be checked without Python
 
 

@@ -49,11 +49,6 @@ BARS: dict[str, dict[str, float]] = {
         "support task before QLoRA": -0.15,
         "support task after QLoRA": 0.85,
     },
-    "prisma-reader": {
-        "reading, exact": 0.9,
-        "answers with sources, exact": 0.9,
-        "says that it does not know": 0.9,
-    },
 }
 
 
@@ -292,13 +287,6 @@ def induction(chat: "Chat", seed: int) -> Measure:
     return bootstrap([row_scores[best].item() for row_scores in scores], "", seed)
 
 
-def reader(folder: Path, seed: int, n: int) -> dict[str, Measure]:
-    """prisma-reader's answers, sources and refusals."""
-    from course_utils.prisma import reader as recipe
-
-    return recipe.evaluate(folder, seed, n)
-
-
 NEW = 200  # tokens written to measure a speed
 
 
@@ -332,5 +320,4 @@ MEASURES: dict[str, Callable[[Path, int, int], dict[str, Measure]]] = {
     "prisma-clip": clip,
     "prisma-whisper": whisper,
     "prisma-lm": lm,
-    "prisma-reader": reader,
 }
