@@ -419,7 +419,7 @@ def retrying_toolbox(
 retrying_toolbox = check("7.2.retrying_toolbox", retrying_toolbox)
 
 # %%
-figures.source(toolboxes.Retrying, toolboxes.Tidied)
+figures.source(toolboxes.Tidied)
 
 # %% tags=["topic:pattern-comparison"]
 asked = [task.question for task in chains]
@@ -463,7 +463,8 @@ figures.table([*rows, row], caption="Take the suspected cause away")
 # results, too, and lose less to the remark than ReAct; why, we have not measured. Reflexion pays with tokens for
 # every failure, and earns something only where there is something to learn: look at its tokens under "remarks".
 # prisma-lm has seen results in one form only; a large model may well read over such a remark. What carries over is
-# the method: a difference, a suspicion, an intervention.
+# the method: a difference, a suspicion, an intervention. (We chose the troubles so that patterns part, and tried six
+# remarks; this one was the mildest to ReAct. How often a pattern fails with *your* tools only your tools can say.)
 #
 # And two of the three cures are not in the model at all. Retries and one form for all results belong to the program
 # around it.
