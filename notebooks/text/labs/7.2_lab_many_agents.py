@@ -157,7 +157,7 @@ figures.show(fig, alt=alt)
 # that they share (an idea of the speech system Hearsay-II, 1980).
 
 # %% tags=["topic:two-agents"]
-requests = teams.draw_requests(paced(10, 3), parts=3, seed=5, shop=prisma)
+requests = teams.draw_requests(paced(8, 3), parts=3, seed=5, shop=prisma)
 messages = [request.words for request in requests]
 [board] = teams.two_agents(chat, toolbox, messages[:1])
 figures.table(board.table(), caption=messages[0])
@@ -228,7 +228,7 @@ figures.table(rows)
 
 # %% tags=["topic:multi-agent-roles"]
 drawn = text.episodes(48, seed=6, shop=prisma)
-asked = [task for task in drawn if len(task.steps) > 1][: paced(10, 4)]
+asked = [task for task in drawn if len(task.steps) > 1][: paced(8, 4)]
 longest = max(asked, key=lambda task: len(task.steps))
 group = teams.make_group(chat, toolbox)
 trace = teams.run_group(group, longest.question)
@@ -330,7 +330,7 @@ for ax, cost in zip(axes, COSTS, strict=True):
     ax.minorticks_off()
     ax.set_title(f"a thought costs {cost} ticks")
 axes[0].set_ylabel("points fetched (%)")
-axes[1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=5)
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
 alt = "Share of points fetched against the world's speed for five agents, three costs of thinking."
 figures.show(fig, alt=alt)
 
