@@ -74,7 +74,7 @@ def tokens(traces: list) -> float:
 #
 # In spring 2023 two programs made agents famous: **AutoGPT** and **BabyAGI**. Their idea fits into a few lines. Ask a
 # model for the tasks that an objective needs. Do the first. Show the result to the model and ask for *new* tasks. Sort
-# the queue, and go on. No person is asked. This is our loop:
+# the queue, and go on. No person is asked. This is our loop (BabyAGI asked the model to sort, too; ours keeps the order):
 
 # %% tags=["topic:autogpt-loop"]
 figures.source(task_queue.run_queue)
@@ -219,8 +219,7 @@ figures.table(rows, caption="15 % of all calls time out")
 # Frameworks such as CrewAI, AutoGen (now AG2, and Microsoft's Agent Framework) build teams of *roles*. Ours has three,
 # and each has only its own tools, so nobody can answer a longer question alone. We build it in LangGraph, which the
 # course uses anyway: each role is a node, and a call of a colleague's tool is a **hand-off**, a `Command` that
-# says where to go next. AG2 1.2 would fit beside the course's packages, but its agents wait for hand-off tools to be
-# called by name, which prisma-lm never learned: the same routing by hand would stand behind another interface.
+# says where to go next. AG2 1.2 installs beside the course's packages without changing one. We have not run it.
 
 # %% tags=["topic:multi-agent-roles"]
 rows = [{"role": role, "tools": ", ".join(own)} for role, own in teams.ROLES.items()]
