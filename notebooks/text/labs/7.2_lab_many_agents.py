@@ -74,7 +74,7 @@ def tokens(traces: list) -> float:
 #
 # In spring 2023 two programs made agents famous: **AutoGPT** and **BabyAGI**. Their idea fits into a few lines. Ask a
 # model for the tasks that an objective needs. Do the first. Show the result to the model and ask for *new* tasks. Sort
-# the queue, and go on. No person is asked. This is our loop (BabyAGI asked the model to sort, too; ours keeps the order):
+# the queue, and go on. No person is asked. BabyAGI let the model sort, too; our loop keeps the order:
 
 # %% tags=["topic:autogpt-loop"]
 figures.source(task_queue.run_queue)
