@@ -512,7 +512,7 @@ def memories() -> dict[str, conversation_memory.Memory]:
     }
 
 
-talks = [conversation_memory.conversation(40, seed) for seed in range(3 if full else 1)]
+talks = [conversation_memory.conversation(40, seed) for seed in range(2 if full else 1)]
 held = {name: [] for name in memories()}
 known = {name: [] for name in memories()}
 length = {name: [] for name in memories()}
