@@ -46,12 +46,15 @@ unit = open_unit("7.2", tier="bundled")
 # %%
 import re
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
 from course_utils import figures
 from course_utils.agents import chunks, constitution, ranking, vector_stores, vectors
 from course_utils.agents.keyword_search import BM25
+from course_utils.exercises import check, hint, quiz, solution
+from course_utils.exercises.authors import whose
 from course_utils.measures import error_bars, percent, share
 from course_utils.prisma import text
 from course_utils.prisma.shop import make_shop, policy_text
@@ -87,13 +90,13 @@ print("right by guessing:", share(guessed))
 #
 # ## 2. Chunk
 #
-# A vector has a fixed width, however long the text. A whole document in one vector is a blur, and a small model cannot
-# read a whole document anyway. So a document is cut into **chunks**. Ours are whole sentences, and neighbours overlap
-# by a sentence, so that a thought on the border stands whole in one of them.
+# A vector has a fixed width, however long the text. A whole document in one vector is a blur, and a small model
+# cannot read a whole document anyway. So a document is cut into **chunks**. Ours are whole sentences, and neighbours
+# overlap by a sentence, so that a thought on the border stands whole in one of them.
 #
 # The text is the Constitution of the United States: real, old, in the public domain, and worded as nobody speaks. Its
-# 80 questions ask in everyday words; its 40 look-ups use the text's own terms. Both were written before any search was
-# tried on them. A chunk answers a question if it holds a phrase that was noted with the question.
+# 80 questions ask in everyday words; its 40 look-ups use the text's own terms. Both were written before any search
+# was tried on them. A chunk answers a question if it holds a phrase that was noted with the question.
 
 # %% tags=["topic:rag-why-how"]
 document = constitution.text()
@@ -107,7 +110,31 @@ for piece in pieces[3:5]:
     assert document[piece.start :].startswith(piece.text)  # so a citation can be looked up
 
 # %% [markdown]
-# # EXERCISE 7.2.chunk
+# ### Exercise: Chunks with an overlap (medium, about 20 minutes)
+#
+# Cut a text so that nothing is lost, and neighbours share a little. `hint("7.2.chunk")` helps. Until your function
+# passes, the notebook goes on with the course's own, and says so.
+
+
+# %%
+def chunk(sentences: Sequence[str], size: int, overlap: int) -> list[str]:
+    """A text cut into chunks for a search index: whole sentences, joined by blanks.
+
+    A chunk takes sentence after sentence, as long as it has at most `size` words. A sentence of
+    more words is a chunk of its own, whole. The next chunk begins with the last sentences of the
+    one before: as many as together have at most `overlap` words. If the next new sentence does not
+    fit behind them, leave out the first of them until it does. Every chunk brings a new sentence.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+chunk = check("7.2.chunk", chunk)
+
+# %% tags=["topic:rag-why-how"]
+cut = chunk(chunks.sentences(document), size=80, overlap=20)
+print(f"{len(cut)} chunks by {whose(chunk)}; the third begins: {cut[2][:60]} ...")
 
 # %% [markdown]
 # ## 3. Embed
@@ -120,9 +147,9 @@ for piece in pieces[3:5]:
 # - **contextual**: MiniLM, a transformer of 22 million weights, trained on a billion pairs of sentences to place what
 #   means the same close together (Reimers and Gurevych 2019, arXiv 1908.10084).
 #
-# MiniLM's file is loaded only if its checksum is the published one. And for comparison **BM25**, the classic search by
-# words: rare words count more, repeated ones ever less. Which one do you expect to win on the questions, and which on
-# the look-ups?
+# MiniLM's file is loaded only if its checksum is the published one. And for comparison **BM25**, the classic search
+# by words: rare words count more, repeated ones ever less. Which one do you expect to win on the questions, and which
+# on the look-ups?
 
 # %% tags=["topic:embeddings"]
 passages = [piece.text for piece in pieces]
@@ -216,8 +243,8 @@ for size, overlap in ((30, 0), (80, 0), (80, 1), (160, 1)):
 figures.table(rows, f"Chunk size and overlap, {best.name}, 80 questions")
 
 # %% [markdown]
-# **What to notice.** Small chunks cut some answers apart, and no search can find what no chunk holds. Between the other
-# sizes the intervals overlap: do not tune on noise. Compare with the last column, for the reader pays for it.
+# **What to notice.** Small chunks cut some answers apart, and no search can find what no chunk holds. Between the
+# other sizes the intervals overlap: do not tune on noise. Compare with the last column, for the reader pays for it.
 #
 # ## 4. A language model is not an embedder
 #
@@ -266,14 +293,36 @@ figures.table(rows, f"Recall on Prisma's {len(notes)} notes, {len(tasks)} questi
 # ## 5. Hybrid: two rankings made one
 #
 # Your users ask both ways. **Reciprocal rank fusion** (Cormack et al. 2009, "Reciprocal Rank Fusion outperforms
-# Condorcet and individual rank learning methods") gives a document `1 / (60 + rank)` from each ranking and adds up. It
-# needs no training, and no scores on a common scale. We fuse the first 20 of each.
+# Condorcet and individual rank learning methods") gives a document `1 / (60 + rank)` from each ranking and adds up.
+# It needs no training, and no scores on a common scale. We fuse the first 20 of each.
+
+# %% [markdown]
+# ### Exercise: Two rankings, one result (easy, about 10 minutes)
+#
+# Two searches, two rankings, scores that cannot be compared. Make one ranking of them. `hint("7.2.rank_fusion")`
+# helps. Until your function passes, the notebook goes on with the course's own, and says so.
+
+
+# %%
+def rank_fusion(rankings: Sequence[Sequence[str]], k: int = 60) -> list[str]:
+    """Several rankings made one, by reciprocal rank fusion (Cormack et al. 2009, SIGIR).
+
+    A ranking lists ids, the best first. An id's score is the sum of 1 / (k + rank) over the
+    rankings that list it; ranks count from 1. A ranking that does not list it adds nothing. Return
+    all ids, the highest score first. Ids of equal score come in the order of the alphabet.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+rank_fusion = check("7.2.rank_fusion", rank_fusion)
 
 # %% tags=["topic:rag-why-how"]
 HYBRID = "hybrid (RRF)"
 for name in SETS:
     pairs = zip(rankings["BM25", name], rankings[best.name, name], strict=True)
-    fused = [ranking.reciprocal_rank_fusion([one[:20], two[:20]]) for one, two in pairs]
+    fused = [rank_fusion([one[:20], two[:20]]) for one, two in pairs]
     rankings[HYBRID, name] = fused
 
 recall_table(["BM25", best.name, HYBRID], "The hybrid against its two parts")
@@ -296,9 +345,6 @@ for k in (1, 5, 10):
     print(f"half and half @{k}: {told}\n    hybrid over {better}: {over}")
 
 # %% [markdown]
-# # EXERCISE 7.2.rank_fusion
-
-# %% [markdown]
 # **What to notice.** "Hybrid is always better" is not what we measure. On each kind alone, the hybrid stays below the
 # search that suits this kind: fusion is a mean, and the worse half drags it down. On questions, where BM25 finds next
 # to nothing, that costs much. On the mix, read the intervals of the last lines. A hybrid insures you against the kind
@@ -309,8 +355,8 @@ for k in (1, 5, 10):
 # A store keeps vectors under ids and finds the nearest. Ours have one interface, `add(ids, vectors)` and
 # `search(vector, k)`. By hand in **NumPy** the search is exact. **FAISS** is a library: this index is exact, too.
 # **Chroma** is a database that also keeps texts and filters; its graph of neighbours (HNSW) is approximate and, for
-# millions of vectors, much faster. **Pinecone** is a hosted service with the same two verbs: your vectors, and so your
-# documents' content, leave the house, and you pay for it. It is not run here.
+# millions of vectors, much faster. **Pinecone** is a hosted service with the same two verbs: your vectors, and so
+# your documents' content, leave the house, and you pay for it. It is not run here.
 
 # %% tags=["topic:vector-stores"]
 if not vector_stores.has_chroma():
@@ -348,15 +394,19 @@ figures.table(
 )
 
 # %% [markdown]
-# **What to notice.** The exact stores agree, and Chroma's graph finds the same here. At this size an exact search takes
-# no time worth saving, and building a graph costs more than all searches together. Approximate indices are for
+# **What to notice.** The exact stores agree, and Chroma's graph finds the same here. At this size an exact search
+# takes no time worth saving, and building a graph costs more than all searches together. Approximate indices are for
 # millions. The numbers alone take 4 bytes times the width for each vector, in every store.
-#
+
+# %%
+quiz("7.2.order_number")
+
+# %% [markdown]
 # ## 7. Augment, and answer with citations
 #
-# Now a model reads what was found. We retrieve four notes by words, which section 4 found best here, put them above the
-# question, and ask. `prisma-lm` has read facts in its training, but was never taught to cite. So a program cites: it
-# looks for a note that holds the answer *and* what the question is about, an order number or a product's name.
+# Now a model reads what was found. We retrieve four notes by words, which section 4 found best here, put them above
+# the question, and ask. `prisma-lm` has read facts in its training, but was never taught to cite. So a program cites:
+# it looks for a note that holds the answer *and* what the question is about, an order number or a product's name.
 
 # %% tags=["topic:rag-why-how"]
 KEY = re.compile(r"\d{4}|(?:small|medium|large) \w+ \w+")
@@ -423,11 +473,11 @@ print("the model says that it does not know:", share(silent))
 print("the program finds no note and withholds the answer:", share(refused))
 
 # %% [markdown]
-# **What to notice.** Follow the chain. No reader can be better than its search, and what the search finds must still be
-# read: `prisma-lm` reads far more than it guesses right, and still errs where near-equal notes stand side by side.
-# Asked for what is not there, it does not say so, for it never learned to. A citation that is *checked* catches most of
-# that, and most of what was misread: what no note holds is withheld. It costs a program that knows what a question is
-# about. For text like the Constitution a real instruct model takes this model's place, and the search stays.
+# **What to notice.** Follow the chain. No reader can be better than its search, and what the search finds must still
+# be read: `prisma-lm` reads far more than it guesses right, and still errs where near-equal notes stand side by side.
+# Asked for what is not there, it does not say so, for it never learned to. A citation that is *checked* catches most
+# of that, and most of what was misread: what no note holds is withheld. It costs a program that knows what a question
+# is about. For text like the Constitution a real instruct model takes this model's place, and the search stays.
 #
 # ## What you take with you
 # - Retrieval puts facts into documents and leaves reading to the model. Measure both, each with its interval.
