@@ -219,9 +219,10 @@ figures.show(fig, alt="Recall at 5 of each search, on questions and on look-ups;
 
 # %% [markdown]
 # **What to notice.** Read the two kinds apart. On *questions*, contextual vectors find several times as much as any
-# count of words, far outside the intervals. MiniLM's static vectors lie between; those counted from one document
-# know no more than its words. "Can I own a gun?" shares no word of weight with "keep and bear Arms". On *look-ups* it is the other way round: who knows the term is served
-# best by a search for the term. Neither search is better; your users decide.
+# count of words, far outside the intervals. MiniLM's static vectors lie between; those counted from one document know
+# no more than its words. "Can I own a gun?" shares no word of weight with "keep and bear Arms". On *look-ups* it is
+# the other way round: who knows the term is served best by a search for the term. Neither search is better; your
+# users decide.
 #
 # ### The size of a chunk
 #
@@ -345,10 +346,10 @@ for k in (1, 5, 10):
     print(f"half and half @{k}: {told}\n    hybrid over {better}: {over}")
 
 # %% [markdown]
-# **What to notice.** "Hybrid is always better" is not what we measure. On each kind alone, the hybrid is at best equal
-# to the search that suits this kind: fusion is a mean, and the worse half drags it down. On questions, where BM25 finds
-# next to nothing, that costs much. On the mix, read the intervals of the last lines. A hybrid insures you against the kind
-# of question that you did not expect; where you know the kind, or can tell it, choose.
+# **What to notice.** "Hybrid is always better" is not what we measure. On each kind alone, the hybrid is at best
+# equal to the search that suits this kind: fusion is a mean, and the worse half drags it down. On questions, where
+# BM25 finds next to nothing, that costs much. On the mix, read the intervals of the last lines. A hybrid insures you
+# against the kind of question that you did not expect; where you know the kind, or can tell it, choose.
 #
 # ## 6. Where vectors live
 #
