@@ -133,6 +133,7 @@ if minilm:
 best = encoders[-1]
 
 
+# %% tags=["topic:embeddings"]
 def ranked(encoder, asked: list[str], among: list[str]) -> list[list[int]]:
     """For each question, the places of all passages, the nearest first."""
     stored = encoder.encode(among)  # (passages, width)
@@ -193,8 +194,9 @@ figures.show(fig, alt="Recall at 5 of each search, on questions and on look-ups;
 # %% [markdown]
 # **What to notice.** Read the two kinds apart. On *questions*, contextual vectors find several times as much as any
 # count of words, far outside the intervals. MiniLM's static vectors lie between; those counted from one document
-# know no more than its words. "Can I own a gun?" shares no word of weight with "keep and bear Arms". On *look-ups* it is the other way round: who knows the term is served
-# best by a search for the term. Neither search is better; your users decide.
+# know no more than its words. "Can I own a gun?" shares no word of weight with "keep and bear Arms". On
+# *look-ups* it is the other way round: who knows the term is served best by a search for the term. Neither search is
+# better; your users decide.
 #
 # ### The size of a chunk
 #
@@ -242,6 +244,7 @@ def place_of(task: text.Episode) -> int:
     return next(place for place, note in enumerate(notes) if note.startswith(mark))
 
 
+# %% tags=["topic:embeddings"]
 wanted = [{place_of(task)} for task in tasks]
 asked = [task.question for task in tasks]
 note_words = BM25(notes)
@@ -300,9 +303,10 @@ for k in (1, 5, 10):
 
 # %% [markdown]
 # **What to notice.** "Hybrid is always better" is not what we measure. On each kind alone, the hybrid is at best
-# equal to the search that suits this kind: fusion is a mean, and the worse half drags it down. On questions, where BM25 finds next
-# to nothing, that costs much. On the mix, read the intervals of the last lines. A hybrid insures you against the kind
-# of question that you did not expect; where you know the kind, or can tell it, choose.
+# equal to the search that suits this kind: fusion is a mean, and the worse half drags it down.
+# On questions, where BM25 finds next to nothing, that costs much. On the mix, read the intervals of the last lines. A
+# hybrid insures you against the kind of question that you did not expect; where you know the kind, or can tell it,
+# choose.
 #
 # ## 6. Where vectors live
 #
@@ -363,7 +367,7 @@ KEY = re.compile(r"\d{4}|(?:small|medium|large) \w+ \w+")
 
 
 def citation(question: str, answer: str, shown: list[str]) -> int | None:
-    """The number of the first note that holds the answer and the question's key; None if no note does."""
+    """The first note that holds the answer and the question's key; None if there is none."""
     key = KEY.search(question)
     needed = [answer.lower().removesuffix(" euros")] + ([key.group().lower()] if key else [])
     for number, note in enumerate(shown, 1):
@@ -373,6 +377,7 @@ def citation(question: str, answer: str, shown: list[str]) -> int | None:
     return None
 
 
+# %% tags=["topic:rag-why-how"]
 def read(questions: list[str], shown: list[list[str]]) -> tuple[list[str], list[int | None]]:
     """What prisma-lm answers from the notes above each question, and the note that holds it."""
     texts = ["\n".join((*four, one)) for one, four in zip(questions, shown, strict=True)]
