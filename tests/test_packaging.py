@@ -20,12 +20,17 @@ TARGETS = ("run", "test", "quick", "lab", "check", "notebooks", "colab", "clean"
 PACKAGES = {
     "PIL": "pillow",
     "bs4": "beautifulsoup4",
+    "a2a": "a2a-sdk",
+    "mcp_types": "mcp",
     "whisper": "openai-whisper",
     "open_clip": "open-clip-torch",
     "IPython": "ipython",
 }
 PACKAGES |= {"yaml": "pyyaml", "mlflow": "mlflow-skinny"}
-COLABS_OWN = ("google", ("keeping.py", "hosted.py"))  # google.colab is there, or nothing of it is used
+COLABS_OWN = (
+    "google",
+    ("keeping.py", "hosted.py", "7.2_lab_capstone.py"),
+)  # google.colab is there, or nothing of it is used
 UNASKED = ("benchmarks",)  # the extras that `make` does not install
 OPTIONAL = (*UNASKED, "tracking", "agents")  # code that imports what is in these works without them
 

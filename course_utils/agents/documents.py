@@ -98,7 +98,7 @@ def fetch_page(url: str, folder: Path) -> Path:
     address = httpx.URL(url)
     if address.scheme not in ("http", "https") or not address.host:
         raise DocumentError(f"{url} is no web address. It has to begin with https:// or http://.")
-    _refuse_own_network(address.host)
+    refuse_own_network(address.host)
     print(f"Fetching {url} (network).")
     try:
         # Without redirects: each would have to be looked at as the first address was.
@@ -114,7 +114,7 @@ def fetch_page(url: str, folder: Path) -> Path:
     return path
 
 
-def _refuse_own_network(host: str) -> None:
+def refuse_own_network(host: str) -> None:
     """DocumentError for a host that is no public one. (A name server could still change its answer afterwards.)"""
     import ipaddress
     import socket

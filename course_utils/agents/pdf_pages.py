@@ -15,7 +15,7 @@ def write(pages: Sequence[Sequence[str]], path: Path) -> Path:
     objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b"", b"<< /Type /Font /Subtype /Type1 /BaseFont /Times-Roman >>"]
     kids = []
     for lines in pages:
-        stream = zlib.compress(_drawn(lines), 9)
+        stream = zlib.compress(drawn(lines), 9)
         length = len(stream)
         objects.append(b"<< /Length %d /Filter /FlateDecode >>\nstream\n%s\nendstream" % (length, stream))
         page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents %d 0 R"
@@ -26,7 +26,7 @@ def write(pages: Sequence[Sequence[str]], path: Path) -> Path:
     return path
 
 
-def _drawn(lines: Sequence[str]) -> bytes:
+def drawn(lines: Sequence[str]) -> bytes:
     """The commands that draw the lines of a page from its top."""
     shown = [re.sub(r"([()\\])", r"\\\1", line) for line in lines]
     try:

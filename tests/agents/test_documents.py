@@ -142,7 +142,7 @@ def test_a_page_without_text_among_others_is_told(tmp_path, capsys):
 @pytest.mark.parametrize("size", [10_000_000, 90_000_000])
 def test_a_pdf_that_unpacks_without_end_is_not_opened(tmp_path, monkeypatch, size):
     drawn = b"BT (a) Tj ET" + b" " * size
-    monkeypatch.setattr(pdf_pages, "_drawn", lambda lines: drawn)
+    monkeypatch.setattr(pdf_pages, "drawn", lambda lines: drawn)
     path = pdf_pages.write([["x"]], tmp_path / "bomb.pdf")
     assert path.stat().st_size < 300_000
     start = time.monotonic()
@@ -238,7 +238,7 @@ def web(monkeypatch):
     """The web, answered by a function of the request; addresses count as public."""
 
     def answer_with(handler):
-        monkeypatch.setattr(documents, "_refuse_own_network", lambda host: None)
+        monkeypatch.setattr(documents, "refuse_own_network", lambda host: None)
         transport = httpx.MockTransport(handler)
         client = httpx.Client(transport=transport)
         monkeypatch.setattr(httpx, "stream", client.stream)

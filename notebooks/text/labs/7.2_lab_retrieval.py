@@ -95,8 +95,8 @@ print("right by guessing:", share(guessed))
 # overlap by a sentence, so that a thought on the border stands whole in one of them.
 #
 # The text is the Constitution of the United States: real, old, in the public domain, and worded as nobody speaks. Its
-# 80 questions ask in everyday words; its 40 look-ups use the text's own terms. Both were written before any search
-# was tried on them. A chunk answers a question if it holds a phrase that was noted with the question.
+# 80 questions ask in everyday words, and were written before any search was tried on them; its 40 look-ups use the
+# text's own terms, and were written after. A chunk answers a question if it holds a phrase that was noted with it.
 
 # %% tags=["topic:rag-why-how"]
 document = constitution.text()
