@@ -27,10 +27,8 @@ PACKAGES = {
     "IPython": "ipython",
 }
 PACKAGES |= {"yaml": "pyyaml", "mlflow": "mlflow-skinny"}
-COLABS_OWN = (
-    "google",
-    ("keeping.py", "hosted.py", "7.2_lab_capstone.py"),
-)  # google.colab is there, or nothing of it is used
+# google.colab is there, or nothing of it is used
+COLABS_OWN = ("google", ("keeping.py", "hosted.py", "7.2_lab_capstone.py"))
 UNASKED = ("benchmarks",)  # the extras that `make` does not install
 OPTIONAL = (*UNASKED, "tracking", "agents")  # code that imports what is in these works without them
 

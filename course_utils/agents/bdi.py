@@ -191,8 +191,9 @@ class Deliberative:
 class BDI:
     """Beliefs, desires, intention (Bratman 1987; Rao and Georgeff 1995).
 
-    `beliefs` are the orders as it last looked at them; its desires are to fetch each of them; `intention` is the one
-    that it has chosen and holds on to, until `reconsider` says that it should think again.
+    `beliefs` are the orders as it last looked at them; its desires are to fetch each of them;
+    `intention` is the one that it has chosen and holds on to, until `reconsider` says that it
+    should think again.
     """
 
     hall: Hall
@@ -230,7 +231,7 @@ def cautious(agent: BDI, at: Cell, seen: frozenset[Order]) -> bool:
 
 
 def alert(agent: BDI, at: Cell, seen: frozenset[Order]) -> bool:
-    """Think again when the intended order is gone, or a new one is nearer: two glances, which cost no time."""
+    """Think again when the intended order is gone, or a new one is nearer: glances cost no time."""
     if agent.intention not in seen:
         return True
     there = air_line(at, agent.intention.cell)

@@ -23,7 +23,7 @@ class Refused(ValueError):
 
 
 def parts_of(name: str) -> tuple[str, ...]:
-    """The folders and the file that a relative path names. Refused if it could mean something else somewhere."""
+    """The folders and the file that a relative path names. Refused if it could mean another."""
     if not name or len(name) > LONGEST_NAME:
         raise Refused(f"a path has 1 to {LONGEST_NAME} characters")
     if not name.isprintable():
@@ -135,7 +135,7 @@ def _why_not(about: os.stat_result) -> str:
 
 
 def open_inside(root: Path, parts: tuple[str, ...], how: int, folders: bool) -> int:
-    """Open folder after folder, each inside the last one, without following a link. OSError if one is in the way."""
+    """Open folder after folder, each inside the last one, and follow no link: OSError for one."""
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for part in parts[:-1]:

@@ -181,7 +181,7 @@ def fingerprint(tool: Tool) -> str:
 
 
 def approve(servers: Mapping[str, Session], agree: Callable[[str, Tool], bool]) -> dict[str, Pin]:
-    """Show each tool of each server to `agree(server, tool)`, and pin those that it accepts, by name.
+    """Show each tool of each server to `agree(server, tool)`, and pin what it accepts, by name.
 
     ValueError if two accepted ones have the same name: the model could not say which one it means.
     """
@@ -191,16 +191,18 @@ def approve(servers: Mapping[str, Session], agree: Callable[[str, Tool], bool]) 
             if not agree(server, tool):
                 continue
             if tool.name in pins:
-                raise ValueError(f"{tool.name} is offered by {pins[tool.name].server} and {server}: accept one of them")
+                both = f"{pins[tool.name].server} and {server}"
+                raise ValueError(f"{tool.name} is offered by {both}: accept one of them")
             pins[tool.name] = Pin(server, fingerprint(tool))
     return pins
 
 
 class PinningHost:
-    """Joins servers, and lets through what was approved: these tools, of these servers, as they were then.
+    """Joins servers, and lets through what was approved: these tools, of these servers, unchanged.
 
-    A changed tool is refused until it is approved again. Of a result only the first line is passed on, up to LONGEST
-    characters, which is all that the shop's tools ever say, and without what could pass for the model's own lines.
+    A changed tool is refused until it is approved again. Of a result only the first line is passed
+    on, up to LONGEST characters, which is all that the shop's tools ever say, and without what
+    could pass for the model's own lines.
     """
 
     def __init__(self, servers: Mapping[str, Session], pins: Mapping[str, Pin]) -> None:

@@ -51,7 +51,7 @@ def make_server(prisma: shop.Shop, key: str = "") -> MCPServer:
 
 
 def add_tools(server: MCPServer, toolbox: Toolbox) -> None:
-    """Offer the five tools. The SDK reads name, argument, type and description from each function."""
+    """Offer the five tools. The SDK reads name, argument, type and description from a function."""
 
     @server.tool()
     def orders(number: int) -> CallToolResult:

@@ -91,9 +91,10 @@ def run_queue(
     max_tasks: int = 12,
     max_repeats: int = 1000,
 ) -> Project:
-    """Plan, then do task after task and let the model write new ones, until the queue is empty or a budget is spent.
+    """Plan, then do task after task and let the model write new ones, until none is left.
 
-    `unique` refuses tasks that are known already; `max_repeats` equal steps count as a loop (`loop.note`).
+    `unique` refuses tasks that are known already; `max_repeats` equal steps count as a loop
+    (`loop.note`).
     """
     project = Project(objective)
     project.queue = plan(chat, project, objective)

@@ -66,7 +66,7 @@ FORMS = {
 
 
 class Tidied:
-    """A toolbox whose results are written anew from their fields, in the one form the model knows."""
+    """A toolbox whose results are written anew from their fields, in the form the model knows."""
 
     def __init__(self, toolbox: Tools) -> None:
         self.toolbox = toolbox

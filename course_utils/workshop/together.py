@@ -28,7 +28,10 @@ from course_utils.workshop import runner
 # What these notebooks show is time: they run alone, or they would measure their neighbour.
 MEASURE_TIME = {
     "7.1_lab_generative_families",
+    "7.2_agents_in_production",
     "7.2_lab_protocols",
+    "7.2_lab_retrieval",
+    "7.2_lab_tools_with_hands",
     "7.3_research_directions",
     "7.4_in_production",
     "7.4_lab_hosted_apis",

@@ -60,12 +60,8 @@ import torch
 
 from course_utils import figures, settings
 from course_utils.agents import (
-    approval,
-    code_sandbox,
     conversation_memory,
-    escape_attempts,
     function_calls,
-    graph,
     loop,
     react,
     reflexion,
@@ -80,6 +76,7 @@ from course_utils.models import bundled
 from course_utils.models.llama_cpp import through_llama_cpp
 from course_utils.prisma import shop, text, tools
 
+# %%
 chat = unit.load("chat")
 if chat.tier == "bundled":
     torch.set_num_threads(1)  # the threads of so small a model wait longer than they work
@@ -669,6 +666,8 @@ figures.table(told[-6:] or [{"answers from the wrong sentence": 0}])
 # network.
 
 # %% tags=["topic:tool-compute"]
+from course_utils.agents import approval, code_sandbox, escape_attempts, graph
+
 written = [
     "3 * 12",
     "17 / 4",

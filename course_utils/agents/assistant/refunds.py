@@ -51,9 +51,10 @@ class Refunds:
         return proposal
 
     def pay(self, proposal: Proposal, approved_by: str) -> str:
-        """Pay a proposal that a person has approved. Each is good once; what changed since then is seen.
+        """Pay a proposal that a person has approved. Each is good once; later changes are seen.
 
-        RefundError for a proposal that nobody made here or that was decided, or an order that was changed meanwhile.
+        RefundError for a proposal that nobody made here or that was decided, or an order that was
+        changed meanwhile.
         """
         if self._waiting.pop(proposal.name, None) != proposal:
             raise RefundError("No such refund is waiting for a decision.")
@@ -61,8 +62,10 @@ class Refunds:
         if status == "returned" or euros != proposal.euros:
             raise RefundError(f"Order {proposal.order} has changed meanwhile. Ask again.")
         with self.database:  # both or neither
-            self.database.execute("insert into refunds values (?, ?, ?)", (proposal.order, euros, approved_by))
-            self.database.execute("update orders set status = 'returned' where number = ?", (proposal.order,))
+            paid = (proposal.order, euros, approved_by)
+            self.database.execute("insert into refunds values (?, ?, ?)", paid)
+            returned = "update orders set status = 'returned' where number = ?"
+            self.database.execute(returned, (proposal.order,))
         return f"Refunded: {euros} euros for order {proposal.order}."
 
     def decline(self, proposal: Proposal) -> str:
@@ -84,7 +87,7 @@ class Refunds:
 
 
 class OwnOrders:
-    """A toolbox that knows the orders of one customer alone: who may read what is decided here, not in a prompt."""
+    """A toolbox that knows one customer's orders: who may read what, is decided here."""
 
     def __init__(self, toolbox: Tools, customer: str) -> None:
         self.toolbox, self.customer = toolbox, customer

@@ -396,7 +396,7 @@ print(full.notice)
 #   confirmed 70 %.
 # - **Creativity.** Readers found short stories more creative when their authors had got ideas from GPT-4. *Limit:* the
 #   stories became more alike: good for one writer, less so for all (Doshi and Hauser 2024, doi 10.1126/sciadv.adn5290).
-# - **Search.** Of the citations of four answering search engines, among them Bing Chat and perplexity.ai, 74.5 %
+# - **Search.** Of the citations of four answering search engines, among them Bing Chat, 74.5 %
 #   supported their sentence. *Limit:* only 51.5 % of the sentences were fully supported (arXiv 2304.09848).
 # - **Productivity.** A helper for 5,172 support agents let them solve 15 % more issues an hour, and helped beginners
 #   most. *Limit:* the most experienced lost a little quality (arXiv 2304.11771).

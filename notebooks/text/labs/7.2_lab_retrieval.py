@@ -168,6 +168,7 @@ def ranked(encoder, asked: list[str], among: list[str]) -> list[list[int]]:
     return np.argsort(-cosines, axis=1, kind="stable").tolist()
 
 
+# %% tags=["topic:embeddings"]
 SETS = {"questions": questions, "look-ups": lookups}
 rankings, truth = {}, {}
 words = BM25(passages)
@@ -270,6 +271,7 @@ def place_of(task: text.Episode) -> int:
     return next(place for place, note in enumerate(notes) if note.startswith(mark))
 
 
+# %% tags=["topic:embeddings"]
 wanted = [{place_of(task)} for task in tasks]
 asked = [task.question for task in tasks]
 note_words = BM25(notes)
@@ -414,7 +416,7 @@ KEY = re.compile(r"\d{4}|(?:small|medium|large) \w+ \w+")
 
 
 def citation(question: str, answer: str, shown: list[str]) -> int | None:
-    """The number of the first note that holds the answer and the question's key; None if no note does."""
+    """The first note that holds the answer and the question's key, counted from 1; or None."""
     key = KEY.search(question)
     needed = [answer.lower().removesuffix(" euros")] + ([key.group().lower()] if key else [])
     for number, note in enumerate(shown, 1):
@@ -434,6 +436,7 @@ def read(questions: list[str], shown: list[list[str]]) -> tuple[list[str], list[
     return answers, [citation(*one) for one in triples]
 
 
+# %% tags=["topic:rag-why-how"]
 sources = [[notes[place] for place in places[:4]] for places in by_words]
 answers, cited = read(asked, sources)
 for number, note in enumerate(sources[0], 1):
