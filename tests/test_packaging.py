@@ -22,6 +22,7 @@ PACKAGES = {
     "bs4": "beautifulsoup4",
     "a2a": "a2a-sdk",
     "mcp_types": "mcp",
+    "faiss": "faiss-cpu",
     "whisper": "openai-whisper",
     "open_clip": "open-clip-torch",
     "IPython": "ipython",
