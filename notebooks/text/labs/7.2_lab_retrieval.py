@@ -45,6 +45,7 @@ unit = open_unit("7.2", tier="bundled")
 
 # %%
 import re
+import textwrap
 import time
 from collections.abc import Sequence
 
@@ -213,7 +214,7 @@ for shift, name in ((-0.2, "questions"), (0.2, "look-ups")):
     measures = [ranking.recall(rankings[way, name], truth[name], 5) for way in ways]
     heights, ends = error_bars(measures)
     ax.bar(middles + shift, heights, 0.38, yerr=ends, capsize=2, label=name)
-ax.set_xticks(middles, [way.replace(" (", "\n(").replace(", ", ",\n") for way in ways])
+ax.set_xticks(middles, [textwrap.fill(way, 13) for way in ways])
 ax.set(ylabel="recall@5 (95 % intervals)", ylim=(0, 1.05))
 ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 figures.show(fig, alt="Recall at 5 of each search, on questions and on look-ups; see the table.")
