@@ -1008,3 +1008,6 @@ for note in notes:
 # This notebook's model knows Prisma and nothing else: it does not follow instructions in ordinary language, so its
 # failures under attack differ from those of a general model, as section 11 shows. Run the whole notebook with
 # `COURSE_TIER=small` to see how one fares on all of its tasks.
+#
+# **Next.** [Part 2](7.2_agents_in_production.ipynb) compares the ways of acting on harder tasks, and lets an agent try
+# again, remember, run code, and ask a person.

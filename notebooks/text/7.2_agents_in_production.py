@@ -16,7 +16,7 @@
 #
 # **Before it:** [7.2 Agentic AI systems](7.2_agentic_ai.ipynb), where ReAct, ReWOO and function calls are built.
 #
-# **Time:** about 40 minutes to read and run; the cells take little more than a minute on two CPU cores.
+# **Time:** about 40 minutes to read and run; the cells take one to two minutes on two CPU cores.
 #
 # **Downloads:** nothing at the bundled tier; about 1.5 GB at the small tier, 16 GB at the full tier. Nothing is
 # fetched before the card below has named it.
@@ -1192,6 +1192,8 @@ print(
 # keep both words of a wish and half as many people: what is known then? Add a sentence to the page in section 4 that
 # draws a right answer away.
 #
-# **Next.** The labs of Unit 7.2: [retrieval](labs/7.2_lab_retrieval.ipynb) finds by meaning, *tools with hands* lets
-# the agent touch files, the web and mail, *protocols* connects it to others, and the capstone puts all of it
-# together.
+# **Next.** The labs of Unit 7.2: [retrieval](labs/7.2_lab_retrieval.ipynb) finds by meaning,
+# [a chatbot](labs/7.2_lab_document_chatbot.ipynb) answers from your own documents,
+# [tools with hands](labs/7.2_lab_tools_with_hands.ipynb) touch files, the web and mail,
+# [protocols](labs/7.2_lab_protocols.ipynb) connect agents to others, [many agents](labs/7.2_lab_many_agents.ipynb)
+# asks whether more solve more, and [the capstone](labs/7.2_lab_capstone.ipynb) puts all of it together.
