@@ -51,8 +51,11 @@ class Hall:
     def _timetable(self) -> tuple[list[int], list[frozenset[Order]]]:
         """The ticks at which an order comes or goes, and what is open before the first, from the first on, ..."""
         times = sorted({tick for order in self.orders for tick in (order.born, order.dies)})
-        open_then = [frozenset(order for order in self.orders if order.born <= tick < order.dies) for tick in times]
-        return times, [frozenset(), *open_then]
+        open_then = [frozenset()]
+        for tick in times:
+            waiting = [order for order in self.orders if order.born <= tick < order.dies]
+            open_then.append(frozenset(waiting))
+        return times, open_then
 
     def around(self, cell: Cell) -> Iterator[Cell]:
         """The neighbours of a cell that a robot can enter."""

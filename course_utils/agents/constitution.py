@@ -40,4 +40,9 @@ def _listed(kind: str) -> list[Asked]:
 
 def answering(chunks: Sequence[Chunk], asked: Asked) -> set[int]:
     """The places of the chunks that hold the answer. It may be empty where a cut runs through the phrase."""
-    return {place for place, chunk in enumerate(chunks) if any(phrase in chunk.text for phrase in asked.says)}
+    places = set()
+    for place, chunk in enumerate(chunks):
+        found = [phrase in chunk.text for phrase in asked.says]
+        if any(found):
+            places.add(place)
+    return places

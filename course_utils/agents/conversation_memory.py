@@ -103,7 +103,10 @@ def closest(question: str, passages: Sequence[str], n: int) -> list[int]:
     A rare word counts more: each word weighs one over the number of passages that hold it. A tie goes to the earlier.
     """
     sets = [set(words(passage)) for passage in passages]
-    weights = {word: 1 / max(1, sum(word in one for one in sets)) for word in words(question)}
+    weights = {}
+    for word in words(question):
+        holding = sum(word in one for one in sets)
+        weights[word] = 1 / max(1, holding)
     scores = []
     for one in sets:
         shared = sorted(one.intersection(weights))

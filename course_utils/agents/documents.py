@@ -250,12 +250,18 @@ def _check_size(page, name: str) -> None:
 
 def _without_frame(pages: Sequence[str]) -> list[list[str]]:
     """The lines of each page, without a first or last line that most pages share; numbers may differ."""
-    lines = [[line.strip() for line in page.splitlines() if line.strip()] for page in pages]
+    lines = [_lines(page) for page in pages]
     for place in (0, -1):
         ends = Counter(_pattern(page[place]) for page in lines if page)
         shared = {line for line, count in ends.items() if count >= 3 and count > len(pages) / 2}
         lines = [_cut(page, place, shared) for page in lines]
     return lines
+
+
+def _lines(page: str) -> list[str]:
+    """The lines of a page, without empty ones."""
+    stripped = [line.strip() for line in page.splitlines()]
+    return [line for line in stripped if line]
 
 
 def _pattern(line: str) -> str:

@@ -34,8 +34,12 @@ def draw_requests(n: int, parts: int, seed: int, shop: Shop) -> list[Request]:
     """`n` messages of `parts` questions each, no question twice; each ends with a question mark."""
     drawn = text.episodes(2 * n * parts, seed, shop)
     tasks = [task for task in drawn if task.question.endswith("?")]
-    groups = [tuple(tasks[i : i + parts]) for i in range(0, n * parts, parts)]
-    return [Request(" ".join(task.question for task in group), group) for group in groups]
+    requests = []
+    for i in range(0, n * parts, parts):
+        group = tuple(tasks[i : i + parts])
+        asked = [task.question for task in group]
+        requests.append(Request(" ".join(asked), group))
+    return requests
 
 
 def split_request(words: str) -> list[str]:

@@ -240,7 +240,8 @@ figures.table(rows, caption="prisma-lm: shares of tasks right with 95 % interval
 
 # %% tags=["topic:precision-tradeoffs"]
 families = {"GGUF k-quants": [f"GGUF {kind}" for kind in kinds]}
-families |= {method: [f"{method}, {bits} bits" for bits in (3, 2)] for method in by_hand}
+for method in by_hand:
+    families[method] = [f"{method}, 3 bits", f"{method}, 2 bits"]
 fig, ax = figures.figure(height=4.0)
 markers = iter("osD^")
 told = {}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from operator import itemgetter
 from typing import Any
 
 from course_utils import colab
@@ -122,7 +123,8 @@ def _shown(gr: Any, reply: Reply, told: list, mine: str) -> tuple:
     """What the page shows after a reply: the conversation, the table of steps, and whether there is to decide."""
     # Escaped: Gradio draws HTML also where it draws no Markdown, and a picture's address could be anywhere.
     turns = [{"role": "user", "content": html.escape(mine)}, {"role": "assistant", "content": html.escape(reply.text)}]
-    rows = [[step[name] for name in HEADER] for step in reply.steps]
+    cells_of = itemgetter(*HEADER)
+    rows = [list(cells_of(step)) for step in reply.steps]
     return [*told, *turns], rows, gr.Row(visible=reply.proposal is not None)
 
 

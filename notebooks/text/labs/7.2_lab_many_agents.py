@@ -136,7 +136,9 @@ for name, runs in projects.items():
     ax.plot(turns, longest.lengths, "-o", label=name)
 ax.set(xlabel="tasks done", ylabel="tasks that wait")
 ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-lengths = {name: max(max(run.lengths) for run in runs) for name, runs in projects.items()}
+lengths = {}
+for name, runs in projects.items():
+    lengths[name] = max(max(run.lengths) for run in runs)
 alt = f"Length of the queue after each task, longest run each. Most: {figures.told(lengths)}."
 figures.show(fig, alt=alt)
 
@@ -172,9 +174,9 @@ whole = react.run_many(chat, toolbox, messages)
 questions = [task.question for request in requests for task in request.tasks]
 singly = react.run_many(chat, toolbox, questions)
 said = {"one agent, whole message": [[trace.answer] for trace in whole]}
-said["one agent, question by question"] = [
-    [trace.answer for trace in singly[3 * i : 3 * i + 3]] for i in range(len(requests))
-]
+answers = [trace.answer for trace in singly]
+threes = [answers[i : i + 3] for i in range(0, len(answers), 3)]
+said["one agent, question by question"] = threes
 spent = {"one agent, whole message": tokens(whole)}
 spent["one agent, question by question"] = 3 * tokens(singly)
 settings = {

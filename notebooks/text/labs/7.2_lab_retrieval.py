@@ -169,6 +169,11 @@ def ranked(encoder, asked: list[str], among: list[str]) -> list[list[int]]:
     return np.argsort(-cosines, axis=1, kind="stable").tolist()
 
 
+def found_by(words: BM25, question: str, k: int) -> list[int]:
+    """The places of the best `k` texts of a search by words."""
+    return [place for place, _ in words.search(question, k)]
+
+
 # %% tags=["topic:embeddings"]
 SETS = {"questions": questions, "look-ups": lookups}
 rankings, truth = {}, {}
@@ -176,8 +181,7 @@ words = BM25(passages)
 for name, asked in SETS.items():
     texts = [one.text for one in asked]
     truth[name] = [constitution.answering(pieces, one) for one in asked]
-    found = [words.search(one, len(passages)) for one in texts]
-    rankings["BM25", name] = [[place for place, _ in hits] for hits in found]
+    rankings["BM25", name] = [found_by(words, one, len(passages)) for one in texts]
     for encoder in encoders:
         rankings[encoder.name, name] = ranked(encoder, texts, passages)
 
@@ -276,7 +280,7 @@ def place_of(task: text.Episode) -> int:
 wanted = [{place_of(task)} for task in tasks]
 asked = [task.question for task in tasks]
 note_words = BM25(notes)
-by_words = [[place for place, _ in note_words.search(one, 20)] for one in asked]
+by_words = [found_by(note_words, one, 20) for one in asked]
 compared = {"BM25": by_words}
 if minilm:
     compared["contextual (MiniLM)"] = ranked(best, asked, notes)
@@ -372,7 +376,10 @@ for kind in vector_stores.kinds():
     store = kind()
     ids = [str(place) for place in range(len(passages))]
     store.add(ids, stored)
-    found[store.name] = [[hit.id for hit in store.search(query, 5)] for query in queries]
+    found[store.name] = []
+    for query in queries:
+        five = store.search(query, 5)
+        found[store.name].append([hit.id for hit in five])
 for name, results in found.items():
     same = [one == two for one, two in zip(results, found["NumPy"], strict=True)]
     print(f"{name}: the same five as the exact search, in order: {share(same)}")
@@ -438,7 +445,9 @@ def read(questions: list[str], shown: list[list[str]]) -> tuple[list[str], list[
 
 
 # %% tags=["topic:rag-why-how"]
-sources = [[notes[place] for place in places[:4]] for places in by_words]
+sources = []
+for places in by_words:
+    sources.append([notes[place] for place in places[:4]])
 answers, cited = read(asked, sources)
 for number, note in enumerate(sources[0], 1):
     print(f"[{number}] {note}")
