@@ -63,7 +63,7 @@ from matplotlib.ticker import PercentFormatter
 from course_utils import figures
 from course_utils.agents import function_calls, loop, react, rewoo, success, toolboxes
 from course_utils.agents.instructions import INSTRUCTIONS, opening
-from course_utils.exercises import check, quiz
+from course_utils.exercises import check, hint, quiz, solution
 from course_utils.exercises.authors import whose
 from course_utils.measures import error_bars, matches
 from course_utils.models import bundled

@@ -51,7 +51,7 @@ import torch
 
 from course_utils import figures
 from course_utils.agents import bdi, loop, react, success, task_queue, teams, toolboxes
-from course_utils.exercises import quiz
+from course_utils.exercises import check, hint, quiz, solution
 from course_utils.measures import bootstrap, share
 from course_utils.models import bundled
 from course_utils.models.llama_cpp import through_llama_cpp
