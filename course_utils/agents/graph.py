@@ -150,22 +150,30 @@ def payments(folder: Path) -> list[tuple[int, int]]:
 def main(folder: Path, number: int, keys: str) -> None:
     """Start the run in `folder`, or go on where its checkpoints end. Waits for the parent's first line."""
     from langgraph.checkpoint.sqlite import SqliteSaver
-    from langgraph.types import Command
 
     opening = hear()["opening"]
     with closing(connect(folder / SHOP)) as database, closing(connect(folder / CHECKPOINTS)) as saved:
         steps = Steps(tools.Toolbox(database), database, talk_to_parent, keys)
         app = build(steps).compile(checkpointer=SqliteSaver(saved))
-        thread = {"configurable": {"thread_id": f"order-{number}"}}
-        given: Any = None  # nothing new: go on
-        if not app.get_state(thread).values:
-            given = {"number": number, "prompt": opening, "calls": []}
-        while given or app.get_state(thread).next:
-            for event in app.stream(given, thread, durability="sync"):
-                tell_step(next(iter(event)))
-            waiting = app.get_state(thread).interrupts
-            given = Command(resume=talk_to_parent({"waiting": waiting[0].value})) if waiting else None
-        talk_to_parent({"done": app.get_state(thread).values.get("receipt", "nothing paid")})
+        receipt = go_on(app, number, opening, talk_to_parent)
+        talk_to_parent({"done": receipt})
+
+
+def go_on(app: Any, number: int, opening: str, talk: Talk) -> str:
+    """Run the compiled graph `app` from where its checkpoints end, or from its beginning. Returns the receipt."""
+    from langgraph.types import Command
+
+    thread = {"configurable": {"thread_id": f"order-{number}"}}
+    given: Any = None  # nothing new: go on
+    if not app.get_state(thread).values:
+        given = {"number": number, "prompt": opening, "calls": []}
+    # Not `.next`: it leaves out a step whose result was saved when the checkpoint after it was not.
+    while given or app.get_state(thread).tasks:
+        for event in app.stream(given, thread, durability="sync"):
+            tell_step(next(iter(event)), talk)
+        waiting = app.get_state(thread).interrupts
+        given = Command(resume=talk({"waiting": waiting[0].value})) if waiting else None
+    return app.get_state(thread).values.get("receipt", "nothing paid")
 
 
 def connect(file: Path) -> sqlite3.Connection:
@@ -173,9 +181,9 @@ def connect(file: Path) -> sqlite3.Connection:
     return sqlite3.connect(file, timeout=PATIENCE, check_same_thread=False)
 
 
-def tell_step(node: str) -> None:
+def tell_step(node: str, talk: Talk) -> None:
     if not node.startswith("__"):  # an interrupt is no node
-        talk_to_parent({"at": f"after {node}"})
+        talk({"at": f"after {node}"})
 
 
 def talk_to_parent(message: dict) -> dict:

@@ -946,9 +946,11 @@ print("turns of the model:", thought)
 # which is faster and can lose the last one. A node that was cut off runs again *from its beginning*. So give each
 # node one effect, make that effect repeatable, and keep what must not change (the key) in the state.
 #
-# Two things to know before you use it. A person may be asked twice, when the kill falls between answer and
-# checkpoint. And whoever can write to the checkpoint file decides what your agent does next: guard it like the
-# database.
+# Three things to know before you use it. A person may be asked twice, when the kill falls between answer and
+# checkpoint. Whoever can write to the checkpoint file decides what your agent does next: guard it like the database.
+# And one that surprised us: our first version asked `get_state(...).next` whether there was more to do. Killed between
+# a step's result and the checkpoint behind it, `next` is empty, and the run ended with nothing paid. `tasks` still
+# names the step. Only a test that loses each checkpoint in turn told us.
 
 # %%
 quiz("7.2.worst_moment")
