@@ -36,15 +36,26 @@ def find() -> str | None:
     return chosen or next(filter(None, map(shutil.which, NAMES)), None)
 
 
-def missing() -> str:
-    """What is missing for a real browser, what that costs, and how to get it."""
+def problem() -> str:
+    """Why no real browser can be driven here, and what to do; "" if one can."""
     from course_utils import colab
 
-    what = "no Chromium or Chrome is on this machine"
-    cure = f"Install one, or put the path of yours into {CHOSEN}."
     if not find_spec("playwright"):
-        what, cure = "the package playwright is not here", f"To get it: {colab.how_to_add('playwright')}"
-    return f"A real browser is not used, because {what}. Instead, HTML is read as text: no scripts run. {cure}"
+        return f"The package playwright is not here. To get it: {colab.how_to_add('playwright')}"
+    if find() is None:
+        return f"No Chromium or Chrome is on this machine. Install one, or put the path of yours into {CHOSEN}."
+    return ""
+
+
+def missing() -> str:
+    """What is used instead of a real browser, what that costs, and how to get one."""
+    return f"A real browser is not used: HTML is read as text, and no scripts run. {problem()}"
+
+
+def flags() -> list[str]:
+    """How Chromium is started: no call home, and no look-up of names."""
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium's own sandbox does not run for root
+    return [*QUIET, NO_NAMES, *["--no-sandbox"] * is_root]
 
 
 def _check(url: str, hosts: Collection[str]) -> None:
@@ -73,15 +84,12 @@ class RealBrowser:
     def _start(self, program: str) -> None:
         from playwright.sync_api import sync_playwright
 
-        # Chromium's own sandbox does not run for root.
-        is_root = hasattr(os, "geteuid") and os.geteuid() == 0
-        options = [*QUIET, NO_NAMES, *["--no-sandbox"] * is_root]
         self._playwright = sync_playwright().start()
         self._context = self._playwright.chromium.launch_persistent_context(
             self._folder.name,
             executable_path=program,
             headless=True,
-            args=options,
+            args=flags(),
             service_workers="block",
             viewport={"width": 640, "height": 260},
         )

@@ -1,4 +1,4 @@
-"""Thirty ways out of a folder, laid out to be tried (Unit 7.2). None of them may work."""
+"""Forty ways out of a folder, laid out to be tried (Unit 7.2). None of them may work."""
 
 import os
 import socket

@@ -427,13 +427,16 @@ def largest_tokens(step: Step, available: float) -> int:
     raise AssertionError("there is always a last pair of points")
 
 
-def quick_total(step: Step, few: int = 2, more: int = 6) -> float:
+FEW, MORE = 2, 6  # layers of the two models that stand for a deeper one
+
+
+def quick_total(step: Step) -> float:
     """`run(step).total` from the same model with fewer layers: several times faster, and less than 2 % off."""
     layers = step.shape.layers
-    if layers <= more or step.shape.config:  # layers of a configuration may differ from each other
+    if layers <= MORE or step.shape.config:  # layers of a configuration may differ from each other
         return run(step).total
-    low, high = (run(dataclasses.replace(step, shape=_with_layers(step.shape, n))).total for n in (few, more))
-    return high + (layers - more) * (high - low) / (more - few)
+    low, high = (run(dataclasses.replace(step, shape=_with_layers(step.shape, n))).total for n in (FEW, MORE))
+    return high + (layers - MORE) * (high - low) / (MORE - FEW)
 
 
 def _with_layers(shape: Architecture, layers: int) -> Architecture:

@@ -234,9 +234,14 @@ def keep(folder: Path, line: list[str], environment: dict[str, str], place: Path
 
 
 @contextmanager
-def kept(folder: Path, line: list[str]) -> Iterator[subprocess.Popen]:
-    """A program under a keeper until the end of the block; then it is ended, and its `folder` removed."""
-    process = keep(folder, line, surroundings(small=False), folder)
+def kept(
+    folder: Path, line: list[str], environment: dict[str, str] | None = None, place: Path | None = None
+) -> Iterator[subprocess.Popen]:
+    """A program under a keeper until the end of the block; then it is ended, and its `folder` removed.
+
+    It starts in `place` (None: in its folder) with `environment` (None: `surroundings`).
+    """
+    process = keep(folder, line, environment or surroundings(small=False), place or folder)
     try:
         yield process
     finally:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from course_utils.serving.lifecycle import ServerError, end_tree, keep, port_is_free, surroundings
+from course_utils.serving.lifecycle import ServerError, kept, port_is_free, surroundings, tail
 from course_utils.serving.settings import FOLDERS, LOG
 from course_utils.settings import ROOT
 
@@ -24,12 +24,9 @@ def running(module: str, arguments: Sequence[str], port: int, environment: dict[
     """
     folder = Path(tempfile.mkdtemp(prefix=FOLDERS))
     line = [sys.executable, "-m", module, *arguments]
-    process = keep(folder, line, surroundings(small=True) | environment, ROOT)
-    try:
+    with kept(folder, line, surroundings(small=True) | environment, ROOT) as process:
         _wait(process, port, folder / LOG)
         yield
-    finally:
-        end_tree(process)
 
 
 def _wait(process: subprocess.Popen, port: int, log: Path) -> None:
@@ -37,6 +34,5 @@ def _wait(process: subprocess.Popen, port: int, log: Path) -> None:
     while port_is_free(port):
         waited = time.monotonic() - began
         if process.poll() is not None or waited > TIMEOUT:
-            said = log.read_text(encoding="utf-8", errors="replace").strip()
-            raise ServerError(f"Nobody listens on port {port} after {waited:.0f} s. Its last words:\n{said[-800:]}")
+            raise ServerError(f"Nobody listens on port {port} after {waited:.0f} s. {tail(log)}")
         time.sleep(0.1)

@@ -445,6 +445,9 @@ for trace in runaways[unbraked]:
 figures.table(rows, caption=f"With {whose(loop_detector)}: the four runaways")
 
 # %% [markdown]
+# These four repeat one step from the start, so the old brake would stop them as early. The finer one matters for an
+# agent that goes in a circle of two: A, B, A, B.
+#
 # ## 6. Think at every step, or plan once?
 #
 # ReAct reads everything again at every turn. **ReWOO** (Xu et al. 2023, arXiv 2305.18323) asks the model

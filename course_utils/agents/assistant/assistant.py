@@ -93,14 +93,14 @@ class Assistant:
         if proposal is None:
             reply.text = "Nothing waits for a decision."
             return reply
-        self.waiting = None
+        self.waiting, done = None, True
         try:
             reply.text = self.refunds.pay(proposal, by) if approved else self.refunds.decline(proposal)
         except RefundError as error:
-            reply.text = str(error)
+            reply.text, done = str(error), False
         decision = "approved" if approved else "declined"
         reply.step("a person", decision)
-        self.log.note("decision", decision=decision, order=proposal.order, euros=proposal.euros, by=by)
+        self.log.note("decision", ok=done, decision=decision, order=proposal.order, euros=proposal.euros, by=by)
         return reply
 
     def _withdraw(self, reply: Reply) -> None:

@@ -1,38 +1,18 @@
 """A headless Chromium that uses the page as a person does, and a list of every address that it asked."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+from course_utils.agents import browser_tool
+
 WAIT = 30_000  # milliseconds
-# No call home, and no name but this machine's own is ever looked up.
-_FLAGS = (
-    *"--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync".split(),
-    *"--disable-component-update --disable-default-apps --disable-extensions --renderer-process-limit=1".split(),
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-)
-
-
-def problem() -> str:
-    """Why no browser can be driven here, and what to do; "" if one can."""
-    if find_spec("playwright") is None:
-        return "The package playwright is not here: install the course's extra `agents`."
-    if program() is None:
-        return "No Chromium or Chrome is on this machine: install one (Debian: the package `chromium`)."
-    return ""
-
-
-def program() -> str | None:
-    """The browser's path."""
-    paths = [shutil.which(name) for name in PROGRAMS]
-    return next((path for path in paths if path), None)
+# One page of our own: nothing of the machine's graphics, and no second process for it.
+LEAN = "--disable-gpu --disable-quic --disable-default-apps --disable-extensions --renderer-process-limit=1".split()
 
 
 @dataclass
@@ -113,9 +93,9 @@ def visiting(width: int = 1100, height: int = 800) -> Iterator[Visit]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
             folder,
-            executable_path=program(),
+            executable_path=browser_tool.find(),
             headless=True,
-            args=list(_FLAGS),
+            args=[*browser_tool.flags(), *LEAN],
             viewport={"width": width, "height": height},
         )
         visit = Visit(context.pages[0])

@@ -1,11 +1,11 @@
 """The log: one JSON line for each thing that happened, without what was said unless somebody chose that aloud."""
 
 import json
-import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 # What helps to find a fault and tells nothing about a person.
-PLAIN = ("kind", "tool", "ok", "refused", "hidden", "stopped", "milliseconds", "decision")
+PLAIN = ("kind", "tool", "ok", "refused", "stopped", "milliseconds", "decision")
 
 
 class Log:
@@ -17,7 +17,8 @@ class Log:
     def note(self, event: str, **facts: object) -> None:
         """Add a line. Facts that are not PLAIN are written with `content` alone."""
         kept = {name: value for name, value in facts.items() if self.content or name in PLAIN}
-        line = {"at": round(time.time(), 3), "event": event, **kept}
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = {"at": now, "event": event, **kept}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

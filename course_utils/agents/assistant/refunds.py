@@ -31,7 +31,7 @@ class Refunds:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self.database = database
-        self._waiting: dict[str, Proposal] = {}
+        self._waiting: Proposal | None = None
         database.execute("create table if not exists refunds (number int primary key, euros int, approved_by text)")
 
     def propose(self, number: str, customer: str, claimed: str) -> Proposal:
@@ -47,7 +47,7 @@ class Refunds:
                 f"I worked out {claimed or 'nothing'}, the shop's books say {euros} euros. I ask a person."
             )
         proposal = Proposal(int(number), record, customer, euros, secrets.token_hex(4))
-        self._waiting = {proposal.name: proposal}  # a newer proposal takes the place of an older one
+        self._waiting = proposal  # a newer proposal takes the place of an older one
         return proposal
 
     def pay(self, proposal: Proposal, approved_by: str) -> str:
@@ -56,8 +56,9 @@ class Refunds:
         RefundError for a proposal that nobody made here or that was decided, or an order that was
         changed meanwhile.
         """
-        if self._waiting.pop(proposal.name, None) != proposal:
+        if proposal != self._waiting:
             raise RefundError("No such refund is waiting for a decision.")
+        self._waiting = None
         _, euros, status = self._order(str(proposal.order), proposal.customer)
         if status == "returned" or euros != proposal.euros:
             raise RefundError(f"Order {proposal.order} has changed meanwhile. Ask again.")
@@ -70,7 +71,8 @@ class Refunds:
 
     def decline(self, proposal: Proposal) -> str:
         """Forget a proposal. Nothing is changed."""
-        self._waiting.pop(proposal.name, None)
+        if proposal == self._waiting:
+            self._waiting = None
         return f"Not refunded: order {proposal.order} stays as it is."
 
     def _order(self, number: str, customer: str) -> tuple[str, int, str]:

@@ -23,7 +23,7 @@ PERSONAL = {
     "e-mail address": r"\b[\w.+-]+@[\w-]+\.[\w.]+\b",
     "bank account": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}\b",
     "card number": r"\b\d(?:[ -]?\d){12,18}\b",
-    "telephone number": r"(?<![\w])\+?\d(?:[ /-]?\d){7,12}\b",
+    "telephone number": r"(?<![\w])(?!\d{4}-\d\d-\d\d\b)\+?\d(?:[ /-]?\d){7,12}\b",
 }
 
 

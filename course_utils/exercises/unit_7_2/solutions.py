@@ -737,7 +737,6 @@ def empty_mistakes() -> dict[str, list]:
 def gate_mistakes() -> dict[str, list]:
     """What known mistakes give for eight calls, of which a person approves, edits and refuses some."""
     right = _gated()
-    decided = partial(_decided, _gated)
     ran = [answer for answer in right if answer != NO]
     refused = dict(zip(CALLS, right, strict=True))
     return {
@@ -746,14 +745,14 @@ def gate_mistakes() -> dict[str, list]:
         "Your harmless calls run before the questions are answered. Nothing runs before.": _gated(gate=_harmless_first),
         "You ask about nothing: everything runs.": _gated(harmless=[tool for tool, _ in CALLS]),
         "You ask about harmless calls, too. Who is asked all the time no longer reads.": _gated(harmless=()),
-        "An edited call runs with the old argument with you.": decided({"edit": 0, "approve": 0}),
-        "An edit counts as a no with you. The call runs, with the person's argument.": decided({"approve": 0}),
+        "An edited call runs with the old argument with you.": _decided({"edit": 0, "approve": 0}),
+        "An edit counts as a no with you. The call runs, with the person's argument.": _decided({"approve": 0}),
         "An approved call runs with the new argument with you. It runs as it is; only an edit changes it.": (
-            decided({"approve": 1, "edit": 1})
+            _decided({"approve": 1, "edit": 1})
         ),
         "A decision that is neither approve nor edit nor reject is a yes with you. Whatever is not clearly a yes is a "
-        "no.": decided({"approve": 0, "edit": 1, "later": 0}),
-        "A rejected call runs with you.": decided({"approve": 0, "edit": 1, "reject": 0}),
+        "no.": _decided({"approve": 0, "edit": 1, "later": 0}),
+        "A rejected call runs with you.": _decided({"approve": 0, "edit": 1, "reject": 0}),
         "Calls that were refused have no answer with you. There is one for each call: the model waits for it.": ran,
         "One no stops all calls with you. The others run.": [NO for _ in CALLS],
         "After the first no you run nothing. Each call has its own decision.": [*right[:4], NO, NO, NO, NO],
@@ -772,7 +771,7 @@ def gate_mistakes() -> dict[str, list]:
     }
 
 
-def _decided(gated: Callable, parts: dict[str, int]) -> list[str]:
+def _decided(parts: dict[str, int]) -> list[str]:
     """The answers if each decision in `parts` runs with the old (0) or the new (1) argument, and no other runs."""
 
     def gate(calls: Sequence, harmless: Sequence, ask: Callable, run: Callable) -> list[str]:
@@ -782,7 +781,7 @@ def _decided(gated: Callable, parts: dict[str, int]) -> list[str]:
 
         return approval_gate(calls, harmless, judge, run)
 
-    return gated(gate=gate)
+    return _gated(gate=gate)
 
 
 def _one_by_one(calls: Sequence, harmless: Sequence, ask: Callable, run: Callable) -> list[str]:

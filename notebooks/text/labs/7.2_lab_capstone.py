@@ -72,8 +72,9 @@ hearing, eye = unit.load("speech"), unit.load("image-text")
 # %% [markdown]
 # ## 1. What is the model good for?
 #
-# In 7.2 prisma-lm solved nearly every task with its tools. But those questions were worded as in its training. A
-# customer words them as he likes, and also says "hello". What will the model do then? Guess before you run.
+# In the core notebook prisma-lm solved nearly every task with its tools. But those questions were worded as in its
+# training. A customer words them as he likes, and also says "hello". What will the model do then? Guess before you
+# run.
 #
 # We give the shop two orders of a customer called Ada, and write down twelve questions that have an answer and eight
 # messages that have none. For these, only saying so is right.
@@ -149,12 +150,13 @@ rows = [
 figures.table(rows)
 
 # %% [markdown]
-# **What to notice.** The model never says "I don't know": its training held no such answer. "Hello" gets a number,
-# because questions get numbers. So the assistant hands it only what it is good at. Rules read the message and put it
-# into a form that the model knows; what fits no rule goes to the policies, and what fits nothing is told so. That is
-# the honest division here: **the rules understand, the model works with tools, a person decides.** A large model would
-# take over the first part, and would still not be given the third. (Rules and sentences have the same author. Yours
-# will fare worse: try them in section 4.)
+# **What to notice.** The last column looks for the assistant's own sentence, which the model was never taught, so
+# look at what it says instead: a number, a toy, or nothing. Its training held no "I don't know". "Hello" gets a
+# number, because questions get numbers. So the assistant hands it only what it is good at. Rules read the message and
+# put it into a form that the model knows; what fits no rule goes to the policies, and what fits nothing is told so.
+# That is the honest division here: **the rules understand, the model works with tools, a person decides.** A large
+# model would take over the first part, and would still not be given the third. (Rules and sentences have the same
+# author. Yours will fare worse: try them in section 4.)
 
 # %% [markdown]
 # ## 2. Which parts are there?
@@ -208,8 +210,9 @@ print("refunds paid without a person:", after[0] - before[0], "of", len(attacks)
 
 # %% [markdown]
 # **What to notice.** The first six attacks are those that the patterns were written for. The other six were not, and
-# patterns do not know them. They get as far as an ordinary customer who asks for a refund: to two buttons. A
-# filter makes attacks rarer; the lock makes them harmless. Build the lock first.
+# patterns do not know them. Five get as far as an ordinary customer who asks for a refund: to two buttons. The French
+# one is not understood at all, which is luck and no defence. A filter makes attacks rarer; the lock makes them
+# harmless. Build the lock first.
 
 # %% [markdown]
 # ## 3. Ears and eyes
@@ -259,9 +262,10 @@ none = [see(image) == "" for image in pictures.draw_many(pairs, unit.seed, 128)]
 print("two toys in one picture, and it says that it can't tell:", share(none))
 
 # %% [markdown]
-# **What to notice.** A number that is misheard is an order of somebody else, or none: `OwnOrders` stops it, and the two
-# buttons show the record before anything happens. A picture of two toys is the weak place: where the last line is not
-# 100 %, the assistant picks one of them without a word. That belongs into a person's hands, or into a better threshold.
+# **What to notice.** A number that is misheard is an order of somebody else, or none: `OwnOrders` stops it, and the
+# two buttons show the record before anything happens. A picture of two toys is the weak place: where the last line is
+# not 100 %, the assistant picks one of them without a word. That belongs into a person's hands, or into a better
+# threshold. (0.36 was chosen by looking at such pictures, so the last two lines may be a little too kind.)
 
 # %% [markdown]
 # ## 4. A conversation in the notebook
@@ -279,8 +283,8 @@ for words in (
     talk.say(words)
 
 # %% [markdown]
-# **What to notice.** "it" is the order that was talked about. The mail address is gone before the memory, the model or
-# the log sees it: the shop does not need it to answer. Write to it yourself: `talk.say("...")`, and after a refund
+# **What to notice.** "it" is the order that was talked about. The mail address is gone before the memory, the model
+# or the log sees it: the shop does not need it to answer. Write to it yourself: `talk.say("...")`, and after a refund
 # `talk.approve()` or `talk.decline()`.
 
 # %% [markdown]
@@ -406,8 +410,8 @@ print(full.notice)
 # 2406.12045). These systems are of 2023 to 2025; newer ones score higher, so look at how a number was
 # measured first.
 #
-# **What to notice.** Each limit was found by measuring something that the first number did not: time instead of belief,
-# a group instead of one, every sentence instead of the whole, repetition instead of one success.
+# **What to notice.** Each limit was found by measuring something that the first number did not: time instead of
+# belief, a group instead of one, every sentence instead of the whole, repetition instead of one success.
 
 # %% [markdown]
 # ## What you take with you

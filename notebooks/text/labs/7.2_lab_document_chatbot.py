@@ -228,8 +228,9 @@ for better, other in PAIRS:
 #
 # Read the lines of "hybrid". Rank fusion believes both searches equally. Where the words of a question do not stand
 # in the document, the search by words ranks nearly at random, and fusion lets it drag a good ranking down. Where a
-# name has to match, the vectors do the same. **Verdict:** hybrid lies between its two parts on both kinds. It is an
-# insurance against the wrong choice, not a gain. What makes more of it is the second look: fusion brings the right
+# name has to match, the vectors may do the same: there both intervals reach 0, so 25 questions do not decide.
+# **Verdict:** on questions in other words hybrid lies between its two parts, clearly worse than the better one. It is
+# an insurance against the wrong choice, not a gain. What makes more of it is the second look: fusion brings the right
 # piece among the first 20, and then its content decides, not its rank.
 #
 # **What to notice.** A test with one kind of question would have chosen one search, and would have been wrong for the
@@ -563,9 +564,10 @@ else:
     )
 
 # %% [markdown]
-# **What to notice.** Finding the passage is not yet answering: the right sentence has to be chosen from it, and
-# each step loses some. A larger model would put the answer into your words; then the check of section 5 is needed
-# again.
+# **What to notice.** Finding the passage is not yet answering: the right sentence has to be chosen from it, and each
+# step loses some. Two of the eight show it: it refuses the kiln, whose heat stands in the handbook, because the
+# nearest piece lies below the threshold; and to the question on releases "today" it quotes a sentence on the past. A
+# larger model would put the answer into your words; then the check of section 5 is needed again.
 
 # %% [markdown]
 # ## 8. An instruction inside a document

@@ -73,16 +73,16 @@ def tokens(traces: list) -> float:
 # ## 1. A queue that prompts itself
 #
 # In spring 2023 two programs made agents famous: **AutoGPT** and **BabyAGI**. Their idea fits into a few lines. Ask a
-# model for the tasks that an objective needs. Do the first. Show the result to the model and ask for *new* tasks. Sort
-# the queue, and go on. No person is asked. BabyAGI let the model sort, too; our loop keeps the order:
+# model for the tasks that an objective needs. Do the first. Show the result to the model and ask for *new* tasks.
+# Sort the queue, and go on. No person is asked. BabyAGI let the model sort, too; our loop keeps the order:
 
 # %% tags=["topic:autogpt-loop"]
 figures.source(task_queue.run_queue)
 
 # %% [markdown]
-# Who does what? prisma-lm writes the tasks (it was trained to plan one question) and does each with one tool. The order
-# of the queue, the check for repeats and the budget are ordinary code. A plan for a whole *message* with several
-# questions is beyond it, as section 2 shows. First one objective, planned once:
+# Who does what? prisma-lm writes the tasks (it was trained to plan one question) and does each with one tool. The
+# order of the queue, the check for repeats and the budget are ordinary code. A plan for a whole *message* with
+# several questions is beyond it, as section 2 shows. First one objective, planned once:
 
 # %% tags=["topic:autogpt-loop"]
 drawn = text.episodes(48, seed=5, shop=prisma)
@@ -145,11 +145,11 @@ figures.show(fig, alt=alt)
 # %% [markdown]
 # **What to notice.** All four had found everything that the objective needs, and then three of them went on. That is
 # the typical failure: the loop has no idea of *enough*. Where every task is taken, the queue grows faster than it is
-# worked off, the same calls are made again, and only the budget ends it. Refusing repeats ends the run, but the
-# needless results stand in the executor's prompt, and the answer is read from the wrong one. From the last result
-# alone, tasks appear that nobody asked for: the goal is lost. A larger model drifts later and in better words. The
-# brakes are the same: a budget that a program keeps, tasks compared with what was done, and the objective in every
-# prompt.
+# worked off, the same calls are made again, and only the budget ends it. Refusing repeats ends most runs (a call can
+# still come twice, in other words), but the needless results stand in the executor's prompt, and the answer is read
+# from the wrong one. From the last result alone, tasks appear that nobody asked for: the goal is lost. A larger model
+# drifts later and in better words. The brakes are the same: a budget that a program keeps, tasks compared with what
+# was done, and the objective in every prompt.
 
 # %% [markdown]
 # ## 2. Two agents, one blackboard
@@ -218,10 +218,10 @@ figures.table(rows, caption="15 % of all calls time out")
 # %% [markdown]
 # ## 3. A group of roles
 #
-# Frameworks such as CrewAI, AutoGen (now AG2, and Microsoft's Agent Framework) build teams of *roles*. Ours has three,
-# and each has only its own tools, so nobody can answer a longer question alone. We build it in LangGraph, which the
-# course uses anyway: each role is a node, and a call of a colleague's tool is a **hand-off**, a `Command` that
-# says where to go next. AG2 1.2 installs beside the course's packages without changing one. We have not run it.
+# Frameworks such as CrewAI, AutoGen (now AG2, and Microsoft's Agent Framework) build teams of *roles*. Ours has
+# three, and each has only its own tools, so nobody can answer a longer question alone. We build it in LangGraph,
+# which the course uses anyway: each role is a node, and a call of a colleague's tool is a **hand-off**, a `Command`
+# that says where to go next. AG2 1.2 installs beside the course's packages without changing one. We have not run it.
 
 # %% tags=["topic:multi-agent-roles"]
 rows = [{"role": role, "tools": ", ".join(own)} for role, own in teams.ROLES.items()]
@@ -260,10 +260,11 @@ figures.table(
 )
 
 # %% [markdown]
-# **What to notice.** With the whole record handed over, compare the group's tokens with those of one agent that has all
-# tools: each hand-off costs a turn that does nothing. Hand over less and the questions that need two roles suffer: what
-# was found stays behind. Roles are worth their price where rights differ (the
-# accountant may pay, customer service may not), not because three names think better than one.
+# **What to notice.** With the whole record handed over, compare the group's tokens with those of one agent that has
+# all tools: each hand-off costs a turn that does nothing. Hand over the question alone and none is solved: what was
+# found stays behind. With the last result the intervals overlap: so few questions show no difference. Roles are worth
+# their price where rights differ (the accountant may pay, customer service may not), not because three names think
+# better than one.
 
 # %% [markdown]
 # ## 4. Reactive, deliberative, BDI
@@ -347,13 +348,13 @@ figures.table(rows, caption="Points fetched (%), mean of all days with its 95 % 
 
 # %% [markdown]
 # **What to notice.** In a still world every agent with a plan fetches nearly all: there is nothing to reconsider. As
-# the world speeds up, the long tour breaks first, then the bold agent walks to places where nothing is left. With free
-# thoughts caution costs nothing. When a thought takes time, the cautious agent stands still while the orders go, and
-# falls below the bold one, as Kinny and Georgeff found. The alert agent looks for cheap signs that thinking is worth
-# it. And where thoughts cost most and everything is quick, compare the reactive agent with all others.
+# the world speeds up, the long tour breaks first, then the bold agent walks to places where nothing is left. With
+# free thoughts caution costs nothing. When a thought takes time, the cautious agent stands still while the orders go,
+# and falls below the bold one, as Kinny and Georgeff found. The alert agent looks for cheap signs that thinking is
+# worth it. And where thoughts cost most and everything is quick, compare the reactive agent with all others.
 #
-# The language agents of this unit have the same choice. ReAct thinks before each step: cautious, and it pays in tokens.
-# ReWOO plans a tour: cheap, until a tool fails.
+# The language agents of this unit have the same choice. ReAct thinks before each step: cautious, and it pays in
+# tokens. ReWOO plans a tour: cheap, until a tool fails.
 
 # %% [markdown]
 # ## 5. A common claim: more agents solve more
@@ -364,9 +365,9 @@ figures.table(rows, caption="Points fetched (%), mean of all days with its 95 % 
 # fail, in three groups: how the system is designed, agents that misunderstand each other, and results that nobody
 # checks.
 #
-# At temperature 0 one agent solves these tasks: there is nothing left to win. So we sample at a high temperature, where
-# it fails often, as a larger model does on harder tasks. One agent, and planner with executor; each once,
-# and three times with a majority vote.
+# At temperature 0 one agent solves these tasks: there is nothing left to win. So we sample at a high temperature,
+# where it fails often, as a larger model does on harder tasks. One agent, and planner with executor; each once, and
+# three times with a majority vote.
 
 # %% tags=["topic:two-agents", "topic:multi-agent-roles"]
 tasks = text.episodes(paced(24, 8), seed=8, shop=prisma)
@@ -398,8 +399,8 @@ figures.table(rows, caption=f"{len(tasks)} tasks at temperature 2", digits=0)
 
 # %% [markdown]
 # **Verdict.** Compare rows with about the same tokens, and believe a difference only where the intervals do not
-# overlap. What several agents are good for is what the sections before measured: a task cut into parts that fit, rights
-# that stay apart, state that a program can see. The number of agents alone is a way to spend tokens.
+# overlap. What several agents are good for is what the sections before measured: a task cut into parts that fit,
+# rights that stay apart, state that a program can see. The number of agents alone is a way to spend tokens.
 
 # %%
 quiz("7.2.more_agents")

@@ -266,8 +266,10 @@ print("started from the file; it offers", list(pipe.known))
 # **What to notice.** Such a line *runs a program with your rights*. A web page that tells you to paste one tells you
 # to run its program. Read the command first, as you would read a script.
 #
-# The course's maintainers also let the protocol's own **inspector** (version 0.15.0, November 2026, from npm) ask
-# this server: it listed the five tools, the resource and the prompt, and called `orders`, without complaint.
+# The course's maintainers also let the protocol's own **inspector** (2.12.0, 28 November 2026, from npm) ask this
+# server: it listed the five tools, the resource and the prompt, and called `orders`, without complaint. Of the
+# protocol's **conformance suite** (0.1.16) six scenarios ask nothing that only its own example server has: start,
+# ping, the three lists, and DNS rebinding. All six passed over HTTP.
 #
 # ## 4. Over HTTP
 #
@@ -278,6 +280,7 @@ print("started from the file; it offers", list(pipe.known))
 
 # %% tags=["topic:mcp"]
 port = serving.free_port()
+ports = [port]
 key = secrets.token_urlsafe(24)
 shop_over_http = modules.running(mcp_shop.__name__, ["http", str(port)], port, {mcp_shop.KEY: key})
 stack.enter_context(shop_over_http)
@@ -345,9 +348,9 @@ print("the same answers through each door:", same)
 
 # %% [markdown]
 # **What to notice.** The answers are the same, to the letter: a protocol moves messages, it doesn't think. The time
-# of a call goes from next to nothing to milliseconds. Beside a model that needs a tenth of a second for a turn this
-# is little; for a tool that is called a thousand times in a loop it would be much, and such a loop belongs *behind* a
-# tool.
+# of a call goes from next to nothing to milliseconds. Beside the turns of models this is little (section 7 prints
+# what a message costs with them); for a tool that is called a thousand times in a loop it would be much, and such a
+# loop belongs *behind* a tool.
 #
 # ## 6. What a malicious server can do
 #
@@ -407,7 +410,8 @@ figures.table(rows, caption="Where a server's description goes")
 # **What to notice.** prisma-lm's prompt lists names and arguments, so nothing reaches it, and we can't measure how
 # often it would obey. A general model reads the server's sentence in its *system message*, as if you had written it.
 # (Invariant Labs showed this with real applications in April 2025, "Tool Poisoning Attacks".) What stops it is that
-# the model reads a description that *you* have read: your own copy, or the server's, pinned.
+# the model reads a description that *you* have read: your own copy, or the server's, as long as it has not changed
+# since.
 #
 # The other four we can measure. Customers ask where their orders are, all of which are *not* returned. The rogue
 # tool wants the answer "returned", and wants to see the numbers.
@@ -443,7 +447,8 @@ def forge(number: int) -> str:
 # because the shop's tools never say more, and takes out what could pass for the conversation's own marks (`Guarded`,
 # from the core notebook). Where a tool has changed, the agent is stopped: a model that is told of a refusal makes an
 # answer up. Beside it stands a `TrustingHost`, which joins what all servers list; of two equal names the last one
-# counts. Guess before you read the table: which of the five attacks gets through all the same?
+# counts. Guess before you read the table: which of the four gets through all the same? (The rug pull comes in two
+# kinds.)
 
 # %%
 figures.source(mcp_client.fingerprint, mcp_client.approve)
@@ -536,7 +541,8 @@ for name, host in hosts.items():
     print(f"{name:8} {statistics.median(waits):.1f} ms a call over the pipe")
 
 # %% [markdown]
-# **What to notice.** Looking again before each call costs one more question to the server. A host may look less
+# **What to notice.** Looking again before each call costs one more question to the server. (The same call over the
+# pipe stands in section 5, measured at another moment: compare times within one cell only.) A host may look less
 # often: once a session, and whenever the server says that its list has changed. (A malicious one won't say it.)
 
 # %%
@@ -555,6 +561,7 @@ quiz("7.2.foreign_server")
 
 # %% tags=["topic:a2a"]
 port = serving.free_port()
+ports.append(port)
 key = secrets.token_urlsafe(24)
 helper = modules.running(a2a_agents.__name__, [str(port)], port, {a2a_agents.KEY: key})
 stack.enter_context(helper)
@@ -641,7 +648,7 @@ figures.table(rows, caption="Who may send the executor a message")
 
 # %%
 stack.close()
-print("the ports are free again:", serving.port_is_free(port))
+print("the ports are free again:", all(map(serving.port_is_free, ports)))
 print("servers that still run:", len(serving.running()))
 
 # %% [markdown]

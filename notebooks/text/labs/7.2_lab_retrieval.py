@@ -144,7 +144,8 @@ print(f"{len(cut)} chunks by {whose(chunk)}; the third begins: {cut[2][:60]} ...
 #
 # - **bag of words**: one number a word of the vocabulary, its count;
 # - **static**: each word has one vector, whatever stands beside it; the text's vector is their mean. Ours are counted
-#   from the document (words of the same chunks lie close together), or the word table of MiniLM;
+#   from the document (LSA, latent semantic analysis: words of the same chunks lie close together), or the word table
+#   of MiniLM;
 # - **contextual**: MiniLM, a transformer of 22 million weights, trained on a billion pairs of sentences to place what
 #   means the same close together (Reimers and Gurevych 2019, arXiv 1908.10084).
 #
@@ -232,7 +233,7 @@ figures.show(fig, alt="Recall at 5 of each search, on questions and on look-ups;
 #
 # ### The size of a chunk
 #
-# Larger chunks are found more easily, for each holds more of the text. But five large chunks are also more to read.
+# Are larger chunks found more easily, since each holds more of the text? Five large chunks are also more to read.
 
 # %% tags=["topic:rag-why-how"]
 rows = []
@@ -250,8 +251,8 @@ for size, overlap in ((30, 0), (80, 0), (80, 1), (160, 1)):
 figures.table(rows, f"Chunk size and overlap, {best.name}, 80 questions")
 
 # %% [markdown]
-# **What to notice.** Small chunks cut some answers apart, and no search can find what no chunk holds. Between the
-# other sizes the intervals overlap: do not tune on noise. Compare with the last column, for the reader pays for it.
+# **What to notice.** Small chunks cut some answers apart, and no search can find what no chunk holds. Between all
+# sizes the intervals overlap: do not tune on noise. Compare with the last column, for the reader pays for it.
 #
 # ## 4. A language model is not an embedder
 #
@@ -418,6 +419,7 @@ quiz("7.2.order_number")
 # Now a model reads what was found. We retrieve four notes by words, which section 4 found best here, put them above
 # the question, and ask. `prisma-lm` has read facts in its training, but was never taught to cite. So a program cites:
 # it looks for a note that holds the answer *and* what the question is about, an order number or a product's name.
+# An answer that a note holds is called **faithful**.
 
 # %% tags=["topic:rag-why-how"]
 KEY = re.compile(r"\d{4}|(?:small|medium|large) \w+ \w+")
@@ -496,7 +498,7 @@ print("the program finds no note and withholds the answer:", share(refused))
 # ## What you take with you
 # - Retrieval puts facts into documents and leaves reading to the model. Measure both, each with its interval.
 # - Test a search with questions in your users' words. Questions copied from the text flatter the search by words.
-# - Embeddings are trained for it, or they are useless.
+# - The hidden states of a language model are no embeddings of meaning: those have to be trained for it.
 # - A hybrid insures; it does not beat the search that suits the question.
 # - A citation is worth something if somebody, or a program, looks it up. Ask also what is said when the answer is
 #   missing.

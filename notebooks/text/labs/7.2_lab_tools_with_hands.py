@@ -133,7 +133,8 @@ print("a file inside:", folder.read("notes.txt"))
 # %% [markdown]
 # ### A common claim: "It is enough if the path begins with the folder's name"
 #
-# Many a file tool checks just that. We ask such a check about the same attempts: which would it have let through?
+# Many a file tool puts the folder's name in front and checks just that. We leave out nine of the forty attempts (six
+# write, three would hang) and ask: how many of the others pass, and how many of those read the secret?
 
 # %% tags=["topic:tool-files"]
 passed, reached = [], []
@@ -161,9 +162,10 @@ print(f"passed the check: {len(passed)}; read the secret: {len(reached)}")
 print("; ".join(reached))
 
 # %% [markdown]
-# **What to notice.** A path that begins well can end anywhere. And a hard link is no link that one could see: it *is*
-# the file, under a second name, so the tool refuses files that have one. Each refusal is a sentence: the model reads
-# it, and may ask for something better.
+# **What to notice.** All of them pass: the tool itself wrote the folder's name in front, so the check can't fail. The
+# six that read the secret are what counts: a path that begins well can end anywhere. And a hard link is no link that
+# one could see: it *is* the file, under a second name, so the tool refuses files that have one. Each refusal is a
+# sentence: the model reads it, and may ask for something better.
 #
 # Now prisma-lm gets the folder. It knows five tools from its training, and no `read_file`; so we put the folder
 # *behind* one of them. The policies lie there as files, and its call `policy[fee]` reads `policies/fee.txt`.

@@ -13,8 +13,8 @@
 #
 # **Time:** about 25 minutes to read and run; the cells take about a minute and a half on two free CPU cores.
 #
-# **Downloads:** nothing. The replicas serve prisma-lm. They and the balancer listen on this machine only, and end with
-# the cells that start them.
+# **Downloads:** nothing. The replicas serve prisma-lm. They and the balancer listen on this machine only, and end
+# with the cells that start them.
 
 # %% tags=["bootstrap"]
 # Finds the course's files, or fetches them; Colab and Kaggle install what is missing (network).
@@ -84,8 +84,8 @@ figures.source(balancer.pass_on)
 # %% [markdown]
 # The body is read before anything is sent, because a second try has to send it again. Only two headers travel on: the
 # key, and what kind of text this is (`PASSED_ON`). A replica that did not answer gets no request for two seconds
-# (`REST`). Connections that break are an error of *transport*, and are tried elsewhere; an answer such as 401 or 422 is
-# an answer, and goes back as it is.
+# (`REST`). Connections that break are an error of *transport*, and are tried elsewhere; an answer such as 401 or 422
+# is an answer, and goes back as it is.
 #
 # ## 2. One is killed
 #
@@ -189,11 +189,11 @@ alt = "Waits of the answered requests over time: longer once one of the two serv
 figures.show(fig, alt=alt)
 
 # %% [markdown]
-# **What to notice.** Without a second try, what was in work at the killed server is lost. And then comes a trap: a dead
-# server is the *least busy* one. It refuses at once, so it draws the next request, and the next, until somebody
+# **What to notice.** Without a second try, what was in work at the killed server is lost. And then comes a trap: a
+# dead server is the *least busy* one. It refuses at once, so it draws the next request, and the next, until somebody
 # notices. Ours lets it rest after a failure; HAProxy without retries waits for its health checks to fail twice. With
-# a second try nobody notices but the clock: one server now does the work of two, and everybody waits longer. A balancer
-# saves requests. It does not save capacity.
+# a second try nobody notices but the clock: one server now does the work of two, and everybody waits longer. A
+# balancer saves requests. It does not save capacity.
 #
 # Three warnings about the second try. It may do the work twice, and with a tool behind the model it may *act* twice.
 # A stream cannot be repeated once its first piece has left: the client has seen it. And a request that kills a server
@@ -252,9 +252,9 @@ figures.table(rows, caption=f"Random arrivals, {chosen_rate:.1f} a second", digi
 # %% [markdown]
 # ## 4. A day in a few seconds
 #
-# Requests come and go: few at night, a climb in the morning, a rush at noon. To keep the simulation short, our day has
-# 24 minutes, one for each hour. A new replica needs a **cold start**: starting the program, loading the weights. We
-# measure ours.
+# Requests come and go: few at night, a climb in the morning, a rush at noon. To keep the simulation short, our day
+# has 24 minutes, one for each hour. A new replica needs a **cold start**: starting the program, loading the weights.
+# We measure ours.
 
 # %% tags=["topic:scaling"]
 SURVIVOR.stop()
@@ -280,8 +280,9 @@ print(f"one replica answers at most {curve.capacity:.1f} requests a second, the 
 
 # %% [markdown]
 # Who decides how many replicas run? Three kinds of **policy**: a *fixed* number; *reactive*, which looks every five
-# seconds at the requests in the system and orders as many replicas as they need (Kubernetes' autoscaler and KServe work
-# like this), and lets one go only after a while; and a *timetable*, which knows an ordinary day and orders ahead of it.
+# seconds at the requests in the system and orders as many replicas as they need (Kubernetes' autoscaler and KServe
+# work like this), and lets one go only after a while; and a *timetable*, which knows an ordinary day and orders ahead
+# of it.
 #
 # Which is cheapest? Which lets customers wait least? Guess before you run it.
 
@@ -345,17 +346,17 @@ figures.show(fig, alt=alt)
 # %% [markdown]
 # **What to notice.** Too few replicas are cheap until the queue grows, and then it grows without bound: look at the
 # scale of the left picture. Many replicas are quick and stand idle at night. Reactive scaling aims at half of what a
-# replica can hold: its line lies above the grey one, and this spare room hides the cold start. A timetable buys the
-# same with fewer hours, as long as the day is an ordinary one. Compare policies only where their spreads do not
-# overlap.
+# replica can hold: its line lies above the grey one, and this spare room hides the cold start. With a timetable
+# nobody waits too long either, for fewer hours, as long as the day is an ordinary one. Compare policies only where
+# their spreads do not overlap.
 
 # %% [markdown]
 # ## 5. The same plan for many machines
 #
 # Beyond one machine you do not start servers yourself. You write down *how many shall run*, and a system keeps it so.
 # Three that people use with vLLM: plain **Kubernetes** (three documents: what runs, how it is reached, how many),
-# **KServe** on top of it (one document), and **Ray Serve** (balancer, autoscaler and engine in one). We write the plan
-# of section 4 for all three. Nothing is deployed.
+# **KServe** on top of it (one document), and **Ray Serve** (balancer, autoscaler and engine in one). We write the
+# plan of section 4 for all three. Nothing is deployed.
 
 # %% tags=["topic:scaling"]
 cold = math.ceil(stretched) * 60  # seconds
@@ -399,9 +400,9 @@ figures.table(rows)
 #
 # The schemas are those of the Python package `kubernetes-validate`, which carries them (100 MB), so that nothing is
 # fetched. The course does not install it; where the table says "not asked", this is what we saw with it when the lab
-# was written, in November 2026: version 1.37 accepted the three documents and refused the word. KServe's definition of
-# an InferenceService (its repository, August 2026) accepted `kserve.yaml`, and the schema of Ray Serve 2.60 accepted
-# `ray_serve.yaml`. None of the three was deployed.
+# was written, in November 2026: version 1.37 accepted the three documents and refused the word. KServe's definition
+# of an InferenceService (its repository, August 2026) accepted `kserve.yaml`, and the schema of Ray Serve 2.60
+# accepted `ray_serve.yaml`. None of the three was deployed.
 #
 # **Ray Serve is not run here.** We tried: on one machine, told to stay on 127.0.0.1, Ray bound to the machine's own
 # address as well, where the network can reach it, and lost one request of sixty when a replica was killed. A notebook
@@ -426,6 +427,6 @@ print("ports that are free again:", sum(free), "of", len(free))
 # - Autoscaling is late by a cold start. Spare room in each replica, a short cold start or a timetable hides that.
 # - Check a deployment's files twice: by schema, and for what they say to each other.
 #
-# **Try it.** Make the cold start ten times as long: which policy suffers most? Let the balancer of section 1 take turns
-# instead of choosing the least busy (write your own `choose`, and set `balancer.choose = choose`), and send prompts of
-# very different length. Kill *both* servers in section 2: what does a customer read?
+# **Try it.** Make the cold start ten times as long: which policy suffers most? Let the balancer of section 1 take
+# turns instead of choosing the least busy (write your own `choose`, and set `balancer.choose = choose`), and send
+# prompts of very different length. Kill *both* servers in section 2: what does a customer read?
