@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from course_utils.agents import web_tool
 from course_utils.settings import DATA
 
 if TYPE_CHECKING:
@@ -116,18 +117,11 @@ def fetch_page(url: str, folder: Path) -> Path:
 
 def refuse_own_network(host: str) -> None:
     """DocumentError for a host that is no public one. (A name server could still change its answer afterwards.)"""
-    import ipaddress
-    import socket
-
     try:
-        addresses = {ipaddress.ip_address(host)}
-    except ValueError:  # a name
-        try:
-            found = socket.getaddrinfo(host, None)
-        except OSError as error:
-            raise DocumentError(f"{host} was not found. Is there a network? Save the page as a file.") from error
-        addresses = {ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in found}
-    if not all(address.is_global for address in addresses):
+        found = web_tool.addresses_of(host, 443)
+    except web_tool.Refused as error:
+        raise DocumentError(f"{host} was not found. Is there a network? Save the page as a file.") from error
+    if not all(map(web_tool.is_public, found)):
         raise DocumentError(f"{host} is on this machine or its network, not on the web. Save the page as a file.")
 
 

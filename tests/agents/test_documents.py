@@ -227,7 +227,9 @@ def test_only_web_addresses_are_fetched(tmp_path, url):
         documents.fetch_page(url, tmp_path)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "10.0.0.1"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "10.0.0.1"]
+)
 def test_no_page_of_this_machine_or_its_network_is_fetched(tmp_path, host):
     with pytest.raises(DocumentError, match="not on the web"):
         documents.fetch_page(f"http://{host}/admin", tmp_path)

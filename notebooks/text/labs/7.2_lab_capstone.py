@@ -53,8 +53,8 @@ import torch
 from IPython.display import display
 
 from course_utils import figures
-from course_utils.agents import react
-from course_utils.agents.assistant import browser, page, refunds, safety, stories, understanding
+from course_utils.agents import browser_tool, react
+from course_utils.agents.assistant import page, refunds, safety, stories, understanding
 from course_utils.agents.assistant.assistant import CAPABLE, Assistant
 from course_utils.agents.assistant.log import Log
 from course_utils.agents.assistant.policies import Policies, sections
@@ -308,8 +308,8 @@ scene = stories.Scene(ADA, recording, SPOKEN, picture_file, ring.name, OTHER, da
 evening = None
 if not page.is_installed():
     print(page.missing())
-elif browser.problem():
-    print(browser.problem(), "The stories follow as a conversation.")
+elif browser_tool.problem():
+    print(browser_tool.problem(), "The stories follow as a conversation.")
 else:
     served = page.serving(lambda name: assistant_of(name, hear, see), [ADA], log.notice)
     with served as opened:
