@@ -7,7 +7,6 @@ It listens on loopback only, and wants the key that its environment holds in COU
 
 import asyncio
 import os
-import re
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -30,6 +29,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from course_utils.agents.loop import use
+from course_utils.agents.task_queue import call_in
 from course_utils.prisma import shop, text
 from course_utils.prisma.tools import Toolbox
 
@@ -49,11 +49,9 @@ def executor(chat: object) -> Reply:
     toolbox = Toolbox(shop.open_database(shop.make_shop()))
 
     def reply(asked: str) -> str:
-        system = text.turn("system", text.SYSTEM["executor"])
-        user = text.turn("user", asked)
-        written = chat.complete(f"{system}{user}<|assistant|>", WRITE).strip()
-        call = re.fullmatch(r"Action: (\w+)\[(.*)\]", written)
-        return use(toolbox, *call.groups()).text if call else written
+        written = chat.complete(text.prompt("executor", asked), WRITE).strip()
+        call = call_in(written)
+        return use(toolbox, *call).text if call else written
 
     return reply
 

@@ -72,11 +72,16 @@ class Gate:
         if decision.verdict == "reject":
             result = f"error: refused by {decision.by}: {decision.why}"
         else:
-            arguments = request.arguments | decision.arguments
-            result = self.action(**arguments)
+            result = self._done(request.arguments | decision.arguments)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.record.append(Entry(now, request, decision, result))
         return result
+
+    def _done(self, arguments: dict[str, Any]) -> str:
+        try:
+            return self.action(**arguments)
+        except Exception as error:  # it may be half done: the record has to hold it
+            return f"error: {type(error).__name__}: {error}"
 
     def _decision(self, request: Request) -> Decision:
         if not self.needs_person(request):
@@ -96,8 +101,8 @@ class Gate:
         return rows
 
     def write(self, file: Path) -> None:
-        """Add the record to a file, a line of JSON for each entry."""
-        with file.open("a", encoding="utf-8") as lines:
+        """Write the record to a file, a line of JSON for each entry."""
+        with file.open("w", encoding="utf-8") as lines:
             for entry in self.record:
                 lines.write(json.dumps(asdict(entry)) + "\n")
 

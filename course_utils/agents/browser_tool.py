@@ -20,8 +20,6 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 CHOSEN = "COURSE_BROWSER"  # the path of the reader's own
 PATIENCE = 20.0  # seconds for a step
 QUIET = ("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
-# The second wall behind the list of hosts: no name is looked up at all.
-NO_NAMES = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
 
 class Refused(ValueError):
@@ -52,10 +50,15 @@ def missing() -> str:
     return f"A real browser is not used: HTML is read as text, and no scripts run. {problem()}"
 
 
-def flags() -> list[str]:
-    """How Chromium is started: no call home, and no look-up of names."""
+def flags(hosts: Collection[str]) -> list[str]:
+    """How Chromium is started: no call home, and nothing is reached but `hosts` ("127.0.0.1" alone: at every port).
+
+    That is the second wall behind a list of hosts, and the only one for redirects: nobody is asked about those.
+    """
+    allowed = [f"MAP {host} {host}" for host in sorted(hosts)]
+    rules = ", ".join([*allowed, "MAP * ~NOTFOUND"])
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium's own sandbox does not run for root
-    return [*QUIET, NO_NAMES, *["--no-sandbox"] * is_root]
+    return [*QUIET, f"--host-resolver-rules={rules}", *["--no-sandbox"] * is_root]
 
 
 def _check(url: str, hosts: Collection[str]) -> None:
@@ -89,7 +92,7 @@ class RealBrowser:
             self._folder.name,
             executable_path=program,
             headless=True,
-            args=flags(),
+            args=flags(self.hosts),
             service_workers="block",
             viewport={"width": 640, "height": 260},
         )

@@ -61,7 +61,10 @@ def chunk(text: str, source: str, size: int = 80, overlap: int = 1) -> list[Chun
         chunks.append(Chunk(text[start:end], source, start))
         if last == len(parts):
             break
-        first = max(first + 1, last - overlap)  # it always moves on
+        first = max(first + 1, last - overlap)
+        # Every chunk brings a new sentence: an overlap that leaves no room for one is shortened.
+        while _last(counts, first, size) <= last:
+            first += 1
     return chunks
 
 

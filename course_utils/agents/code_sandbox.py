@@ -17,9 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from course_utils.agents.loop import Tools, use
+from course_utils.agents.rewoo import FIELD, PLANNED
 
 LONGEST_OUTPUT = 20_000  # bytes that code may print
 MOST_CALLS = 100  # of functions that were handed in
+START = 1.0  # seconds that a new Python may take to start, on a busy machine
 GRACE = 2.0  # seconds until a worker that ignores its limit is ended
 LONGEST_ERROR = 200  # characters
 
@@ -123,10 +125,6 @@ def _number(value: str) -> int | str:
     return int(value) if re.fullmatch(r"-?\d+", value) else value
 
 
-PLANNED = re.compile(r"^\s*#(E\d+) *= *(\w+)\[(.*)\]\s*$", re.M)
-FIELD = re.compile(r"#(E\d+)\.(\w+)")
-
-
 def as_python(plan: str) -> str:
     """A ReWOO plan as Python: each line calls a function, and a calculator's sum becomes a sum. "" for no plan.
 
@@ -184,6 +182,3 @@ def run_limited(code: str, seconds: float = 1.0, megabytes: float = 512) -> Outc
             return Outcome(error="the code took longer than it may", seconds=time.perf_counter() - start)
     error = sentence(done.stderr) if done.returncode else ""
     return Outcome(None, done.stdout[:LONGEST_OUTPUT], error, time.perf_counter() - start)
-
-
-START = 1.0  # seconds that a new Python may take to start, on a busy machine

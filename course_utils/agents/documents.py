@@ -96,7 +96,10 @@ def fetch_page(url: str, folder: Path) -> Path:
     """
     import httpx
 
-    address = httpx.URL(url)
+    try:
+        address = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise DocumentError(f"{url[:80]} is no web address: {error}.") from error
     if address.scheme not in ("http", "https") or not address.host:
         raise DocumentError(f"{url} is no web address. It has to begin with https:// or http://.")
     refuse_own_network(address.host)
@@ -109,7 +112,8 @@ def fetch_page(url: str, folder: Path) -> Path:
         raise DocumentError(
             f"{url} did not answer ({type(error).__name__}). Save the page as a file instead."
         ) from error
-    stem = re.sub(r"\W+", "_", f"{address.host}{address.path}").strip("_")
+    place = f"{address.host}{address.raw_path.decode()}"
+    stem = re.sub(r"\W+", "_", place).strip("_")[:100]
     path = folder / f"{stem}.html"
     path.write_bytes(content)
     return path

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from course_utils.agents import react
 from course_utils.agents.loop import Tools, Trace
 from course_utils.prisma import shop, text, tools
-from course_utils.settings import ROOT
+from course_utils.settings import search_path
 
 if TYPE_CHECKING:
     from langgraph.graph import StateGraph
@@ -259,8 +259,7 @@ def outlive(
 def started(folder: Path, number: int, keys: str) -> Iterator[subprocess.Popen]:
     """A process that runs this file. It is killed at the end, whatever it does."""
     command = [sys.executable, "-m", "course_utils.agents.graph", str(folder), str(number), keys]
-    places = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    settings = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places)), "PYTHONIOENCODING": "utf-8"}
+    settings = os.environ | {"PYTHONPATH": search_path(), "PYTHONIOENCODING": "utf-8"}
     log = folder / "errors.log"
     with log.open("a", encoding="utf-8") as errors:
         child = subprocess.Popen(

@@ -63,7 +63,10 @@ class Outbox:
         except Refused as error:
             return failed(str(error))
         # The very bytes that were approved, to the one address that was checked. "localhost": not our machine's name.
-        with smtplib.SMTP(LOOPBACK, self.port, "localhost", timeout=10) as server:
-            server.sendmail(self.sender, [to], written)
+        try:
+            with smtplib.SMTP(LOOPBACK, self.port, "localhost", timeout=10) as server:
+                server.sendmail(self.sender, [to], written)
+        except OSError as error:  # smtplib's own errors, too
+            return failed(f"the mail server does not take it: {type(error).__name__}")
         self.sent += 1
         return Result(f"sent to {to}")

@@ -10,6 +10,10 @@ from course_utils.agents.react import answer_all
 from course_utils.models.inputs import as_texts
 from course_utils.prisma.tools import Result, failed
 
+# The lines of a plan: #E1 = tool[argument]; in an argument #E1.price stands for a field of an earlier result.
+PLANNED = re.compile(r"^\s*#(E\d+) *= *(\w+)\[(.*)\]\s*$", re.M)
+FIELD = re.compile(r"#(E\d+)\.(\w+)")
+
 if TYPE_CHECKING:
     from course_utils.models.roles import Chat
 
@@ -30,8 +34,8 @@ def execute(plan: str, toolbox: Tools, max_steps: int) -> list[Step]:
     """Run the lines of a plan in order. `#E1.price` stands for the field `price` of the first result."""
     results: dict[str, Result] = {}
     steps = []
-    for name, tool, planned in re.findall(r"^\s*#(E\d+) *= *(\w+)\[(.*)\]\s*$", plan, re.M)[:max_steps]:
-        argument = re.sub(r"#(E\d+)\.(\w+)", lambda m: _field(results, *m.groups()), planned)
+    for name, tool, planned in PLANNED.findall(plan)[:max_steps]:
+        argument = FIELD.sub(lambda m: _field(results, *m.groups()), planned)
         missing = re.search(r"#E\d+", argument)
         results[name] = failed(f"no {missing.group()}") if missing else use(toolbox, tool, argument)
         steps.append(Step("", "" if missing else tool, argument, results[name].text))

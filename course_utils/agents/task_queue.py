@@ -64,16 +64,27 @@ def ask(chat: "Chat", project: Trace, prompt: str) -> str:
 def plan(chat: "Chat", project: Trace, words: str) -> list[str]:
     """The tasks that the model writes for `words`; lines that are no numbered task are left out."""
     reply = ask(chat, project, text.prompt("planner", words))
+    return tasks_in(reply)
+
+
+def tasks_in(reply: str) -> list[str]:
+    """The numbered tasks in a planner's reply."""
     return re.findall(r"^\d+\. (.+)$", reply, re.M)
+
+
+def call_in(reply: str) -> tuple[str, str] | None:
+    """Tool and argument, if an executor's reply is a call and nothing else."""
+    call = re.fullmatch(r"Action: (\w+)\[(.*)\]", reply.strip())
+    return (call[1], call[2]) if call else None
 
 
 def execute(chat: "Chat", project: Trace, toolbox: Tools, done: Sequence[tuple[str, str]], task: str) -> Step:
     """Do one task: one call of a tool. An answer comes back as a step without a tool."""
     reply = ask(chat, project, text.executor_prompt(project.question, list(done), task))
-    call = re.fullmatch(r"Action: (\w+)\[(.*)\]", reply.strip())
+    call = call_in(reply)
     if not call:
         return Step(task, "", reply, text.final_answer(reply))
-    return Step(task, *call.groups(), use(toolbox, *call.groups()).text)
+    return Step(task, *call, use(toolbox, *call).text)
 
 
 def without_repeats(new: Sequence[str], project: Project) -> list[str]:

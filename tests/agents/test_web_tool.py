@@ -1,6 +1,10 @@
 """GET with a list of hosts and limits, and a form filled in by a real browser or without one."""
 
+import time
+
 import pytest
+from fastapi import FastAPI, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from course_utils.agents import browser_tool, shop_site, web_tool
 from course_utils.agents.web_tool import Refused, Web
@@ -84,8 +88,50 @@ def test_no_way_leads_elsewhere(served, way, said):
 def test_a_page_that_never_ends_is_given_up(served, monkeypatch):
     _, host, url = served
     monkeypatch.setattr(web_tool, "PATIENCE", 0.5)
+    began = time.monotonic()
     with pytest.raises(Refused, match="within"):
         Web((), local=[host]).get(f"{url}/slow")
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({}, "without a type"),
+        ({"location": "http://[x"}, "no address"),
+        ({"location": "/" + "x" * 3000}, "at most 2000"),
+    ],
+)
+def test_a_redirect_to_nowhere_is_refused(headers, said):
+    site = FastAPI()
+    site.add_api_route("/", lambda: Response(status_code=302, headers=headers))
+    with balancer.in_thread(site) as url, pytest.raises(Refused, match=said):
+        Web((), local=[url.removeprefix("http://")]).get(url)
+
+
+def test_an_address_without_an_end_is_refused():
+    with pytest.raises(Refused, match="at most 2000 characters"):
+        Web(["good.example"]).get("http://good.example/" + "x" * 70_000)
+
+
+def test_the_real_browser_follows_no_redirect_to_another_port():
+    """Not as a page and not as a picture: playwright asks nobody about redirects, so the browser's own rule has to."""
+    if browser_tool.find() is None:
+        pytest.skip("needs playwright and a Chromium")
+    asked = []
+    other, site = FastAPI(), FastAPI()
+    other.add_api_route("/{path:path}", lambda path: asked.append(path))
+    with balancer.in_thread(other) as elsewhere:
+        site.add_api_route("/away", lambda: RedirectResponse(f"{elsewhere}/page"))
+        site.add_api_route("/", lambda: HTMLResponse("<p>hello</p><img src=/away>"))
+        with balancer.in_thread(site) as url:
+            browser = browser_tool.RealBrowser(browser_tool.find(), [url.removeprefix("http://")])
+            with browser:
+                browser.open(url)
+                assert browser.text() == "hello"
+                with pytest.raises(Exception, match="ERR_"):
+                    browser.open(f"{url}/away")
+    assert not asked
 
 
 def test_a_ring_of_redirects_ends(served, monkeypatch):

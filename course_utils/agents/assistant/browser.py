@@ -95,7 +95,7 @@ def visiting(width: int = 1100, height: int = 800) -> Iterator[Visit]:
             folder,
             executable_path=browser_tool.find(),
             headless=True,
-            args=[*browser_tool.flags(), *LEAN],
+            args=[*browser_tool.flags(["127.0.0.1"]), *LEAN],
             viewport={"width": width, "height": height},
         )
         visit = Visit(context.pages[0])
