@@ -193,7 +193,15 @@ def near(came: Any, wanted: Any, tolerance: float = TOLERANCE) -> bool:
         return _is_number(came) and math.isclose(came, wanted, rel_tol=0, abs_tol=tolerance)
     if type(came) is not type(wanted):
         return False
+    if _holds_tensors(wanted):
+        pairs = zip(came, wanted, strict=False)
+        return len(came) == len(wanted) and all(near(*pair, tolerance) for pair in pairs)
     return came == wanted
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether it is a list or a tuple of results, some of them tensors."""
+    return isinstance(value, list | tuple) and any(isinstance(part, Tensor) for part in value)
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -228,7 +236,9 @@ def kind_fault(came: Any, wanted: Any) -> str:
         return "" if _is_number(came) else f"Your function returns {_a(came)}. A plain number is wanted."
     for kind, name in IN_WORDS.items():
         if isinstance(wanted, kind):
-            return "" if isinstance(came, kind) else f"Your function returns {_a(came)}. A {name} is wanted."
+            if not isinstance(came, kind):
+                return f"Your function returns {_a(came)}. A {name} is wanted."
+            return _parts_fault(came, wanted) if _holds_tensors(wanted) else ""
     if not isinstance(came, Tensor):
         return _no_tensor(came, wanted)
     if came.shape != wanted.shape:
@@ -237,6 +247,18 @@ def kind_fault(came: Any, wanted: Any) -> str:
         return "Your result holds complex numbers. Real ones are wanted."
     if _plain(came).isnan().any():
         return "Your result holds nan: somewhere 0/0, or a softmax over nothing."
+    return ""
+
+
+def _parts_fault(came: Sequence, wanted: Sequence) -> str:
+    """The first of several results whose kind is wrong, and what is wrong with it."""
+    if len(came) != len(wanted):
+        return f"Your function returns {len(came)} things. {len(wanted)} are wanted."
+    for place, pair in enumerate(zip(came, wanted, strict=True)):
+        fault = kind_fault(*pair)
+        if fault:
+            fault = fault.replace("Your function returns", "Your function returns there")
+            return f"At place {place} of your results (the first is 0): {fault}"
     return ""
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import planted_7_2
+import planted_7_3
 import planted_7_4
 import planted_7_5
 import pytest
@@ -396,6 +397,7 @@ PLANTED = {
         (misses_a_dimension, "scores = scores.masked_fill(missing"),
     ],
     **planted_7_2.PLANTED,
+    **planted_7_3.PLANTED,
     **planted_7_4.PLANTED,
     **planted_7_5.PLANTED,
 }

@@ -5,12 +5,13 @@ from collections.abc import Callable
 import pytest
 import styles_7_1
 import styles_7_2
+import styles_7_3
 import styles_7_4
 import styles_7_5
 
 from course_utils.exercises import check, registry
 
-STYLES = styles_7_1.STYLES | styles_7_2.STYLES | styles_7_4.STYLES | styles_7_5.STYLES
+STYLES = styles_7_1.STYLES | styles_7_2.STYLES | styles_7_3.STYLES | styles_7_4.STYLES | styles_7_5.STYLES
 ANSWERS: list[tuple[str, Callable]] = []
 for name, functions in STYLES.items():
     ANSWERS += zip([name] * len(functions), functions, strict=True)
