@@ -30,7 +30,7 @@ GRACE = 10  # seconds after which a call ends itself, if nobody is left who woul
 LONGEST = 2000  # letters of an exception's text
 # What else in the course computes what an exercise asks for; whole modules are replaced, as some are slow to import.
 ELSEWHERE = {
-    "course_utils.agents.ranking": "reciprocal_rank_fusion",
+    "course_utils.agents.retrieval.ranking": "reciprocal_rank_fusion",
     "course_utils.finetuning.preferences": "dpo_loss",
     "course_utils.serving.metrics": "quantile",
     "course_utils.serving.quantising": "gptq",

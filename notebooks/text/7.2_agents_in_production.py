@@ -671,7 +671,8 @@ figures.table(told[-6:] or [{"answers from the wrong sentence": 0}])
 # network.
 
 # %% tags=["topic:tool-compute"]
-from course_utils.agents import approval, code_sandbox, escape_attempts, graph
+from course_utils.agents import approval, graph
+from course_utils.agents.hands import code_sandbox, escape_attempts
 
 written = [
     "3 * 12",

@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from course_utils.agents import browser_tool
 from course_utils.agents.assistant import browser, page, stories
 from course_utils.agents.assistant.assistant import Assistant
 from course_utils.agents.assistant.log import Log
 from course_utils.agents.assistant.policies import Policies, sections
+from course_utils.agents.hands import browser_tool
 from course_utils.prisma import pictures, shop, speech
 
 missing = browser_tool.problem() or ("" if page.is_installed() else page.missing())

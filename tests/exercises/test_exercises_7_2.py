@@ -46,7 +46,7 @@ def test_what_the_course_computes_elsewhere_does_not_count(name, place, function
     monkeypatch.setenv("COURSE_PROGRESS", "off")
 
     def borrowed(*inputs):
-        module = importlib.import_module(f"course_utils.agents.{place}")
+        module = importlib.import_module(f"course_utils.agents.retrieval.{place}")
         return getattr(module, function_name)(*inputs)
 
     assert check(name, borrowed) is registry.exercise(name).reference

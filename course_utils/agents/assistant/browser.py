@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from course_utils.agents import browser_tool
+from course_utils.agents.hands import browser_tool
 
 WAIT = 30_000  # milliseconds
 # One page of our own: nothing of the machine's graphics, and no second process for it.

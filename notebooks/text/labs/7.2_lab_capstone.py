@@ -53,19 +53,19 @@ import torch
 from IPython.display import display
 
 from course_utils import figures
-from course_utils.agents import browser_tool, react
+from course_utils.agents import react
 from course_utils.agents.assistant import page, refunds, safety, stories, understanding
 from course_utils.agents.assistant.assistant import CAPABLE, Assistant
 from course_utils.agents.assistant.log import Log
 from course_utils.agents.assistant.policies import Policies, sections
 from course_utils.agents.assistant.talk import Talk
+from course_utils.agents.hands import browser_tool
 from course_utils.measures import matches, share
 from course_utils.models import bundled
 from course_utils.models.llama_cpp import through_llama_cpp
 from course_utils.prisma import pictures, shop, speech, tools
 from course_utils.settings import paced
 
-torch.set_num_threads(1)
 chat = through_llama_cpp(unit.load("chat"), bundled.folder("prisma-lm"))
 hearing, eye = unit.load("speech"), unit.load("image-text")
 
@@ -80,6 +80,7 @@ hearing, eye = unit.load("speech"), unit.load("image-text")
 # messages that have none. For these, only saying so is right.
 
 # %% tags=["topic:capstone"]
+torch.set_num_threads(1)
 prisma = shop.make_shop(unit.seed)
 database = shop.open_database(prisma)
 ADA, SPOKEN, OTHER = "Ada", 3444, 5102

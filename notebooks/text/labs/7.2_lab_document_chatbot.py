@@ -52,10 +52,10 @@ import torch
 from matplotlib.ticker import PercentFormatter
 
 from course_utils import figures
-from course_utils.agents import document_chat as chatbot
-from course_utils.agents import documents, faithful, pdf_pages, ranking, vectors
-from course_utils.agents.documents import Piece
-from course_utils.agents.keyword_search import BM25
+from course_utils.agents.retrieval import document_chat as chatbot
+from course_utils.agents.retrieval import documents, faithful, pdf_pages, ranking, vectors
+from course_utils.agents.retrieval.documents import Piece
+from course_utils.agents.retrieval.keyword_search import BM25
 from course_utils.exercises import check, hint, quiz, solution
 from course_utils.measures import error_bars, percent, share
 from course_utils.prisma import shop, text

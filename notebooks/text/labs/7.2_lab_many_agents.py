@@ -50,7 +50,8 @@ from itertools import product
 import torch
 
 from course_utils import figures
-from course_utils.agents import bdi, loop, react, success, task_queue, teams, toolboxes
+from course_utils.agents import loop, react, success, toolboxes
+from course_utils.agents.many_agents import bdi, task_queue, teams
 from course_utils.exercises import check, hint, quiz, solution
 from course_utils.measures import bootstrap, share
 from course_utils.models import bundled

@@ -60,8 +60,8 @@ from mcp.server import MCPServer
 from mcp_types import Tool
 
 from course_utils import figures, serving
-from course_utils.agents import a2a_agents, mcp_client, mcp_shop, mcp_wire
 from course_utils.agents.function_calls import run_calls
+from course_utils.agents.protocols import a2a_agents, mcp_client, mcp_shop, mcp_wire
 from course_utils.agents.success import success
 from course_utils.exercises import check, hint, quiz, solution
 from course_utils.measures import percent, share
@@ -148,7 +148,7 @@ figures.source(mcp_shop.add_tools)
 # you look: how many messages does it take to ask for *one* order?
 
 # %% tags=["topic:mcp"]
-SERVER = ["-m", "course_utils.agents.mcp_shop", "stdio"]
+SERVER = ["-m", "course_utils.agents.protocols.mcp_shop", "stdio"]
 AROUND = lifecycle.surroundings(small=True)  # the environment of a program that we start
 log = unit.folder / "wire.txt"
 watched = ["-m", mcp_wire.__name__, str(log), sys.executable, *SERVER]

@@ -52,8 +52,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from course_utils import figures
-from course_utils.agents import chunks, constitution, ranking, vector_stores, vectors
-from course_utils.agents.keyword_search import BM25
+from course_utils.agents.retrieval import chunks, constitution, ranking, vector_stores, vectors
+from course_utils.agents.retrieval.keyword_search import BM25
 from course_utils.exercises import check, hint, quiz, solution
 from course_utils.exercises.authors import whose
 from course_utils.measures import error_bars, percent, share

@@ -52,8 +52,15 @@ import torch
 from aiosmtpd.controller import Controller
 
 from course_utils import figures, serving
-from course_utils.agents import browser_tool, file_tool, file_traps, mail_tool, shop_site, web_tool
 from course_utils.agents.function_calls import run_calls
+from course_utils.agents.hands import (
+    browser_tool,
+    file_tool,
+    file_traps,
+    mail_tool,
+    shop_site,
+    web_tool,
+)
 from course_utils.agents.success import success
 from course_utils.measures import percent
 from course_utils.prisma import shop, text, tools

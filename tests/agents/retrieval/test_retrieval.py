@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from course_utils.agents import chunks, constitution, keyword_search, ranking, vector_stores, vectors
+from course_utils.agents.retrieval import chunks, constitution, keyword_search, ranking, vector_stores, vectors
 
 DOCUMENT = "One is here. Two stands beside it!\n\nA heading\n\nThree (the last) comes. Four ends it."
 NOTES = ["Goods can be returned within 30 days.", "Shipping costs 5 euros.", "Order 4821 is packed."]

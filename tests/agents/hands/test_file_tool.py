@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from course_utils.agents import file_tool, file_traps
-from course_utils.agents.file_tool import Folder, Refused
+from course_utils.agents.hands import file_tool, file_traps
+from course_utils.agents.hands.file_tool import Folder, Refused
 from course_utils.prisma.tools import Result
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from course_utils import colab
-from course_utils.agents.keyword_search import words
+from course_utils.agents.retrieval.keyword_search import words
 from course_utils.models import bundled, catalogue
 from course_utils.models.inputs import as_texts
 

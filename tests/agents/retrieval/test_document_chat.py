@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from course_utils.agents import document_chat, vectors
-from course_utils.agents.documents import Piece
-from course_utils.agents.faithful import MISSING
+from course_utils.agents.retrieval import document_chat, vectors
+from course_utils.agents.retrieval.documents import Piece
+from course_utils.agents.retrieval.faithful import MISSING
 
 PIECES = [
     Piece("Goods can be sent back within 40 days. The box may be open.", "a.md", "Returns"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from course_utils.agents import faithful
+from course_utils.agents.retrieval import faithful
 
 PASSAGE = (
     "Customers can send goods back within 40 days. Vera Lindt answers; 1,060 degrees; the age of thirty five Years."

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from course_utils.agents import a2a_agents
+from course_utils.agents.protocols import a2a_agents
 from course_utils.serving import balancer
 
 KEY = "a-key-for-this-test-only"

@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from course_utils.agents import documents, pdf_pages
-from course_utils.agents.document_chat import questions
-from course_utils.agents.documents import DocumentError
+from course_utils.agents.retrieval import documents, pdf_pages
+from course_utils.agents.retrieval.document_chat import questions
+from course_utils.agents.retrieval.documents import DocumentError
 
 NAMES = ("constitution.pdf", "python_faq.html", "handbook.md")
 

@@ -5,7 +5,7 @@ from email import message_from_bytes
 import pytest
 from aiosmtpd.controller import Controller
 
-from course_utils.agents.mail_tool import Outbox, Refused, letter
+from course_utils.agents.hands.mail_tool import Outbox, Refused, letter
 from course_utils.serving import free_port
 
 ADA = "ada@customers.example"

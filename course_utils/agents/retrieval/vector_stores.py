@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from course_utils import colab
-from course_utils.agents.vectors import unit_length
+from course_utils.agents.retrieval.vectors import unit_length
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import pytest
 from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from course_utils.agents import browser_tool, shop_site, web_tool
-from course_utils.agents.web_tool import Refused, Web
+from course_utils.agents.hands import browser_tool, shop_site, web_tool
+from course_utils.agents.hands.web_tool import Refused, Web
 from course_utils.prisma.tools import failed
 from course_utils.serving import balancer
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from course_utils.agents.documents import Piece, sentences
-from course_utils.agents.faithful import MISSING
-from course_utils.agents.keyword_search import BM25
-from course_utils.agents.ranking import reciprocal_rank_fusion
-from course_utils.agents.vectors import Encoder, unit_length
+from course_utils.agents.retrieval.documents import Piece, sentences
+from course_utils.agents.retrieval.faithful import MISSING
+from course_utils.agents.retrieval.keyword_search import BM25
+from course_utils.agents.retrieval.ranking import reciprocal_rank_fusion
+from course_utils.agents.retrieval.vectors import Encoder, unit_length
 
 if TYPE_CHECKING:
     from course_utils.models.roles import Embedder
@@ -219,7 +219,7 @@ def questions(kind: str, part: str = "") -> list[dict[str, Any]]:
     """
     import json
 
-    from course_utils.agents.documents import SAMPLES
+    from course_utils.agents.retrieval.documents import SAMPLES
 
     lines = (SAMPLES / "questions.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]

@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from course_utils.agents.chunks import Chunk
+from course_utils.agents.retrieval.chunks import Chunk
 from course_utils.settings import DATA
 
 SOURCE = "constitution.txt"

@@ -1,6 +1,6 @@
 """An agent that other agents ask over A2A: prisma-lm in its executor's role, behind a key (Unit 7.2).
 
-    python -m course_utils.agents.a2a_agents PORT
+    python -m course_utils.agents.protocols.a2a_agents PORT
 
 It listens on loopback only, and wants the key that its environment holds in COURSE_A2A_KEY.
 """
@@ -29,7 +29,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from course_utils.agents.loop import use
-from course_utils.agents.task_queue import call_in
+from course_utils.agents.many_agents.task_queue import call_in
 from course_utils.prisma import shop, text
 from course_utils.prisma.tools import Toolbox
 

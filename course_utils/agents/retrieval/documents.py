@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from course_utils.agents import web_tool
+from course_utils.agents.hands import web_tool
 from course_utils.settings import DATA
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from course_utils.agents import code_sandbox, escape_attempts, rewoo
+from course_utils.agents import rewoo
+from course_utils.agents.hands import code_sandbox, escape_attempts
 from course_utils.prisma import text
 
 

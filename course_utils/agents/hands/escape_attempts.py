@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from course_utils.agents.code_sandbox import Outcome
+from course_utils.agents.hands.code_sandbox import Outcome
 
 SECRET_NAME = "COURSE_DEMO_SECRET"  # an environment variable
 TOO_LONG = 5.0  # seconds after which code has got round its time limit of a second

@@ -1,7 +1,7 @@
 """The shop's tools as an MCP server (Unit 7.2).
 
-    python -m course_utils.agents.mcp_shop stdio
-    python -m course_utils.agents.mcp_shop http PORT
+    python -m course_utils.agents.protocols.mcp_shop stdio
+    python -m course_utils.agents.protocols.mcp_shop http PORT
 
 The second one listens on loopback only, and wants the key that its environment holds in COURSE_MCP_KEY.
 """

@@ -1,6 +1,6 @@
 """Stands between an MCP client and a server over stdio, passes every line on, and writes it down (Unit 7.2).
 
-    python -m course_utils.agents.mcp_wire LOG PROGRAM [ARGUMENT ...]
+    python -m course_utils.agents.protocols.mcp_wire LOG PROGRAM [ARGUMENT ...]
 
 LOG gets a line for each message: ">" from the client, "<" from the server, then the message.
 """

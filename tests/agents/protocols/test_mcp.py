@@ -11,7 +11,7 @@ from mcp import StdioServerParameters
 from mcp.server import MCPServer
 
 from course_utils import serving
-from course_utils.agents import mcp_client, mcp_shop, mcp_wire
+from course_utils.agents.protocols import mcp_client, mcp_shop, mcp_wire
 from course_utils.prisma import tools
 from course_utils.prisma.tools import Result
 from course_utils.serving import lifecycle, modules

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from course_utils.agents.file_tool import LARGEST
+from course_utils.agents.hands.file_tool import LARGEST
 
 SECRET = "the key of the shop"
 

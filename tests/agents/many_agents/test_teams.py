@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from course_utils.agents import task_queue, teams, toolboxes
+from course_utils.agents import toolboxes
+from course_utils.agents.many_agents import task_queue, teams
 from course_utils.prisma import text
 
 

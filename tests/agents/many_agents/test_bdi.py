@@ -2,7 +2,7 @@
 
 import pytest
 
-from course_utils.agents import bdi
+from course_utils.agents.many_agents import bdi
 
 
 def test_the_same_seed_gives_the_same_day():

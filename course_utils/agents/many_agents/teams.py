@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from course_utils.agents import react
 from course_utils.agents.loop import STOP, WRITE, Step, Tools, Trace, use
-from course_utils.agents.task_queue import LAST, call_in, tasks_in
+from course_utils.agents.many_agents.task_queue import LAST, call_in, tasks_in
 from course_utils.prisma import text
 from course_utils.prisma.shop import Shop
 
