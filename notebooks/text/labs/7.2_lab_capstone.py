@@ -104,10 +104,10 @@ answerable = {
     "how long are toys covered by the warranty?": f"{prisma.policies['warranty']} months",
     "can you wrap it as a present?": f"{prisma.policies['gift']} euros",
 }
-unanswerable = ["Hello", "tell me a joke", "do you sell books?", "what is the weather in Rome?"]
-unanswerable += ["my cat is ill", "who won the match?", "write me a poem", "thank you, bye"]
 
 # %% tags=["topic:capstone"]
+unanswerable = ["Hello", "tell me a joke", "do you sell books?", "what is the weather in Rome?"]
+unanswerable += ["my cat is ill", "who won the match?", "write me a poem", "thank you, bye"]
 page_text = shop.write_policies(prisma, unit.folder / "policies.md").read_text("utf-8")
 policies = Policies(sections(page_text))
 log = Log(unit.folder / "assistant.jsonl")
