@@ -238,6 +238,12 @@ for name in figures.progress(versions, "Asking"):
     rows.append(row | shares(results[name]))
 figures.table(rows, caption="prisma-lm: shares of tasks right with 95 % intervals")
 
+# %%
+bits_of = {name: bits for name, (bits, _) in versions.items()}
+# Sixteen models: their memory is needed below. To ask them again, make them again first.
+versions.clear()
+del changed, model, int8, nf4
+
 # %% tags=["topic:precision-tradeoffs"]
 families = {"GGUF k-quants": [f"GGUF {kind}" for kind in kinds]}
 for method in by_hand:
@@ -248,7 +254,7 @@ told = {}
 for family, names in families.items():
     shares = [pooled(results[name].values()) for name in names]
     heights, ends = error_bars(shares)
-    places = [versions[name][0] for name in names]
+    places = [bits_of[name] for name in names]
     ax.errorbar(places, heights, ends, marker=next(markers), capsize=3, label=family)
     told[family] = ", ".join(f"{height:.0%}" for height in heights)
 before = pooled(results["16 bits"].values())
