@@ -42,10 +42,10 @@ def _told_apart(mistakes: dict[str, Any], right: Any) -> dict[str, Any]:
 def rotary(x: Tensor, positions: Tensor, base: float = 10000.0) -> Tensor:
     """Rotary position embedding (arXiv 2104.09864), with Llama's pairs; x is (..., n, d)."""
     half = x.shape[-1] // 2
-    exponents = torch.arange(half) / half  # (d/2,)
+    exponents = torch.arange(half, dtype=torch.float64) / half  # (d/2,)
     speeds = base**-exponents  # radians a position
-    angles = positions[:, None] * speeds  # (n, d/2)
-    cos, sin = angles.cos(), angles.sin()
+    angles = positions[:, None] * speeds  # (n, d/2), in 64 bits: large angles need the digits
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]
     turned = (first * cos - second * sin, second * cos + first * sin)
     return torch.cat(turned, dim=-1)  # (..., n, d)
