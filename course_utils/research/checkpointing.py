@@ -48,9 +48,8 @@ class Block(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.inside = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
+        wide = 4 * width
+        self.inside = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.inside(x)
@@ -59,14 +58,16 @@ class Block(nn.Module):
 def stack(depth: int, width: int, seed: int) -> nn.Sequential:
     """`depth` blocks with random weights from `seed`."""
     torch.manual_seed(seed)
-    return nn.Sequential(*[Block(width) for _ in range(depth)])
+    blocks = [Block(width) for _ in range(depth)]
+    return nn.Sequential(*blocks)
 
 
 def segments(blocks: nn.Sequential, size: int) -> list[nn.Sequential]:
     """The blocks in stretches of `size`; the last may be shorter. ValueError for a size below 1."""
     if size < 1:
         raise ValueError(f"Stretches of {size} blocks: take at least 1.")
-    return [blocks[start : start + size] for start in range(0, len(blocks), size)]
+    starts = range(0, len(blocks), size)
+    return [blocks[start : start + size] for start in starts]
 
 
 def run(blocks: nn.Sequential, x: Tensor, size: int | None, way: Callable = by_pytorch) -> Tensor:
@@ -97,12 +98,16 @@ def cost(blocks: nn.Sequential, x: Tensor, size: int | None, rounds: int = 3) ->
     for _ in range(rounds):
         begun = time.perf_counter()
         step(blocks, x, size)
-        times.append(1000 * (time.perf_counter() - begun))
-    return Cost(ledger.highest / 2**20, min(times))
+        passed = time.perf_counter() - begun
+        times.append(passed)
+    fastest = min(times)
+    return Cost(ledger.highest / 2**20, 1000 * fastest)
 
 
 def step(blocks: nn.Sequential, x: Tensor, size: int | None) -> None:
     """Forward and backward once, from no gradients at all."""
     blocks.zero_grad(set_to_none=True)
     x = x.detach().requires_grad_()
-    run(blocks, x, size).square().mean().backward()
+    y = run(blocks, x, size)
+    loss = y.square().mean()
+    loss.backward()

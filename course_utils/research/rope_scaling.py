@@ -27,7 +27,8 @@ def linear(width: int, factor: float, base: float = 10000.0) -> Tensor:
 
 def ntk(width: int, factor: float, base: float = 10000.0) -> Tensor:
     """The NTK-aware way: a larger base, so that the slowest pair slows down by `factor`, the fastest not at all."""
-    larger = base * factor ** (width / (width - 2))
+    power = width / (width - 2)
+    larger = base * factor**power
     return plain(width, larger)
 
 
@@ -36,18 +37,24 @@ def yarn(width: int, factor: float, trained: int, base: float = 10000.0) -> Tens
 
     Stay: 32 turns and more. Interpolated: less than one turn. Between them, a mixture.
     """
+    often = pair_that_turns(32, width, trained, base)
+    once = pair_that_turns(1, width, trained, base)
+    first = max(math.floor(often), 0)
+    last = min(math.ceil(once), width - 1)
     pairs = torch.arange(width // 2)
-    first = max(math.floor(pair_that_turns(32, width, trained, base)), 0)
-    last = min(math.ceil(pair_that_turns(1, width, trained, base)), width - 1)
-    mixed = ((pairs - first) / (last - first)).clamp(0, 1)  # (width / 2,)
-    stays, slowed = plain(width, base), linear(width, factor, base)
-    return stays * (1 - mixed) + slowed * mixed
+    ramp = (pairs - first) / (last - first)
+    ramp = ramp.clamp(0, 1)  # (width / 2,): 0 stays, 1 is interpolated
+    fast = plain(width, base)
+    slow = linear(width, factor, base)
+    return torch.lerp(fast, slow, ramp)
 
 
 def pair_that_turns(times: float, width: int, trained: int, base: float) -> float:
     """Which pair turns so many `times` within `trained` tokens; a fraction, as if there were pairs between."""
-    tokens_a_radian = trained / (times * 2 * math.pi)
-    return width * math.log(tokens_a_radian) / (2 * math.log(base))
+    radians = times * math.tau
+    tokens_a_radian = trained / radians
+    power = math.log(tokens_a_radian, base)  # of the base
+    return power * width / 2
 
 
 def sharpening(factor: float) -> float:
@@ -65,7 +72,8 @@ def scaled(model: nn.Module, frequencies: Tensor, times: float = 1.0) -> Iterato
     before, sharp = rotary.inv_freq, rotary.attention_scaling
     if frequencies.shape != before.shape:
         raise ValueError(f"{len(frequencies)} frequencies, and the model's heads have {len(before)} pairs.")
-    rotary.inv_freq, rotary.attention_scaling = frequencies.to(before.device), times
+    rotary.inv_freq = frequencies.to(before.device)
+    rotary.attention_scaling = times
     try:
         yield model
     finally:
@@ -78,20 +86,25 @@ def scaled(model: nn.Module, frequencies: Tensor, times: float = 1.0) -> Iterato
 def needle(tokenizer, pairs: int, seed: int) -> lm.Row:
     """A list of `pairs` lines "word: word word" in random order, and the start of one of them once more.
 
-    Only the rest of that line is to be learned: two words that stand somewhere above. ValueError without a pair.
+    Only the rest of that line is to be learned: two words that stand somewhere above. ValueError for more lines than
+    there are words to begin them.
     """
-    if pairs < 1:
-        raise ValueError("A needle needs at least one line to hide in.")
+    most = len(text.LEXICON)
+    if not 1 <= pairs <= most:
+        raise ValueError(f"{pairs} lines: take 1 to {most}, because no two begin with the same word.")
     rng = random.Random(f"needle {pairs} {seed}")
-    keys = rng.sample(text.LEXICON, pairs)
-    values = [" ".join(rng.sample(text.LEXICON, 2)) for _ in keys]
-    lines = [f"{key}: {value}\n" for key, value in zip(keys, values, strict=True)]
-    asked = rng.randrange(pairs)
-    shown = "".join(lines) + f"{keys[asked]}:"
-    example = text.Example("needle", ((shown, False), (f" {values[asked]}\n", True)))
-    return lm.encode(tokenizer, example)
+    shown = ""
+    lines = {}
+    for key in rng.sample(text.LEXICON, pairs):
+        first, second = rng.sample(text.LEXICON, 2)
+        lines[key] = f" {first} {second}\n"
+        shown += f"{key}:{lines[key]}"
+    asked = rng.choice(list(lines))
+    pieces = ((f"{shown}{asked}:", False), (lines[asked], True))
+    return lm.encode(tokenizer, text.Example("needle", pieces))
 
 
 def recall(model: nn.Module, rows: Sequence[lm.Row], pad: int) -> list[bool]:
     """For each row whether the model's first choice is right at each token to be written."""
-    return [reading.right for reading in lm.read(model, rows, pad, batch=8, use_cache=False)]
+    readings = lm.read(model, rows, pad, batch=8, use_cache=False)
+    return [reading.right for reading in readings]
