@@ -75,13 +75,13 @@ from course_utils.research import (
 )
 from course_utils.serving import quantising
 
+# %%
 prisma = unit.load("chat")
 pad = prisma.tokenizer.pad_token_id
 matrices = linear_layers(prisma.model)
 inside_share = pruning.weights_left(prisma.model) / prisma.model.num_parameters()
-print(
-    f"{prisma.model.num_parameters():,} weights, {inside_share:.0%} of them in {len(matrices)} matrices"
-)
+print(f"{prisma.model.num_parameters():,} weights,", end=" ")
+print(f"{inside_share:.0%} of them in {len(matrices)} matrices")
 
 # %% [markdown]
 # Two fresh test sets that no training has seen. **Sums**: shopping sums with worked steps. **Copying**: a row of random
@@ -240,7 +240,7 @@ important = pruning.importance(prisma.model, batches)
 
 
 def cut(removed: float, by_chance: bool = False) -> torch.nn.Module:
-    """prisma-lm without `removed` of its heads and channels, the least important or some by chance."""
+    """prisma-lm without `removed` of its heads and channels: the weakest, or some by chance."""
     torch.manual_seed(unit.seed)
     chosen = []
     for scores in (important.heads, important.channels):
@@ -398,7 +398,7 @@ of_teacher = loss_of(prisma.model)
 
 # %% tags=["topic:distillation"]
 def teacher_helps(amount: int) -> str:
-    """What the teacher changes the mean loss by, seed by seed, with the 95 % interval of Student's t."""
+    """What the teacher changes the loss by, seed by seed; 95 % interval of Student's t."""
     changes = []
     for seed in seeds:
         hard, soft = (statistics.mean(losses[amount, name, seed]) for name in targets)
@@ -460,25 +460,27 @@ def tiled_attention(
 ) -> Tensor:
     """Attention without the n x n matrix (arXiv 2205.14135). q, k, v: (..., n, d)."""
     results = []
-    for first, rows in enumerate(q.split(size, dim=-2)):
-        results.append(one_block(rows, first * size, k, v, causal, size))
+    for block, rows in enumerate(q.split(size, dim=-2)):
+        results.append(for_one_block(rows, block * size, k, v, causal, size))
     return torch.cat(results, dim=-2)  # (..., n, d)
 
 
-def one_block(q: Tensor, start: int, k: Tensor, v: Tensor, causal: bool, size: int) -> Tensor:
+# %% tags=["topic:flash-attention"]
+def for_one_block(q: Tensor, start: int, k: Tensor, v: Tensor, causal: bool, size: int) -> Tensor:
     """The result for one block of queries, the first of which is number `start`."""
     top = q.new_full((*q.shape[:-1], 1), float("-inf"))  # (..., rows, 1): largest score so far
     total, result = torch.zeros_like(top), torch.zeros_like(q)
     end = start + q.shape[-2] if causal else k.shape[-2]
     for at in range(0, end, size):
-        scores = q @ k[..., at : at + size, :].transpose(-2, -1) / math.sqrt(q.shape[-1])
+        keys, values = k[..., at : at + size, :], v[..., at : at + size, :]
+        scores = q @ keys.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., rows, size)
         if causal:
             future = torch.ones_like(scores, dtype=torch.bool).triu(start - at + 1)
             scores = scores.masked_fill(future, float("-inf"))
         larger = torch.maximum(top, scores.amax(dim=-1, keepdim=True))
         old, part = (top - larger).exp(), (scores - larger).exp()
         total = total * old + part.sum(dim=-1, keepdim=True)
-        result = result * old + part @ v[..., at : at + size, :]
+        result = result * old + part @ values
         top = larger
     return result / total
 
@@ -684,7 +686,7 @@ inner = [weight for name, weight in prisma.model.named_parameters() if "layers" 
 
 
 def gradient(dtype: torch.dtype, scale: float = 1.0) -> tuple[Tensor, float]:
-    """All gradients of one step with products in `dtype`, the loss times `scale`; and its seconds."""
+    """All gradients of a step, products in `dtype`, the loss times `scale`; its seconds."""
     begun = time.process_time()
     with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
         loss = prisma.model(**batch, use_cache=False).loss
@@ -704,7 +706,7 @@ for dtype, scale in figures.progress(plan, "Gradients"):
     row["times the time of fp32"] = f"{seconds / usual:.1f}"
     rows.append(row)
 units = hardware.cpu_bf16_units() or "none"
-caption = f"Gradients of a worked sum against fp32 ({(exact == 0).float().mean():.1%} zeros); bf16 units: {units}"
+caption = f"Gradients of a worked sum, against fp32; this CPU's bf16 units: {units}"
 figures.table(rows, caption=caption)
 
 # %% [markdown]
@@ -723,8 +725,8 @@ def trained(dtype: torch.dtype, scale: float | None, seed: int) -> float:
     """The loss after training with products in `dtype`, as a share of the loss before."""
     (block,) = checkpointing.stack(depth=1, width=16, seed=seed)
     network = block.inside
-    torch.nn.init.zeros_(network[-1].weight)  # at first it says 0
-    torch.nn.init.zeros_(network[-1].bias)
+    for weights in network[-1].parameters():
+        torch.nn.init.zeros_(weights)  # at first it says 0
     x = torch.randn(256, 16)
     wanted = SMALL * x.flip(1).sin()
     scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
@@ -733,13 +735,12 @@ def trained(dtype: torch.dtype, scale: float | None, seed: int) -> float:
     for _ in range(STEPS):
         with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
             said = network(x)
-        loss = (said.float() - wanted).square().mean()
-        losses.append(loss.item())
+        losses.append((said.float() - wanted).square().mean())
         optimiser.zero_grad()
-        scaler.scale(loss).backward()
+        scaler.scale(losses[-1]).backward()
         scaler.step(optimiser)
         scaler.update()
-    return losses[-1] / losses[0]
+    return (losses[-1] / losses[0]).item()
 
 
 # %% tags=["topic:mixed-precision"]
@@ -853,7 +854,7 @@ for (name, frequencies), marker in zip(turns.items(), ".os^", strict=True):
     ax.plot(frequencies / turns["as trained"], marker=marker, label=name)
 ax.set(xlabel="pair of numbers, fast to slow", ylabel="speed against training", ylim=(0, 1.05))
 ax.legend()
-alt = "Speed of each pair against training. Linear: all a quarter. NTK and YaRN: from 1 down to a quarter."
+alt = "Speed of each pair against training. Linear: all a quarter. NTK, YaRN: from 1 to a quarter."
 figures.show(fig, alt=alt)
 
 # %% [markdown]
