@@ -58,6 +58,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# %%
 from course_utils import figures, settings
 from course_utils.measures import bootstrap, error_bars, percent, share
 from course_utils.models import hardware
@@ -721,12 +722,18 @@ STEPS = settings.paced(100)
 SMALL = 3e-5  # the target, and the size of a step
 
 
+def beginner(seed: int) -> torch.nn.Module:
+    """A small network that says 0 to everything at first."""
+    (block,) = checkpointing.stack(depth=1, width=16, seed=seed)
+    for weights in block.inside[-1].parameters():
+        torch.nn.init.zeros_(weights)
+    return block.inside
+
+
+# %% tags=["topic:mixed-precision"]
 def trained(dtype: torch.dtype, scale: float | None, seed: int) -> float:
     """The loss after training with products in `dtype`, as a share of the loss before."""
-    (block,) = checkpointing.stack(depth=1, width=16, seed=seed)
-    network = block.inside
-    for weights in network[-1].parameters():
-        torch.nn.init.zeros_(weights)  # at first it says 0
+    network = beginner(seed)
     x = torch.randn(256, 16)
     wanted = SMALL * x.flip(1).sin()
     scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
