@@ -168,7 +168,7 @@ caption = f"Matrices in groups of 64; {count} tasks of each kind, 95 % intervals
 figures.table(rows, caption=caption)
 
 # %% [markdown]
-# `# BIT SLIDER`
+# # BIT SLIDER
 
 # %% tags=["topic:quantisation-bits"]
 names = ["16 bits", "8 bits", "4 bits", "3 bits", "2 bits", "1 bit"]
@@ -339,6 +339,13 @@ figures.table(rows, caption=caption, digits=1)
 # which is next.
 
 # %% [markdown]
+# # QUIZ 7.3.zeros: You set 60 % of a model's weights to 0, and it still answers well. What becomes smaller? | right:
+# nothing yet: a zero takes as much room and time as any number, until whole rows or columns go or a sparse kernel skips
+# them | wrong: the file, by 60 % (it stores every number, and a sparse format must store places, too) | wrong: the time
+# of a product (the kernel multiplies by 0 like by anything else) | wrong: the memory of the activations (their sizes are
+# the widths of the layers, which stay)
+
+# %% [markdown]
 # ## 3. Distillation: learn from a teacher
 #
 # A label says: "24". A teacher says: "24 perhaps, 26 almost as well, never 9". Hinton et al. (2015, arXiv 1503.02531)
@@ -353,7 +360,7 @@ figures.table(rows, caption=caption, digits=1)
 # GLUE.
 
 # %% [markdown]
-# `# EXERCISE 7.3.distillation_loss`
+# # EXERCISE 7.3.distillation_loss
 
 # %% [markdown]
 # Does the teacher help, or would the student have learned as much without? The fair comparison: the same student, the
@@ -448,7 +455,7 @@ figures.table(rows, caption=caption)
 # l$. Subtracting $m$ keeps the exponentials from overflowing. The trouble: two blocks subtract *different* numbers.
 
 # %% [markdown]
-# `# EXERCISE 7.3.blockwise_softmax`
+# # EXERCISE 7.3.blockwise_softmax
 
 # %% [markdown]
 # Now the whole thing, with a causal mask (nobody looks into the future). Two loops, over blocks of queries and of keys.
@@ -793,6 +800,13 @@ figures.table(rows, caption=f"A step added to the {len(weights):,} inner weights
 # What it saves in memory: activations are half as large, the products' copies of the weights come on top, and
 # weights, gradients and Adam's two numbers stay in 32 bits, 16 bytes a weight in all. Unit 7.5 adds it up for 7
 # billion.
+
+# %% [markdown]
+# # QUIZ 7.3.loss_scale: A training in fp16 learns nothing: its gradients underflow. A colleague takes a learning rate 1,000
+# times as large instead of a loss scale. Does it help? | right: no, 0 times 1,000 is 0: the gradient has to grow before
+# it is rounded to fp16 | wrong: yes, the step is the product of both (the gradient that arrives is already 0) | wrong:
+# yes, but only with Adam (Adam divides 0 by 0 and a small constant, which is 0) | wrong: no, a larger rate makes the loss
+# overflow (the loss is what it was)
 
 # %% [markdown]
 # ## 7. Longer than the training
