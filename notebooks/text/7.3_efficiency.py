@@ -340,10 +340,10 @@ figures.table(rows, caption=caption, digits=1)
 
 # %% [markdown]
 # # QUIZ 7.3.zeros: You set 60 % of a model's weights to 0, and it still answers well. What becomes smaller? | right:
-# nothing yet: a zero takes as much room and time as any number, until whole rows or columns go or a sparse kernel skips
-# them | wrong: the file, by 60 % (it stores every number, and a sparse format must store places, too) | wrong: the time
-# of a product (the kernel multiplies by 0 like by anything else) | wrong: the memory of the activations (their sizes are
-# the widths of the layers, which stay)
+# nothing yet: a zero takes as much room and time as any number, until whole rows or columns go or a sparse kernel
+# skips them | wrong: the file, by 60 % (it stores every number, and a sparse format must store places, too) | wrong:
+# the time of a product (the kernel multiplies by 0 like by anything else) | wrong: the memory of the activations
+# (their sizes are the widths of the layers, which stay)
 
 # %% [markdown]
 # ## 3. Distillation: learn from a teacher
@@ -802,11 +802,11 @@ figures.table(rows, caption=f"A step added to the {len(weights):,} inner weights
 # billion.
 
 # %% [markdown]
-# # QUIZ 7.3.loss_scale: A training in fp16 learns nothing: its gradients underflow. A colleague takes a learning rate 1,000
-# times as large instead of a loss scale. Does it help? | right: no, 0 times 1,000 is 0: the gradient has to grow before
-# it is rounded to fp16 | wrong: yes, the step is the product of both (the gradient that arrives is already 0) | wrong:
-# yes, but only with Adam (Adam divides 0 by 0 and a small constant, which is 0) | wrong: no, a larger rate makes the loss
-# overflow (the loss is what it was)
+# # QUIZ 7.3.loss_scale: A training in fp16 learns nothing: its gradients underflow. A colleague takes a learning rate
+# 1,000 times as large instead of a loss scale. Does it help? | right: no, 0 times 1,000 is 0: the gradient has to
+# grow before it is rounded to fp16 | wrong: yes, the step is the product of both (the gradient that arrives is
+# already 0) | wrong: yes, but only with Adam (Adam divides 0 by 0 and a small constant, which is 0) | wrong: no, a
+# larger rate makes the loss overflow (the loss is what it was)
 
 # %% [markdown]
 # ## 7. Longer than the training
@@ -933,10 +933,12 @@ figures.show(fig, alt=f"Needles found at three lengths. {figures.told(told)}.")
 # 32K tokens or more: only half of them kept a satisfactory result at 32K. NoLiMa (arXiv 2502.05167) takes needles
 # without a word in common with the question: of models that claim at least 128K, most fell below half of their
 # short-text result at 32K, and GPT-4o from 99.3 to 69.7 %. And *where* something stands matters: least is used in the
-# middle (Lost in the Middle, arXiv 2307.03172). Newer models claim a million tokens and more, and do find literal
-# needles there. So ask for the result at *your* length, on *your* kind of question. A codebase is rarely one needle:
-# to find every caller of a function you need all of them. And a codebase of 200,000 lines, at ten tokens a line, is
-# two million tokens.
+# middle (Lost in the Middle, arXiv 2307.03172). Newer models accept a million tokens, and find literal needles in them
+# (Gemini 1.5, arXiv 2403.05530). That is the easy test: of 18 models of 2025, GPT-4.1, Claude 4, Gemini 2.5 and Qwen3
+# among them, all became less reliable with length even on simple tasks (*Context Rot*, Chroma's report of July 2025).
+# For code there are benchmarks with 10,000 to a million tokens of real tasks (LoCoBench, arXiv 2509.09614). So ask for
+# the result at *your* length, on *your* kind of question. A codebase is rarely one needle: to find every caller of a
+# function you need all of them. And does it fit at all? 200,000 lines of ten tokens are two million.
 #
 # **What to notice.** One number of the configuration, the length, says least of all. Measure recall against length,
 # with and without scaling, and with the same needles.
