@@ -326,17 +326,18 @@ caption = f"One matrix, {name}, in 32 bits; places in PyTorch's 64 bits"
 figures.table(rows, caption=caption, digits=1)
 
 # %% [markdown]
-# **What to notice.** A third of the weights can go at no cost that these tasks show; half cost a little; then it
-# collapses. And nothing is gained by the zeros: the file is as large, the reading as slow. A sparse format is
+# **What to notice.** A third of the weights can go at no cost that these tasks show; half cost some right answers;
+# then it collapses. And nothing is gained by the zeros: the file is as large, the reading as slow. A sparse format is
 # *larger* at half zeros, and it becomes worth its while only where nearly everything is zero. Cutting heads and
-# channels makes the matrices really smaller, so size and time fall at once; but a cut costs far more right answers
-# than as many single weights, since a part has useful weights, too. The control shows what the choice is worth:
-# compare both lines of the same share.
+# channels makes the matrices really smaller, so size and time fall at once. But parts hold useful weights, too: a
+# quarter of them costs what a third of the single weights does not. The easy sums bear an eighth of the parts, and
+# copying does not. And the control tells that the choice is worth something: parts drawn by chance lose far more of
+# the sums.
 #
 # Between the two lies **2:4**, two zeros in every four neighbours, which NVIDIA's GPUs since Ampere multiply with up
-# to twice the speed (arXiv 2104.08378). Better rules look at the inputs, too (Wanda, arXiv 2306.11695; SparseGPT,
-# arXiv 2301.00774). In practice one trains on after a cut (LLM-Pruner, arXiv 2305.11627): often by distillation,
-# which is next.
+# to twice the speed (arXiv 2104.08378). It is half of the weights, too, but with less freedom to choose them: compare
+# the two lines. Better rules look at the inputs, as we did for the parts (Wanda; SparseGPT, arXiv 2301.00774). In
+# practice one trains on after a cut (LLM-Pruner, arXiv 2305.11627): often by distillation, which is next.
 
 # %% [markdown]
 # # QUIZ 7.3.zeros: You set 60 % of a model's weights to 0, and it still answers well. What becomes smaller? | right:
@@ -721,8 +722,9 @@ figures.table(rows, caption=caption)
 # In fp16 a large part of the gradient is below the smallest number and becomes 0: it **underflows**. The cure is a
 # **loss scale** (Micikevicius et al. 2017, arXiv 1710.03740): multiply the loss by a large number, so that all
 # gradients grow by it, and divide before the step. Too large, and gradients overflow to infinity:
-# `torch.amp.GradScaler` halves the scale and skips that step. Does it matter for what is learned? A small training,
-# the same start and the same steps:
+# `torch.amp.GradScaler` halves the scale and skips that step. Does it matter? Here the large gradients remain, and
+# with them the direction. Where all are small, nothing remains. A small training towards a small target, the same
+# start and the same steps:
 
 # %% tags=["topic:mixed-precision"]
 STEPS = settings.paced(100)
@@ -924,10 +926,11 @@ figures.show(fig, alt=f"Needles found at three lengths. {figures.told(told)}.")
 # %% [markdown]
 # **Verdict: accepted is not used.** Our model accepts 1,024 tokens. It has read texts of up to about the length
 # printed above, but its *copying* was learned on shorter rows, and recall fails long before the nominal length. NTK
-# wins much of it back for nothing but another set of angles, and YaRN does it, too, as far as its interval lies above
-# zero; which of the two is better these needles do not say. At the longest prompt about half of the needles or more
-# are still lost. Linear scaling breaks a model that was not trained on with it: even neighbours come too close
-# together. Its paper says so, too: it trains on, for up to 1,000 steps.
+# and YaRN win much of it back for nothing but another set of angles: at the two longer lengths both changes lie above
+# zero with their intervals. Which of the two is better these needles do not say, and whether they cost something at
+# the short length neither. At the longest prompt about half of the needles are still lost. Linear scaling breaks a
+# model that was not trained on with it: even neighbours come too close together. Its paper says so, too: it trains
+# on, for up to 1,000 steps.
 #
 # For large models the question is the same with other numbers. RULER (arXiv 2404.06654) tested 17 models that claimed
 # 32K tokens or more: only half of them kept a satisfactory result at 32K. NoLiMa (arXiv 2502.05167) takes needles
