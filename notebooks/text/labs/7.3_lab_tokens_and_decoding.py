@@ -50,6 +50,7 @@ from collections import Counter
 from functools import partial
 
 import torch
+from matplotlib.ticker import PercentFormatter
 from torch import nn
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from transformers import RepetitionPenaltyLogitsProcessor as RepetitionPenalty
@@ -157,18 +158,19 @@ for size in sizes:
     for chapter in held_out:
         tokens = tokenisers.word_tokens(tokenisers.pieces(chapter), vocabulary)
         lost.append((tokens.count(tokenisers.UNKNOWN), len(tokens)))
-    unknown[size] = bootstrap_sums(lost, lambda sums: 100 * sums[0] / sums[1], "%")
+    unknown[size] = bootstrap_sums(lost, lambda sums: sums[0] / sums[1], "%")
 characters = sum(map(len, held_out)) / sum(words)
 
 # %% tags=["topic:tokenisation"]
 fig, axes = figures.figure(columns=2, width=10, height=3.6)
-panels = ((axes[0], per_word, "tokens for a word"), (axes[1], unknown, "unknown pieces (%)"))
+panels = ((axes[0], per_word, "tokens for a word"), (axes[1], unknown, "unknown pieces"))
 for ax, found, label in panels:
     values, ends = error_bars(found.values())
     ax.errorbar(sizes, values, ends, marker="o", capsize=3)
     ax.set_xscale("log", base=2)
     ax.set(xlabel="size of the vocabulary", ylabel=label, ylim=(0, None))
 axes[0].axhline(characters, color=figures.GREY, linestyle="--", label="characters")
+axes[1].yaxis.set_major_formatter(PercentFormatter(1.0))
 axes[0].set_title("Byte-pair encoding")
 axes[1].set_title("A vocabulary of whole words")
 axes[0].legend()
@@ -238,8 +240,8 @@ figures.table(
 # **What to notice.** A vocabulary is a price list. With GPT-2's, a reader of Hindi pays many times for the same
 # sentence: in money, in waiting time, and in room, since a context of 1,024 tokens holds so much less. A vocabulary
 # that has seen more languages makes it cheaper, not equal (Petrov et al. 2023, arXiv 2305.15425, measure it for many
-# languages and models). prisma-lm has learned no English but the shop's: it writes most of the declaration letter
-# by letter in *every* language.
+# languages and models). prisma-lm's vocabulary has seen no English but the shop's: for the English articles alone it
+# takes about three times as many tokens as GPT-2's.
 
 # %% [markdown]
 # **Glitches.** A token that is in the vocabulary, but hardly ever in the text that the *model* learned from, has a
@@ -483,7 +485,7 @@ def different(sentences: list[str]) -> list[float]:
 rows, points = [], {}
 for (name, label), sentences in drawn.items():
     fits = [decoding.is_sentence(sentence) for sentence in sentences]
-    quality, diversity = share(fits), bootstrap(different(sentences), "%")
+    quality, diversity = share(fits), bootstrap(different(sentences), "")
     points[name, label] = quality, diversity
     good = {sentence for sentence, fit in zip(sentences, fits, strict=True) if fit}
     alike = bootstrap(decoding.self_bleu(sentences[:32]), "")
@@ -707,7 +709,7 @@ class OneAttention(nn.Module):
 
 def signal(layer: nn.Module, length: int, width: int) -> float:
     """How strongly the last output (summed) answers to the first input: the norm of its gradient."""
-    x = torch.randn(8, length, width, requires_grad=True)
+    x = torch.randn(8, length, width, dtype=torch.float64, requires_grad=True)
     output, _ = layer(x)
     output[:, -1].sum().backward()
     return x.grad[:, 0].norm().item()
@@ -724,7 +726,7 @@ arrives = {name: {length: [] for length in lengths} for name in makers}
 for name, make in makers.items():
     for seed in range(5):
         torch.manual_seed(seed)
-        layer = make()
+        layer = make().double()
         start = signal(layer, 2, width)
         for length in lengths:
             arrives[name][length].append(signal(layer, length, width) / start)
@@ -740,7 +742,7 @@ for (name, found), marker in zip(arrives.items(), "os^", strict=True):
     print(f"{name:>9}: after {lengths[-1]} tokens {middle[-1]:.0e} of the signal arrives")
 ax.set_xscale("log", base=2)
 ax.set_yscale("log")
-ax.set(xlabel="tokens", ylabel="signal of the first (2 tokens = 1)", ylim=(1e-20, 10))
+ax.set(xlabel="tokens", ylabel="signal of the first (2 tokens = 1)", ylim=(1e-40, 100))
 ax.legend()
 figures.show(fig, alt="The signal falls exponentially for RNN and LSTM, and slowly for attention.")
 
