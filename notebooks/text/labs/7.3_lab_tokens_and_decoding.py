@@ -108,7 +108,7 @@ for place in (0, 1, 2, 3, 10, 50, 149):
 # Is it what everybody else trains? The library's vocabulary counts the characters, too.
 
 # %% tags=["topic:tokenisation"]
-letters = {letter for piece in few_counts for letter in piece}
+letters = set("".join(few_counts))
 library = tokenisers.library_bpe(few, vocabulary=len(letters) + 150)
 same = tokenisers.library_merges(library) == merges
 print("the library learns the same 150 merges in the same order:", same)
@@ -259,7 +259,8 @@ for _ in range(paced(1500, 300)):
 markers = set(tokenizer.all_special_ids)
 rare = [token for token in range(vocabulary) if not seen[token] and token not in markers]
 names = tokenizer.convert_ids_to_tokens(range(vocabulary))
-common = [t for t in range(vocabulary) if seen[t] > 50 and names[t].isalpha() and len(names[t]) > 2]
+whole = [token for token, name in enumerate(names) if name.isalpha() and len(name) > 2]
+common = [token for token in whole if seen[token] > 50]
 norms = chat.model.get_input_embeddings().weight.detach().norm(dim=-1)  # (vocabulary,)
 print(f"{len(rare)} of {vocabulary} tokens are never met in {sum(seen.values()):,}")
 print(
@@ -455,43 +456,40 @@ for name, (by_hand, theirs) in pairs.items():
 
 # %% tags=["topic:decoding"]
 GROUP = 16
-hot = partial(decoding.temperature, t=2.0)
 methods = {
-    "temperature": [[partial(decoding.temperature, t=t)] for t in (0.3, 0.7, 1.0, 1.4, 2.0)],
-    "top-k at T = 2": [[hot, partial(decoding.top_k, k=k)] for k in (3, 10, 30)],
-    "nucleus at T = 2": [[hot, partial(decoding.nucleus, p=p)] for p in (0.5, 0.7, 0.9)],
-    "min-p at T = 2": [[hot, partial(decoding.min_p, share=s)] for s in (0.2, 0.1, 0.05)],
+    "temperature": (decoding.temperature, "t", (0.3, 0.7, 1.0, 1.4, 2.0)),
+    "top-k at T = 2": (decoding.top_k, "k", (3, 10, 30)),
+    "nucleus at T = 2": (decoding.nucleus, "p", (0.5, 0.7, 0.9)),
+    "min-p at T = 2": (decoding.min_p, "share", (0.2, 0.1, 0.05)),
 }
-labels = {
-    "temperature": ["0.3", "0.7", "1", "1.4", "2"],
-    "top-k at T = 2": ["3", "10", "30"],
-    "nucleus at T = 2": ["0.5", "0.7", "0.9"],
-    "min-p at T = 2": ["0.2", "0.1", "0.05"],
-}
+hot = partial(decoding.temperature, t=2.0)
 drawn = {}
-for name, settings in figures.progress(methods.items(), "Drawing"):
-    for label, filters in zip(labels[name], settings, strict=True):
+for name, (change, setting, values) in figures.progress(methods.items(), "Drawing"):
+    for value in values:
+        cut = partial(change, **{setting: value})
+        filters = [cut] if name == "temperature" else [hot, cut]
         rows = decoding.sample(chat.model, prompt, paced(96, 32), 30, filters, seed=unit.seed)
         texts = [tokenizer.decode(row) for row in rows]
-        drawn[name, label] = [decoding.first_sentence(one) for one in texts]
+        drawn[name, value] = [decoding.first_sentence(one) for one in texts]
 
 
 # %% tags=["topic:decoding"]
 def different(sentences: list[str]) -> list[float]:
     """For each group of sixteen the share of different sentences in it (%)."""
-    groups = [sentences[at : at + GROUP] for at in range(0, len(sentences), GROUP)]
-    return [100 * len(set(group)) / GROUP for group in groups]
+    starts = range(0, len(sentences), GROUP)
+    sizes = [len(set(sentences[start : start + GROUP])) for start in starts]
+    return [100 * size / GROUP for size in sizes]
 
 
 rows, points = [], {}
-for (name, label), sentences in drawn.items():
+for (name, value), sentences in drawn.items():
     fits = [decoding.is_sentence(sentence) for sentence in sentences]
     quality, diversity = share(fits), bootstrap(different(sentences), "")
-    points[name, label] = quality, diversity
+    points[name, value] = quality, diversity
     good = {sentence for sentence, fit in zip(sentences, fits, strict=True) if fit}
     alike = bootstrap(decoding.self_bleu(sentences[:32]), "")
     words = [sentence.split() for sentence in sentences]
-    row = {"method": name, "setting": label, "fit (%)": percent(quality)}
+    row = {"method": name, "setting": f"{value:g}", "fit (%)": percent(quality)}
     row["different of 16 (%)"] = (
         f"{diversity.value:.0f} ({diversity.low:.0f} to {diversity.high:.0f})"
     )
@@ -503,17 +501,17 @@ figures.table(rows, caption=f"{len(sentences)} sentences each, with 95 % interva
 
 # %% tags=["topic:decoding"]
 fig, ax = figures.figure(width=8, height=4.2)
-for name, marker in zip(methods, "os^D", strict=True):
-    quality = [points[name, label][0] for label in labels[name]]
-    diversity = [points[name, label][1] for label in labels[name]]
+for (name, (_, _, values)), marker in zip(methods.items(), "os^D", strict=True):
+    quality = [points[name, value][0] for value in values]
+    diversity = [points[name, value][1] for value in values]
     heights, up_down = error_bars(quality)
     places, sideways = error_bars(diversity)
     ax.errorbar(places, heights, up_down, sideways, marker=marker, capsize=2, label=name)
-    for label, x, y in zip(labels[name], places, heights, strict=True):
-        ax.annotate(label, (x, y), textcoords="offset points", xytext=(5, 5), fontsize=9)
+    for value, x, y in zip(values, places, heights, strict=True):
+        ax.annotate(f"{value:g}", (x, y), textcoords="offset points", xytext=(5, 5), fontsize=9)
 ax.set(xlabel="diversity: different sentences of sixteen (%)", ylabel="quality: share that fits")
 ax.legend(loc="lower left")
-told = {f"{name} {label}": f"{q.value:.0%} fit" for (name, label), (q, _) in points.items()}
+told = {f"{name} {value:g}": f"{fit.value:.0%} fit" for (name, value), (fit, _) in points.items()}
 figures.show(fig, alt=f"Quality against diversity for four methods. {figures.told(told)}.")
 
 # %% [markdown]
@@ -567,7 +565,7 @@ examples = reasoning.sums(100, seed=unit.seed + 2)
 
 
 def conversation(place: int, shots: int, system: str = "") -> str:
-    """The prompt for sum number `place` after `shots` worked examples, each a turn of user and assistant."""
+    """The prompt for sum number `place` after `shots` worked examples, each a turn of two."""
     messages = [{"role": "system", "content": system}] if system else []
     for example in examples[4 * place : 4 * place + shots]:
         reply = f"{example.steps}Answer: {example.answer}"
@@ -576,14 +574,16 @@ def conversation(place: int, shots: int, system: str = "") -> str:
     return chat.prompt([*messages, {"role": "user", "content": fresh[place].question}])
 
 
+# %% tags=["topic:few-shot"]
+prompts_of_sums = {
+    "its own words: Think step by step.": (0, text.SYSTEM["steps"]),
+    "no word, no example": (0, ""),
+    "one example": (1, ""),
+    "four examples": (4, ""),
+}
 truth = [problem.answer for problem in fresh]
 rows = []
-for name, shots, system in (
-    ("its own words: Think step by step.", 0, text.SYSTEM["steps"]),
-    ("no word, no example", 0, ""),
-    ("one example", 1, ""),
-    ("four examples", 4, ""),
-):
+for name, (shots, system) in prompts_of_sums.items():
     prompts = [conversation(place, shots, system) for place in range(len(fresh))]
     replies = chat.complete_many(prompts, max_new_tokens=48)
     answers = [reasoning.last_number(reply) for reply in replies]
@@ -600,7 +600,7 @@ figures.table(rows, caption=f"{len(fresh)} sums")
 
 # %% tags=["topic:few-shot"]
 def labelled(seed: int, shots: int, random_labels: bool, shown: bool) -> tuple[str, str]:
-    """A prompt with `shots` words and labels and one more word, which was `shown` or is new; and its label."""
+    """`shots` words with labels and one more word, which was `shown` or is new; and its label."""
     rng = random.Random(seed)
     items = [(word, "hello") for word in shop.COLOURS] + [(word, "thanks") for word in shop.SHAPES]
     rng.shuffle(items)
@@ -679,11 +679,9 @@ for ax, (name, mask) in zip(axes, panels.items(), strict=True):
 axes[0].set_ylabel("token")
 axes[2].axhline(read - 0.5, color="black", linewidth=1)
 axes[2].axvline(read - 0.5, color="black", linewidth=1)
-alt = "Who may look at whom. Encoder: all at all. Decoder: only at what came before. Encoder-decoder: "
-figures.show(
-    fig,
-    alt=alt + "the read tokens at each other, the written ones at all read and at those before.",
-)
+alt = "Who may look at whom. Encoder: all at all. Decoder: only at what came before. "
+alt += "Encoder-decoder: what is written looks at all that was read, and at what came before."
+figures.show(fig, alt=alt)
 
 # %% [markdown]
 # | family | learns by | good for | in this course |
@@ -711,7 +709,7 @@ class OneAttention(nn.Module):
 
 
 def signal(layer: nn.Module, length: int, width: int) -> float:
-    """How strongly the last output (summed) answers to the first input: the norm of its gradient."""
+    """How strongly the last output answers to the first input: the norm of its gradient."""
     x = torch.randn(8, length, width, dtype=torch.float64, requires_grad=True)
     output, _ = layer(x)
     output[:, -1].sum().backward()
@@ -725,23 +723,21 @@ makers = {
     "LSTM": partial(nn.LSTM, width, width, batch_first=True),
     "attention": partial(OneAttention, width),
 }
-arrives = {name: {length: [] for length in lengths} for name in makers}
+arrives = {name: [] for name in makers}  # a row of signals for each seed
 for name, make in makers.items():
     for seed in range(5):
         torch.manual_seed(seed)
         layer = make().double()
-        start = signal(layer, 2, width)
-        for length in lengths:
-            arrives[name][length].append(signal(layer, length, width) / start)
+        strengths = torch.tensor([signal(layer, length, width) for length in lengths])
+        arrives[name].append(strengths / strengths[0])
 
 # %% tags=["topic:architecture-families"]
 fig, ax = figures.figure(height=3.4)
-for (name, found), marker in zip(arrives.items(), "os^", strict=True):
-    middle = [sorted(found[length])[2] for length in lengths]
-    low = [min(found[length]) for length in lengths]
-    high = [max(found[length]) for length in lengths]
+for (name, rows), marker in zip(arrives.items(), "os^", strict=True):
+    found = torch.stack(rows)  # (seeds, lengths)
+    middle = found.median(0).values
     [line] = ax.plot(lengths, middle, marker=marker, label=name)
-    ax.fill_between(lengths, low, high, color=line.get_color(), alpha=0.2)
+    ax.fill_between(lengths, found.amin(0), found.amax(0), color=line.get_color(), alpha=0.2)
     print(f"{name:>9}: after {lengths[-1]} tokens {middle[-1]:.0e} of the signal arrives")
 ax.set_xscale("log", base=2)
 ax.set_yscale("log")
