@@ -62,15 +62,17 @@ def reliability(confidences: Sequence[float], right: Sequence[bool], bins: int =
     for place in range(bins):
         here = places == place
         if here.any():
-            found.append(Bin(float(sure[here].mean()), float(marks[here].mean()), int(here.sum())))
+            mean, successes = sure[here].mean(), marks[here].mean()
+            found.append(Bin(float(mean), float(successes), int(here.sum())))
     return found
 
 
 def calibration_error(confidences: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:
     """ECE, the expected calibration error (arXiv 1706.04599): how far confidence and success lie apart, on average."""
     found = reliability(confidences, right, bins)
-    apart = sum(one.n * abs(one.confidence - one.right) for one in found)
-    return apart / len(right)
+    gaps = np.array([one.confidence - one.right for one in found])
+    sizes = np.array([one.n for one in found])
+    return float((sizes * np.abs(gaps)).sum() / sizes.sum())
 
 
 def calibration_measure(
@@ -86,15 +88,18 @@ def calibration_measure(
     picks = rng.integers(0, len(sure), (rounds, len(sure)))
     drawn = [calibration_error(sure[pick], marks[pick], bins) for pick in picks]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Measure(value, min(float(low), value), max(float(high), value), len(sure))
+    return Measure(value, float(low), float(high), len(sure))
 
 
-def surprise(confidences: Sequence[float], right: Sequence[bool]) -> float:
-    """The mean surprise (nats) at what was right and wrong, for one who believes the confidences: lower is better."""
+def surprises(confidences: Sequence[float], right: Sequence[bool]) -> list[float]:
+    """The surprise (nats) at each answer's being right or wrong, for one who believes the confidences.
+
+    It is the negative natural logarithm of the chance that was given to what happened; lower is better.
+    """
     sure = np.clip(np.asarray(confidences, float), 1e-6, 1 - 1e-6)
     marks = np.asarray(right, bool)
     chances = np.where(marks, sure, 1 - sure)
-    return float(-np.log(chances).mean())
+    return (-np.log(chances)).tolist()
 
 
 def fit_temperature(
@@ -105,7 +110,8 @@ def fit_temperature(
 
     def cost(temperature: float) -> float:
         pairs = zip(logits, replies, strict=True)
-        return surprise([confidence(one, reply, temperature) for one, reply in pairs], right)
+        sure = [confidence(one, reply, temperature) for one, reply in pairs]
+        return sum(surprises(sure, right))
 
     return min(tried, key=cost)
 

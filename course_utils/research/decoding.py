@@ -168,11 +168,17 @@ def beam_search(model: nn.Module, prompt: Sequence[int], beams: int, steps: int)
 # ---------------------------------------------------------------- quality and diversity
 
 
+def runs(tokens: Sequence, n: int) -> list[tuple]:
+    """All runs of `n` tokens, the n-grams, in order."""
+    starts = range(len(tokens) - n + 1)
+    return [tuple(tokens[start : start + n]) for start in starts]
+
+
 def distinct(texts: Sequence[Sequence], n: int) -> float:
     """distinct-n (arXiv 1510.03055): the share of different n-grams among all n-grams of the texts. 0 without any."""
     grams: Counter[tuple] = Counter()
     for text in texts:
-        grams.update(tuple(text[i : i + n]) for i in range(len(text) - n + 1))
+        grams.update(runs(text, n))
     return len(grams) / grams.total() if grams else 0.0
 
 
@@ -195,8 +201,8 @@ def self_bleu(texts: Sequence[str]) -> list[float]:
 
 def loops(tokens: Sequence, length: int = 8) -> bool:
     """Whether a run of `length` tokens comes twice: the mark of a text that goes in circles."""
-    runs = [tuple(tokens[i : i + length]) for i in range(len(tokens) - length + 1)]
-    return len(set(runs)) < len(runs)
+    found = runs(tokens, length)
+    return len(set(found)) < len(found)
 
 
 # ---------------------------------------------------------------- sentences that the shop's catalogue can hold

@@ -22,8 +22,8 @@ class Bill:
     @property
     def question(self) -> str:
         """In prisma-lm's words; it was trained on two items."""
-        parts = [f"{count} {shape}s for {price} euros each" for count, shape, price in self.items]
-        listed = " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
+        *first, last = [f"{count} {shape}s for {price} euros each" for count, shape, price in self.items]
+        listed = f"{', '.join(first)} and {last}" if first else last
         return f"{self.buyer} buys {listed}. What is the total?"
 
     @property
@@ -98,16 +98,19 @@ class Asked:
 
 def ask(chat, prompts: Sequence[str], samples: int, temperature: float, steps: int, seed: int) -> list[Asked]:
     """`samples` replies to each prompt, drawn at `temperature` (0: greedy, and then all are the same)."""
-    repeated = [prompt for prompt in prompts for _ in range(samples)]
+    repeated = sorted([*range(len(prompts))] * samples)  # 0, 0, 1, 1, ...
     drawn = {"do_sample": True, "top_k": 0, "temperature": temperature}
     settings = drawn if temperature > 0 else {"do_sample": False}
-    rows = decoding.generate(chat, repeated, steps, seed, **settings)
+    rows = decoding.generate(chat, [prompts[place] for place in repeated], steps, seed, **settings)
+    written: list[list[list[int]]] = [[] for _ in prompts]
+    for place, row in zip(repeated, rows, strict=True):
+        written[place].append(row)
     asked = []
-    for place, prompt in enumerate(prompts):
-        mine = rows[place * samples : (place + 1) * samples]
+    for prompt, mine in zip(prompts, written, strict=True):
         read = len(chat.tokenizer(prompt)["input_ids"])
-        replies = tuple(chat.tokenizer.decode(row) for row in mine)
-        asked.append(Asked(replies, samples * read + sum(map(len, mine))))
+        tokens = sum(read + len(row) for row in mine)
+        replies = tuple(chat.tokenizer.batch_decode(mine))
+        asked.append(Asked(replies, tokens))
     return asked
 
 
@@ -147,62 +150,63 @@ def chain(chat, asked: Sequence[Bill], samples: int = 1, temperature: float = 0.
     return graphs
 
 
-def solve(
-    chat,
-    asked: Sequence[Bill],
-    samples: int = 1,
-    temperature: float = 0.0,
-    seed: int = 0,
-    exact_merge: bool = False,
-) -> list[Graph]:
-    """Split each bill into pairs, solve each pair by chain of thought, keep the best, and merge two by two.
+@dataclass(frozen=True)
+class Job:
+    """A thought that is still to be had: in which graph, of which kind, from which thoughts, by which prompt."""
 
-    A merge is asked of the model as "a + b =", or computed exactly with `exact_merge`.
-    """
+    graph: Graph
+    kind: str
+    parents: tuple[int, ...]
+    prompt: str
+
+
+ROOM = {"subtotal": 60, "merge": 6}  # tokens for a reply
+READ = {"subtotal": number, "merge": first_number}  # where its number stands
+
+
+def solve(chat, asked: Sequence[Bill], samples: int = 1, temperature: float = 0.0, seed: int = 0) -> list[Graph]:
+    """Split each bill into pairs, solve each pair by chain of thought, keep the best, and merge two by two."""
     graphs = [Graph(bill) for bill in asked]
-    open_ends: list[list[int]] = []  # for each graph the numbers of the thoughts that wait for a merge
+    jobs = []
     for graph in graphs:
-        root = graph.add(Thought("bill", graph.bill.question))
-        parts = [Thought("part", part.question, parents=(root,)) for part in split(graph.bill)]
-        open_ends.append([graph.add(part) for part in parts])
-    jobs = [(graph, part) for graph, parts in zip(graphs, open_ends, strict=True) for part in parts]
-    prompts = [text.prompt("steps", graph.thoughts[part].words) for graph, part in jobs]
-    got = ask(chat, prompts, samples, temperature, 60, seed)
-    solved = _kept(jobs, got, "subtotal", number)
-    open_ends = [[solved[id(graph), part] for part in parts] for graph, parts in zip(graphs, open_ends, strict=True)]
-    while any(len(ends) > 1 for ends in open_ends):
-        open_ends = _merge_round(chat, graphs, open_ends, (samples, temperature, seed), exact_merge)
+        jobs += parts_of(graph)
+    while jobs:
+        kind = jobs[0].kind
+        prompts = [job.prompt for job in jobs]
+        for job, got in zip(jobs, ask(chat, prompts, samples, temperature, ROOM[kind], seed), strict=True):
+            value, agreed = best_value([READ[kind](reply) for reply in got.replies])
+            job.graph.add(Thought(kind, got.replies[0].strip(), value, job.parents, agreed))
+            job.graph.tokens += got.tokens
+        jobs = []
+        for graph in graphs:
+            jobs += merges(graph)
     return graphs
 
 
-def _kept(jobs: Sequence[tuple[Graph, int]], got: Sequence[Asked], kind: str, read) -> dict[tuple[int, int], int]:
-    """Add the best of each job's samples as a thought; its number by graph and job."""
-    numbers = {}
-    for (graph, part), asked in zip(jobs, got, strict=True):
-        value, agreed = best_value([read(reply) for reply in asked.replies])
-        graph.tokens += asked.tokens
-        thought = Thought(kind, asked.replies[0].strip(), value, (part,), agreed)
-        numbers[id(graph), part] = graph.add(thought)
-    return numbers
-
-
-def _merge_round(chat, graphs, open_ends, settings, exact: bool) -> list[list[int]]:
-    """Merge neighbours of each graph once; one that is left over waits for the next round."""
-    samples, temperature, seed = settings
+def parts_of(graph: Graph) -> list[Job]:
+    """Put the bill and its parts into an empty graph; the jobs of finding the subtotals."""
+    root = graph.add(Thought("bill", graph.bill.question))
     jobs = []
-    for graph, ends in zip(graphs, open_ends, strict=True):
-        for left, right in zip(ends[::2], ends[1::2], strict=False):
-            jobs.append((graph, left, right))
-    values = [(graph.thoughts[left].value or 0, graph.thoughts[right].value or 0) for graph, left, right in jobs]
-    prompts = [f"{a} + {b} =" for a, b in values]
-    got = [Asked((f" {a + b}",), 0) for a, b in values]
-    if not exact:
-        got = ask(chat, prompts, samples, temperature, 6, seed)
-    merged: dict[int, list[int]] = {id(graph): [] for graph in graphs}
-    for (graph, left, right), prompt, asked in zip(jobs, prompts, got, strict=True):
-        value, agreed = best_value([first_number(reply) for reply in asked.replies])
-        graph.tokens += asked.tokens
-        thought = Thought("merge", prompt, value, (left, right), agreed)
-        merged[id(graph)].append(graph.add(thought))
-    alone = [ends[-1:] if len(ends) % 2 else [] for ends in open_ends]
-    return [merged[id(graph)] + rest for graph, rest in zip(graphs, alone, strict=True)]
+    for part in split(graph.bill):
+        parent = graph.add(Thought("part", part.question, parents=(root,)))
+        jobs.append(Job(graph, "subtotal", (parent,), text.prompt("steps", part.question)))
+    return jobs
+
+
+def merges(graph: Graph) -> list[Job]:
+    """The jobs of merging, two by two, the numbers that nothing was made of yet; one that is left over waits."""
+    used = set()
+    for thought in graph.thoughts:
+        used.update(thought.parents)
+    waiting = [place for place, thought in enumerate(graph.thoughts) if thought.kind in READ and place not in used]
+    jobs = []
+    for left, right in zip(waiting[::2], waiting[1::2], strict=False):
+        first = graph.thoughts[left].value or 0
+        second = graph.thoughts[right].value or 0
+        jobs.append(Job(graph, "merge", (left, right), f"{first} + {second} ="))
+    return jobs
+
+
+def values(graph: Graph, kind: str) -> list[int]:
+    """The numbers of all thoughts of one kind; one without a number counts as 0."""
+    return [thought.value or 0 for thought in graph.thoughts if thought.kind == kind]

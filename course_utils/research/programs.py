@@ -51,7 +51,7 @@ def from_steps(question: str, reply: str) -> str:
         results[step.written] = f"x{place}"
     if not lines:
         return ""
-    inputs = ", ".join(f"n{place + 1}" for place in range(len(given)))
+    inputs = ", ".join(f"n{place}" for place, _ in enumerate(given, 1))
     return "\n".join([f"def total({inputs}):", *lines, f"    return x{len(lines)}"])
 
 
@@ -79,4 +79,6 @@ def pass_at_k(n: int, right: int, k: int) -> float:
         raise ValueError(
             f"{right} right of {n}, k = {k}: there have to be at least k candidates, and right ones among n."
         )
-    return 1 - math.comb(n - right, k) / math.comb(n, k)
+    all_wrong = math.comb(n - right, k)
+    any_at_all = math.comb(n, k)
+    return 1 - all_wrong / any_at_all

@@ -19,8 +19,10 @@ class Step:
 
 def steps(reply: str) -> list[Step]:
     """The steps of a reply such as "3 * 12 = 36. 36 + 8 = 44."; words around them are left out."""
-    found = STEP.findall(reply)
-    return [Step(int(left), sign, int(right), int(written)) for left, sign, right, written in found]
+    worked = []
+    for left, sign, right, written in STEP.findall(reply):
+        worked.append(Step(int(left), sign, int(right), int(written)))
+    return worked
 
 
 def equations(worked: Sequence[Step]) -> list:

@@ -54,7 +54,7 @@ def train(counts: dict[str, int], merges: int) -> list[Pair]:
     Characters are older than all merges, and are sorted. Ends early when no pair is left.
     """
     words = {tuple(word): count for word, count in counts.items()}
-    letters = sorted({letter for word in counts for letter in word})
+    letters = sorted(set("".join(counts)))
     age = {letter: number for number, letter in enumerate(letters)}
     learned: list[Pair] = []
 
@@ -112,7 +112,7 @@ def library_merges(tokenizer) -> list[Pair]:
 @cache
 def byte_letters() -> dict[int, str]:
     """A visible character for each of the 256 bytes, as GPT-2 has it: itself where it is visible, else from 256 on."""
-    visible = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    visible = {*range(33, 127), *range(161, 173), *range(174, 256)}  # ! to ~, ¡ to ¬, ® to ÿ
     hidden = [byte for byte in range(256) if byte not in visible]
     letters = {byte: chr(byte) for byte in visible}
     letters |= {byte: chr(256 + place) for place, byte in enumerate(hidden)}

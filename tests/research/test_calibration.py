@@ -48,6 +48,10 @@ def test_the_error_comes_with_an_interval_around_it() -> None:
     assert measure.low < measure.value < measure.high and measure.value == pytest.approx(0.4)
 
 
+def test_surprise_is_the_logarithm_of_the_chance() -> None:
+    assert calibration.surprises([0.5, 0.9], [False, True]) == pytest.approx([math.log(2), -math.log(0.9)])
+
+
 @pytest.mark.parametrize(("sure", "right"), [([], []), ([0.5], []), ([1.2], [True]), ([-0.1], [True])])
 def test_what_is_no_confidence_is_refused(sure: list, right: list) -> None:
     with pytest.raises(ValueError, match="confidence"):

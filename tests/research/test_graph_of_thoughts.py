@@ -59,13 +59,11 @@ def test_a_graph_solves_what_a_chain_does_not(chat) -> None:
     assert graphs[0].thoughts[-1].parents == (3, 4) and graphs[0].tokens > 100
 
 
-def test_an_odd_part_waits_for_the_next_round_and_an_exact_merge_costs_no_token(chat) -> None:
+def test_an_odd_part_waits_for_the_next_round(chat) -> None:
     [bill] = thoughts.bills(1, 6, seed=2, prices=(3, 25))
-    [graph] = thoughts.solve(chat, [bill], exact_merge=True)
+    [graph] = thoughts.solve(chat, [bill])
     merges = [thought for thought in graph.thoughts if thought.kind == "merge"]
-    assert [merge.parents for merge in merges] == [(4, 5), (7, 6)]
-    [dearer] = thoughts.solve(chat, [bill])
-    assert dearer.tokens > graph.tokens
+    assert [set(merge.parents) for merge in merges] == [{4, 5}, {6, 7}]
 
 
 def test_samples_are_scored_by_agreement(chat) -> None:
