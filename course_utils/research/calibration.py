@@ -72,7 +72,7 @@ def calibration_error(confidences: Sequence[float], right: Sequence[bool], bins:
     found = reliability(confidences, right, bins)
     gaps = np.array([one.confidence - one.right for one in found])
     sizes = np.array([one.n for one in found])
-    return float((sizes * np.abs(gaps)).sum() / sizes.sum())
+    return float(np.average(np.abs(gaps), weights=sizes))
 
 
 def calibration_measure(

@@ -108,9 +108,9 @@ def ask(chat, prompts: Sequence[str], samples: int, temperature: float, steps: i
     asked = []
     for prompt, mine in zip(prompts, written, strict=True):
         read = len(chat.tokenizer(prompt)["input_ids"])
-        tokens = sum(read + len(row) for row in mine)
+        spent = sum(read + len(row) for row in mine)
         replies = tuple(chat.tokenizer.batch_decode(mine))
-        asked.append(Asked(replies, tokens))
+        asked.append(Asked(replies, spent))
     return asked
 
 
@@ -210,3 +210,13 @@ def merges(graph: Graph) -> list[Job]:
 def values(graph: Graph, kind: str) -> list[int]:
     """The numbers of all thoughts of one kind; one without a number counts as 0."""
     return [thought.value or 0 for thought in graph.thoughts if thought.kind == kind]
+
+
+def answers(graphs: Sequence[Graph]) -> list[int | None]:
+    """The number that each graph ends with."""
+    return [graph.answer for graph in graphs]
+
+
+def tokens(graphs: Sequence[Graph]) -> float:
+    """The tokens read and written for a graph, on average."""
+    return sum(graph.tokens for graph in graphs) / len(graphs)

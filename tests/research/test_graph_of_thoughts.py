@@ -54,6 +54,10 @@ def test_a_graph_solves_what_a_chain_does_not(chat) -> None:
     by_graph = sum(graph.answer == graph.bill.answer for graph in graphs)
     by_chain = sum(graph.answer == graph.bill.answer for graph in thoughts.chain(chat, asked))
     assert by_graph >= 5 and by_chain <= 1
+    assert thoughts.answers(graphs)[0] == graphs[0].thoughts[-1].value
+    assert thoughts.tokens(graphs) == sum(graph.tokens for graph in graphs) / 8
+    first, second = thoughts.values(graphs[0], "subtotal")
+    assert graphs[0].thoughts[-1].words != "" and first + second > 0
     kinds = [thought.kind for thought in graphs[0].thoughts]
     assert kinds == ["bill", "part", "part", "subtotal", "subtotal", "merge"]
     assert graphs[0].thoughts[-1].parents == (3, 4) and graphs[0].tokens > 100

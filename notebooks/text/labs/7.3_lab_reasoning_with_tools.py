@@ -64,7 +64,7 @@ tokenizer = chat.tokenizer
 
 # %% tags=["topic:graph-of-thoughts"]
 CHEAP = (3, 25)  # euros: so no subtotal leaves the numbers that it was trained on
-bills = {items: thoughts.bills(paced(24, 8), items, unit.seed, CHEAP) for items in (2, 4, 6, 8)}
+bills = {items: thoughts.bills(paced(24, 4), items, unit.seed, CHEAP) for items in (2, 4, 6, 8)}
 for items in (2, 4):
     [tried] = thoughts.chain(chat, bills[items][:1])
     print(tried.bill.question)
@@ -141,15 +141,15 @@ for items, asked in figures.progress(bills.items(), "Adding up"):
     ways["three chains, majority"] = thoughts.chain(chat, asked, 3, 1.0, unit.seed)
     ways["graph"] = thoughts.solve(chat, asked)
     truth = [bill.answer for bill in asked]
-    answers = {name: [graph.answer for graph in graphs] for name, graphs in ways.items()}
+    answers = {name: thoughts.answers(graphs) for name, graphs in ways.items()}
     subtotals = [thoughts.values(graph, "subtotal") for graph in ways["graph"]]
     answers["graph, merged by code"] = [sum(parts) for parts in subtotals]
     for name, given in answers.items():
         right = share(matches(given, truth))
         solved.setdefault(name, []).append(right)
         row = {"items": items, "way": name, "right": percent(right)}
-        spent = [graph.tokens for graph in ways.get(name, ways["graph"])]
-        rows.append(row | {"tokens": sum(spent) / len(spent)})
+        row["tokens"] = thoughts.tokens(ways.get(name, ways["graph"]))
+        rows.append(row)
 figures.table(rows, caption=f"{len(asked)} bills of each length; tokens read and written", digits=0)
 
 # %% tags=["topic:graph-of-thoughts"]
@@ -219,7 +219,7 @@ def answered(n: int, seed: int) -> dict:
         for prompt, reply in zip(prompts, replies, strict=True)
     ]
     answers = [reasoning.last_number(tokenizer.decode(reply)) for reply in replies]
-    right = [given == str(bill.answer) for given, bill in zip(answers, asked, strict=True)]
+    right = matches(answers, [str(bill.answer) for bill in asked])
     found = {"prompts": prompts, "replies": replies, "answers": answers, "right": right}
     return found | {"logits": [calibration.reply_logits(chat.model, *pair) for pair in pairs]}
 
@@ -246,11 +246,12 @@ print(f"mean agreement with the greedy answer: {bootstrap(samples_say, '')}")
 # %% [markdown]
 # A **reliability diagram** sorts answers by confidence and asks how many of each group are right: of those with
 # confidence 0.8, eight in ten should be. The **expected calibration error** (ECE) is the mean distance from that
-# diagonal. It is never below 0, so chance alone makes it positive.
+# diagonal. It is never below 0, so chance alone makes it positive. The **surprise** at an outcome is the negative
+# natural logarithm of the chance that was given to it, in nats: it punishes whoever is sure and wrong.
 #
-# The standard cure is **temperature scaling** (Guo et al. 2017, arXiv 1706.04599): divide all logits by one number that
-# makes the confidences fit best, found on *other* tasks. It can't change which token is likeliest, so no answer
-# changes.
+# The standard cure is **temperature scaling** (Guo et al. 2017, arXiv 1706.04599): divide all logits (the scores
+# before the softmax) by one number that makes the confidences fit best, found on *other* tasks. It can't change which
+# token is likeliest, so no answer changes.
 
 # %% tags=["topic:metacognition"]
 figures.source(calibration.confidence, calibration.calibration_error)
@@ -344,9 +345,10 @@ worked = solver.steps(replies[0])
 for equation in solver.equations(worked):
     print(equation.lhs, "=", equation.rhs)
 print("solved:", solver.solve(worked), " right:", new[0].answer)
-by_chain = [thoughts.number(reply) == bill.answer for reply, bill in zip(replies, new, strict=True)]
-solutions = [solver.solve(solver.steps(reply)) for reply in replies]
-by_solver = matches(solutions, [bill.answer for bill in new])
+truth = [bill.answer for bill in new]
+by_chain = matches([thoughts.number(reply) for reply in replies], truth)
+translated = [solver.steps(reply) for reply in replies]
+by_solver = matches([solver.solve(steps) for steps in translated], truth)
 print("prices 50 to 99, the model alone:", share(by_chain))
 print("prices 50 to 99, with the solver:", share(by_solver))
 
@@ -498,7 +500,9 @@ for task, sources in figures.progress(list(zip(tasks, written, strict=True)), "R
         results = programs.outputs(source, cases, code_sandbox.run)
         known[source] = matches(results, wanted) if results else [False] * len(cases)
     verdicts.append([known[source] for source in sources])
-right = [sum(all(passed) for passed in candidates) for candidates in verdicts]
+right = []
+for candidates in verdicts:
+    right.append(sum(all(passed) for passed in candidates))
 print("right programs of ten, task by task:", right)
 
 # %% [markdown]
@@ -540,7 +544,8 @@ for tests in (0, 1, VISIBLE):
         through += sum(all(passed[:tests]) for passed in candidates)
     row = {"visible tests": tests, "the chosen program is right": percent(picked)}
     row["programs that pass them"] = through
-    rows.append(row | {"and fail a hidden one": through - sum(right)})
+    row["and fail a hidden one"] = through - sum(right)
+    rows.append(row)
 figures.table(rows, caption=f"{len(tasks)} tasks, {CANDIDATES} programs each")
 
 # %% tags=["topic:code-generation"]

@@ -159,7 +159,8 @@ for size in sizes:
         tokens = tokenisers.word_tokens(tokenisers.pieces(chapter), vocabulary)
         lost.append((tokens.count(tokenisers.UNKNOWN), len(tokens)))
     unknown[size] = bootstrap_sums(lost, lambda sums: sums[0] / sums[1], "%")
-characters = sum(map(len, held_out)) / sum(words)
+letters = sum(map(len, held_out))
+characters = letters / sum(words)
 
 # %% tags=["topic:tokenisation"]
 fig, axes = figures.figure(columns=2, width=10, height=3.6)
@@ -203,7 +204,8 @@ for sample in samples:
 
 # %% tags=["topic:tokenisation"]
 english = tokenisers.gpt2()
-lengths = Counter(len(english.encode(f" {number}")) for number in range(1000, 10000))
+numbers = [f" {number}" for number in range(1000, 10000)]
+lengths = Counter(len(english.encode(number)) for number in numbers)
 parts = [f"{count:,} are {size} tokens" for size, count in sorted(lengths.items())]
 print("Of the numbers 1000 to 9999,", ", ".join(parts))
 for sample in (" 1999", " 7305", " 12345", "hello", " Hello", "HELLO", "def  f( x ):"):
@@ -257,10 +259,11 @@ texts = text.mixture(unit.seed, text.SKILLS)
 for _ in range(paced(1500, 300)):
     seen.update(tokenizer(next(texts).text)["input_ids"])
 markers = set(tokenizer.all_special_ids)
-rare = [token for token in range(vocabulary) if not seen[token] and token not in markers]
+rare = [token for token in range(vocabulary) if token not in seen]
+rare = sorted(set(rare) - markers)
 names = tokenizer.convert_ids_to_tokens(range(vocabulary))
-whole = [token for token, name in enumerate(names) if name.isalpha() and len(name) > 2]
-common = [token for token in whole if seen[token] > 50]
+frequent = [token for token in range(vocabulary) if seen[token] > 50]
+common = [token for token in frequent if names[token] in text.LEXICON]
 norms = chat.model.get_input_embeddings().weight.detach().norm(dim=-1)  # (vocabulary,)
 print(f"{len(rare)} of {vocabulary} tokens are never met in {sum(seen.values()):,}")
 print(
@@ -282,9 +285,9 @@ for name, pool in (("common words", common), ("tokens never met", rare)):
         prompt = row[:-1] + line
         guesses = decoding.next_tokens(chat.model, prompt + row)[len(prompt) - 1 : -1]
         same = matches(guesses[::2], row[::2])  # without the spaces between them
-        hits.append(100 * sum(same) / len(same))
-    copied[name] = bootstrap(hits, "")
-    print(f"{name}, copied (%): {copied[name]}")
+        hits.append(sum(same) / len(same))
+    copied[name] = bootstrap(hits, "%")
+    print(f"{name}, copied: {copied[name]}")
 
 # %% [markdown]
 # **What to notice.** Compare the two shares and their intervals. More than half of this vocabulary is single bytes and
@@ -332,7 +335,8 @@ for name, settings in ways.items():
     row = {"way": name}
     for kind, prompts in (("sentences", openings), ("random words", nonsense)):
         written = decoding.generate(chat, prompts, paced(80, 40), unit.seed, **settings)
-        row[f"{kind}: loops"] = percent(share([decoding.loops(tokens) for tokens in written]))
+        looped = [decoding.loops(tokens) for tokens in written]
+        row[f"{kind}: loops"] = percent(share(looped))
         row[f"after {kind}"] = tokenizer.decode(written[0])[:40].strip() + " ..."
     rows.append(row)
 figures.table(rows, caption=f"{len(openings)} openings each")
