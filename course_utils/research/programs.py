@@ -1,7 +1,7 @@
 """Programs made from what a model writes, and checked by running them: tests, and pass@k (Unit 7.3).
 
-`run` is a sandbox, such as `course_utils.agents.code_sandbox.run`: it takes code and returns an outcome with `ok` and
-`value`, the value of the last line.
+`run` is a sandbox, such as `course_utils.agents.hands.code_sandbox.run`: it takes code and returns an outcome with
+`ok` and `value`, the value of the last line.
 """
 
 import math

@@ -60,6 +60,8 @@ from torch.nn import functional as F
 
 # %%
 from course_utils import figures, settings
+from course_utils.exercises import check, hint, quiz, solution
+from course_utils.exercises.authors import whose
 from course_utils.measures import bootstrap, error_bars, percent, share
 from course_utils.models import hardware
 from course_utils.models.layers import linear_layers
@@ -68,6 +70,7 @@ from course_utils.research import (
     checkpointing,
     cost,
     distillation,
+    explorer,
     inside,
     pruning,
     quantisation,
@@ -167,9 +170,6 @@ for name in figures.progress(formats, "Quantising"):
 caption = f"Matrices in groups of 64; {count} tasks of each kind, 95 % intervals"
 figures.table(rows, caption=caption)
 
-# %% [markdown]
-# # BIT SLIDER
-
 # %% tags=["topic:quantisation-bits"]
 names = ["16 bits", "8 bits", "4 bits", "3 bits", "2 bits", "1 bit"]
 fig, ax = figures.figure(height=3.4)
@@ -215,6 +215,22 @@ print("measured on", name)
 # Is that a law? No. Larger models bear 4 bits well (Dettmers and Zettlemoyer 2022, arXiv 2212.09720), methods that look
 # at data lose less (GPTQ, arXiv 2210.17323; 7.4 measures it at 2 bits), and models *trained* with three levels work
 # (arXiv 2402.17764).
+
+# %% [markdown]
+# ### A slider for the bits
+#
+# Move the slider from 16 bits to 1. On the left a corner of one weight matrix, on the right what the model answers.
+# Guess first: which comes first, the change that you see in the weights, or the change in the answers? In a notebook
+# that runs you can ask a question of your own at any number of bits.
+
+# %% tags=["topic:quantisation-bits"]
+problems = reasoning.sums(4, seed=73)
+questions = {problem.question: problem.answer for problem in problems}
+explorer.bits(prisma, questions, text.SYSTEM["steps"], max_new_tokens=64)
+
+# %% [markdown]
+# **What to notice.** The picture of the weights changes long before the answers do. A few questions are an example and
+# no measurement: the table above has the shares with their intervals.
 
 # %% [markdown]
 # ## 2. Pruning: leave something out
@@ -339,12 +355,8 @@ figures.table(rows, caption=caption, digits=1)
 # the two lines. Better rules look at the inputs, as we did for the parts (Wanda; SparseGPT, arXiv 2301.00774). In
 # practice one trains on after a cut (LLM-Pruner, arXiv 2305.11627): often by distillation, which is next.
 
-# %% [markdown]
-# # QUIZ 7.3.zeros: You set 60 % of a model's weights to 0, and it still answers well. What becomes smaller? | right:
-# nothing yet: a zero takes as much room and time as any number, until whole rows or columns go or a sparse kernel
-# skips them | wrong: the file, by 60 % (it stores every number, and a sparse format must store places, too) | wrong:
-# the time of a product (the kernel multiplies by 0 like by anything else) | wrong: the memory of the activations
-# (their sizes are the widths of the layers, which stay)
+# %%
+quiz("7.3.zeros_save")
 
 # %% [markdown]
 # ## 3. Distillation: learn from a teacher
@@ -361,7 +373,51 @@ figures.table(rows, caption=caption, digits=1)
 # GLUE.
 
 # %% [markdown]
-# # EXERCISE 7.3.distillation_loss
+# ### Exercise: What a student learns from a teacher (medium, about 20 minutes)
+#
+# Two teachers at once: a model that says how sure it is, and labels that are never in doubt.
+# `hint("7.3.distillation_loss")` helps. Until your function passes, the notebook goes on with the course's own, and
+# says so.
+
+
+# %%
+def distillation_loss(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    temperature: float,
+    alpha: float,
+) -> Tensor:
+    """What a student learns from a teacher and from labels (arXiv 1503.02531, section 2).
+
+    `student` and `teacher` are logits (n, classes), `labels` (n,) the right classes. The soft part
+    is the Kullback-Leibler divergence KL(teacher | student) of both distributions at
+    `temperature` (logits divided by it), times the temperature squared. The hard part is the
+    cross-entropy of the student with the labels, at temperature 1. Both are means over the n
+    examples. The loss is alpha x soft + (1 - alpha) x hard. No gradient flows into the teacher.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+distillation_loss = check("7.3.distillation_loss", distillation_loss)
+
+# %% [markdown]
+# What does the temperature do? The same student and the same teacher, three temperatures, and how hard the soft part
+# pulls at the student's logits. Without the factor $T^2$ the last number would fall to a thousandth.
+
+# %% tags=["topic:distillation"]
+torch.manual_seed(unit.seed)
+both = torch.randn(2, 8, 20)  # (student and teacher, examples, classes)
+nothing = torch.zeros(8, dtype=torch.long)
+for temperature in (1.0, 4.0, 30.0):
+    learner = both[0].clone().requires_grad_()
+    loss = distillation_loss(learner, both[1], nothing, temperature, 1.0)
+    loss.backward()
+    pull = learner.grad.norm()
+    print(f"T = {temperature:>4}: loss {loss:.2f} nats, pull {pull:.3f}")
+print("measured with", whose(distillation_loss))
 
 # %% [markdown]
 # Does the teacher help, or would the student have learned as much without? The fair comparison: the same student, the
@@ -456,7 +512,46 @@ figures.table(rows, caption=caption)
 # l$. Subtracting $m$ keeps the exponentials from overflowing. The trouble: two blocks subtract *different* numbers.
 
 # %% [markdown]
-# # EXERCISE 7.3.blockwise_softmax
+# ### Exercise: A softmax in pieces (hard, about 30 minutes)
+#
+# The heart of FlashAttention: a softmax over scores that you see block by block, and never all together.
+# `hint("7.3.blockwise_softmax")` helps. Until your function passes, the notebook goes on with the course's own, and
+# says so.
+
+
+# %%
+def blockwise_softmax(
+    top: Tensor,
+    total: Tensor,
+    result: Tensor,
+    scores: Tensor,
+    values: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One block of keys more for n queries (FlashAttention, arXiv 2205.14135).
+
+    Carried along for each query: `top` (n,), the largest score so far; `total` (n,), the sum of
+    exp(score - top) so far; `result` (n, e), the sum of exp(score - top) x value so far. At the
+    start they are minus infinity, 0 and 0. The new block has `scores` (n, block) and `values`
+    (block, e). Return the new (top, total, result). After the last block, result / total is what
+    softmax(all scores) @ all values would be. A row of `scores` may be minus infinity throughout,
+    even in the first block: it changes nothing.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+blockwise_softmax = check("7.3.blockwise_softmax", blockwise_softmax)
+
+# %% tags=["topic:flash-attention"]
+torch.manual_seed(unit.seed)
+scores, values = 30 * torch.randn(64, 300), torch.randn(300, 16)
+state = (torch.full((64,), float("-inf")), torch.zeros(64), torch.zeros(64, 16))
+for block, worth in zip(scores.split(50, dim=1), values.split(50), strict=True):
+    state = blockwise_softmax(*state, block, worth)
+_, total, result = state
+difference = (result / total[:, None] - scores.softmax(-1) @ values).abs().max()
+print(f"six blocks of {whose(blockwise_softmax)} against one softmax: {difference:.1e}")
 
 # %% [markdown]
 # Now the whole thing, with a causal mask (nobody looks into the future). Two loops, over blocks of queries and of keys.
@@ -581,6 +676,9 @@ figures.table(rows, caption=caption, digits=1)
 # **What to notice.** What holds everywhere is the memory: it grows with $n$ instead of $n^2$. The same idea in plain
 # Python saves memory too, and it needs a fused kernel to save all of it. (Scratch space inside the kernel is not seen
 # by our count on a CPU.)
+
+# %%
+quiz("7.3.flash_exact")
 
 # %% [markdown]
 # ## 5. Gradient checkpointing: memory for time
@@ -803,12 +901,8 @@ figures.table(rows, caption=f"A step added to the {len(weights):,} inner weights
 # weights, gradients and Adam's two numbers stay in 32 bits, 16 bytes a weight in all. Unit 7.5 adds it up for 7
 # billion.
 
-# %% [markdown]
-# # QUIZ 7.3.loss_scale: A training in fp16 learns nothing: its gradients underflow. A colleague takes a learning rate
-# 1,000 times as large instead of a loss scale. Does it help? | right: no, 0 times 1,000 is 0: the gradient has to
-# grow before it is rounded to fp16 | wrong: yes, the step is the product of both (the gradient that arrives is
-# already 0) | wrong: yes, but only with Adam (Adam divides 0 by 0 and a small constant, which is 0) | wrong: no, a
-# larger rate makes the loss overflow (the loss is what it was)
+# %%
+quiz("7.3.loss_scale")
 
 # %% [markdown]
 # ## 7. Longer than the training
@@ -945,6 +1039,9 @@ figures.show(fig, alt=f"Needles found at three lengths. {figures.told(told)}.")
 #
 # **What to notice.** One number of the configuration, the length, says least of all. Measure recall against length,
 # with and without scaling, and with the same needles.
+
+# %%
+quiz("7.3.context_accepted")
 
 # %% [markdown]
 # ## 8. Where efficiency leads: science, bodies, languages, pockets

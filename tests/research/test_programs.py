@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from course_utils.agents import code_sandbox
+from course_utils.agents.hands import code_sandbox
 from course_utils.prisma import text
 from course_utils.research import programs, reasoning
 

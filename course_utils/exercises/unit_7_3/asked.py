@@ -682,4 +682,62 @@ QUIZZES = [
             ),
         ),
     ),
+    Quiz(
+        "7.3.loss_scale",
+        "A training in fp16 learns nothing: its gradients underflow. A colleague takes a learning rate 1,000 times as "
+        "large, instead of a loss scale. Does it help?",
+        (
+            Answer(
+                "Yes: the step is the product of both.",
+                "The gradient that arrives is 0 already.",
+            ),
+            Answer(
+                "No: 0 times 1,000 is 0. The gradient has to grow before it is rounded to fp16.",
+                "That is what a loss scale does. Before the step, in 32 bits, the gradient is divided again.",
+                right=True,
+            ),
+            Answer(
+                "Yes, but only with Adam.",
+                "Adam divides 0 by 0 and a small constant. That is 0.",
+            ),
+        ),
+    ),
+    Quiz(
+        "7.3.calibration",
+        "A model says of each answer that it is 90 % sure, and 90 % of its answers are right. What is it?",
+        (
+            Answer(
+                "Calibrated, and yet its confidence can't tell right from wrong.",
+                "Every answer has the same. Calibration says that the number is true, not that it is useful.",
+                right=True,
+            ),
+            Answer(
+                "Well calibrated, so you can let it answer only where it is sure.",
+                'There is no "where": it is equally sure everywhere.',
+            ),
+            Answer(
+                "Overconfident.",
+                "0.9 and 0.9 agree.",
+            ),
+        ),
+    ),
+    Quiz(
+        "7.3.pass_at_k",
+        "A code model has pass@10 = 95 % and pass@1 = 50 %. What does a user get who sees one program?",
+        (
+            Answer(
+                "A right one in 95 % of the cases.",
+                "That is the chance that one of ten is right. Nobody has chosen it yet.",
+            ),
+            Answer(
+                "A right one half of the time, unless something chooses among the ten.",
+                "Tests can choose, if there are some. Then they bound what you get.",
+                right=True,
+            ),
+            Answer(
+                "Ten programs that are each half right.",
+                "pass@1 counts programs that are wholly right.",
+            ),
+        ),
+    ),
 ]

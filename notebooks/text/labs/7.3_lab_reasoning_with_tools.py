@@ -46,7 +46,8 @@ import sympy
 import torch
 
 from course_utils import figures
-from course_utils.agents import code_sandbox
+from course_utils.agents.hands import code_sandbox
+from course_utils.exercises import quiz
 from course_utils.measures import bootstrap, error_bars, matches, percent, share
 from course_utils.prisma import text
 from course_utils.research import calibration, decoding, programs, reasoning, solver
@@ -302,11 +303,8 @@ for name, sure in kinds.items():
     surest = share(calibration.most_confident(sure, test["right"], 0.4))
     print(f"{name}: all {percent(everything)}; the surest 40 %: {percent(surest)}")
 
-# %% [markdown]
-# # QUIZ 7.3.calibration: A model is 90 % sure of each answer and 90 % of them are right, whatever the question. What is
-# it? | right: calibrated, and yet its confidence can't tell right from wrong (every answer has the same) | wrong: well
-# calibrated, so you can let it answer only where it is sure (there is no "where": all are equal) | wrong: overconfident
-# (0.9 and 0.9 agree) | wrong: its ECE is 0.1 (the distance is 0)
+# %%
+quiz("7.3.calibration")
 
 # %% [markdown]
 # **What to notice.** On new prices the model is about as sure as on known ones, and mostly wrong: **overconfident**,
@@ -560,12 +558,8 @@ ax.legend(loc="lower right")
 alt = f"pass@1 {values[0]:.0%}, pass@10 {values[-1]:.0%}; one chosen by tests {picked.value:.0%}."
 figures.show(fig, alt=alt)
 
-# %% [markdown]
-# # QUIZ 7.3.pass_at_k: pass@10 is 95 %, pass@1 is 50 %. What does a user get who sees one program? | right: half of the
-# time a right one, unless something chooses among the ten (tests, for example) | wrong: a right one in 95 % of cases
-# (that is the chance that one of ten is right, and nobody has chosen it) | wrong: ten programs each half right (pass@1
-# counts programs that are wholly right) | wrong: nothing can be said without the temperature (both numbers hold for the
-# setting that was measured)
+# %%
+quiz("7.3.pass_at_k")
 
 # %% [markdown]
 # **What to notice.** pass@10 is what *could* be had by somebody who knows which of ten is right. Tests are that

@@ -51,14 +51,16 @@ from functools import partial
 
 import torch
 from matplotlib.ticker import PercentFormatter
-from torch import nn
+from torch import Tensor, nn
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from transformers import RepetitionPenaltyLogitsProcessor as RepetitionPenalty
 
 from course_utils import figures
+from course_utils.exercises import check, hint, quiz, solution
+from course_utils.exercises.authors import whose
 from course_utils.measures import bootstrap, bootstrap_sums, error_bars, matches, percent, share
 from course_utils.prisma import shop, text
-from course_utils.research import decoding, inside, reasoning, tokenisers
+from course_utils.research import decoding, explorer, inside, reasoning, tokenisers
 from course_utils.settings import paced
 
 torch.set_num_threads(1)  # the threads of so small a model wait longer than they work
@@ -294,6 +296,9 @@ for name, pool in (("common words", common), ("tokens never met", rare)):
 # parts of words that the shop's text never needs. They are no use, and they are a door: what was never trained can do
 # anything. That is why a vocabulary is learned from the text that the model will read.
 
+# %%
+quiz("7.3.price_of_a_language")
+
 # %% [markdown]
 # ## 3. From scores to a text
 #
@@ -312,7 +317,24 @@ for chance, token in zip(best.values, best.indices, strict=True):
     print(f"{tokenizer.decode(token):>8} {chance:5.1%} {bar}")
 
 # %% [markdown]
-# # LIVE PROBABILITIES
+# ### Follow another token
+#
+# A language model gives a probability to every token at every step; decoding picks one. Below stand the first four at
+# each step. Click one that the model did *not* take, and the text goes on from there. Guess first: after another digit,
+# will the model come back to the number that it meant?
+
+# %% tags=["topic:decoding"]
+sum_at_once = {
+    "role": "user",
+    "content": "Ben buys 7 cubes for 13 euros each and 4 stars for 21 euros each. What is the total?",
+}
+messages = [{"role": "system", "content": text.SYSTEM["direct"]}, sum_at_once]
+explorer.probabilities(chat, chat.prompt(messages))
+
+# %% [markdown]
+# **What to notice.** At words and spaces the model is sure, at the digits of a sum that it must say at once it is not:
+# there its first choice is one of several. It reads its own text like anybody's: once another digit stands there, it
+# goes on from that, and nothing in it remembers what it meant.
 
 # %% [markdown]
 # **Greedy** decoding always takes the likeliest token. It is right for tasks with one answer. When does it go
@@ -426,7 +448,36 @@ print(f"a likelier answer for {better} of {len(gain)} sums")
 figures.source(decoding.temperature, decoding.top_k, decoding.min_p)
 
 # %% [markdown]
-# # EXERCISE 7.3.nucleus
+# ### Exercise: The nucleus (medium, about 15 minutes)
+#
+# Cut off the tail of a distribution, and keep the rest in proportion. `hint("7.3.nucleus")` helps. Until your
+# function passes, the notebook goes on with the course's own, and says so.
+
+
+# %%
+def nucleus(logits: Tensor, p: float) -> Tensor:
+    """The probabilities (vocabulary,) of top-p sampling (Holtzman et al., arXiv 1904.09751).
+
+    Of the tokens, the likeliest first, keep as few as have a probability of at least p together.
+    The others get 0. What is kept is divided by its sum, so that it adds up to 1 again.
+    `logits` are (vocabulary,), and 0 < p < 1.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+nucleus = check("7.3.nucleus", nucleus)
+
+# %% tags=["topic:decoding"]
+torch.manual_seed(unit.seed)
+steps = torch.cat([logits, 3 * torch.randn(8, vocabulary)])  # (9, vocabulary)
+library = TopPLogitsWarper(0.9)(torch.zeros(9, 1, dtype=torch.long), steps.clone()).softmax(-1)
+ours = torch.stack([nucleus(row, 0.9) for row in steps])  # (9, vocabulary)
+difference = (ours - library).abs().max()
+sizes = (ours > 0).sum(-1).tolist()
+print(f"{whose(nucleus)} against transformers: largest difference {difference:.1e}")
+print("tokens in the nucleus of a real step, and of eight random ones:", *sizes)
 
 # %% [markdown]
 # All four by hand against `transformers`' own processors, on the logits of a real step and on random ones:
@@ -555,6 +606,9 @@ figures.table(rows, caption=f"{len(sums)} sums with worked steps")
 # much it loses depends on how sure the model is; where intervals overlap, so few sums show no difference. And here is
 # the price of the repetition penalty, which looked so good above: a sum *has* to repeat its numbers. Look at the
 # replies in the last row.
+
+# %%
+quiz("7.3.temperature_zero")
 
 # %% [markdown]
 # ## 7. Do examples in the prompt help?
