@@ -74,6 +74,7 @@ from course_utils.research.inside import induction_scores
 from course_utils.research.kv_cache import kv_cache_step
 from course_utils.research.positions import alibi, alibi_slopes, angles, rotary, sinusoidal
 
+# %%
 chat = unit.load("chat")
 clip = unit.load("image-text")
 
@@ -1121,12 +1122,13 @@ for name, model in (("32 bits", network), ("4 bits", quarter)):
 # not read "looks at the first token" as "the first token matters".
 #
 # What you found in the toy is here, too: induction heads, in layers 17 and 18, and a model that copies most of a row of
-# tokens that no text ever held. And the lens shows an answer that is decided late: through 24 of the 30 layers
-# "Germany" is nowhere near the top, and it is first only in the last two. (As 0.0 % stands what is less than 0.05 %.)
+# tokens that no text ever held. And the lens shows an answer that is decided late: entering layer 20 of 30, "Germany"
+# is not among the first thousand choices, and it is the first only in what enters the last two layers. (As 0.0 % stands
+# what is less than 0.05 %.)
 #
-# In four bits the model takes a third of the memory, the head still looks where it looked, and the answer is the same. The
-# few tokens more that it copies are no gain: four rows cannot tell 78 from 81 %. And one question cannot tell what four
-# bits cost; the notebook on efficiency asks a hundred.
+# In four bits the model takes a third of the memory, the head still looks where it looked, and the answer is the
+# same. The few tokens more that it copies are no gain: four rows cannot tell 78 from 81 %. And one question cannot tell
+# what four bits cost; the notebook on efficiency asks a hundred.
 
 # %% [markdown]
 # ## What you take with you
