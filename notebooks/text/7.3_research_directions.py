@@ -1,21 +1,23 @@
 # %% [markdown] tags=["badge"]
-# # 7.3 Emerging research directions
+# # 7.3 Emerging research directions: inside a transformer
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/7.3_research_directions.ipynb)
 
 # %% [markdown]
 # **After this notebook you can**
-# - write attention by hand and prove that PyTorch does the same;
-# - look at the attention of a trained language model and of a trained picture model, and tell what a head
-#   does;
+# - write attention by hand, sinusoidal, rotary and ALiBi positions, and a KV cache, and prove that the libraries do
+#   the same;
+# - look at the attention of a trained language model and of a trained picture model, and tell what a head does;
 # - find the heads that let a model copy, and prove it by switching them off;
-# - say what 8, 4, 3, 2 and 1 bit a weight cost, in megabytes and in right answers;
-# - check two popular claims, on FlashAttention and on chain of thought, against your own measurement.
+# - read what a model would say half way up, find the state that carries its answer, and tell which words the answer is
+#   due to, each time with a test that could have failed.
 #
-# **Time:** about 15 minutes to read and run; the cells take less than a minute on two CPU cores.
+# The notebooks on [reasoning](7.3_reasoning.ipynb) and on [efficiency](7.3_efficiency.ipynb) go on where this one ends.
 #
-# **Downloads:** nothing at the bundled tier; about 2.1 GB at the small tier, 18 GB at the full tier.
-# Nothing is fetched before the card below has named it.
+# **Time:** about 30 minutes to read and run; the cells take about a minute on two CPU cores.
+#
+# **Downloads:** nothing at the bundled tier; about 2.1 GB at the small tier, 18 GB at the full tier, and there 0.3 GB
+# more for the plain cells of "The same with a real model". Nothing is fetched before the card below has named it.
 
 # %% tags=["bootstrap"]
 # Finds the course's files, or fetches them; Colab and Kaggle install what is missing (network).
@@ -48,20 +50,31 @@ from course_utils import open_unit
 unit = open_unit("7.3")
 
 # %%
+import contextlib
 import math
 import random
+import statistics
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
+from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
+from transformers.models.xlm.modeling_xlm import create_sinusoidal_embeddings
 
-from course_utils import figures
-from course_utils.measures import error_bars, matches, percent, share
+from course_utils import figures, settings
+from course_utils.measures import bootstrap, error_bars, medians, percent, share
+from course_utils.memory import formulas, shapes
 from course_utils.models.loaders import load
 from course_utils.prisma import pictures, text
-from course_utils.research import cost, inside, quantisation, reasoning
+from course_utils.research import inside, kv_cache, patching
+from course_utils.research.inside import induction_scores
+from course_utils.research.kv_cache import kv_cache_step
+from course_utils.research.positions import alibi, alibi_slopes, angles, rotary, sinusoidal
 
+# %%
 chat = unit.load("chat")
 clip = unit.load("image-text")
 
@@ -167,7 +180,184 @@ figures.show(
 # gradient.
 
 # %% [markdown]
-# ## 2. Where does a trained model look?
+# ## 2. How does a token know where it stands?
+#
+# Look at the formula again: nothing in it says which token came first. Guess: if we shuffle the tokens that a query
+# may look at, what changes in its result?
+
+# %% tags=["topic:positional"]
+torch.manual_seed(unit.seed)
+q = torch.randn(1, 16)  # one query
+k, v = torch.randn(2, 12, 16)  # twelve tokens that it may look at
+order = torch.randperm(12)
+in_order, _ = attention(q, k, v)
+shuffled, _ = attention(q, k[order], v[order])
+difference = inside.largest_difference(in_order, shuffled)
+print(f"after shuffling the tokens, the result differs by {difference:.1e}")
+
+# %% [markdown]
+# Nothing changes: to attention a text is a bag of tokens. So positions have to be put in. Three ways have been used
+# most:
+#
+# | | where it is put in | what it says |
+# |---|---|---|
+# | **sinusoidal** (arXiv 1706.03762) | a vector, added to the token's | where I stand |
+# | **rotary**, RoPE (arXiv 2104.09864) | queries and keys are *turned* by an angle | how far apart we are |
+# | **ALiBi** (arXiv 2108.12409) | a penalty, added to the scores | how far apart we are |
+#
+# The first is the one of *Attention Is All You Need*. Its numbers come in pairs. Each pair is a hand of a clock, and
+# every clock has its own speed: the first hand turns by one radian a token, the last by hardly anything.
+
+# %% tags=["topic:positional"]
+figures.source(angles, sinusoidal)
+
+# %% [markdown]
+# Is that what others compute? XLM (2019) and DistilBERT have the same table in transformers:
+
+# %% tags=["topic:positional"]
+theirs = torch.empty(512, 64)
+create_sinusoidal_embeddings(n_pos=512, dim=64, out=theirs)
+difference = inside.largest_difference(sinusoidal(512, 64), theirs)
+print(f"sinusoidal, ours against XLM's: largest difference {difference:.1e}")
+
+# %% [markdown]
+# **Rotary** positions, which Llama and most models since 2023 use, take the same clocks, but nothing is added. The
+# numbers of a query are points in planes, two numbers a plane, and each point turns by the angle of its position:
+#
+# $$\begin{pmatrix} a' \\ b' \end{pmatrix} =
+# \begin{pmatrix} \cos\theta & -\sin\theta \\ \sin\theta & \cos\theta \end{pmatrix}
+# \begin{pmatrix} a \\ b \end{pmatrix}, \qquad \theta = \text{position} \cdot \text{speed of the pair}$$
+#
+# The keys turn in the same way. A product of two arrows depends only on the angle *between* them. So what is left in
+# the score is the difference of the two positions.
+
+# %% [markdown]
+# # EXERCISE 7.3.rotary
+
+# %% [markdown]
+# Three proofs. Llama's own code gives the same. The score of two tokens depends on their distance alone. And
+# the trained model cannot tell whether its text begins at position 0 or at 300.
+
+# %% tags=["topic:positional"]
+prisma = load("chat", unit.hardware, tier="bundled")
+config = prisma.model.config
+torch.manual_seed(unit.seed)
+q, k = torch.randn(2, 1, 8, 64, 32)  # (batch, heads, tokens, d)
+places = torch.arange(64)
+cos, sin = LlamaRotaryEmbedding(config)(q, places[None])
+their_q, their_k = apply_rotary_pos_emb(q, k, cos, sin)
+for name, ours, theirs in (("queries", q, their_q), ("keys", k, their_k)):
+    difference = inside.largest_difference(rotary(ours, places), theirs)
+    print(f"rotary {name}, ours against Llama's: largest difference {difference:.1e}")
+
+scores = {}
+for start in (0, 300):
+    moved = places + start
+    asks, offers = rotary(q.double(), moved), rotary(k.double(), moved)
+    scores[start] = asks @ offers.transpose(-2, -1)  # (1, 8, 64, 64)
+difference = inside.largest_difference(scores[0], scores[300])
+print(f"all positions 300 later: in 64 bits, no score changes by more than {difference:.1e}")
+
+# %% tags=["topic:positional"]
+drill, due = inside.repeated_rows(prisma.tokenizer, text.LEXICON, 16, rows=12, seed=unit.seed)
+span = drill.shape[1]
+told = {
+    "0, 1, 2, ...": torch.arange(span),
+    "300, 301, 302, ...": torch.arange(300, 300 + span),
+    "all 0": torch.zeros(span, dtype=torch.long),
+}
+for name, moved in told.items():
+    with torch.inference_mode():
+        logits = prisma.model(drill, position_ids=moved.expand(drill.shape)).logits
+    guesses = logits.argmax(-1)  # (rows, tokens)
+    right = (guesses[:, due] == drill[:, due + 1]).flatten()
+    print(f"positions {name:>18}: {share(right.tolist())} of words copied")
+
+# %% [markdown]
+# The last line is the counter-test: with no positions the model reads a bag of tokens, as you saw above, and what has
+# to be copied next is nowhere to be found. (Section 4 says more about these rows of random words.)
+#
+# Here is the course's own function, to compare with yours:
+
+# %%
+figures.source(rotary)
+
+# %% [markdown]
+# **ALiBi** ("attention with linear biases") turns nothing. It takes something off each score, in proportion to the
+# distance: $-m_h \cdot \text{distance}$. Every head $h$ has a slope $m_h$ of its own, and the slopes of 8 heads are
+# 1/2, 1/4, ... 1/256. So some heads see only their neighbours, and others nearly everything.
+
+# %% [markdown]
+# # EXERCISE 7.3.alibi
+
+# %% [markdown]
+# BLOOM and MPT use ALiBi. MPT's code holds the row of the last query, so it must be our last row. BLOOM adds
+# $m_h \cdot \text{position}$ instead. That differs from ours by the same number in a whole row, and a softmax does not
+# see such a number: the *weights* must be the same.
+
+# %% tags=["topic:positional"]
+heads, n = 8, 64
+bias = alibi(heads, n)  # (heads, n, n)
+mpt = build_mpt_alibi_tensor(heads, n)[:, 0]  # (heads, n)
+difference = inside.largest_difference(bias[:, -1], mpt)
+print(f"ALiBi, ours against MPT's, last row: largest difference {difference:.1e}")
+
+torch.manual_seed(unit.seed)
+scores = torch.randn(heads, n, n)
+future = torch.ones(n, n, dtype=torch.bool).triu(1)
+bloom = build_alibi_tensor(torch.ones(1, n), heads, torch.float32)  # (heads, 1, n)
+weights = []
+for added in (bias, bloom):
+    visible = (scores + added).masked_fill(future, float("-inf"))
+    weights.append(visible.softmax(-1))
+difference = inside.largest_difference(*weights)
+print(f"ALiBi, ours against BLOOM's, weights: largest difference {difference:.1e}")
+
+# %%
+figures.source(alibi_slopes, alibi)
+
+# %% [markdown]
+# What does each of the three do with distance? Sinusoidal: how like are the vectors of two positions? Rotary: what is
+# left of the score when a query meets an equal key further away? ALiBi: what is a weight multiplied by?
+
+# %% tags=["topic:positional"]
+distances = torch.arange(129)
+table = sinusoidal(129, 64)
+likeness = table @ table[0] / 32  # (129,): 1 is the same position
+
+torch.manual_seed(unit.seed)
+same = torch.randn(500, 1, 32).expand(500, 129, 32)  # 500 pairs of equal queries and keys
+turned = rotary(same, distances)
+alike = (same * turned).sum(-1) / same.pow(2).sum(-1)  # (500, 129): 1 at distance 0
+kept = alibi(8, 129)[:, -1].flip(-1).exp()  # (8, 129): the last query, from itself backwards
+at = f"sinusoidal {likeness[64]:.2f}, rotary {alike[:, 64].mean():.2f} on average, "
+at += f"ALiBi {kept[0, 64]:.2f} for head 0 and {kept[6, 64]:.2f} for head 6"
+print(f"at distance 64: {at}")
+
+# %% tags=["topic:positional"]
+fig, axes = figures.figure(columns=3, width=11, height=3.4)
+axes[0].plot(distances, likeness)
+axes[1].plot(distances, alike.mean(0))
+low, high = alike.quantile(torch.tensor([0.05, 0.95]), dim=0)
+axes[1].fill_between(distances, low, high, alpha=0.25)
+for head in (0, 2, 4, 6):
+    axes[2].plot(distances, kept[head], label=f"head {head}")
+axes[2].legend()
+titles = ("sinusoidal: likeness", "rotary: score (and 90 % of pairs)", "ALiBi: factor")
+for ax, title in zip(axes, titles, strict=True):
+    ax.set(title=title, xlabel="distance (tokens)", ylim=(-0.3, 1.05))
+figures.show(fig, alt=f"Three panels against distance. At distance 64: {at}.")
+
+# %% [markdown]
+# **What to notice.** All three agree with the libraries to rounding. Sinusoidal and rotary positions fade in waves,
+# because each pair comes round again. They never reach zero, and single pairs of a query and a key differ much: the
+# model can choose, by what it writes into slow or fast pairs, whether distance shall matter. ALiBi leaves no choice.
+# Its factor falls for good, which is why it can be used on texts longer than those of the training, and why its fast
+# heads see nothing far away. Learned models with rotary positions do worse beyond the length they know; the notebook
+# on efficiency measures that, and how scaling the angles helps.
+
+# %% [markdown]
+# ## 3. Where does a trained model look?
 #
 # Give the language model two facts and a question. At the moment before it writes the answer, which words
 # does it look at? Two obstacles first. The fast kernels (`sdpa`) never hold the weights, so they return
@@ -251,6 +441,9 @@ alt = f"Three heat maps, layers down and heads across: share of attention on {sa
 figures.show(fig, alt=alt)
 
 # %% [markdown]
+# # EXPLORER
+
+# %% [markdown]
 # Now the picture model. open_clip asks its blocks for no weights either. So we catch what goes into every
 # block, do attention again with `multi_head_attention` (the course's copy of the function above, line for line the
 # same), and prove that it gives the block's own result.
@@ -308,12 +501,15 @@ figures.show(
 )
 
 # %% [markdown]
+# # EXPLORER
+
+# %% [markdown]
 # **What to notice.** Low layers have not found the place yet. In the upper layers several heads put nearly all of
 # their attention there, although the status of the other order stands in the prompt too. What surprised us: they
 # do not look at the word itself but at the full stop behind it. The full stop has looked at the word before, in a
 # lower layer, so it carries the word along. Attention moves information in steps, and the place where a head
 # looks need not be the place where you read the answer. That is also why a head whose trade is to look at the
-# token before is useful; section 3 shows more of it. In the pictures, the patches of the toy count several times
+# token before is useful; section 4 shows more of it. In the pictures, the patches of the toy count several times
 # as much as the background, and nobody ever told the model where the toy is.
 #
 # Two warnings. A map shows where a head looks, not what it takes from there nor whether the answer depends
@@ -321,7 +517,7 @@ figures.show(
 # and of the layers between.
 
 # %% [markdown]
-# ## 3. Which heads can copy?
+# ## 4. Which heads can copy?
 #
 # An order number that the model has never seen must be copied exactly. How? Olsson et al. (2022, arXiv
 # 2209.11895) found **induction heads**: "the last time I saw this token, what came next? Say that." The
@@ -329,24 +525,10 @@ figures.show(
 # the second copy, to the word that came next in the first.
 
 
+# %% [markdown]
+# # EXERCISE 7.3.induction
+
 # %% tags=["topic:attention-visualisation"]
-def induction_scores(maps: Tensor, asks: Tensor) -> Tensor:
-    """The share of attention that goes to the word which came next the last time: (layers, heads).
-
-    `maps` is (layers, batch, heads, n, n) for rows that are written twice; `asks` are the places
-    where copying is due. A head may look right there or up to one word earlier: the better counts.
-    1 would be a head that does nothing else (Olsson et al. 2022, arXiv 2209.11895).
-    """
-    length = maps.shape[-1] // 2  # of one copy
-    wanted = asks - length + 1
-    word = int(asks[1] - asks[0])  # tokens a word, the space before it included
-    looks = []
-    for back in range(word):
-        weights = maps[..., asks - back, wanted]  # (layers, batch, heads, asks)
-        looks.append(weights.mean(dim=(1, -1)))  # (layers, heads)
-    return torch.stack(looks).amax(dim=0)
-
-
 rows, asks = inside.repeated_rows(chat.tokenizer, text.LEXICON, count=16, rows=12, seed=unit.seed)
 print("A row:", chat.tokenizer.decode(rows[0]))
 row_maps = inside.attention_maps(chat.model, rows)  # (layers, rows, heads, tokens, tokens)
@@ -365,6 +547,9 @@ figures.show(
     alt="Heat map of the induction score, layers down and heads across. "
     f"{high} of {induction.numel()} heads are above 0.3; the highest is {induction.max():.2f}.",
 )
+
+# %%
+figures.source(induction_scores)
 
 # %% [markdown]
 # A high score is a correlation. Is it the cause? Switch heads off, the strongest first, and see how much
@@ -407,338 +592,554 @@ figures.show(fig, alt=f"Words copied with {counts} heads off. {said}.")
 # in for it. Larger models do the same (McGrath et al. 2023, arXiv 2307.15771). Only when most of them are
 # off does copying break down, while as many other heads of the same layers can go at little cost. So these
 # heads *together* are the cause. They sit in the upper half, and they need help from below: a head that
-# looks at the token before tells every word who its neighbour was. You saw that head in section 2. (A larger model
+# looks at the token before tells every word who its neighbour was. You saw that head in section 3. (A larger model
 # has many more heads, and eight are then few of them: the heat map shows how many copy.)
 
 # %% [markdown]
-# ## 4. How few bits does a weight need?
+# ## 5. Why is the second token cheaper than the first?
 #
-# `prisma-lm` is stored in 16 bits a weight. What is lost if we keep 8, 4, 3, 2, or only 1? The simplest
-# way: cut the weights into groups of 64, remember each group's largest, and round to the few steps in
-# between. (This section uses prisma-lm at every tier, because its tasks can be scored exactly.)
-
-
-# %% tags=["nbval-check-output", "topic:quantisation-bits"]
-def quantise(weights: Tensor, bits: int, group: int = 64) -> Tensor:
-    """`weights` rounded to `bits` bits in groups that share a scale, and back to ordinary numbers.
-
-    Two bits and more: whole numbers from -m to m with m = 2^(bits - 1) - 1; the largest weight of a
-    group becomes m. One bit: the sign, times the mean size of the group (arXiv 1603.05279).
-    """
-    groups = weights.float().reshape(-1, group)  # (groups, group)
-    sizes = groups.abs()
-    if bits == 1:
-        scale = sizes.mean(1, keepdim=True)  # (groups, 1)
-        steps = groups.sign()
-    else:
-        most = 2 ** (bits - 1) - 1
-        largest = sizes.amax(1, keepdim=True).clamp(min=1e-12)  # a group may be all zeros
-        scale = largest / most  # (groups, 1)
-        steps = (groups / scale).round()
-    rounded = steps * scale
-    return rounded.reshape(weights.shape).to(weights.dtype)
-
-
-group = torch.tensor([0.31, -0.07, 0.12, -0.52, 0.02, 0.26, -0.18, 0.44])
-for bits in (8, 4, 3, 2, 1):
-    rounded = quantise(group, bits, group=8) + 0.0  # turns -0.0 into 0.0
-    columns = [f"{weight:6.2f}" for weight in rounded.tolist()]
-    print(f"{bits}-bit:", " ".join(columns))
+# A model writes one token at a time. For each it would have to read the whole text again. But look at what attention
+# needs of the old tokens: their keys and values. These never change, because no token sees the future. So keep them.
+# That is the **KV cache**:
+#
+# ```text
+#                      keys and values kept            new token
+#   without a cache    (none: all made again)          q k v of ALL tokens
+#   with a cache       k v | k v | k v | k v           q k v of ONE token
+#                                └────────────┬───────────┘
+#                                  attention of one query
+# ```
+#
+# The queries are *not* kept: an old token has asked its question already.
 
 # %% [markdown]
-# 4-bit **NF4**, which Unit 7.5 uses, is smarter about *where* the 16 steps are: closer together near zero,
-# where most weights lie (Dettmers et al. 2023, arXiv 2305.14314). We take it from bitsandbytes and compare.
-#
-# Two fresh test sets that no training has seen: questions about an unknown shop, answered with tools, and
-# shopping sums with worked steps. A task counts only if *every* token that the model has to write is its
-# first choice: one wrong digit and the task is lost. **Perplexity** is measured on the tool tasks, on what the
-# model writes: 1 means that it is always sure of the right token, 8 that it is as unsure as a guess among 8. (It is
-# e to the power of the mean cross-entropy in nats, the negative natural logarithm of the right token's probability.)
-#
-# Each share stands with its 95 % interval: other tasks would give another share, and an interval made in this way
-# holds the true one in 95 of 100 experiments. Where two intervals overlap widely, the tasks cannot tell which format
-# is better.
+# # EXERCISE 7.3.kv_cache_step
 
-# %% tags=["topic:quantisation-bits"]
-prisma = load("chat", unit.hardware, tier="bundled")
-tool_tasks = reasoning.tool_tasks(100, seed=730)
-sum_tasks = reasoning.sum_tasks(100, seed=730)
-formats = {"16 bits": (16, None)}  # bits a weight with scales, and how to round
-for bits in (8, 4, 3, 2, 1):
-    name = "1 bit" if bits == 1 else f"{bits} bits"
-    with_scales = bits + 16 / 64  # 64 weights share a scale of 16 bits
-    formats[name] = (with_scales, partial(quantise, bits=bits))
-formats["4 bits, NF4"] = (4 + 32 / 64, quantisation.nf4)
+# %% [markdown]
+# Around this step stands the rest of a Llama, written out: the norms, the projections, your rotary positions. The
+# cache tells how many tokens came before, so the new ones know where they stand.
 
-# %% tags=["topic:quantisation-bits"]
-results, rows = {}, []
-for name in figures.progress(formats, "Quantising"):
-    bits, change = formats[name]
-    model = quantisation.quantised_copy(prisma.model, change) if change else prisma.model
-    tools = reasoning.score(model, prisma.tokenizer, tool_tasks)
-    sums = reasoning.score(model, prisma.tokenizer, sum_tasks)
-    results[name] = {"tool tasks": tools, "sums": sums}
-    row = {"format": name, "bits with scales": bits}
-    row["size (MB)"] = quantisation.megabytes(prisma.model, bits)
-    row["perplexity"] = f"{tools.perplexity:.4g}"
-    row["tool tasks right"] = percent(share(tools.exact))
-    row["sums right"] = percent(share(sums.exact))
-    rows.append(row)
-caption = "prisma-lm, matrices quantised in groups of 64; shares of 100 tasks, 95 % intervals"
-figures.table(rows, caption=caption)
+# %% tags=["topic:kv-cache"]
+figures.source(kv_cache.forward, kv_cache.queries_keys_values)
+
+# %% [markdown]
+# Is that still the same model? We read a prompt in two pieces, the second with the cache of the first, and hold the
+# result against transformers, which reads it at once. (The model's raw scores for the next token are called **logits**;
+# a softmax turns them into probabilities.)
+
+# %% tags=["topic:kv-cache"]
+ids = drill[:1]  # a row of random words, written twice
+cache = kv_cache.Cache()
+with torch.inference_mode():
+    first = kv_cache.forward(prisma.model, ids[:, :20], cache, kv_cache_step)
+    second = kv_cache.forward(prisma.model, ids[:, 20:], cache, kv_cache_step)
+    library = prisma.model(ids, use_cache=True)
+logits = torch.cat((first, second), dim=1)  # (1, tokens, words)
+difference = inside.largest_difference(logits.softmax(-1), library.logits.softmax(-1))
+print(f"probabilities: largest difference {difference:.1e}")
+for name, ours in (("keys", cache.keys), ("values", cache.values)):
+    theirs = torch.stack([getattr(layer, name) for layer in library.past_key_values.layers])
+    relative = inside.largest_difference(torch.stack(ours), theirs) / theirs.abs().max()
+    print(f"{name}: largest difference {relative:.1e} of the largest of them")
+
+# %% [markdown]
+# Now let it write, three times. The prompt is a row of random words, and the model was trained to copy rows.
+
+# %% tags=["topic:kv-cache"]
+newline = prisma.tokenizer.encode("\n", add_special_tokens=False)
+once = drill[:1, 1 : span // 2]  # without the space before the first word
+asked = torch.cat((once, torch.tensor([newline])), dim=1)
+new = once.shape[1]
+kept = kv_cache.greedy(prisma.model, asked, new, cached=True, step=kv_cache_step)
+anew = kv_cache.greedy(prisma.model, asked, new, cached=False, step=kv_cache_step)
+plain = {"max_new_tokens": new, "do_sample": False, "use_cache": True}
+written = prisma.model.generate(asked, attention_mask=torch.ones_like(asked), **plain)
+library = written[:, asked.shape[1] :]
+print(f"with our cache, {new} tokens:", prisma.tokenizer.decode(kept[0]))
+print("the same tokens without a cache:", torch.equal(kept, anew))
+print("the same tokens as with the library's cache:", torch.equal(kept, library))
+
+# %% [markdown]
+# What does it save? Guess first: by how much does a token become slower when the text before it is 30 times longer,
+# with the cache and without? We time the one token that comes after a text. The two ways take turns, and we look at
+# the **median** with the fastest and the slowest of five: a single time can be anything if another program has the
+# machine.
+
+# %% tags=["topic:kv-cache"]
+lengths = [32, 1000] if settings.is_quick() else [32, 64, 128, 256, 512, 1000]
+generator = torch.Generator().manual_seed(unit.seed)
+some = torch.randint(10, config.vocab_size, (1, max(lengths)), generator=generator)
+timed = {"with the cache": [], "without": []}
+for n in figures.progress(lengths, "Timing"):
+    pair = kv_cache.next_token_times(prisma.model, some[:, :n], rounds=5)
+    for times, measured in zip(timed.values(), pair, strict=True):
+        times.append(measured)
+
+fig, ax = figures.figure(height=3.4)
+for (name, groups), marker in zip(timed.items(), "os", strict=True):
+    middles, ends = medians(groups)
+    ax.errorbar(lengths, middles, ends, marker=marker, capsize=3, label=name)
+ax.set_xscale("log", base=2)
+ax.set_yscale("log")
+ax.set(xlabel="tokens of the text", ylabel="one more token (ms)")
+ax.legend()
+last = [f"{name} {statistics.median(groups[-1]):.0f} ms" for name, groups in timed.items()]
+alt = f"Time for one token against length. After {lengths[-1]} tokens: {', '.join(last)}."
+figures.show(fig, alt=alt)
+
+# %% [markdown]
+# And what does it cost? Memory: a key and a value for every token, in every layer. We count the bytes that our cache
+# holds, and compare with the formula of Unit 7.4: 2 x layers x width x tokens x bytes a number.
+
+# %% tags=["topic:kv-cache"]
+shape = shapes.from_config(config.to_dict())
+table = []
+for index, n in enumerate(lengths):
+    cache = kv_cache.Cache()
+    with torch.inference_mode():
+        kv_cache.forward(prisma.model, some[:, :n], cache)
+    short, long = [groups[index] for groups in timed.values()]
+    row = {"tokens": n, "with (ms)": f"{statistics.median(short):.1f}"}
+    row["lowest to highest"] = f"{min(short):.1f} to {max(short):.1f}"
+    row["without (ms)"] = f"{statistics.median(long):.1f}"
+    row["lowest to highest "] = f"{min(long):.1f} to {max(long):.1f}"
+    row["faster"] = f"{statistics.median(long) / statistics.median(short):.1f} times"
+    row["cache (bytes)"] = f"{cache.bytes:,}"
+    row["by the formula"] = f"{formulas.kv_cache_bytes(shape, seq=n, bytes_per_number=4):,.0f}"
+    table.append(row)
+caption = f"The next token of prisma-lm, medians of 5 on this machine ({unit.device})"
+figures.table(table, caption=caption)
 
 # %%
-names = [name for name in formats if "NF4" not in name]
-ticks = range(len(names))
+figures.source(kv_cache.kv_cache_step)
+
+# %% [markdown]
+# **What to notice.** The tokens are the same: a cache is no approximation. Without it, each token costs as much as
+# reading the whole text, so the time grows with the length. With it, the time hardly grows: one row of queries goes
+# through the matrices, whatever came before. Short texts gain less, because then most of the time goes into calling
+# the layers. The price is memory that grows with every token and every user; Unit 7.4 works out how much. And the
+# prompt itself must still be read once. That is why the *first* token of an answer takes longest.
+
+# %% [markdown]
+# ## 6. When does the model know the answer?
+#
+# The states of a token climb through the layers, and each layer adds something to them. What if we stopped half way?
+# The **logit lens** (nostalgebraist 2020) does that: it takes the states below a layer, and hands them to the model's
+# *last* norm and its table of words, as if no layer came any more. We ask at the place where the answer is due.
+#
+# For that we need questions whose answers we know: two orders, and a question on the second. From here on we use only
+# those that the model answers right, and say how many they are. Guess: with six layers, after which one is the answer
+# there?
+
+# %% tags=["topic:interpretability"]
+few = settings.is_quick()
+pairs = patching.twins(16 if few else 64, seed=730)
+clean = [case for case, _ in pairs]
+ids = patching.encoded(prisma.tokenizer, clean)  # (cases, tokens)
+answer = patching.word_ids(prisma.tokenizer, [case.answer for case in clean])  # (cases,)
+other = patching.word_ids(prisma.tokenizer, [case.other for case in clean])
+print(clean[0].said)
+with torch.inference_mode():
+    chosen = prisma.model(ids).logits[:, -1].argmax(-1)
+print("answered right:", share((chosen == answer).tolist()))
+
+# %% tags=["topic:interpretability"]
+known = chosen == answer
+climbing = patching.states(prisma.model, ids[known])  # (layers + 1, cases, tokens, width)
+lens = patching.logit_lens(prisma.model, climbing[:, :, -1])  # (layers + 1, cases, words)
+firsts = lens.argmax(-1)  # (layers + 1, cases)
+for number, guesses in enumerate(firsts):
+    said = prisma.tokenizer.decode(guesses[0])
+    right = share((guesses == answer[known]).tolist())
+    print(f"entering layer {number}: first choice {said!r}; right {percent(right)}")
+
+told = {}
+for name, words in (("the right status", answer), ("the other order's", other)):
+    told[name] = [share((guesses == words[known]).tolist()) for guesses in firsts]
+
+# %% tags=["topic:interpretability"]
+fig, ax = figures.figure(height=3.2)
+floors = list(range(len(firsts)))
+for (name, measures), marker in zip(told.items(), "os", strict=True):
+    values, ends = error_bars(measures)
+    ax.errorbar(floors, values, ends, marker=marker, capsize=3, label=name)
+ax.set_xticks(floors, [*floors[:-1], "out"])
+ax.set(xlabel="state that enters layer ...", ylabel="share of first choices", ylim=(-0.03, 1.03))
+ax.legend()
+alt = "Share of questions on which the lens's first choice is the right status, by layer: "
+alt += ", ".join(f"{measure.value:.0%}" for measure in told["the right status"])
+alt += ". The other order's status: "
+alt += ", ".join(f"{measure.value:.0%}" for measure in told["the other order's"]) + "."
+figures.show(fig, alt=alt)
+
+# %% [markdown]
+# **What to notice.** The states that enter layers 0, 1 and 2 say nothing of a status. From layer 3 on the lens reads
+# one, and out of the top it is right far more often than there. So the model does not find its answer at once: for a
+# while the lens reads the status of either order, and the upper layers choose. The other line is the control: a
+# lens that only knew "some status is due" would show both statuses equally often.
+#
+# The last point is 100 % by choice, because we kept only the questions that the model gets right. A warning: low layers
+# do not write for the last norm. What the lens cannot read may be there in another form. The next section shows that it
+# is.
+
+# %% [markdown]
+# ## 7. Where is the answer carried?
+#
+# Maps and lenses are things to look at. **Activation patching** (Vig et al. 2020, arXiv 2004.12265; Meng et al. 2022,
+# arXiv 2202.05262) asks for the cause. Take two prompts that differ in one word:
+#
+# ```text
+#   clean:      ... Order 7305 of Ben: 2 large blue star, packed.   Where is order 7305?  Answer: ▁  -> packed
+#   other:      ... Order 7305 of Ben: 2 large blue star, shipped.  Where is order 7305?  Answer: ▁  -> shipped
+#                                                           ▲
+#                        one state of the clean run is put here, at one layer and one token
+# ```
+#
+# If the answer of the other prompt turns to *packed*, this state carried it. We measure how much the logit of the clean
+# answer leads over the other's: 0 where nothing came back, 1 where it is as in the clean run. Then we do it for
+# every layer and every token.
+#
+# Before the word itself the two prompts are the same, so a patch there can do nothing. Guess: entering layer 3, at
+# which token is the answer?
+
+# %% tags=["topic:interpretability"]
+figures.source(patching.patched, patching.preference, patching.brought_back)
+
+# %% tags=["topic:interpretability"]
+right_pairs = [pair for pair, fine in zip(pairs, known.tolist(), strict=True) if fine]
+search = right_pairs[: 2 if few else 6]
+clean_ids = patching.encoded(prisma.tokenizer, [case for case, _ in search])
+bad_ids = patching.encoded(prisma.tokenizer, [case for _, case in search])
+wanted = patching.word_ids(prisma.tokenizer, [case.answer for case, _ in search])
+instead = patching.word_ids(prisma.tokenizer, [case.answer for _, case in search])
+
+word = int((clean_ids != bad_ids).nonzero()[0, 1])  # the place of the status
+places = range(word, clean_ids.shape[1])
+lead = partial(patching.preference, prisma.model, first=wanted, second=instead)
+high, low = lead(clean_ids), lead(bad_ids)
+donor = patching.states(prisma.model, clean_ids)  # (layers + 1, cases, tokens, width)
+grid = torch.zeros(len(donor), len(places))
+for layer in figures.progress(range(len(donor)), "Patching"):
+    for column, place in enumerate(places):
+        with patching.patched(prisma.model, layer, place, donor[layer, :, place]):
+            changed = lead(bad_ids)
+        grid[layer, column] = patching.brought_back(changed, low, high).mean()
+
+# %% tags=["topic:interpretability"]
+pieces = [prisma.tokenizer.decode(i) for i in clean_ids[0]]
+labels = ["status", *[repr(pieces[place])[1:-1] for place in places[1:]]]
+labels = [label if label.strip() else "(space)" for label in labels]
+rows_of_grid = [f"layer {layer}" for layer in range(len(grid) - 1)] + ["out"]
+fig, ax = figures.figure(width=10, height=3.6)
+figures.heatmap(ax, grid, x=labels, y=rows_of_grid, label="brought back", low=0, high=1)
+ax.set(xlabel="token", ylabel="entering", title="How much of the answer one state brings back")
+told = {}
+for layer, row in zip(rows_of_grid, grid, strict=True):
+    best = int(row.argmax())
+    told[layer] = f"{labels[best]} {row[best]:.2f}"
+said = figures.told(told)
+print("most brought back, entering", said)
+figures.show(fig, alt=f"Heat map, layers down, tokens across. Most brought back: {said}.")
+
+# %% [markdown]
+# The map was made from a few prompts, and we chose the best places on it. So test them on *other* prompts. And test
+# things that should not work: other tokens of the same layer, and states from an **unrelated** prompt, another order
+# with another status, put into the very places that work. If those brought the answer back, too, our finding would be
+# worth nothing.
+
+# %% tags=["topic:interpretability"]
+fresh = right_pairs[len(search) :]
+clean_ids = patching.encoded(prisma.tokenizer, [case for case, _ in fresh])
+bad_ids = patching.encoded(prisma.tokenizer, [case for _, case in fresh])
+wanted = patching.word_ids(prisma.tokenizer, [case.answer for case, _ in fresh])
+instead = patching.word_ids(prisma.tokenizer, [case.answer for _, case in fresh])
+lead = partial(patching.preference, prisma.model, first=wanted, second=instead)
+high, low = lead(clean_ids), lead(bad_ids)
+donor = patching.states(prisma.model, clean_ids)
+unrelated = donor.roll(1, dims=1)  # the states of the case before
+differ = (wanted != wanted.roll(1)) & (instead != wanted.roll(1))  # it has a third status
+
+stop, line_end, end = word + 1, word + 2, clean_ids.shape[1] - 1
+is_word = pieces.index("is", line_end)
+asked_word = pieces.index("?", line_end)
+trials = {
+    "the word, entering layer 0": (donor, 0, [word]),
+    "full stop and line end, layer 3": (donor, 3, [stop, line_end]),
+    "last token, layer 5": (donor, 5, [end]),
+    "the word itself, layer 3": (donor, 3, [word]),
+    "'is' and '?', layer 3": (donor, 3, [is_word, asked_word]),
+    "last token, layer 3": (donor, 3, [end]),
+    "unrelated, full stop and line end, layer 3": (unrelated, 3, [stop, line_end]),
+    "unrelated, last token, layer 5": (unrelated, 5, [end]),
+}
+
+# %% tags=["topic:interpretability"]
+rows_shown = []
+for name, (source, layer, spots) in trials.items():
+    with contextlib.ExitStack() as patches:
+        for place in spots:
+            given = source[layer, :, place]
+            patches.enter_context(patching.patched(prisma.model, layer, place, given))
+        changed = lead(bad_ids)
+        with torch.inference_mode():
+            says = prisma.model(bad_ids).logits[:, -1].argmax(-1)
+    back = patching.brought_back(changed, low, high)
+    used = differ if source is unrelated else torch.ones_like(differ)
+    measure = bootstrap(back[used].tolist(), "")
+    row = {"patch": name, "cases": int(used.sum())}
+    row["brought back"] = f"{measure.value:.2f} ({measure.low:.2f} to {measure.high:.2f})"
+    row["says the clean answer"] = percent(share((says == wanted)[used].tolist()))
+    row["says the unrelated answer"] = percent(share((says == wanted.roll(1))[differ].tolist()))
+    rows_shown.append(row)
+figures.table(rows_shown, caption="Patches into fresh prompts, with 95 % intervals")
+
+# %% [markdown]
+# **What to notice.** You can read the way of the answer off the map. At first it is in its word. Entering layer 3, it
+# is in the full stop and in the line end behind the word, about half in each: the two together bring back all of it,
+# and the word itself nothing any more. Entering layer 5, it is in the last token. Section 3 showed heads that look
+# from the full stop at the word, and heads that look from the last token at the full stop. Now you know that they
+# carry something.
+#
+# The controls fail, as they should: other tokens bring back nothing. The unrelated states need a second look. They
+# bring back *about half*, and yet the clean answer is not said: 0.5 is what you see when the other answer's lead is
+# gone and the clean one's has not come. What the model says instead is the status of the unrelated prompt, far more
+# often than without such a patch. So these states carry *a status*, whichever it is, and we can move it from one text
+# into another. (One warning: a patched state is a mixture that no text would give. Zhang and Nanda 2023, arXiv
+# 2309.16042, show how much the choice of the other prompt and of the measure matters.)
+
+# %% [markdown]
+# ## 8. Which words is an answer due to?
+#
+# Patching needs a second prompt. **Feature attribution** asks a single one: share the answer out among its tokens.
+# What is shared out is the **log-probability** of the answer, the natural logarithm of its probability, in *nats*: 0
+# is sure, and each nat less divides the probability by 2.7.
+#
+# The cheapest way is **gradient x input**: how steep is the log-probability in each number of a token's vector, times
+# how far that number is from a *baseline*. Ours is the same prompt with everything that the user says replaced by
+# spaces. A slope is only true nearby, though. **Integrated gradients** (Sundararajan et al. 2017, arXiv 1703.01365)
+# goes the whole straight way from the baseline to the text, and takes the mean slope on it:
+#
+# $$a_i = (x_i - b_i) \int_0^1 \frac{\partial f(b + t\,(x - b))}{\partial x_i}\, dt$$
+
+# %% tags=["topic:interpretability"]
+figures.source(patching.gradient_times_input, patching.integrated_gradients)
+
+# %% [markdown]
+# There is a check that can fail, **completeness**: the shares must add up to what the answer has gained on the way.
+
+# %% tags=["topic:interpretability"]
+picked = ids[known][: 3 if few else 10]  # (cases, tokens)
+wanted = answer[known][: len(picked)]
+begin = pieces.index("Order")
+user = slice(begin, pieces.index("?") + 1)  # all that the user says
+space = prisma.tokenizer.encode(" ", add_special_tokens=False)[0]
+blank = picked.clone()
+blank[:, user] = space
+embed = prisma.model.model.embed_tokens
+with torch.inference_mode():
+    there, nothing = embed(picked), embed(blank)  # (cases, tokens, width)
+    gained = patching.log_probability(prisma.model, there, wanted)
+    gained -= patching.log_probability(prisma.model, nothing, wanted)
+there, nothing = there.clone(), nothing.clone()  # outside of inference mode, for slopes
+
+shares = {}
+shares["gradient x input"] = patching.gradient_times_input(prisma.model, there, nothing, wanted)
+steps = 4 if few else 24
+shares["integrated gradients"] = patching.integrated_gradients(
+    prisma.model, there, nothing, wanted, steps
+)
+print(f"gained, in nats: {bootstrap(gained.tolist(), 'nats')}")
+for name, given in shares.items():
+    off = (given.sum(1) - gained).abs() / gained
+    print(f"{name}: the sum of the shares is off by {off.median():.0%} of that (median)")
+
+# %% tags=["topic:interpretability"]
+spoken = pieces[user]
+mean = shares["integrated gradients"].mean(0)[user]  # (tokens of the user,)
+strong = mean.topk(8).indices.tolist()
+for place in strong:
+    print(f"{mean[place]:+.2f} nats: {spoken[place]!r} at place {place} of the user's text")
+
+# %% [markdown]
+# Are these the tokens that matter, or does it only look well? A second check that can fail: **take them away**. Replace
+# the tokens with the largest shares by spaces and see how far the answer's log-probability falls. Compare with random
+# tokens, and with the tokens that get most *attention*: by the rollout of section 3, from where the answer is due.
+
+# %% tags=["topic:interpretability"]
+flows = inside.attention_maps(prisma.model, picked)  # (layers, cases, heads, tokens, tokens)
+seen = [rollout(flows[:, case])[-1] for case in range(len(picked))]
+generator = torch.Generator().manual_seed(unit.seed)
+rankings = {
+    "integrated gradients": shares["integrated gradients"],
+    "gradient x input": shares["gradient x input"],
+    "attention rollout": torch.stack(seen),
+    "random": torch.rand(picked.shape, generator=generator),
+}
+numbers = [0, 1, 2, 4, 8]
+falls = {name: [] for name in rankings}
+for name, given in rankings.items():
+    order = given[:, user].argsort(dim=1, descending=True) + user.start  # (cases, tokens)
+    for number in numbers:
+        fewer = picked.clone()
+        fewer.scatter_(1, order[:, :number], space)
+        with torch.inference_mode():
+            left = patching.log_probability(prisma.model, embed(fewer), wanted)
+        falls[name].append(bootstrap(left.tolist(), "nats"))
+
+# %% tags=["topic:interpretability"]
 fig, ax = figures.figure(height=3.6)
 told = {}
-# The two lines stand a little left and right of each tick, so that no interval hides another.
-for label, marker, shift in (("tool tasks", "o", -0.08), ("sums", "s", 0.08)):
-    scores = [results[name][label] for name in names]
-    values, ends = error_bars(share(score.exact) for score in scores)
-    places = [tick + shift for tick in ticks]
-    ax.errorbar(places, values, ends, marker=marker, capsize=3, label=label)
-    told[label] = ", ".join(f"{value:.0%}" for value in values)
-ax.set_xticks(ticks, names)
-ax.set(xlabel="bits a weight", ylabel="share of tasks right", ylim=(-0.03, 1.03))
-ax.legend()
-listed = ", ".join(names)
+for index, (name, measures) in enumerate(falls.items()):
+    values, ends = error_bars(measures)
+    shifted = [number + 0.08 * index for number in numbers]
+    ax.errorbar(shifted, values, ends, marker="os^D"[index], capsize=3, label=name)
+    told[name] = ", ".join(f"{value:.1f}" for value in values)
+ax.set(xlabel="tokens replaced by spaces", ylabel="log-probability of the answer (nats)")
+ax.legend(loc="lower left", fontsize=9)
 said = figures.told(told)
-figures.show(fig, alt=f"Share of tasks right at {listed}. {said}.")
+print(said)
+figures.show(fig, alt=f"Log-probability with {numbers} tokens replaced. {said}.")
 
 # %% [markdown]
-# At 2 bits and at 1 bit no task is right any more. But look at the perplexity of the two: is the format with *fewer*
-# bits the better one? Look at what happens to the weights.
-
-# %% tags=["topic:quantisation-bits"]
-parameters = dict(prisma.model.named_parameters())
-name = next(name for name in parameters if "q_proj" in name)
-matrix = parameters[name].detach()
-for bits in (3, 2, 1):
-    rounded = quantise(matrix, bits)
-    distance = (rounded - matrix).norm()
-    error = distance / matrix.norm()
-    zeros = (rounded == 0).float().mean()
-    print(f"{bits} bits: {zeros:.0%} of the weights become 0,", end=" ")
-    print(f"the error is {error:.0%} of the matrix")
-print("measured on", name)
-
-# %% [markdown]
-# **What to notice.** Down to 4 bits, a hundred tasks show no loss; whether NF4 is better than even steps can't be
-# told from them either, since the intervals overlap. At 3 bits the first tasks are lost, while perplexity on the tool
-# tasks has hardly moved: look at tasks. (Do sums suffer more than tool tasks? These intervals overlap, too: ask more
-# tasks before you believe it.) With 2 bits, rounding to the largest weight of a group leaves -1, 0 and 1, most
-# weights become 0, and everything is gone. One bit keeps the sign of every weight and the mean size of its group,
-# which lies nearer to the matrix than that. So in perplexity our 1 bit beats our 2 bits: this is a fault of our 2-bit
-# scale, not a merit of one bit, and no task is right either way. Look at tasks. And the file never shrinks as much
-# as the bits do: scales, embeddings and norms stay.
+# **What to notice.** Completeness tells the two apart: gradient x input misses nearly all of what was gained. It knows
+# the slope at the end of the way alone, and that says little of the way. Integrated gradients add up, but for a few per
+# cent that more steps would make smaller. The deletion test agrees: two tokens chosen by integrated gradients cost
+# most of the log-probability, and as many random tokens much less.
 #
-# Is that a law? No. Larger models bear 4 bits well (Dettmers and Zettlemoyer 2022, arXiv 2212.09720),
-# methods that look at data lose less (GPTQ, arXiv 2210.17323), and models *trained* with three levels work
-# (arXiv 2402.17764).
+# Look at what the shares say, too. "Where" and "order" of the question stand beside the status itself: without them
+# nobody knows what is asked for. Is attention then a bad explanation (section 3 warned of it)? In this test the rollout
+# does well, and where its intervals overlap those of integrated gradients, this figure cannot rank them. It is no
+# matter of belief: delete, and measure. And each share depends on the baseline: spaces are our choice. (A text full of
+# spaces is also nothing that the model was trained on.)
 
 # %% [markdown]
-# ## 5. Check the slide: "FlashAttention is 2-4 times faster"
+# ## The same with a real model
 #
-# Faster than what, and where? The idea (Dao et al. 2022, arXiv 2205.14135) is not to compute less but to
-# *store* less. Attention by hand writes an $n \times n$ matrix to memory and reads it back. But a softmax
-# can be computed piece by piece: keep the largest score so far and the sum so far, and correct both when a
-# larger score turns up.
-
-
-# %% tags=["topic:flash-attention"]
-def tiled_attention(q: Tensor, k: Tensor, v: Tensor, block: int = 128) -> Tensor:
-    """Attention without the n x n matrix, one block of keys at a time (as in arXiv 2205.14135).
-
-    For every query it carries the largest score so far, the sum of exponentials, and the weighted
-    sum of values; a new largest score rescales what was summed before. Shapes as in `attention`,
-    without a mask.
-    """
-    root = math.sqrt(q.shape[-1])
-    top = q.new_full((*q.shape[:-1], 1), float("-inf"))  # (..., n, 1)
-    total = torch.zeros_like(top)  # (..., n, 1)
-    result = torch.zeros_like(q)  # (..., n, d)
-    blocks = zip(k.split(block, dim=-2), v.split(block, dim=-2), strict=True)
-    for k_part, v_part in blocks:
-        scores = q @ k_part.transpose(-2, -1) / root  # (..., n, block)
-        new_top = torch.maximum(top, scores.amax(dim=-1, keepdim=True))
-        old = (top - new_top).exp()  # what the sums so far are worth now
-        part = (scores - new_top).exp()
-        total = total * old + part.sum(dim=-1, keepdim=True)
-        result = result * old + part @ v_part
-        top = new_top
-    return result / total
-
-
-# %% [markdown]
-# Do the three ways agree? Four heads, a thousand tokens:
-
-# %% tags=["topic:flash-attention"]
-torch.manual_seed(unit.seed)
-q, k, v = torch.randn(3, 1, 4, 1000, 64)
-by_hand, _ = attention(q, k, v)
-for name, way in (("tiled", tiled_attention), ("PyTorch", F.scaled_dot_product_attention)):
-    difference = inside.largest_difference(by_hand, way(q, k, v))
-    print(f"{name:>8} against by hand: {difference:.1e}")
-
-# %% [markdown]
-# The same result, never holding more than one block of the matrix. PyTorch's `scaled_dot_product_attention`
-# is this idea as one fused kernel. Now measure time and memory against the length, on your machine. The three ways take
-# turns, and the fastest of four runs counts: whatever else the machine does can only slow a run down.
-
-# %% tags=["topic:flash-attention"]
-ways = {
-    "by hand": lambda q, k, v: attention(q, k, v)[0],
-    "tiled in Python": tiled_attention,
-    "PyTorch, fused": F.scaled_dot_product_attention,
-}
-lengths = [256, 512, 1024, 2048, 4096]
-timed = {name: [] for name in ways}
-held = {name: [] for name in ways}
-torch.manual_seed(unit.seed)
-for n in figures.progress(lengths, "Timing"):
-    q, k, v = torch.randn(3, 1, 4, n, 64, device=unit.device)
-    runs = {name: [] for name in ways}
-    for _ in range(4):
-        for name, way in ways.items():
-            runs[name].append(cost.milliseconds(way, q, k, v, rounds=1))
-    for name, way in ways.items():
-        timed[name].append(min(runs[name]))
-        held[name].append(cost.peak_mib(way, q, k, v))
-
-# %% tags=["topic:flash-attention"]
-fig, axes = figures.figure(columns=2, width=10, height=3.6)
-for name, marker in zip(ways, "os^", strict=True):
-    axes[0].plot(lengths, timed[name], marker=marker, label=name)
-    axes[1].plot(lengths, held[name], marker=marker, label=name)
-for ax in axes:
-    ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
-axes[0].set(xlabel="tokens", ylabel="time (ms)", title="Time")
-axes[1].set(xlabel="tokens", ylabel="memory beyond the inputs (MiB)", title="Memory")
-axes[0].legend()
-told = [f"{name} {times[-1]:.0f} ms" for name, times in timed.items()]
-said = ", ".join(told)
-figures.show(fig, alt=f"Time and memory against length, both logarithmic. At the longest: {said}.")
-
-# %% tags=["topic:flash-attention"]
-rows = []
-for i, n in enumerate(lengths):
-    slow, fast = timed["by hand"][i], timed["PyTorch, fused"][i]
-    more, less = held["by hand"][i], held["PyTorch, fused"][i]
-    row = {"tokens": n, "by hand (ms)": slow, "fused (ms)": fast}
-    row["fused is faster by"] = f"{slow / fast:.1f} times"
-    row["fused holds less by"] = f"{more / less:.0f} times"
-    rows.append(row)
-caption = f"Attention by hand against the fused kernel, on this machine ({unit.device})"
-figures.table(rows, caption=caption)
-
-# %% [markdown]
-# **Verdict: true where it was measured, against attention by hand.** The result is the same to rounding. How much
-# faster depends on the machine and the length, and your factors stand above: below 1 the fused kernel is the *slower*
-# one. On a CPU that can happen, because the matrix of a short text fits into the cache, and there is no slow memory
-# to avoid. The paper reports, for whole training on GPUs, 3 times for GPT-2 with 1,024 tokens against Hugging Face's
-# code (1.7 times against Megatron-LM's), and 2.4 times for sequences of 1,024 to 4,096 tokens (arXiv 2205.14135). The
-# second version is about twice as fast as the first in attention alone, and up to 1.3 times in whole training (arXiv
-# 2307.08691; its abstract is also where the slide's 2-4 stands). What holds everywhere is the memory: it grows with
-# $n$ instead of $n^2$. Note the line in the middle: the same idea in plain Python saves memory too, and it needs a
-# fused kernel to save all of it. (Scratch space inside the kernel is not seen by our count on a CPU.)
-
-# %% [markdown]
-# ## 6. Check the slide: "chain of thought dramatically improves reasoning"
+# Now without Prisma and without our helpers: a general model from the hub, in the libraries' own words. Leave out the
+# first line of each cell, and you can paste it into an empty notebook that has transformers, bitsandbytes and
+# matplotlib. At the small and the full tier these lines run here (a download of 0.3 GB, Apache-2.0). At the bundled
+# tier you see a **recording**: what the same lines gave on a machine that has the model. It says when and where.
 #
-# Wei et al. (2022, arXiv 2201.11903) let models write the steps before the answer. Does it help, how much,
-# and do the steps *cause* the answer? Three conditions on the same fresh sums: answer at once; write the
-# steps; and write the steps after we put a slip into the first one.
+# SmolLM2 (arXiv 2502.02737) has 135 million weights here, 30 layers of 9 heads. Three heads share one set of keys and
+# values. We give it two countries and ask for a third. At which token do most heads look, do you think?
 
-# %% tags=["topic:cot"]
-bundled = chat.tier == "bundled"
-problems = reasoning.sums(96 if bundled else 24, seed=73)
-# Tokens that a reply may have: room for a number alone, where no steps can hide, or for steps.
-room = {"direct": 16, "steps": 64 if bundled else 160}
-# For each problem: a first step with a slip, and the answer that follows from it.
-slips = [reasoning.wrong_start(problem, random.Random(i)) for i, problem in enumerate(problems)]
+# %% tags=["topic:attention-visualisation"]
+# %%real inside
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-
-def answers(mode: str, starts: list[str]) -> list[str]:
-    """The number answered to each problem, by a reply that has to begin with its `starts`."""
-    system = {"role": "system", "content": text.SYSTEM[mode]}
-    prompts = []
-    for problem, start in zip(problems, starts, strict=True):
-        question = {"role": "user", "content": problem.question}
-        prompt = chat.prompt([system, question])
-        prompts.append(prompt + start)
-    replies = chat.complete_many(prompts, max_new_tokens=room[mode])
-    return [reasoning.last_number(reply) for reply in replies]
-
-
-# %% tags=["topic:cot"]
-nothing = [""] * len(problems)
-starts = [start for start, _ in slips]
-conditions = {
-    "answer at once": ("direct", nothing),
-    "worked steps": ("steps", nothing),
-    "steps after a slip": ("steps", starts),
-}
-given = {}
-for name, (mode, begun) in figures.progress(conditions.items(), "Answering"):
-    given[name] = answers(mode, begun)
-
-# %% tags=["topic:cot"]
-truth = [problem.answer for problem in problems]
-right = {name: share(matches(got, truth)) for name, got in given.items()}
-follow_the_slip = [wrong for _, wrong in slips]
-believed = share(matches(given["steps after a slip"], follow_the_slip))
-
-phases = {"9 to 33 %": text.SHARES, "33 to 60 %": text.HARDER, "60 to 100 %": text.SKILLS}
-if bundled:
-    for phase, mixture in phases.items():
-        whole = sum(mixture.values())
-        worked = mixture["worked"] / whole
-        at_once = mixture["unworked"] / whole
-        print(f"{phase} of its training: {worked:.0%} of the examples worked sums,", end=" ")
-        print(f"{at_once:.0%} sums at once")
-for name, measure in right.items():
-    print(f"{name:>18}: {measure} right")
-print(f"after a slip, the answer that follows from the slip: {believed}")
-
-# %%
-print("An example:", problems[0].question)
-print("at once:     ", given["answer at once"][0], "  (right:", problems[0].answer + ")")
-print(
-    "worked steps:",
-    problems[0].steps + "is what the steps should say; the answer given:",
-    given["worked steps"][0],
+hub_name = "HuggingFaceTB/SmolLM2-135M-Instruct"
+words = AutoTokenizer.from_pretrained(hub_name)
+network = AutoModelForCausalLM.from_pretrained(
+    hub_name, dtype=torch.float32, attn_implementation="eager"
 )
-print("with a slip: ", slips[0][0] + "... the answer given:", given["steps after a slip"][0])
+sentence = "Paris is the capital of France. Rome is the capital of Italy. Berlin is the capital of"
+asked = words(sentence, return_tensors="pt")
+with torch.inference_mode():
+    seen = network(**asked, output_attentions=True, output_hidden_states=True)
 
-fig, ax = figures.figure(height=2.6)
-bars = {**right, "… believes the slip": believed}
-values, ends = error_bars(bars.values())
-colours = [figures.PALETTE[c] for c in ("orange", "blue", "green", "sky")]
-ax.barh(list(bars), values, xerr=ends, capsize=3, color=colours)
-ax.invert_yaxis()
-ax.set(xlabel=f"share of {len(problems)} sums", xlim=(0, 1.02))
-told = "; ".join(f"{name} {measure.value:.0%}" for name, measure in bars.items())
-figures.show(fig, alt=f"Bars: {told}.")
+maps = torch.stack(seen.attentions)[:, 0]  # (layers, heads, tokens, tokens)
+to_first = maps[:, :, 1:, 0].mean(-1)  # (layers, heads)
+share_of_heads = (to_first > 0.5).float().mean()
+print(
+    f"{share_of_heads:.0%} of the heads spend more than half of their attention on the first token"
+)
+for number in (1, 10, 15, 29):
+    sizes = seen.hidden_states[number][0].norm(dim=-1)  # (tokens,)
+    print(f"entering layer {number}: the first token's state has length {sizes[0]:,.0f},", end=" ")
+    print(f"the others' {sizes[1:].median():,.0f}")
 
 # %% [markdown]
-# **Verdict: dramatic here, and we know why.** A model this small can't do two products and a sum in the one
-# step in which it must say a digit; written steps are its scratch paper. And it was trained that way, on
-# more worked sums than direct ones. The slip shows that the steps *cause* the answer: the model does not
-# notice the mistake, it computes on from it. That is honest, and dangerous: a wrong step is believed.
+# Does it have induction heads? The test is that of section 4, with random tokens written twice.
+
+# %% tags=["topic:attention-visualisation"]
+# %%real inside
+from matplotlib import pyplot as plt
+
+torch.manual_seed(0)
+rows = torch.randint(1000, 20_000, (4, 32)).repeat(1, 2)  # 32 random tokens, twice
+with torch.inference_mode():
+    twice = network(input_ids=rows, output_attentions=True)
+due = torch.arange(32, 63)
+looks = torch.stack(twice.attentions)[:, :, :, due, due - 31]  # (layers, rows, heads, places)
+induction = looks.mean(dim=(1, 3))  # (layers, heads)
+layer, head = divmod(int(induction.argmax()), induction.shape[1])
+right = (twice.logits.argmax(-1)[:, 32:63] == rows[:, 33:]).float().mean()
+print(f"best induction head: layer {layer}, head {head}, {induction.max():.2f}")
+print(f"random tokens copied: {right:.0%}")
+
+fig, axes = plt.subplots(2, 1, figsize=(8, 4.4), sharex=True, layout="constrained")
+titles = ("attention to the first token", "attention to what came next last time")
+for ax, scores, title in zip(axes, (to_first, induction), titles, strict=True):
+    picture = ax.imshow(scores.T, vmin=0, vmax=1, aspect="auto")
+    ax.set(title=title, ylabel="head")
+axes[1].set_xlabel("layer")
+fig.colorbar(picture, ax=axes)
+plt.show()
+
+# %% tags=["topic:interpretability"]
+# %%real inside
+# The logit lens. The last of the hidden states is left out: it has been through the norm already.
+answer = int(seen.logits[0, -1].argmax())
+for number, states in enumerate(seen.hidden_states[:-1]):
+    with torch.inference_mode():
+        scores = network.lm_head(network.model.norm(states[0, -1]))
+    chances = scores.softmax(-1)
+    rank = int((chances > chances[answer]).sum()) + 1
+    if number % 4 == 0 or number > 24:
+        first = words.decode(chances.argmax())
+        print(f"entering layer {number:2}: first choice {first!r},", end=" ")
+        print(f"{words.decode(answer)!r} is number {rank:,} with {chances[answer]:.1%}")
+final = seen.logits[0, -1].softmax(-1)[answer]
+print(f"the model says {words.decode(answer)!r} with {final:.1%}")
+
+# %% tags=["topic:interpretability"]
+# %%real inside
+from transformers import BitsAndBytesConfig
+
+nf4 = BitsAndBytesConfig(
+    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
+)
+quarter = AutoModelForCausalLM.from_pretrained(
+    hub_name, quantization_config=nf4, dtype=torch.float32, attn_implementation="eager"
+)
+for name, model in (("32 bits", network), ("4 bits", quarter)):
+    with torch.inference_mode():
+        chances = model(**asked.to(model.device)).logits[0, -1].softmax(-1)
+        again = model(input_ids=rows.to(model.device), output_attentions=True)
+    heads = torch.stack(again.attentions)[:, :, :, due, due - 31].mean(dim=(1, 3))
+    copied = (again.logits.argmax(-1)[:, 32:63].cpu() == rows[:, 33:]).float().mean()
+    print(f"{name}, {model.get_memory_footprint() / 1e6:.0f} MB:", end=" ")
+    print(
+        f"{words.decode(chances.argmax())!r} with {chances.max():.0%}, head {layer}.{head}", end=" "
+    )
+    print(f"scores {heads[layer, head]:.2f}, {copied:.0%} copied")
+
+# %% [markdown]
+# **What to notice.** Two thirds of the heads in the recording spend most of their attention on the first token: an
+# **attention sink** (Xiao et al. 2023, arXiv 2309.17453). Its state gives it away: in the middle layers it is more than
+# a hundred times as long as the others. prisma-lm has hardly any of this; look at the third map of section 3. So do
+# not read "looks at the first token" as "the first token matters".
 #
-# For other models neither follows. By prompting alone, Wei et al. found gains only in models of about 100
-# billion parameters, and large models may write steps that are not the reason for their answer (Turpin et
-# al. 2023, arXiv 2305.04388). And steps cost tokens: time and money for every answer.
+# What you found in the toy is here, too: induction heads, in layers 17 and 18, and a model that copies most of a row of
+# tokens that no text ever held. And the lens shows an answer that is decided late: entering layer 20 of 30, "Germany"
+# is not among the first thousand choices, and it is the first only in what enters the last two layers. (As 0.0 % stands
+# what is less than 0.05 %.)
+#
+# In four bits the model takes a third of the memory, the head still looks where it looked, and the answer is the
+# same. The few tokens more that it copies are no gain: four rows cannot tell 78 from 81 %. And one question cannot tell
+# what four bits cost; the notebook on efficiency asks a hundred.
 
 # %% [markdown]
 # ## What you take with you
-# - Attention is five lines; everything else is making it fast and finding out what it learned.
+# - Attention is five lines, and it knows no order: positions have to be put in. Rotary and ALiBi tell distances only.
+# - A KV cache changes no token. It turns time that grows with the text into memory that grows with the text.
 # - A map shows where a head looks; only switching it off shows whether that matters.
-# - Bits: look at tasks, not only at perplexity, and always with an interval.
-# - "N times faster" and "dramatically better" are sentences with a missing half: than what, on which
-#   hardware, for which model, on which task?
+# - Lens, patching and attribution answer different questions: what can be read, what is the cause, what is a share.
+#   Each needs a control that could have failed.
 #
-# **Try it.** Change the order in section 2 to one with your name. Make the groups in section 4 of 256
-# weights instead of 64: what do you save, what do you lose? Use a prompt of 900 tokens in section 5.
+# **Try it.** Change the order in section 3 to one with your name. In section 7, let the two prompts differ in the
+# question instead of the status: where is *which order* carried? In section 8, take another baseline.
+#
+# **Next.** [Reasoning](7.3_reasoning.ipynb) lets the model think longer, and [efficiency](7.3_efficiency.ipynb) makes
+# it smaller and faster.
