@@ -47,9 +47,7 @@ def question_states(chat: "Chat", prompts: Sequence[str], layer: int, mark: str)
     return torch.stack(means)
 
 
-def direction(
-    chat: "Chat", wanted: Sequence[str], other: Sequence[str], layer: int, mark: str = "<|user|>"
-) -> Tensor:
+def direction(chat: "Chat", wanted: Sequence[str], other: Sequence[str], layer: int, mark: str = "<|user|>") -> Tensor:
     """From the mean state of the prompts `other` to that of the prompts `wanted`: (width,) (arXiv 2312.06681).
 
     Only the tokens from `mark` on count, where the two kinds of prompts say the same.
@@ -154,11 +152,11 @@ def second_moment(found: Tensor) -> Tensor:
 
 
 def wanted_change(
-    chat: "Chat", prompts: Sequence[str], target: str, layer: int, steps: int = 40, rate: float = 0.5, pull: float = 0.05
+    chat: "Chat", prompts: Sequence[str], target: str, layer: int, steps: int = 30, rate: float = 5.0
 ) -> Tensor:
     """What the MLP of `layer` has to add at the last token of the prompts, so that `target` follows: (width,).
 
-    Found by gradient descent; `pull` keeps it short, as a share of the loss.
+    Found by gradient descent. The `rate` is in the units of the states, which are hundreds long.
     """
     model = chat.model
     written = tokens_of(chat.tokenizer, target)
@@ -179,7 +177,7 @@ def wanted_change(
             losses = [_loss(model, row, length) for row in rows]
             loss = torch.stack(losses).mean()
             optimiser.zero_grad()
-            (loss + pull * change.norm() / rate / 100).backward()
+            loss.backward()
             optimiser.step()
     finally:
         hook.remove()
