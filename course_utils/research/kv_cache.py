@@ -32,7 +32,7 @@ class Cache:
 Step = tuple[Tensor, Tensor, Tensor]  # the result, the keys and the values to keep
 
 
-def kv_cache_step(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> Step:
+def attend(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> Step:
     """Attention of new tokens to all tokens so far: the result, and the keys and values to keep.
 
     q, k and v (batch, heads, new, d) belong to the new tokens, already turned by their positions;
@@ -49,10 +49,32 @@ def kv_cache_step(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor)
     return result, keys, values
 
 
-def forward(model: nn.Module, ids: Tensor, cache: Cache, step: Callable = kv_cache_step) -> Tensor:
+def one_by_one(step: Callable) -> Callable:
+    """`attend`, made from a `step` for one token without a batch: its new tokens are handed over in their order.
+
+    `step` takes q, k and v (heads, d), keys and values (heads, old, d), and returns as `attend` does. The heads of all
+    rows of a batch are heads to it.
+    """
+
+    def steps(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> Step:
+        batch = len(q)
+        q, k, v = (part.flatten(0, 1) for part in (q, k, v))  # (batch x heads, new, d)
+        keys, values = keys.flatten(0, 1), values.flatten(0, 1)
+        results = []
+        for t in range(q.shape[1]):
+            result, keys, values = step(q[:, t], k[:, t], v[:, t], keys, values)
+            results.append(result)  # (batch x heads, d)
+        together = torch.stack(results, dim=1)
+        apart = [part.unflatten(0, (batch, -1)) for part in (together, keys, values)]
+        return tuple(apart)
+
+    return steps
+
+
+def forward(model: nn.Module, ids: Tensor, cache: Cache, step: Callable = attend) -> Tensor:
     """Logits (batch, new, words) of a Llama-like model for new tokens `ids` (batch, new).
 
-    The cache grows by them. `step` does attention as `kv_cache_step` does. ValueError for a model
+    The cache grows by them. `step` does attention as `attend` does. ValueError for a model
     whose heads share keys: this lesson's code does not repeat them.
     """
     config = model.config
@@ -98,7 +120,7 @@ def queries_keys_values(layer: nn.Module, states: Tensor, positions: Tensor, con
 
 
 @torch.inference_mode()
-def greedy(model: nn.Module, ids: Tensor, new: int, cached: bool, step: Callable = kv_cache_step) -> Tensor:
+def greedy(model: nn.Module, ids: Tensor, new: int, cached: bool, step: Callable = attend) -> Tensor:
     """The `new` tokens (batch, new) that a Llama-like model writes after `ids`, the likeliest each time.
 
     With `cached` a step reads one token; without, it reads the whole text anew.

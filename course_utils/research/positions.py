@@ -1,4 +1,4 @@
-"""Where a token stands, told in three ways: sinusoidal, rotary and ALiBi positions."""
+"""Where a token stands, told by sinusoidal and rotary positions. (ALiBi is an exercise of Unit 7.3.)"""
 
 import torch
 from torch import Tensor
@@ -47,27 +47,3 @@ def rotary(x: Tensor, positions: Tensor, base: float = BASE) -> Tensor:
     new_across = across * cos - up * sin
     new_up = across * sin + up * cos
     return torch.cat((new_across, new_up), dim=-1)
-
-
-def alibi_slopes(heads: int) -> Tensor:
-    """How fast each head forgets (arXiv 2108.12409, section 3): (heads,), from 2^(-8 / heads) to 2^-8.
-
-    ValueError for a number of heads that is no power of 2: for those the paper mixes two rows of
-    slopes, which is not done here.
-    """
-    if heads < 1 or heads & (heads - 1):
-        raise ValueError(f"{heads} heads: this formula is for powers of 2, such as 4, 8 or 16")
-    numbers = torch.arange(1, heads + 1)
-    return 2.0 ** (-8.0 * numbers / heads)
-
-
-def alibi(heads: int, length: int) -> Tensor:
-    """What is added to the scores before the softmax: (heads, length, length) (arXiv 2108.12409).
-
-    Every token of distance costs a head its slope. The future gets 0: the causal mask hides it.
-    """
-    places = torch.arange(length)
-    distance = places[:, None] - places  # (length, length): from the query back to the key
-    penalty = distance.clamp(min=0)
-    slopes = alibi_slopes(heads).view(heads, 1, 1)
-    return -slopes * penalty

@@ -57,6 +57,7 @@ import statistics
 from functools import partial
 
 import torch
+from IPython.display import display
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
@@ -65,14 +66,16 @@ from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 from transformers.models.xlm.modeling_xlm import create_sinusoidal_embeddings
 
 from course_utils import figures, settings
+from course_utils.exercises import check, hint, quiz, solution
+from course_utils.exercises.authors import whose
 from course_utils.measures import bootstrap, error_bars, medians, percent, share
 from course_utils.memory import formulas, shapes
 from course_utils.models.loaders import load
 from course_utils.prisma import pictures, text
-from course_utils.research import inside, kv_cache, patching
+from course_utils.prisma.shop import COLOURS, SHAPES
+from course_utils.research import explorer, inside, kv_cache, patching
 from course_utils.research.inside import induction_scores
-from course_utils.research.kv_cache import kv_cache_step
-from course_utils.research.positions import alibi, alibi_slopes, angles, rotary, sinusoidal
+from course_utils.research.positions import angles, sinusoidal
 
 # %%
 chat = unit.load("chat")
@@ -232,7 +235,27 @@ print(f"sinusoidal, ours against XLM's: largest difference {difference:.1e}")
 # the score is the difference of the two positions.
 
 # %% [markdown]
-# # EXERCISE 7.3.rotary
+# ### Exercise: Rotary positions (medium, about 20 minutes)
+#
+# Turn queries and keys by where they stand. `hint("7.3.rotary")` helps. Until your function passes, the notebook goes
+# on with the course's own, and says so.
+
+
+# %%
+def rotary(x: Tensor, positions: Tensor, base: float = 10000.0) -> Tensor:
+    """x with rotary positions, as Llama has them (RoFormer, arXiv 2104.09864).
+
+    x is (..., n, d), queries or keys; `positions` (n,) are the places of the n tokens in the text,
+    which need not begin at 0. Number i of the first half of x and number i of the second half are
+    a pair, a point in a plane. Turn it by the angle position x base^(-2 i / d), in radians. A point
+    (a, b), turned by an angle t, becomes (a cos t - b sin t, b cos t + a sin t). Same shape as x.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+rotary = check("7.3.rotary", rotary)
 
 # %% [markdown]
 # Three proofs. Llama's own code gives the same. The score of two tokens depends on their distance alone. And
@@ -276,11 +299,6 @@ for name, moved in told.items():
 # %% [markdown]
 # The last line is the counter-test: with no positions the model reads a bag of tokens, as you saw above, and what has
 # to be copied next is nowhere to be found. (Section 4 says more about these rows of random words.)
-#
-# Here is the course's own function, to compare with yours:
-
-# %%
-figures.source(rotary)
 
 # %% [markdown]
 # **ALiBi** ("attention with linear biases") turns nothing. It takes something off each score, in proportion to the
@@ -288,7 +306,26 @@ figures.source(rotary)
 # 1/2, 1/4, ... 1/256. So some heads see only their neighbours, and others nearly everything.
 
 # %% [markdown]
-# # EXERCISE 7.3.alibi
+# ### Exercise: ALiBi's bias (easy, about 15 minutes)
+#
+# No position is added to a token here. Only the scores know the distance. `hint("7.3.alibi")` helps. Until your
+# function passes, the notebook goes on with the course's own, and says so.
+
+
+# %%
+def alibi(heads: int, n: int) -> Tensor:
+    """What ALiBi adds to the scores of n tokens, with the causal mask (arXiv 2108.12409).
+
+    The result is (heads, n, n). At [h, i, j] stands what head h adds when query i looks at key j:
+    its slope times (j - i), which is 0 for the token itself and falls with the distance. A later
+    key, j > i, gets minus infinity. Head h, counted from 0, has the slope 2^(-8 (h + 1) / heads).
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+alibi = check("7.3.alibi", alibi)
 
 # %% [markdown]
 # BLOOM and MPT use ALiBi. MPT's code holds the row of the last query, so it must be our last row. BLOOM adds
@@ -312,9 +349,6 @@ for added in (bias, bloom):
     weights.append(visible.softmax(-1))
 difference = inside.largest_difference(*weights)
 print(f"ALiBi, ours against BLOOM's, weights: largest difference {difference:.1e}")
-
-# %%
-figures.source(alibi_slopes, alibi)
 
 # %% [markdown]
 # What does each of the three do with distance? Sinusoidal: how like are the vectors of two positions? Rotary: what is
@@ -441,7 +475,35 @@ alt = f"Three heat maps, layers down and heads across: share of attention on {sa
 figures.show(fig, alt=alt)
 
 # %% [markdown]
-# # EXPLORER
+# ### Look for yourself
+#
+# The next cell makes the maps clickable. Choose a layer and a head, click a token, and see where it looks. Then
+# switch a head off: does the answer change, or only how probable it is? Guess first: which head will the answer miss
+# most, the one that looks hardest at the answer, or another? (Where no Python runs behind the page, every single head
+# was switched off beforehand. In JupyterLab, VS Code or Colab you can switch off as many as you like.)
+
+# %% tags=["topic:attention-visualisation"]
+to_answer = last[:, :, [goal, behind]].sum(-1)  # (layers, heads)
+layer, head = inside.ranked_heads(to_answer)[0]
+looking = explorer.attention(chat, prompt, start=(layer, head, length - 1))
+display(looking)
+
+# %%
+whole = looking.data["answer"]
+print(f"all heads on: {whole['text']!r}, probability {whole['chance']:.2f}")
+alone = looking.data["off"]  # the answer without each single head; [] for a model with many heads
+for place, answer in enumerate(alone):
+    if answer["text"] != whole["text"]:
+        print(f"without layer {place // heads}, head {place % heads}: {answer['text']!r}", end=" ")
+        print(f"(probability of {whole['text']!r} {answer['chance']:.2f})")
+if alone:
+    strongest_off = alone[layer * heads + head]["chance"]
+    print(f"without layer {layer}, head {head}, the strongest: probability {strongest_off:.2f}")
+
+# %% [markdown]
+# **What to notice.** A head that looks hard at the answer can be one of several that do so, and then the model hardly
+# misses it. A head that the answer does depend on may look elsewhere: it prepares, in a lower layer, what others fetch.
+# One prompt is one case: section 3 measures this on many.
 
 # %% [markdown]
 # Now the picture model. open_clip asks its blocks for no weights either. So we catch what goes into every
@@ -501,7 +563,23 @@ figures.show(
 )
 
 # %% [markdown]
-# # EXPLORER
+# The same for patches. Click a patch of the red cube: where does it look? Click one of the wall. The class token has a
+# button of its own, because its vector becomes the picture's. What is not looked at is darkened.
+
+# %% tags=["topic:attention-visualisation"]
+captions = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
+patch_maps = explorer.patches(clip, images[0], captions)
+display(patch_maps)
+
+# %%
+best = patch_maps.data["answer"][0][0]
+others = patch_maps.data["off"]  # the answers without each single head; [] for a model with many heads
+changed = sum(answer[0][0] != best for answer in others)
+print(f"best caption: {best!r}; of {len(others)} heads, {changed} change it when they are off alone")
+
+# %% [markdown]
+# **What to notice.** Patches of the toy look at the toy, and a head need not look at all of it: some take an edge. The
+# line below the explorer counts on how many single heads the best caption depends.
 
 # %% [markdown]
 # **What to notice.** Low layers have not found the place yet. In the upper layers several heads put nearly all of
@@ -526,26 +604,58 @@ figures.show(
 
 
 # %% [markdown]
-# # EXERCISE 7.3.induction
+# ### Exercise: Which head says what came next? (medium, about 15 minutes)
+#
+# Find the heads that look at what came next the last time, from their maps alone. `hint("7.3.induction")` helps.
+# Until your function passes, the notebook goes on with the course's own, and says so.
+
+
+# %%
+def induction(maps: Tensor, period: int) -> Tensor:
+    """The induction score of every head: (layers, heads) (Olsson et al. 2022, arXiv 2209.11895).
+
+    `maps` (layers, heads, n, n) are attention weights [query, key] for a row of `period` tokens
+    that stands there twice: n = 2 period. An induction head looks, from a token of the second
+    copy, at the token that came behind the same token in the first. The score is that weight, the
+    mean over the `period` queries of the second copy. (The last of them looks at the beginning of
+    the second copy.)
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+induction = check("7.3.induction", induction)
 
 # %% tags=["topic:attention-visualisation"]
 rows, asks = inside.repeated_rows(chat.tokenizer, text.LEXICON, count=16, rows=12, seed=unit.seed)
 print("A row:", chat.tokenizer.decode(rows[0]))
 row_maps = inside.attention_maps(chat.model, rows)  # (layers, rows, heads, tokens, tokens)
-induction = induction_scores(row_maps, asks)  # (layers, heads)
-ranked = inside.ranked_heads(induction)
-told = [f"layer {layer}, head {head}: {induction[layer, head]:.2f}" for layer, head in ranked[:8]]
+period = rows.shape[1] // 2  # tokens of one copy
+by_row = [induction(row_maps[:, row], period) for row in range(len(rows))]
+every_token = torch.stack(by_row).mean(0)  # (layers, heads)
+layer, head = inside.ranked_heads(every_token)[0]
+print(f"by {whose(induction)}: layer {layer}, head {head}, {every_token[layer, head]:.2f}")
+
+# %% [markdown]
+# Every second token of these rows is a space, and nobody has to copy that from the other copy. So we count only the
+# places where a word is due, and let a head look right there or up to one word earlier:
+
+# %% tags=["topic:attention-visualisation"]
+copies = induction_scores(row_maps, asks)  # (layers, heads)
+ranked = inside.ranked_heads(copies)
+told = [f"layer {layer}, head {head}: {copies[layer, head]:.2f}" for layer, head in ranked[:8]]
 print("strongest:", ", ".join(told))
 
 # %%
 fig, ax = figures.figure(width=5.6, height=3.6)
-figures.heatmap(ax, induction, label="induction score", low=0, high=1)
+figures.heatmap(ax, copies, label="induction score", low=0, high=1)
 ax.set(xlabel="head", ylabel="layer", title="Attention to what came next last time")
-high = int((induction > 0.3).sum())
+high = int((copies > 0.3).sum())
 figures.show(
     fig,
     alt="Heat map of the induction score, layers down and heads across. "
-    f"{high} of {induction.numel()} heads are above 0.3; the highest is {induction.max():.2f}.",
+    f"{high} of {copies.numel()} heads are above 0.3; the highest is {copies.max():.2f}.",
 )
 
 # %%
@@ -561,7 +671,7 @@ strongest = ranked[:8]
 layers = {layer for layer, _ in strongest}
 others = []  # heads of the same layers that hardly copy
 for layer, head in ranked[8:]:
-    if layer in layers and induction[layer, head].item() < 0.1:
+    if layer in layers and copies[layer, head].item() < 0.1:
         others.append((layer, head))
 rng = random.Random(unit.seed)
 rng.shuffle(others)
@@ -595,6 +705,9 @@ figures.show(fig, alt=f"Words copied with {counts} heads off. {said}.")
 # looks at the token before tells every word who its neighbour was. You saw that head in section 3. (A larger model
 # has many more heads, and eight are then few of them: the heat map shows how many copy.)
 
+# %%
+quiz("7.3.map_is_no_proof")
+
 # %% [markdown]
 # ## 5. Why is the second token cheaper than the first?
 #
@@ -613,11 +726,38 @@ figures.show(fig, alt=f"Words copied with {counts} heads off. {said}.")
 # The queries are *not* kept: an old token has asked its question already.
 
 # %% [markdown]
-# # EXERCISE 7.3.kv_cache_step
+# ### Exercise: One token more, with a cache (medium, about 20 minutes)
+#
+# One token comes. Everything before it has been computed already. `hint("7.3.kv_cache_step")` helps. Until your
+# function passes, the notebook goes on with the course's own, and says so.
+
+
+# %%
+def kv_cache_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keys: Tensor,
+    values: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention of one new token with a KV cache. Returns (result, keys, values).
+
+    The new token's query and key are (heads, d), its value is (heads, e). The cache holds what
+    came before: keys (heads, t, d) and values (heads, t, e); t may be 0. The new token sees all of
+    them and itself. The result is (heads, e). The keys and values that you return have the new
+    token at their end: (heads, t + 1, d) and (heads, t + 1, e).
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+kv_cache_step = check("7.3.kv_cache_step", kv_cache_step)
 
 # %% [markdown]
-# Around this step stands the rest of a Llama, written out: the norms, the projections, your rotary positions. The
-# cache tells how many tokens came before, so the new ones know where they stand.
+# Around this step stands the rest of a Llama, written out: the norms, the projections, rotary positions. The cache
+# tells how many tokens came before, so the new ones know where they stand. A prompt brings many tokens at once;
+# `one_by_one` hands them to your function in their order.
 
 # %% tags=["topic:kv-cache"]
 figures.source(kv_cache.forward, kv_cache.queries_keys_values)
@@ -630,9 +770,11 @@ figures.source(kv_cache.forward, kv_cache.queries_keys_values)
 # %% tags=["topic:kv-cache"]
 ids = drill[:1]  # a row of random words, written twice
 cache = kv_cache.Cache()
+step = kv_cache.one_by_one(kv_cache_step)
+print("attention by", whose(kv_cache_step))
 with torch.inference_mode():
-    first = kv_cache.forward(prisma.model, ids[:, :20], cache, kv_cache_step)
-    second = kv_cache.forward(prisma.model, ids[:, 20:], cache, kv_cache_step)
+    first = kv_cache.forward(prisma.model, ids[:, :20], cache, step)
+    second = kv_cache.forward(prisma.model, ids[:, 20:], cache, step)
     library = prisma.model(ids, use_cache=True)
 logits = torch.cat((first, second), dim=1)  # (1, tokens, words)
 difference = inside.largest_difference(logits.softmax(-1), library.logits.softmax(-1))
@@ -650,8 +792,8 @@ newline = prisma.tokenizer.encode("\n", add_special_tokens=False)
 once = drill[:1, 1 : span // 2]  # without the space before the first word
 asked = torch.cat((once, torch.tensor([newline])), dim=1)
 new = once.shape[1]
-kept = kv_cache.greedy(prisma.model, asked, new, cached=True, step=kv_cache_step)
-anew = kv_cache.greedy(prisma.model, asked, new, cached=False, step=kv_cache_step)
+kept = kv_cache.greedy(prisma.model, asked, new, cached=True, step=step)
+anew = kv_cache.greedy(prisma.model, asked, new, cached=False, step=step)
 plain = {"max_new_tokens": new, "do_sample": False, "use_cache": True}
 written = prisma.model.generate(asked, attention_mask=torch.ones_like(asked), **plain)
 library = written[:, asked.shape[1] :]
@@ -710,15 +852,15 @@ for index, n in enumerate(lengths):
 caption = f"The next token of prisma-lm, medians of 5 on this machine ({unit.device})"
 figures.table(table, caption=caption)
 
-# %%
-figures.source(kv_cache.kv_cache_step)
-
 # %% [markdown]
 # **What to notice.** The tokens are the same: a cache is no approximation. Without it, each token costs as much as
 # reading the whole text, so the time grows with the length. With it, the time hardly grows: one row of queries goes
 # through the matrices, whatever came before. Short texts gain less, because then most of the time goes into calling
 # the layers. The price is memory that grows with every token and every user; Unit 7.4 works out how much. And the
 # prompt itself must still be read once. That is why the *first* token of an answer takes longest.
+
+# %%
+quiz("7.3.cache_or_not")
 
 # %% [markdown]
 # ## 6. When does the model know the answer?
@@ -906,6 +1048,9 @@ figures.table(rows_shown, caption="Patches into fresh prompts, with 95 % interva
 # often than without such a patch. So these states carry *a status*, whichever it is, and we can move it from one text
 # into another. (One warning: a patched state is a mixture that no text would give. Zhang and Nanda 2023, arXiv
 # 2309.16042, show how much the choice of the other prompt and of the measure matters.)
+
+# %%
+quiz("7.3.patching_control")
 
 # %% [markdown]
 # ## 8. Which words is an answer due to?

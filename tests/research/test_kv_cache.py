@@ -41,9 +41,20 @@ def test_a_step_is_the_last_row_of_attention_to_everything():
     q, k, v = torch.randn(3, 1, 2, 9, 4)
     everything, _ = attention(q, k, v, torch.ones(9, 9, dtype=torch.bool).tril())
     new = [part[..., 6:, :] for part in (q, k, v)]
-    result, keys, values = kv_cache.kv_cache_step(*new, k[..., :6, :], v[..., :6, :])
+    result, keys, values = kv_cache.attend(*new, k[..., :6, :], v[..., :6, :])
     torch.testing.assert_close(result, everything[..., 6:, :], **CLOSE)
     assert torch.equal(keys, k) and torch.equal(values, v)
+
+
+def test_a_step_for_one_token_serves_many_tokens_and_rows():
+    from course_utils.exercises.unit_7_3.solutions import kv_cache_step
+
+    torch.manual_seed(4)
+    q, k, v = torch.randn(3, 2, 4, 3, 8)  # each (batch, heads, new, d)
+    keys, values = torch.randn(2, 2, 4, 5, 8)
+    wanted = kv_cache.attend(q, k, v, keys, values)
+    for ours, theirs in zip(kv_cache.one_by_one(kv_cache_step)(q, k, v, keys, values), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, **CLOSE)
 
 
 def test_the_same_tokens_with_without_and_from_the_library(model, ids):

@@ -3,9 +3,7 @@
 import pytest
 import torch
 from transformers import LlamaConfig
-from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
-from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 from transformers.models.xlm.modeling_xlm import create_sinusoidal_embeddings
 
 from course_utils.research import positions
@@ -64,24 +62,3 @@ def test_half_precision_keeps_its_type_and_exact_angles():
 def test_an_odd_width_is_refused():
     with pytest.raises(ValueError, match="even"):
         positions.rotary(torch.randn(2, 5), torch.arange(2))
-
-
-@pytest.mark.parametrize("heads", [1, 2, 8, 16])
-def test_alibi_equals_mpts_and_blooms(heads):
-    bias = positions.alibi(heads, 40)
-    torch.testing.assert_close(bias[:, -1], build_mpt_alibi_tensor(heads, 40)[:, 0], **CLOSE)
-    scores = torch.randn(heads, 40, 40)
-    future = torch.ones(40, 40, dtype=torch.bool).triu(1)
-    bloom = build_alibi_tensor(torch.ones(1, 40), heads, torch.float32)
-    ours, theirs = ((scores + b).masked_fill(future, float("-inf")).softmax(-1) for b in (bias, bloom))
-    torch.testing.assert_close(ours, theirs, **CLOSE)
-
-
-def test_the_slopes_are_the_papers():
-    assert positions.alibi_slopes(8).tolist() == [2.0**-n for n in range(1, 9)]
-
-
-@pytest.mark.parametrize("heads", [0, 3, 12])
-def test_slopes_for_other_numbers_of_heads_are_refused(heads):
-    with pytest.raises(ValueError, match="powers of 2"):
-        positions.alibi(heads, 4)
