@@ -156,11 +156,10 @@ figures.show(fig, alt=f"Bars: {told}.")
 # %% [markdown]
 # ## 2. Does it help to answer more than once?
 #
-# With steps, prisma-lm is nearly always right: nothing is left to win. So we need a harder case. Larger numbers are no
-# good one: prices above 49 were never in its training, and there it gets next to nothing right, however often it
-# tries. Sampling finds what a model can *sometimes* do. We take a weaker model instead. In each matrix, the 60 % of
-# the weights with the smallest size become 0, as in a model that was made small for a cheap device (pruning is a
-# section of part 3).
+# With steps, prisma-lm is nearly always right: nothing is left to win. So we need a harder case. Two come to mind:
+# dearer goods, with prices that never occur in its training; or a weaker model. For the second, the 60 % of the
+# weights with the smallest size become 0 in each matrix, as in a model that was made small for a cheap device
+# (pruning is a section of part 3). In which of the two can more tries help? **Guess first.**
 #
 # Sections 2 to 5 and 7 use prisma-lm at every tier: there the truth can be checked, and hundreds of replies take
 # seconds.
@@ -179,6 +178,7 @@ prisma = load("chat", unit.hardware, tier="bundled")
 pruned = layers.changed_copy(prisma.model, without_small)
 weak = replace(prisma, model=pruned)
 
+# %%
 problems = reasoning.sums(settings.paced(36, 6), seed=12)
 truth = [problem.answer for problem in problems]
 prompts = [text.prompt("steps", problem.question) for problem in problems]
@@ -189,26 +189,36 @@ for name, writer in (("whole", prisma), ("pruned", weak)):
     greedy[name] = matches(numbers, truth)
     print(f"{name:>6}: {share(greedy[name])} right")
 
+dear = [reasoning.dearer(problem) for problem in problems[: settings.paced(12, 3)]]
+asked = [text.prompt("steps", problem.question) for problem in dear]
+tries = search_thoughts.samples(prisma, asked, n=4, temperature=1.0, seed=unit.seed)
+hits = []
+for problem, replies in zip(dear, tries, strict=True):
+    hits += [reasoning.last_number(reply) == problem.answer for reply in replies]
+print(f"the whole model, dearer goods, each of 4 tries: {share(hits)} right")
+
 # %% [markdown]
-# The likeliest reply (**greedy**) is always the same. To get different ones, draw each token by its probability. The
-# **temperature** divides the logits (the scores before the softmax): above 1 unlikely tokens come up more often, below
-# 1 less. Which temperature gives replies that differ, and are still good?
+# Sampling finds what a model can *sometimes* do. For the dearer goods there is nothing to find, however often it
+# tries; so we go on with the weaker model. Its likeliest reply (**greedy**) is always the same. To get different
+# ones, draw each token by its probability. The **temperature** divides the logits (the scores before the softmax):
+# above 1 unlikely tokens come up more often, below 1 less. Which temperature gives replies that differ, and are still
+# good?
 
 # %% tags=["topic:self-consistency"]
 few = settings.paced(8, 3)
 rows = []
 for heat in (0.3, 1.0, 2.0):
-    drawn = search_thoughts.samples(weak, prompts[:few], n=6, temperature=heat, seed=unit.seed)
+    drawn = search_thoughts.samples(weak, prompts[:few], n=4, temperature=heat, seed=unit.seed)
     hits, wordings = [], []
     for replies, answer in zip(drawn, truth[:few], strict=True):
         hits += [reasoning.last_number(reply) == answer for reply in replies]
         wordings.append(len(set(replies)))
     row = {"temperature": f"{heat}", "one reply right": percent(share(hits))}
-    rows.append(row | {"different replies of 6": sum(wordings) / few})
-figures.table(rows, caption=f"{few} sums, 6 replies each", digits=1)
+    rows.append(row | {"different replies of 4": sum(wordings) / few})
+figures.table(rows, caption=f"{few} sums, 4 replies each", digits=1)
 
 # %% [markdown]
-# Too cold, and six replies are nearly one. Too hot, and they differ because they are wrong. We go on with 1.0. **Guess
+# Too cold, and four replies are nearly one. Too hot, and they differ because they are wrong. We go on with 1.0. **Guess
 # first:** how much better than one reply is the majority of twelve?
 
 # %% tags=["topic:self-consistency"]
@@ -253,10 +263,15 @@ gain = bootstrap(more, "%")
 print(f"gain of {N} over 1, problem by problem: {percent(gain)}")
 
 # %% [markdown]
-# **What to notice.** Intervals here are made over the problems, for those are what we drew at random. The vote helps,
-# and most of its gain comes with the first few replies. It cannot reach the line "at least one is right": where the
-# model's favourite answer is wrong, more votes only make it surer. A vote of two is a vote of one: a tie has to be
-# broken somehow.
+# **What to notice.** Intervals here are made over the problems, for those are what we drew at random. The vote helps
+# against one reply of the same heat: the gain, problem by problem, lies above 0. It cannot reach the line "at least
+# one is right": where the model's favourite answer is wrong, more votes only make it surer. A vote of two is a vote
+# of one: a tie has to be broken somehow.
+#
+# Now compare it with the greedy reply at the beginning of this section, which costs a twelfth. Heat had made each
+# reply worse, and the vote wins that back; that it does better than greedy cannot be seen here. In the paper it did,
+# by many points, for large models on harder questions. Papers and slides that compare a vote with *one hot sample*
+# leave out the cheapest rival.
 
 # %% [markdown]
 # # QUIZ 7.3.vote_limit: A model answers a question wrongly in 60 % of its replies, always with the same wrong number.
@@ -340,13 +355,17 @@ for seed in (1, 2, 3):
     judges["outcome verifier"].append(verifiers.outcome_scores(by_end, read))
     judges["process verifier"].append(verifiers.process_scores(by_step, read))
     known = verifiers.told_apart(verifiers.outcome_scores(by_end, studied), outcome)
-    rows.append({"outcome verifier, seed": seed, "replies it learned from": known})
-    rows[-1]["new replies"] = verifiers.told_apart(judges["outcome verifier"][-1], hits)
+    row = {"seed": seed, "outcome, replies it learned from": known}
+    for judge in ("outcome", "process"):
+        scores = judges[f"{judge} verifier"][-1]
+        row[f"{judge}, new replies"] = verifiers.told_apart(scores, hits)
+    rows.append(row)
 figures.table(rows, caption="How often a right reply gets a higher score than a wrong one")
 
 # %% [markdown]
-# 1 is perfect and 0.5 is a coin. By this number the verifiers look useful on new replies: better than a coin. **Guess
-# first:** if they choose the best of 2, of 4, of 12 replies, what happens to the share that is right?
+# 1 is perfect and 0.5 is a coin. On the replies that it learned from, the outcome verifier is perfect. On new ones it is
+# hardly better than a coin, and the process verifier somewhat better. **Guess first:** if they choose the best of 2, of
+# 4, of 12 replies, what happens to the share that is right?
 
 
 # %% tags=["topic:process-reward"]
@@ -402,18 +421,20 @@ alt = f"From 1 to {N} replies; {figures.told(told)}."
 figures.show(fig, alt=alt)
 
 # %% [markdown]
-# **What to notice.** This is **over-optimisation**. The more replies a verifier may choose from, the surer it becomes,
-# and the more often it is wrong: at the end it is worse than no choice at all. Its scores on the replies that it
-# learned from were nearly perfect: it has learned those by heart. Among many new replies it finds the odd one
-# that it misjudges most. A measure that is better than a coin *on average* says nothing about its *highest* scores,
-# and the highest are what a choice takes. Gao et al. (2022, arXiv 2210.10760) measured the same for large reward
-# models: the proxy's score rises, the true reward rises, too, and then falls. Training on a reward (reinforcement
-# learning) chooses far harder than best of 12. Cobbe et al. (2021, arXiv 2110.14168) saw it with verifiers for sums.
-# Ours turn at once, for they have seen a few hundred replies.
+# **What to notice.** This is **over-optimisation**. The more replies the outcome verifier may choose from, the surer
+# it becomes, and the more often it is wrong: at the end it is worse than no choice at all, and that change lies
+# outside its interval. Its scores on the replies that it learned from were nearly perfect: it has learned those by
+# heart. Among many new replies it finds the odd one that it misjudges most. A measure that is better than a coin *on
+# average* says nothing about its *highest* scores, and the highest are what a choice takes. Gao et al. (2022, arXiv
+# 2210.10760) measured the same for large reward models: the proxy's score rises, the true reward rises, too, and then
+# falls. Cobbe et al. (2021, arXiv 2110.14168) saw it with verifiers for sums and very many samples. Ours turn much
+# earlier, for they have seen a few hundred replies. Training on a reward (reinforcement learning) chooses far harder
+# than best of 12.
 #
-# Process reward is not saved by being about steps; it fails more slowly here, if at all: look at the intervals. What
-# does help is what nobody trained: the model's own log-probability, and best of all the exact checker. Where a program
-# can check, let it. It has a limit, too: replies whose steps all hold and that answer *another* question.
+# Is process reward safer? Its belief rises and its truth does not; whether it falls, these few sums do not decide
+# (look at the interval of its change). What does help is what nobody trained: the model's own log-probability, and
+# most of all the exact checker, which reaches what twelve replies hold. Where a program can check, let it. It has a
+# limit, too: replies whose steps all hold and that answer *another* question.
 
 # %% [markdown]
 # # QUIZ 7.3.best_of_many: A verifier chooses the best of 4 replies well. Somebody makes it choose from 4,000. What is
@@ -497,10 +518,12 @@ rows.append(row | {"tokens written": per_reply, "as many as replies": 1.0})
 figures.table(rows, caption=f"Beams of width 2, two next steps each, on {some} sums", digits=1)
 
 # %% [markdown]
-# **What to notice.** With the exact checker as its value the search cuts a wrong step before anything is built on it.
-# Compare it with the best of 4 replies in section 3, which costs about as many tokens, and mind the intervals: the
-# sums here are few. A search is as good as its value. (In the paper, GPT-4 solved 4 % of the puzzles "game of 24" with
-# a chain of thought, and 74 % with a tree. There the model values its own steps.)
+# **What to notice.** The search costs about as much as three replies and does far better than one. With the exact
+# checker as its value it cuts a wrong step before anything is built on it; the model's own log-probability does about
+# as well here. Compare it with the best of 4 replies in section 3, and mind the intervals: the sums here are few, and
+# none of these searches can be told from a greedy reply yet. A search is as good as its value. (In the paper, GPT-4
+# solved 4 % of the puzzles "game of 24" with a chain of thought, and 74 % with a tree. There the model values its own
+# steps.)
 
 # %% [markdown]
 # ## 5. What does a token buy?
@@ -539,13 +562,17 @@ figures.show(fig, alt=f"Share right against tokens; from 1 to {N} replies: {figu
 
 # %% [markdown]
 # **What to notice.** The upper left edge of the figure is the **frontier**: nothing there gives more for the same
-# tokens. The largest step is the first one, from an answer at once to an answer with steps. After that it depends on
-# the *judge*: with a checker more tokens go on buying, a vote levels off, and a bad verifier turns tokens into
-# mistakes. And the star: the whole model is better with one greedy reply. More thinking can stand in for a
-# better model only where the model can sometimes do it and somebody can tell when. Snell et al. (2024, arXiv
-# 2408.03314) found on problems of middling difficulty that it beat a model 14 times as large, and on the hardest that
-# it did not. *Large Language Monkeys* (arXiv 2407.21787) found that coverage goes on growing over thousands of samples
-# while majority and reward models stop choosing better after about a hundred.
+# tokens. The largest step is the first one, from an answer at once to an answer with steps. Then comes a surprise:
+# one *greedy* reply stands above every single sample, and most of what the vote and the judges win is won back from
+# the heat. Only what an exact checker chooses, or a search with it, ends up above greedy at all, and with so few sums
+# even that is not certain. What is certain is that a bad verifier turns tokens into mistakes. And the whole model is
+# better with one greedy reply than the weak one with twelve.
+#
+# More thinking stands in for a better model only where the model can sometimes do it and somebody can tell when.
+# Snell et al. (2024, arXiv 2408.03314) found that on problems which a model can sometimes solve it beat a model 14
+# times as large, and that on the hardest problems it brought little. *Large Language Monkeys* (arXiv 2407.21787)
+# found that coverage goes on growing over thousands of samples, while majority and reward models stop choosing better
+# after some hundred.
 #
 # We count written tokens. The judges read, too: a pass over the reply, cheaper than to write it, not free.
 
@@ -608,7 +635,7 @@ for attack in red_team.injections(guest):
 def asks(ones: list) -> list[str]:
     """What the agent does next in each case."""
     waiting = [one.prompt for one in ones]
-    return prisma.complete_many(waiting, max_new_tokens=32, stop=["Observation:"])
+    return prisma.complete_many(waiting, max_new_tokens=28, stop=["Observation:"])
 
 
 suite, courteous = [], []
@@ -715,10 +742,10 @@ figures.show(fig, alt=alt)
 
 # %% [markdown]
 # **What to notice.** Each filter has a price on the other axis, and a number without it means nothing: to refuse
-# everything stops all attacks. The input rules stop these attacks and turn away honest people who mention a friend or a
-# code with four digits. The classifier shows the usual trap: on kinds that it has learned from it looks far better
-# than on new ones, and on new ones it refuses honest people as well. Your list of attacks becomes its exam *and* its
-# textbook.
+# everything stops all attacks. The input rules stop these attacks and turn away honest people who mention a friend or
+# a code with four digits. The classifier shows the usual trap. Judged on kinds that it has learned from, it has no
+# price at all. On kinds that are new to it, it refuses a good part of the honest requests. (More attacks get through,
+# too, but those intervals overlap.) Your list of messages becomes its exam *and* its textbook.
 #
 # The best row does not read the message at all. It asks what no message can change: whose order is that, and what does
 # the database say? Here it is the same rule that defines the attack's success, so its 0 is no surprise; that is the
@@ -840,11 +867,12 @@ for label, order in orders.items():
 # %% [markdown]
 # ## What you take with you
 # - Steps are a scratch paper. Whether they are the *reason* has to be tested: change one, and see what follows.
-# - More samples help as far as somebody can choose. Count coverage and choice apart.
+# - More samples help as far as somebody can choose. Count coverage and choice apart, and compare with one greedy reply.
 # - An exact check beats a trained judge. A trained judge is to be measured *where it chooses*, at its highest scores.
 # - Compare at equal cost, and put the better model into the same figure.
 # - Report a defence with its price, on attacks that it has not seen. Decide outside the model what it may see and do.
 #
-# **Try it.** Let the process verifier vote: add up its scores for each answer instead of taking the best reply. Is it
-# still over-optimised? Give the verifiers twice the lessons in section 3. Write an attack that passes both kinds of
-# rules, and an honest message that neither lets through.
+# **Try it.** Repeat sections 2 and 3 at a temperature of 0.5: does the vote now beat greedy? Let the process verifier
+# vote: add up its scores for each answer instead of taking the best reply. Is it still over-optimised? Give the
+# verifiers twice the lessons in section 3. Write an attack that passes both kinds of rules, and an honest message
+# that neither lets through.
