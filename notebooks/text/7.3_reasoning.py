@@ -198,8 +198,8 @@ for problem, replies in zip(dear, tries, strict=True):
 print(f"the whole model, dearer goods, each of 4 tries: {share(hits)} right")
 
 # %% [markdown]
-# Sampling finds what a model can *sometimes* do. For the dearer goods there is nothing to find, however often it
-# tries; so we go on with the weaker model. Its likeliest reply (**greedy**) is always the same. To get different
+# Sampling finds what a model can *sometimes* do. For the dearer goods these tries find nothing; so we go
+# on with the weaker model. Its likeliest reply (**greedy**) is always the same. To get different
 # ones, draw each token by its probability. The **temperature** divides the logits (the scores before the softmax):
 # above 1 unlikely tokens come up more often, below 1 less. Which temperature gives replies that differ, and are still
 # good?
@@ -363,9 +363,9 @@ for seed in (1, 2, 3):
 figures.table(rows, caption="How often a right reply gets a higher score than a wrong one")
 
 # %% [markdown]
-# 1 is perfect and 0.5 is a coin. On the replies that it learned from, the outcome verifier is perfect. On new ones it is
-# hardly better than a coin, and the process verifier somewhat better. **Guess first:** if they choose the best of 2, of
-# 4, of 12 replies, what happens to the share that is right?
+# 1 is perfect and 0.5 is a coin. On the replies that it learned from, the outcome verifier is perfect. On new ones it
+# is hardly better than a coin, and the process verifier somewhat better. **Guess first:** if they choose the best of
+# 2, of 4, of 12 replies, what happens to the share that is right?
 
 
 # %% tags=["topic:process-reward"]
