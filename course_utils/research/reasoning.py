@@ -10,7 +10,7 @@ from torch import nn
 from course_utils.prisma import lm, text
 from course_utils.prisma.tasks import sum_tasks, tool_tasks
 
-__all__ = ["Score", "last_number", "score", "sum_tasks", "sums", "tool_tasks", "wrong_start"]
+__all__ = ["Score", "dearer", "last_number", "score", "sum_tasks", "sums", "tool_tasks", "wrong_start"]
 
 
 def sums(n: int, seed: int) -> list[text.Sum]:
@@ -20,6 +20,19 @@ def sums(n: int, seed: int) -> list[text.Sum]:
         made = text.shopping_sum(rng)
         found.setdefault(made.question, made)
     return list(found.values())
+
+
+def dearer(made: text.Sum) -> text.Sum:
+    """The same sum with prices that are 50 euros higher: such prices never occur in prisma-lm's training."""
+    numbers = [int(number) for number in re.findall(r"\d+", made.steps)]
+    a, p, _, b, q = numbers[:5]
+    question = made.question
+    for price in {p, q}:
+        question = question.replace(f" {price} euros", f" {price + 50} euros")
+    first, second = a * (p + 50), b * (q + 50)
+    total = first + second
+    steps = f"{a} * {p + 50} = {first}. {b} * {q + 50} = {second}. {first} + {second} = {total}. "
+    return text.Sum(question, steps, str(total))
 
 
 @dataclass(frozen=True)
