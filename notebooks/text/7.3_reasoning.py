@@ -50,12 +50,15 @@ unit = open_unit("7.3")
 import math
 import random
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from course_utils import figures, settings
+from course_utils.exercises import check, hint, quiz, solution
+from course_utils.exercises.authors import whose
 from course_utils.measures import bootstrap, error_bars, matches, percent, pooled, share
 from course_utils.models import layers
 from course_utils.models.loaders import load
@@ -241,7 +244,33 @@ print("To", problems[0].question, "it answers", ", ".join(voted[0]))
 # many ways to be wrong, and fewer to be right.
 
 # %% [markdown]
-# # EXERCISE 7.3.majority_vote
+# ### Exercise: Let the samples vote (easy, about 10 minutes)
+#
+# Many samples, one answer. What do you do with a draw? `hint("7.3.majority_vote")` helps. Until your function passes,
+# the notebook goes on with the course's own, and says so.
+
+
+# %%
+def majority_vote(answers: Sequence[str]) -> str:
+    """The answer that most samples gave (self-consistency, arXiv 2203.11171).
+
+    `answers` are the final answers of several samples, in the order in which they were drawn. ""
+    is a sample without an answer: it does not vote. If several answers have most votes, take the
+    one of them that was given first. "" if nobody votes.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+majority_vote = check("7.3.majority_vote", majority_vote)
+
+# %% tags=["topic:self-consistency"]
+elected = [majority_vote(numbers) for numbers in voted]
+print(f"{whose(majority_vote)}, {N} replies each: {share(matches(elected, truth))} right")
+
+# %% [markdown]
+# How does that depend on the number of replies? A smaller vote is drawn from the same twelve, many times over.
 
 # %% tags=["topic:self-consistency"]
 sizes = [1, 2, 4, 8, N]
@@ -273,10 +302,8 @@ print(f"gain of {N} over 1, problem by problem: {percent(gain)}")
 # by many points, for large models on harder questions. Papers and slides that compare a vote with *one hot sample*
 # leave out the cheapest rival.
 
-# %% [markdown]
-# # QUIZ 7.3.vote_limit: A model answers a question wrongly in 60 % of its replies, always with the same wrong number.
-# What does a majority of 1,000 do? Right: it is wrong nearly every time. Wrong: right in 40 % (that is one reply);
-# right nearly always (only if the right answer were the most frequent one); half the time (there is no tie).
+# %%
+quiz("7.3.vote_limit")
 
 # %% [markdown]
 # ## 3. Who judges the steps?
@@ -436,10 +463,8 @@ figures.show(fig, alt=alt)
 # most of all the exact checker, which reaches what twelve replies hold. Where a program can check, let it. It has a
 # limit, too: replies whose steps all hold and that answer *another* question.
 
-# %% [markdown]
-# # QUIZ 7.3.best_of_many: A verifier chooses the best of 4 replies well. Somebody makes it choose from 4,000. What is
-# the risk? Right: it finds replies that it misjudges, so look at the truth again at 4,000. Wrong: none, more choice is
-# never worse (only for a perfect judge); only the cost (the smaller problem); the replies become shorter.
+# %%
+quiz("7.3.best_of_many")
 
 # %% [markdown]
 # ## 4. Can it search instead?
@@ -469,7 +494,64 @@ alt = "A tree: from the question to two first steps; the wrong one is cut off; t
 figures.show(fig, alt=alt)
 
 # %% [markdown]
-# # EXERCISE 7.3.beam_over_thoughts
+# ### Exercise: Search the tree in breadth (medium, about 20 minutes)
+#
+# Keep a few half-finished solutions, and go on from the best. `hint("7.3.beam_over_thoughts")` helps. Until your
+# function passes, the notebook goes on with the course's own, and says so.
+
+
+# %%
+def beam_over_thoughts(
+    start: str,
+    propose: Callable[[str], list[str]],
+    value: Callable[[str], float],
+    width: int,
+    depth: int,
+) -> list[str]:
+    """Tree of thoughts, searched breadth first (arXiv 2305.10601): the last beam, the best first.
+
+    A state is a text. The beam begins with `start` alone. `depth` times: propose(state) gives the
+    states that can follow each state of the beam; if it gives none, the state is complete and
+    stays as it is. Of all these together, equal ones counted once, the `width` with the highest
+    value(state) are the new beam. Equally good ones stay in the order in which they came.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+beam_over_thoughts = check("7.3.beam_over_thoughts", beam_over_thoughts)
+
+# %% [markdown]
+# First without a model. Begin with 5; a step adds 3 or doubles; come to 49 in five steps. What does a beam of one do,
+# which always takes the step that brings it nearest?
+
+
+# %% tags=["topic:tree-of-thoughts"]
+def number(state: str) -> int:
+    """What "5 +3 *2" comes to, step by step from the left: 16."""
+    first, *steps = state.split()
+    result = int(first)
+    for step in steps:
+        result = result + 3 if step == "+3" else result * 2
+    return result
+
+
+def both_steps(state: str) -> list[str]:
+    return [f"{state} +3", f"{state} *2"]
+
+
+def nearness(state: str) -> float:
+    return -abs(49 - number(state))
+
+
+for width in (1, 2, 4):
+    best = beam_over_thoughts("5", both_steps, nearness, width, 5)[0]
+    print(f"{whose(beam_over_thoughts)}, width {width}: {best} = {number(best)}")
+
+# %% [markdown]
+# A value that looks only at the distance throws away a state that seems far off and is one step from the goal. A wider
+# beam keeps it. Now with the model; the steps are its own, and all sums are searched together:
 
 # %% tags=["topic:tree-of-thoughts"]
 figures.source(search_thoughts.beam)
@@ -575,6 +657,9 @@ figures.show(fig, alt=f"Share right against tokens; from 1 to {N} replies: {figu
 # after some hundred.
 #
 # We count written tokens. The judges read, too: a pass over the reply, cheaper than to write it, not free.
+
+# %%
+quiz("7.3.fair_tokens")
 
 # %% [markdown]
 # ## 6. What do today's reasoning models do differently?
@@ -757,6 +842,9 @@ figures.show(fig, alt=alt)
 # defence broke 12 published ones, most with more than 90 % success (*The attacker moves second*, arXiv 2510.09023): a
 # suite that stays the same measures yesterday. CaMeL (arXiv 2503.18813) takes the road of our last row: the model that
 # reads untrusted text may not decide which tool is called.
+
+# %%
+quiz("7.3.attacks_blocked")
 
 # %% [markdown] tags=["topic:oversight-value-learning"]
 # ## 8. Who checks the checker?

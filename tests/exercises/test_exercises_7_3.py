@@ -206,4 +206,4 @@ def test_calling_the_courses_own_solution_does_not_count(capsys, monkeypatch) ->
 
 def test_the_unit_has_its_exercises_and_quizzes() -> None:
     assert sum(name.startswith("7.3.") for name in registry.exercises()) == 10
-    assert sum(name.startswith("7.3.") for name in registry.quizzes()) == 21
+    assert sum(name.startswith("7.3.") for name in registry.quizzes()) == 22

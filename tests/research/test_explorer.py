@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from course_utils.agents import browser_tool
+from course_utils.agents.hands import browser_tool
 from course_utils.models.loaders import load
 from course_utils.prisma import pictures, text
 from course_utils.research import explorer, inside

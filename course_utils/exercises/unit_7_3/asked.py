@@ -740,4 +740,24 @@ QUIZZES = [
             ),
         ),
     ),
+    Quiz(
+        "7.3.vote_limit",
+        "A model answers a question wrongly in 60 % of its replies, always with the same wrong number. What does a "
+        "majority of 1,000 replies do?",
+        (
+            Answer(
+                "It is right in 40 % of the cases.",
+                "That is one reply. A vote is not drawn, it is counted.",
+            ),
+            Answer(
+                "It is wrong nearly every time.",
+                "The vote finds the model's favourite answer, and here that is a wrong one. More votes make it surer.",
+                right=True,
+            ),
+            Answer(
+                "It is right nearly always: errors cancel out.",
+                "Only if they differ from each other, and the right answer is the most frequent one.",
+            ),
+        ),
+    ),
 ]
