@@ -350,8 +350,8 @@ figures.show(fig, alt=f"Three panels against distance. At distance 64: {at}.")
 
 # %% [markdown]
 # **What to notice.** All three agree with the libraries to rounding. Sinusoidal and rotary positions fade in waves,
-# because each pair comes round again. They never reach zero, and single pairs of a query and a key differ much: the
-# model can choose, by what it writes into slow or fast pairs, whether distance shall matter. ALiBi leaves no choice.
+# because each pair comes round again. On average they stay above zero here, and single pairs of a query and a key differ much:
+# the model can choose, by what it writes into slow or fast pairs, whether distance shall matter. ALiBi leaves no choice.
 # Its factor falls for good, which is why it can be used on texts longer than those of the training, and why its fast
 # heads see nothing far away. Learned models with rotary positions do worse beyond the length they know; the notebook
 # on efficiency measures that, and how scaling the angles helps.
@@ -721,6 +721,12 @@ figures.source(kv_cache.kv_cache_step)
 # prompt itself must still be read once. That is why the *first* token of an answer takes longest.
 
 # %% [markdown]
+# # QUIZ 7.3.cached_numbers: A model writes token 500 with a KV cache. Which old numbers does it need from the cache?
+# Right: the keys and values of tokens 0 to 499, in every layer. Wrong: also their queries (an old token has asked its
+# question already); only those of the last layer (every layer attends to its own); the old attention weights (the new
+# query makes its own row).
+
+# %% [markdown]
 # ## 6. When does the model know the answer?
 #
 # The states of a token climb through the layers, and each layer adds something to them. What if we stopped half way?
@@ -906,6 +912,12 @@ figures.table(rows_shown, caption="Patches into fresh prompts, with 95 % interva
 # often than without such a patch. So these states carry *a status*, whichever it is, and we can move it from one text
 # into another. (One warning: a patched state is a mixture that no text would give. Zhang and Nanda 2023, arXiv
 # 2309.16042, show how much the choice of the other prompt and of the measure matters.)
+
+# %% [markdown]
+# # QUIZ 7.3.half_way: A patch from an unrelated prompt gives 0.5 on our scale. What does that say? Right: nothing
+# yet, look at what the model says: neither of the two answers may be left. Wrong: half of the answer is carried there
+# (both leads can vanish, and that is half way, too); the patch failed to do anything (then it would be 0); half of
+# the prompts got the right answer (the scale is of logits, not of answers).
 
 # %% [markdown]
 # ## 8. Which words is an answer due to?
