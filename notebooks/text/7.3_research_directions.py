@@ -350,11 +350,11 @@ figures.show(fig, alt=f"Three panels against distance. At distance 64: {at}.")
 
 # %% [markdown]
 # **What to notice.** All three agree with the libraries to rounding. Sinusoidal and rotary positions fade in waves,
-# because each pair comes round again. On average they stay above zero here, and single pairs of a query and a key differ much:
-# the model can choose, by what it writes into slow or fast pairs, whether distance shall matter. ALiBi leaves no choice.
-# Its factor falls for good, which is why it can be used on texts longer than those of the training, and why its fast
-# heads see nothing far away. Learned models with rotary positions do worse beyond the length they know; the notebook
-# on efficiency measures that, and how scaling the angles helps.
+# because each pair comes round again. On average they stay above zero here, and single pairs of a query and a key
+# differ much: the model can choose, by what it writes into slow or fast pairs, whether distance shall matter. ALiBi
+# leaves no choice. Its factor falls for good, which is why it can be used on texts longer than those of the training,
+# and why its fast heads see nothing far away. Learned models with rotary positions do worse beyond the length they
+# know; the notebook on efficiency measures that, and how scaling the angles helps.
 
 # %% [markdown]
 # ## 3. Where does a trained model look?
