@@ -705,6 +705,7 @@ def gradient(dtype: torch.dtype, scale: float = 1.0) -> tuple[Tensor, float]:
     return flat, time.process_time() - begun
 
 
+# %% tags=["topic:mixed-precision"]
 exact, usual = gradient(torch.float32)
 rows = []
 plan = [(torch.bfloat16, 1), (torch.float16, 1), (torch.float16, 2**10)]
