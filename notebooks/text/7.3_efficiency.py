@@ -489,11 +489,12 @@ caption = (
 figures.table(rows, caption=caption)
 
 # %% [markdown]
-# **What to notice.** Where examples are few, the student that sees labels learns *these* answers by heart, and is sure
-# of them on fresh questions, where they are wrong. A distribution cannot be learned by heart as an answer can: it tells
-# for every example what else would have been possible. With more examples the labels together tell this, too, and the
-# teacher helps less. Read the last column with its interval: where it holds 0, these seeds do not show a difference.
-# Hinton et al. found the same in speech: with 3 % of the data, soft targets kept nearly all of the accuracy.
+# **What to notice.** The student that sees few labels learns *these* answers by heart, and is sure of them on fresh
+# questions, where they are wrong. With more examples no answer is repeated often, but each is still one draw of many
+# that were possible, and it pulls the student its own way. The teacher's distribution tells for every example what
+# else would have been possible. So it helps where the interval in the last column lies below 0. Does it help *more*
+# with few examples? Compare both intervals: where they overlap, these seeds do not say. (Hinton et al. say so for
+# speech: with 3 % of the data, soft targets kept nearly all of the accuracy, and labels did not.)
 #
 # What it does not show: that distillation always wins. On tasks with *one* right token, such as our worked sums, the
 # teacher is so sure that its distribution says hardly more than the label. And a student of this size stays far from
@@ -802,6 +803,7 @@ def gradient(dtype: torch.dtype, scale: float = 1.0) -> tuple[Tensor, float]:
     return flat, time.process_time() - begun
 
 
+# %% tags=["topic:mixed-precision"]
 exact, usual = gradient(torch.float32)
 rows = []
 plan = [(torch.bfloat16, 1), (torch.float16, 1), (torch.float16, 2**10)]
@@ -1100,7 +1102,7 @@ figures.table(rows, caption="One conversation, where memory gives 50 GB/s (examp
 # ## What you take with you
 # - Bits and pruning: look at tasks, not only at perplexity, pair the same tasks, and measure size *and* time.
 # - Zeros save nothing by themselves. Smaller matrices do.
-# - A teacher tells more than a label where several answers are possible and examples are few.
+# - A teacher tells more than a label where several answers are possible.
 # - FlashAttention changes memory traffic, not the result. "N times faster" lacks its half: than what, and where?
 # - Checkpointing buys memory with less than half a step more. fp16 needs a loss scale, bf16 a master copy.
 # - The length that a model accepts is not the length that it uses.
