@@ -69,9 +69,9 @@ def _wait(running: Sequence[subprocess.Popen], folder: Path, end: float) -> None
     while True:
         states = [process.poll() for process in running]
         failed = [rank for rank, state in enumerate(states) if state]
+        waiting = [rank for rank, state in enumerate(states) if state is None]
         if failed:
             raise RanksError(_last_words(folder, failed[0], "failed"))
-        waiting = [rank for rank, state in enumerate(states) if state is None]
         if not waiting:
             return
         if time.monotonic() > end:

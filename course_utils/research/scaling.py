@@ -73,11 +73,12 @@ class Transformers(nn.Module):
         self.places = weights(LENGTH, width, 0.1)
         self.head = weights(width, vocabulary, width**-0.5)
         self.inner = nn.ParameterList()
+        wide = 4 * width
         for _ in range(LAYERS):
             self.inner.append(weights(width, 3 * width, width**-0.5))  # queries, keys, values
             self.inner.append(weights(width, width, width**-0.5))  # after the attention
-            self.inner.append(weights(width, 4 * width, width**-0.5))
-            self.inner.append(weights(4 * width, width, (4 * width) ** -0.5))
+            self.inner.append(weights(width, wide, width**-0.5))
+            self.inner.append(weights(wide, width, wide**-0.5))
 
     @property
     def parameters_each(self) -> int:
@@ -90,11 +91,15 @@ class Transformers(nn.Module):
         rows = self.tokens.flatten(0, 1)  # (models * vocabulary, width)
         x = rows[ids + first] + self.places[:, None, : ids.shape[2]]  # (models, batch, time, width)
         for layer in range(LAYERS):
-            mix, out, up, down = self.inner[4 * layer : 4 * layer + 4]
-            x = x + times(self._attention(times(self._normed(x), mix)), out)
+            first_matrix = 4 * layer
+            mix, out, up, down = self.inner[first_matrix : first_matrix + 4]
+            mixed = times(self._normed(x), mix)  # (models, batch, time, 3 width)
+            seen = self._attention(mixed)
+            x = x + times(seen, out)
             wide = times(self._normed(x), up)  # (models, batch, time, 4 width)
             x = x + times(F.gelu(wide), down)
-        return times(self._normed(x), self.head)
+        normed = self._normed(x)
+        return times(normed, self.head)
 
     def _normed(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, (self.width,))
@@ -152,7 +157,7 @@ def train(
     """Train `seeds` models of one width side by side, and test them after each number of steps in `marks`.
 
     The rate rises for 20 steps and then stays: with a rate that falls towards the end, a mark in the middle would
-    not be a shorter training (arXiv 2203.15556, section 3.1).
+    not be a shorter training (arXiv 2203.15556, appendix B).
     """
     if not marks or min(marks) < 1:
         raise ValueError("say after how many steps to measure: at least one number, each 1 or more")
@@ -211,28 +216,50 @@ def fit(parameters: Sequence[float], values: Sequence[float]) -> Law:
     sizes = torch.tensor(parameters, dtype=torch.float64)  # (n,)
     loss = torch.tensor(values, dtype=torch.float64)  # (n,)
     x = sizes ** -STEEPNESSES[:, None]  # (steepnesses, n)
-    around = x - x.mean(1, keepdim=True)
-    slope = (around * loss).sum(1) / around.square().sum(1)
-    floor = loss.mean() - slope * x.mean(1)
-    through_zero = (x * loss).sum(1) / x.square().sum(1)
-    slope = torch.where(floor < 0, through_zero, slope)
+    middle = x.mean(1)
+    around = x - middle[:, None]
+    slope = _slope(around, loss)  # (steepnesses,)
+    floor = loss.mean() - slope * middle
+    slope = torch.where(floor < 0, _slope(x, loss), slope)
     floor = floor.clamp(min=0)
-    errors = (floor[:, None] + slope[:, None] * x - loss).square().sum(1)
-    best = int(errors.argmin())
+    lines = floor[:, None] + slope[:, None] * x  # (steepnesses, n)
+    errors = (lines - loss).square()
+    best = int(errors.sum(1).argmin())
     return Law(float(floor[best]), float(slope[best]), float(STEEPNESSES[best]))
+
+
+def _slope(x: Tensor, y: Tensor) -> Tensor:
+    """The best slope of a line through zero, for each row of x."""
+    together = x * y
+    return together.sum(1) / x.square().sum(1)
+
+
+def leftovers(parameters: Sequence[float], values: Sequence[float]) -> Tensor:
+    """What the fitted law leaves over at each point (n,), a little enlarged.
+
+    A fit with three free numbers comes closer to its points than the truth does: by a factor of about
+    the root of (n - 3) / n. ValueError for three points or fewer: nothing would be left over.
+    """
+    n = len(values)
+    if n < 4:
+        raise ValueError(f"{n} points leave nothing over from three numbers: train more sizes or seeds")
+    law = fit(parameters, values)
+    fitted = [law.predict(size) for size in parameters]
+    rest = torch.tensor(values) - torch.tensor(fitted)
+    too_close = (n - 3) / n
+    return rest / too_close**0.5
 
 
 def refits(parameters: Sequence[float], values: Sequence[float], rounds: int = 500, seed: int = 0) -> list[Law]:
     """Laws of a bootstrap: what was left over by the fit is dealt out anew to the points, and the law fitted again."""
     law = fit(parameters, values)
     fitted = torch.tensor([law.predict(size) for size in parameters])
-    rest = torch.tensor(values) - fitted  # (n,)
-    # A fit with three numbers leaves too little over: its own freedom is given back.
-    rest = (rest - rest.mean()) * (len(rest) / (len(rest) - 3)) ** 0.5
+    rest = leftovers(parameters, values)
+    n = len(rest)
     generator = torch.Generator().manual_seed(seed)
     laws = []
     for _ in range(rounds):
-        picks = torch.randint(len(rest), (len(rest),), generator=generator)
+        picks = torch.randint(n, (n,), generator=generator)
         again = fitted + rest[picks]
         laws.append(fit(parameters, again.tolist()))
     return laws
@@ -254,13 +281,12 @@ def prediction(
     fit left over).
     """
     law = fit(parameters, values)
-    fitted = [law.predict(number) for number in parameters]
-    rest = torch.tensor(values) - torch.tensor(fitted)
-    rest = rest * (len(rest) / (len(rest) - 3)) ** 0.5
+    rest = leftovers(parameters, values)
     generator = torch.Generator().manual_seed(seed + 1)
     picks = torch.randint(len(rest), (rounds,), generator=generator)
-    laws = refits(parameters, values, rounds, seed)
-    drawn = [law.predict(size) + float(rest[pick]) for law, pick in zip(laws, picks, strict=True)]
+    drawn = []
+    for other, chance in zip(refits(parameters, values, rounds, seed), rest[picks].tolist(), strict=True):
+        drawn.append(other.predict(size) + chance)
     return interval(drawn, law.predict(size), "nats")
 
 

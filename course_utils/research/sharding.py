@@ -356,7 +356,10 @@ def launch(modes: Sequence[str], processes: int = 2, steps: int = 8) -> list[Rep
     ranks.RanksError if a process fails. None is left behind.
     """
     told = ranks.launch(__name__, [*modes, "--steps", str(steps)], processes)
-    return [Report(**of_rank[number]) for number in range(len(modes)) for of_rank in told]
+    reports = []
+    for of_a_mode in zip(*told, strict=True):  # what each rank says of it
+        reports += [Report(**words) for words in of_a_mode]
+    return reports
 
 
 def main() -> None:

@@ -270,7 +270,10 @@ figures.show(
 # section 5.4.3).
 
 # %% [markdown]
-# # QUIZ 7.3.bad_drafter: Your drafter is wrong nearly always. What happens to the text at temperature 0? Right: "Nothing; it only takes longer." Wrong: "It gets worse, as bad guesses slip in." (each guess is compared with the model's own choice); "It gets shorter." (each pass still gives one token); "It is cut where the first guess is wrong." (the model's own token stands there instead)
+# # QUIZ 7.3.bad_drafter: Your drafter is wrong nearly always. What happens to the text at temperature 0?
+# Right: "Nothing; it only takes longer." Wrong: "It gets worse, as bad guesses slip in." (each guess is compared with
+# the model's own choice); "It gets shorter." (each pass still gives one token); "It is cut where the first guess is
+# wrong." (the model's own token stands there instead)
 
 # %% [markdown]
 # ## 4. And with temperature?
@@ -383,8 +386,11 @@ figures.table(rows, caption="Held-out loss (nats a letter) of both seeds", digit
 # %% tags=["topic:scaling-laws"]
 def points(steps: int) -> tuple[list[int], list[float]]:
     """All trainings after so many steps: their parameters, and their losses."""
-    trained = [(size.parameters, value) for size in sizes for value in size.losses[steps]]
-    return [number for number, _ in trained], [value for _, value in trained]
+    parameters, values = [], []
+    for size in sizes:
+        values += size.losses[steps]
+        parameters += [size.parameters] * len(size.losses[steps])
+    return parameters, values
 
 
 numbers, values = points(STEPS)
@@ -440,7 +446,7 @@ figures.show(fig, alt=f"{alt}{foretold.value:.2f} nats after {STEPS} steps, and 
 #
 # *Too few steps.* Look at the upper curve: the larger sizes gain little from their size, because no size has learned
 # much yet. *A schedule that does not fit.* Our learning rate stays at its peak, so a mark in the middle is a shorter
-# training. With a rate that falls towards a planned end it is not; Hoffmann et al. (section 3.1) name this as a reason
+# training. With a rate that falls towards a planned end it is not; Hoffmann et al. (section 2) name this as a reason
 # why Kaplan et al. found other numbers. *A learning rate that is not tuned for the size.* Ours falls as 1 / width. What
 # if the rate that suits the smallest is given to a large one?
 
@@ -451,11 +457,11 @@ tuned = sizes[-1].losses[HALF]
 smaller = sizes[1].losses[HALF]
 print(f"width 48 after {HALF} steps, its own rate:  ", " ".join(f"{v:.2f}" for v in tuned))
 print(f"width 48, the rate of width 8:      {untuned.losses[HALF][0]:.2f}")
-print(f"width 16, its own rate:             ", " ".join(f"{v:.2f}" for v in smaller))
+print("width 16, its own rate:             ", " ".join(f"{v:.2f}" for v in smaller))
 
 # %% [markdown]
-# **What to notice.** With another size's rate, a larger model can lose what its size would bring. Fit a law through such
-# points, and it says that size does not help. (One seed: a hint, no proof.)
+# **What to notice.** With another size's rate, a larger model can lose what its size would bring. Fit a law through
+# such points, and it says that size does not help. (One seed: a hint, no proof.)
 #
 # ### A common claim: "train on 20 tokens for each parameter"
 #
@@ -469,18 +475,21 @@ print(f"{best_tokens / 1e12:.1f} trillion tokens")
 print("Gopher itself: 280 billion parameters, 0.3 trillion tokens (arXiv 2112.11446)")
 tokens_each = 15e12 / 8e9
 print(f"Llama 3 8B: about 15 trillion tokens (its model card), {tokens_each:,.0f} a parameter")
-ours = BATCH_TOKENS = scaling.BATCH * scaling.LENGTH * STEPS
+ours = scaling.BATCH * scaling.LENGTH * STEPS
 print(f"our largest: {ours / wider:.1f} letters a parameter")
 
 # %% [markdown]
 # **Verdict: right for one question.** It answers: how do I get the lowest loss for a fixed amount of *training*?
 # Chinchilla itself (70 billion parameters, 1.4 trillion tokens) was built so. Whoever *uses* a model much pays for its
-# size with every token, and trains a smaller one for longer (Sardana et al. 2023, arXiv 2401.00448). And the law was
-# fitted with an error, too: Besiroglu et al. (2024, arXiv 2404.10102) refit the published points and find other numbers,
-# and intervals in the paper that are too narrow to be true.
+# size with every token, and trains a smaller one for longer (Sardana et al. 2023, arXiv 2401.00448). And the law has an
+# error, too: Besiroglu et al. (2024, arXiv 2404.10102) refit the published points. They find other numbers, and
+# intervals in the paper that are too narrow to be true.
 
 # %% [markdown]
-# # QUIZ 7.3.scaling_floor: Two fits of the same five points give E = 0.1 and E = 1.0. What follows? Right: "These sizes do not tell where the curve ends; near them, both may predict well." Wrong: "One fit has a bug." (both can fit nearly equally well); "The mean, 0.55, is the best guess of the floor." (nothing in the points speaks for it); "No prediction is possible." (near the points, both say nearly the same)
+# # QUIZ 7.3.scaling_floor: Two fits of the same five points give E = 0.1 and E = 1.0. What follows?
+# Right: "These sizes do not tell where the curve ends; near them, both may predict well." Wrong: "One fit has a bug."
+# (both can fit nearly equally well); "The mean, 0.55, is the best guess of the floor." (nothing in the points speaks
+# for it); "No prediction is possible." (near the points, both say nearly the same)
 
 # %% [markdown]
 # ## 6. ZeRO: who has to hold what?
@@ -584,7 +593,8 @@ figures.table(
 # %% [markdown]
 # **What to notice.** Stage 1 alone takes away three quarters of the memory. Take the lowest stage that fits. In
 # DeepSpeed the stage is a number in its file (`"zero_optimization": {"stage": 2}`); in PyTorch, `fully_shard` cuts all
-# three, and `reshard_after_forward=False` keeps the gathered weights until the backward pass: less is sent, more is held.
+# three, and `reshard_after_forward=False` keeps the gathered weights until the backward pass: less is sent, more is
+# held.
 #
 # ## What you take with you
 # - Speculative decoding changes when tokens are computed, never which. It pays if guesses are cheap, often right, and
