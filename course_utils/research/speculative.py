@@ -284,10 +284,10 @@ def write(
         logits = reader.read(unread + drafted)[-len(drafted) - 1 :]  # (drafted + 1, vocabulary)
         targets = chances(logits.cpu(), temperature)
         new = decide(drafted, drafts, targets, generator) if drafted else [draw(targets[-1], generator)]
+        drafted_in_all += len(drafted)
+        accepted += len(new) - 1  # all but the model's own
         if stop in new:
             new = new[: new.index(stop) + 1]
-        drafted_in_all += len(drafted)
-        accepted += min(len(new) - 1, len(drafted))
         tokens += new
         reader.keep(len(tokens) - 1)  # what was refused is forgotten; the last token is still to be read
     seconds = time.process_time() - began

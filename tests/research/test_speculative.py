@@ -173,7 +173,7 @@ def test_greedy_tokens_are_the_same_whoever_guesses(prisma) -> None:
                 made = speculative.write(model, prompt, drafter, count, limit=24, stop=stop)
                 assert made.tokens == plain.tokens
                 assert made.passes <= plain.passes and made.accepted <= made.drafted
-        assert made.accepted > 0.9 * made.drafted  # the last drafter is the model itself
+        assert made.accepted == made.drafted  # the last drafter is the model itself
         assert made.passes < 0.5 * plain.passes
 
 
