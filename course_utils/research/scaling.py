@@ -284,8 +284,10 @@ def prediction(
     rest = leftovers(parameters, values)
     generator = torch.Generator().manual_seed(seed + 1)
     picks = torch.randint(len(rest), (rounds,), generator=generator)
+    chances = rest[picks].tolist()
+    laws = refits(parameters, values, rounds, seed)
     drawn = []
-    for other, chance in zip(refits(parameters, values, rounds, seed), rest[picks].tolist(), strict=True):
+    for other, chance in zip(laws, chances, strict=True):
         drawn.append(other.predict(size) + chance)
     return interval(drawn, law.predict(size), "nats")
 

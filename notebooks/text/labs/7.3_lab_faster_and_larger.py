@@ -100,13 +100,16 @@ figures.table(rows, caption="One pass of prisma-lm after a prompt, one thread", 
 
 # %% tags=["topic:speculative"]
 parameters = 8e9
-reading = 2 * parameters / 3.35e12  # seconds: 2 bytes a parameter
+weight_bytes = 2 * parameters
+reading = weight_bytes / 3.35e12  # seconds
+operations = 2 * parameters  # a product and a sum for each parameter and token
+one_token = operations / 989e12  # seconds
 for tokens in (1, 5, 17):
-    computing = 2 * parameters * tokens / 989e12  # a product and a sum for each parameter
+    computing = tokens * one_token
     pass_ms = 1000 * max(reading, computing)
     print(f"{tokens:2} tokens: weights {1000 * reading:.1f} ms, arithmetic", end=" ")
     print(f"{1000 * computing:.2f} ms, so the pass takes at least {pass_ms:.1f} ms")
-even = reading / (2 * parameters / 989e12)
+even = reading / one_token
 print(f"The arithmetic takes as long as the weights from {even:.0f} tokens on.")
 
 # %% [markdown]
@@ -311,7 +314,8 @@ worst = 0.0
 for _ in range(1000):
     target, draft = torch.rand(2, 7, generator=generator).pow(3).double()
     target, draft = target / target.sum(), draft / draft.sum()
-    worst = max(worst, float((outcome(target, draft) - target).abs().max()))
+    off = outcome(target, draft) - target
+    worst = max(worst, off.abs().max().item())
 print(f"1,000 random pairs over 7 tokens: largest difference from p {worst:.0e}")
 
 # %% [markdown]
@@ -429,8 +433,8 @@ for steps, marker in zip(MARKS, "^so", strict=True):
     ax.plot(line, curve, color=shown.get_color(), linewidth=1)
     came = held_out.losses[steps]
     ax.plot([wider] * 2, came, marker, markerfacecolor="none", color=shown.get_color())
-above_below = [[foretold.value - foretold.low], [foretold.high - foretold.value]]
-ax.errorbar([wider * 1.1], [foretold.value], yerr=above_below, color="black", capsize=4)
+middle, ends = error_bars([foretold])
+ax.errorbar([wider * 1.1], middle, yerr=ends, color="black", capsize=4)
 ax.set(xscale="log", xlabel="parameters (without embeddings)", ylabel="loss (nats a letter)")
 ax.legend(title="hollow: held out")
 came = statistics.mean(held_out.losses[STEPS])
@@ -582,7 +586,8 @@ figures.show(fig, alt=f"Bars of memory for rank 0: {figures.told(told)}.")
 large_count, cards = 7.5e9, 64
 rows = []
 for stage, whole, cut in ((0, 16, 0), (1, 4, 12), (2, 2, 14), (3, 0, 16)):
-    gigabytes = large_count * (whole + cut / cards) / 1e9
+    each = whole + cut / cards  # bytes
+    gigabytes = large_count * each / 1e9
     row = {"stage": stage, "bytes on each card": f"{whole} + {cut} / {cards}"}
     row["GB on each card"] = gigabytes
     rows.append(row)
