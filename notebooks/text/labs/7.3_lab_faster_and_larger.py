@@ -88,11 +88,11 @@ for n, measured in costs.items():
 figures.table(rows, caption="One pass of prisma-lm after a prompt, one thread", digits=1)
 
 # %% [markdown]
-# Reading many tokens is cheaper than writing as many. **Speculative decoding** lives on that (Leviathan et al. 2022, arXiv 2211.17192;
-# Chen et al. 2023, arXiv 2302.01318). A cheap *drafter* guesses the next few tokens. The large model reads all
-# guesses in **one pass**, which tells it what *it* would have written at each place. It keeps the guesses up to the
-# first wrong one, and puts its own token there. So every pass gives at least one token, and at best all guesses and
-# one more.
+# Reading many tokens is cheaper than writing as many. **Speculative decoding** lives on that (Leviathan et al. 2022,
+# arXiv 2211.17192; Chen et al. 2023, arXiv 2302.01318). A cheap *drafter* guesses the next few tokens. The large
+# model reads all guesses in **one pass**, which tells it what *it* would have written at each place. It keeps the
+# guesses up to the first wrong one, and puts its own token there. So every pass gives at least one token, and at best
+# all guesses and one more.
 #
 # On a GPU the difference is larger, because a pass waits for the weights. One worked number, for a model of 8 billion
 # parameters in 16 bits on a card that reads 3.35 TB and computes 989 trillion operations a second (NVIDIA's data sheet
@@ -204,9 +204,10 @@ for name in ("prompt lookup", "table", "both", "small model"):
 # %% [markdown]
 # **What to notice.** The tokens agree, whoever guesses: a bad drafter costs time, never quality. The gain in tokens a
 # pass is large, the gain in time is small or none: on a CPU a pass over several tokens costs more than one over one
-# token, as section 1 measured. The drafters without a network come off best. The small model has far fewer parameters,
-# but its pass does not take far less time: at this size most of a pass is overhead, not arithmetic. A large model of 70 billion parameters beside a draft of one billion
-# is another matter. Now the library, on the same prompts:
+# token, as section 1 measured. The drafters without a network come off best. The small model has far fewer
+# parameters, but its pass does not take far less time: at this size most of a pass is overhead, not arithmetic. A
+# large model of 70 billion parameters beside a draft of one billion is another matter. Now the library, on the same
+# prompts:
 
 # %% tags=["topic:speculative"]
 agree = []
