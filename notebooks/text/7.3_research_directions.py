@@ -863,12 +863,6 @@ figures.table(table, caption=caption)
 quiz("7.3.cache_or_not")
 
 # %% [markdown]
-# # QUIZ 7.3.cached_numbers: A model writes token 500 with a KV cache. Which old numbers does it need from the cache?
-# Right: the keys and values of tokens 0 to 499, in every layer. Wrong: also their queries (an old token has asked its
-# question already); only those of the last layer (every layer attends to its own); the old attention weights (the new
-# query makes its own row).
-
-# %% [markdown]
 # ## 6. When does the model know the answer?
 #
 # The states of a token climb through the layers, and each layer adds something to them. What if we stopped half way?
@@ -1057,12 +1051,6 @@ figures.table(rows_shown, caption="Patches into fresh prompts, with 95 % interva
 
 # %%
 quiz("7.3.patching_control")
-
-# %% [markdown]
-# # QUIZ 7.3.half_way: A patch from an unrelated prompt gives 0.5 on our scale. What does that say? Right: nothing
-# yet, look at what the model says: neither of the two answers may be left. Wrong: half of the answer is carried there
-# (both leads can vanish, and that is half way, too); the patch failed to do anything (then it would be 0); half of
-# the prompts got the right answer (the scale is of logits, not of answers).
 
 # %% [markdown]
 # ## 8. Which words is an answer due to?

@@ -50,6 +50,8 @@ from scipy import stats
 from torch import Tensor
 
 from course_utils import figures
+from course_utils.exercises import check, hint, quiz, solution
+from course_utils.exercises.authors import whose
 from course_utils.measures import bootstrap_sums, error_bars, share
 from course_utils.models import bundled
 from course_utils.prisma import lm, shop, text
@@ -274,11 +276,8 @@ figures.show(
 # (**MTP**), and reports that 85 to 90 % of these are accepted, and 1.8 times the tokens a second (arXiv 2412.19437,
 # section 5.4.3).
 
-# %% [markdown]
-# # QUIZ 7.3.bad_drafter: Your drafter is wrong nearly always. What happens to the text at temperature 0?
-# Right: "Nothing; it only takes longer." Wrong: "It gets worse, as bad guesses slip in." (each guess is compared with
-# the model's own choice); "It gets shorter." (each pass still gives one token); "It is cut where the first guess is
-# wrong." (the model's own token stands there instead)
+# %%
+quiz("7.3.bad_draft")
 
 # %% [markdown]
 # ## 4. And with temperature?
@@ -293,11 +292,58 @@ figures.show(
 # Work out the two chances that make every token come out with exactly $p(x)$. Then write them.
 
 # %% [markdown]
-# # EXERCISE 7.3.speculative_accept
+# ### Exercise: May the draft stay? (hard, about 25 minutes)
+#
+# A small model has drawn tokens. Which may stay, so that nobody can tell? `hint("7.3.speculative_accept")` helps.
+# Until your function passes, the notebook goes on with the course's own, and says so.
+
+
+# %%
+def speculative_accept(
+    draft: Tensor,
+    target: Tensor,
+    drafted: Tensor,
+    chances: Tensor,
+) -> tuple[int, Tensor]:
+    """How many drafted tokens stay, and the distribution of the next token (arXiv 2211.17192).
+
+    A draft model has drawn the tokens `drafted` (k,), each from its row of probabilities in
+    `draft` (k, vocabulary). The large model's probabilities for the same places are `target`
+    (k + 1, vocabulary): one row more, for what follows. Token i stays if chances[i], a random
+    number between 0 and 1, is less than target[i, token] / draft[i, token]. The first that does
+    not stay ends the draft: return how many stayed before it, and max(0, target - draft) of its
+    place, divided by its sum. If all stay: k, and the last row of `target`.
+    """
+    # Your code here
+    raise NotImplementedError
+
+
+# %%
+speculative_accept = check("7.3.speculative_accept", speculative_accept)
 
 # %% [markdown]
-# Here is what the course runs. Does it hold? On a small vocabulary, nothing has to be drawn at all: add up the
-# chances of all ways in which a token can come out.
+# Try it: 4,000 tokens over a vocabulary of seven, each guessed by a drafter that is nothing like the model. The
+# chi-square test asks whether they could come from the model itself. A p far below 0.05 would say no.
+
+# %% tags=["topic:speculative"]
+generator = torch.Generator().manual_seed(unit.seed)
+target, draft = torch.rand(2, 7, generator=generator).pow(2)
+target, draft = target / target.sum(), draft / draft.sum()
+rows = torch.stack([target, target])  # the second row: what follows if the guess stays
+guesses = torch.multinomial(draft, 4000, replacement=True, generator=generator)
+lucks = torch.rand(4000, generator=generator)
+came = torch.zeros(7)
+for guess, luck in zip(guesses, lucks, strict=True):
+    kept, following = speculative_accept(draft[None], rows, guess[None], luck[None])
+    token = guess if kept else torch.multinomial(following, 1, generator=generator)[0]
+    came[token] += 1
+wanted = 4000 * (target / target.sum()).double()
+p = stats.chisquare(came.double(), wanted * came.sum() / wanted.sum()).pvalue
+print(f"4,000 tokens by {whose(speculative_accept)}: chi-square p = {p:.2f}")
+
+# %% [markdown]
+# Does the rule hold *exactly*? On a small vocabulary, nothing has to be drawn: add up the chances of all ways in which
+# a token can come out. Here is what the course runs:
 
 # %% tags=["topic:speculative"]
 figures.source(speculative.accept, speculative.leftover)
@@ -491,11 +537,8 @@ print(f"our largest: {ours / wider:.1f} letters a parameter")
 # error, too: Besiroglu et al. (2024, arXiv 2404.10102) refit the published points. They find other numbers, and
 # intervals in the paper that are too narrow to be true.
 
-# %% [markdown]
-# # QUIZ 7.3.scaling_floor: Two fits of the same five points give E = 0.1 and E = 1.0. What follows?
-# Right: "These sizes do not tell where the curve ends; near them, both may predict well." Wrong: "One fit has a bug."
-# (both can fit nearly equally well); "The mean, 0.55, is the best guess of the floor." (nothing in the points speaks
-# for it); "No prediction is possible." (near the points, both say nearly the same)
+# %%
+quiz("7.3.law_beyond")
 
 # %% [markdown]
 # ## 6. ZeRO: who has to hold what?

@@ -54,6 +54,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 
 from course_utils import figures
+from course_utils.exercises import quiz
 from course_utils.measures import bootstrap, medians, percent, share, spread
 from course_utils.memory import counting
 from course_utils.prisma import lm, text
@@ -66,14 +67,15 @@ SEEDS = range(5)
 
 # %% [markdown]
 # **How to read the numbers.** Where a training is random, it is done from five seeds, and a table shows the mean with
-# the lowest and the highest. Two ways of training differ *here* if their ranges do not overlap. With five against five,
-# chance alone does that in 2 of 252 cases. If they overlap, this lab has not decided it.
+# the lowest and the highest. Two ways of training differ *here* if their ranges do not overlap. With five against
+# five, chance alone does that in 2 of 252 cases. If they overlap, this lab has not decided it.
 #
 # ## 1. Many experts, few at work
 #
 # A model's knowledge sits in its parameters, and each token pays for all of them. Must it? A **mixture of experts**
 # replaces the one MLP of a layer by several, the *experts*. A **router**, one small matrix, gives each expert a score
-# for each token, and only the best k compute. So the *total* parameters grow, and those *active* for one token do not.
+# for each token, and only the best k compute. So the *total* parameters grow, and those *active* for one token do
+# not.
 
 # %% tags=["topic:moe"]
 fig, ax = figures.figure(width=8, height=2.8)
@@ -119,9 +121,9 @@ print("with weights", [round(weight, 2) for weight in routing.weights[0].tolist(
 # %% [markdown]
 # ### Does the router share the work?
 #
-# Our task is knowledge and nothing else: 16 invented languages with 64 words each, 1,024 facts in all. In each language
-# every word means another one, drawn at random, so there is nothing to understand. Nobody tells the router what a
-# language is. The tokens begin with a large part in common, as they have in deep models (arXiv 1909.00512).
+# Our task is knowledge and nothing else: 16 invented languages with 64 words each, 1,024 facts in all. In each
+# language every word means another one, drawn at random, so there is nothing to understand. Nobody tells the router
+# what a language is. The tokens begin with a large part in common, as they have in deep models (arXiv 1909.00512).
 #
 # Four models with *equal active* parameters: one MLP; eight experts left alone; eight with Switch's **balance loss**
 # (arXiv 2101.03961); eight with the **bias** of DeepSeek-V3 (arXiv 2408.15664, 2412.19437), which is moved a little
@@ -208,26 +210,24 @@ figures.show(fig, alt=alt)
 
 # %% [markdown]
 # **What to notice.** Left alone, a router that sends most tokens to one expert trains that expert most, so that it
-# becomes the best choice: the rich get richer. In balance, the same parameters know more (the lines below the table). With either, the mixture
-# knows more than one MLP of the *same active* size. It does not beat one MLP of the *same total* size: experts save
-# arithmetic, they do not add knowledge to a parameter. (These are facts by heart, and there is nothing held out.
-# Mixtures were found to gain more on knowledge than on reasoning, arXiv 2410.19034.)
+# becomes the best choice: the rich get richer. In balance, the same parameters know more (the lines below the table).
+# With either, the mixture knows more than one MLP of the *same active* size. It does not beat one MLP of the *same
+# total* size: experts save arithmetic, they do not add knowledge to a parameter. (These are facts by heart, and there
+# is nothing held out. Mixtures were found to gain more on knowledge than on reasoning, arXiv 2410.19034.)
 #
-# The loss pulls at the same weights as the task; the bias does not touch them, but ours needs a good step size. Look at
-# the ranges in the table before you call one of the two better.
+# The loss pulls at the same weights as the task; the bias does not touch them, but ours needs a good step size. Look
+# at the ranges in the table before you call one of the two better.
 
-# %% [markdown]
-# # QUIZ 7.3.active_parameters: A mixture has 8 experts, of which each token asks 2. What must be in memory to serve it?
-# Right: all 8, because the next token may ask others. Wrong: 2 (those are the arithmetic, and the router chooses anew
-# for each token and layer); a quarter of the model (attention and embeddings are there once and are always needed);
-# the most popular 2 (with balance there is no such pair).
+# %%
+quiz("7.3.experts_memory")
 
 # %% [markdown]
 # ### How large are real ones?
 #
-# `transformers` knows the shape of published models, and the course counts parameters without any weights. We take the
-# default shape of each class, which belongs to one published model. *Active* leaves out the embeddings, because a token
-# reads one row of them. The last column is for section 3: what the model remembers of 100,000 tokens, in 16 bits.
+# `transformers` knows the shape of published models, and the course counts parameters without any weights. We take
+# the default shape of each class, which belongs to one published model. *Active* leaves out the embeddings, because a
+# token reads one row of them. The last column is for section 3: what the model remembers of 100,000 tokens, in 16
+# bits.
 
 # %% tags=["topic:moe"]
 published = {
@@ -254,10 +254,10 @@ figures.table(rows, caption="Counted on the shapes in transformers", digits=1)
 # ### A common claim: "with 5 billion active parameters it runs where a model of 5 billion runs"
 #
 # **Verdict: in arithmetic, not in memory.** Each token may ask other experts, so all of them have to be in reach: the
-# column of weights counts the *total*. What falls is the work for a token, and the bytes read for one conversation. In
-# a large batch the tokens ask different experts, and then all of them are read. The makers publish 117 billion total
-# and 5.1 active (gpt-oss, arXiv 2508.10925), 52 and 12 (Jamba, arXiv 2403.19887), 80 and 3 (Qwen3-Next, its card), 671
-# and 37 (DeepSeek-V3, arXiv 2412.19437). Where our count differs, look at what is called active.
+# column of weights counts the *total*. What falls is the work for a token, and the bytes read for one conversation.
+# In a large batch the tokens ask different experts, and then all of them are read. The makers publish 117 billion
+# total and 5.1 active (gpt-oss, arXiv 2508.10925), 52 and 12 (Jamba, arXiv 2403.19887), 80 and 3 (Qwen3-Next, its
+# card), 671 and 37 (DeepSeek-V3, arXiv 2412.19437). Where our count differs, look at what is called active.
 #
 # **What to notice.** The active share falls from model to model. And the last column does not follow the size at all.
 # Why, section 3 tells.
@@ -265,9 +265,9 @@ figures.table(rows, caption="Counted on the shapes in transformers", digits=1)
 # %% [markdown]
 # ## 2. Look at less
 #
-# Attention compares each token with all before it: $n^2 / 2$ pairs. Do they all matter? Three patterns leave pairs out:
-# a **sliding window** (Longformer, arXiv 2004.05150; Mistral 7B, arXiv 2310.06825), a window with the **first tokens**
-# (arXiv 2309.17453), and **blocks**: near ones, the first, and a few at random (BigBird, arXiv 2007.14062).
+# Attention compares each token with all before it: $n^2 / 2$ pairs. Do they all matter? Three patterns leave pairs
+# out: a **sliding window** (Longformer, arXiv 2004.05150; Mistral 7B, arXiv 2310.06825), a window with the **first
+# tokens** (arXiv 2309.17453), and **blocks**: near ones, the first, and a few at random (BigBird, arXiv 2007.14062).
 
 # %% tags=["topic:sparse-attention"]
 figures.source(sparse.window_mask)
@@ -360,8 +360,8 @@ for distance, moved in zip(distances, change, strict=True):
         print(f"{distance:3} tokens back: the logits move by {moved:.1e}")
 
 # %% [markdown]
-# Beyond the reach the change is exactly zero: no training can mend that. Within it, something arrives. Is it enough to
-# *use*? The rows above hold words written twice, so the model can copy if it finds the first copy.
+# Beyond the reach the change is exactly zero: no training can mend that. Within it, something arrives. Is it enough
+# to *use*? The rows above hold words written twice, so the model can copy if it finds the first copy.
 
 # %% tags=["topic:sparse-attention"]
 count = 10
@@ -394,10 +394,10 @@ figures.table(rows, caption=f"Words to copy stand {away} tokens back; prisma-lm,
 # ### Why keep the first tokens?
 #
 # Xiao et al. (arXiv 2309.17453) let large models write on and on with a window, and they broke as soon as the *first*
-# tokens left it. Their explanation: softmax weights must add up to 1, so a head that has nothing to fetch rests on the
-# first tokens, the **attention sink**. Keep four of them, and the model goes on. Does ours need it? We measure its loss
-# on tool traces in *nats* (the negative logarithm of the probability of the right token; $e$ to its power is the
-# *perplexity*), with equal numbers of tokens in sight. The control keeps four tokens that are *not* the first.
+# tokens left it. Their explanation: softmax weights must add up to 1, so a head that has nothing to fetch rests on
+# the first tokens, the **attention sink**. Keep four of them, and the model goes on. Does ours need it? We measure
+# its loss on tool traces in *nats* (the negative logarithm of the probability of the right token; $e$ to its power is
+# the *perplexity*), with equal numbers of tokens in sight. The control keeps four tokens that are *not* the first.
 
 # %% tags=["topic:sparse-attention"]
 LENGTH, START = 224, 96  # of a trace; and from where on we count
@@ -444,16 +444,17 @@ figures.table(rows, caption=f"Loss in nats, 95 % intervals over {len(ids)} trace
 
 # %% [markdown]
 # **What to notice.** Our small model has no strong sink: it spends little on the first token. A window hurts it for a
-# plainer reason: what it needs stands further back. At 16 tokens in sight the first four help, and four others do not.
-# Perhaps that is because they open the system prompt, which tells what kind of text this is. At 32 and 64 the intervals
-# of the three columns overlap: nothing is decided there. The paper's effect is one of *large* models over very long
-# texts; we could not show it here. gpt-oss gives each head a sink of its own, a learned number in the softmax.
+# plainer reason: what it needs stands further back. At 16 tokens in sight the first four help, and four others do
+# not. Perhaps that is because they open the system prompt, which tells what kind of text this is. At 32 and 64 the
+# intervals of the three columns overlap: nothing is decided there. The paper's effect is one of *large* models over
+# very long texts; we could not show it here. gpt-oss gives each head a sink of its own, a learned number in the
+# softmax.
 
 # %% [markdown]
 # ## 3. A memory that does not grow
 #
-# Attention remembers everything: keys and values of each token. Could a model read like you do, with a memory of fixed
-# size? Leave out the softmax, and the sum can be taken in another order:
+# Attention remembers everything: keys and values of each token. Could a model read like you do, with a memory of
+# fixed size? Leave out the softmax, and the sum can be taken in another order:
 #
 # $$(q_t K^\top)\, V = q_t\, (K^\top V) = q_t\, S_t, \qquad S_t = S_{t-1} + k_t v_t^\top$$
 #
@@ -504,8 +505,8 @@ mixed = recurrent.as_convolution(x, step[0], decay, writes[0], reads[0])
 print(f"selective, as if it were a convolution     {inside.largest_difference(slow, mixed):.1e}")
 
 # %% [markdown]
-# **Mamba-2** (arXiv 2405.21060) has one $a_t$ for the whole state. Then it is linear attention whose memory fades: each
-# product of query and key is multiplied by what all tokens between them have kept. The family becomes one line:
+# **Mamba-2** (arXiv 2405.21060) has one $a_t$ for the whole state. Then it is linear attention whose memory fades:
+# each product of query and key is multiplied by what all tokens between them have kept. The family becomes one line:
 
 # %% tags=["topic:linear-attention-ssm"]
 figures.source(recurrent.gated_linear_attention)
@@ -597,17 +598,15 @@ figures.show(fig, alt=alt)
 # of 4 has 4 directions for its keys, and 8 keys must share them. (Longer training helps all of them; so read the
 # order, not the height.) For copying of long texts the same was shown with large models (arXiv 2402.01032).
 
-# %% [markdown]
-# # QUIZ 7.3.fixed_state: A state-space model recalls 4 pairs and fails at 32. What helps most directly? Right: a larger
-# state, or a layer of attention. Wrong: a longer text (the state stays the same); a longer context setting (it has
-# none); a window (it forgets more).
+# %%
+quiz("7.3.fixed_state")
 
 # %% [markdown]
 # ### Where does it shine?
 #
 # Now a long log: eight statuses, of which one comes now and then, between words that mean nothing. What is the status
-# *now*? (Liu et al. call it a flip-flop, arXiv 2306.00946.) A new status should push the old one out. Attention gets a
-# learned preference for what is near (ALiBi, arXiv 2108.12409), or it could not tell old from new. We train on 64
+# *now*? (Liu et al. call it a flip-flop, arXiv 2306.00946.) A new status should push the old one out. Attention gets
+# a learned preference for what is near (ALiBi, arXiv 2108.12409), or it could not tell old from new. We train on 64
 # tokens and test on logs that are longer.
 
 # %% tags=["topic:linear-attention-ssm"]
@@ -648,9 +647,9 @@ for kind in recurrent.KINDS:
 figures.table(rows, caption="Right status at the end: mean (lowest to highest of five seeds)")
 
 # %% [markdown]
-# **What to notice.** Linear attention cannot forget: the longer the log, the more old statuses are mixed in. The state
-# space learned to push them out, and holds far beyond the length of its training. Attention with a preference for what
-# is near is as good: the ranges overlap. So the gain in *answers* lies in forgetting, not in being
+# **What to notice.** Linear attention cannot forget: the longer the log, the more old statuses are mixed in. The
+# state space learned to push them out, and holds far beyond the length of its training. Attention with a preference
+# for what is near is as good: the ranges overlap. So the gain in *answers* lies in forgetting, not in being
 # recurrent. The gain in *cost* is another one:
 
 # %% tags=["topic:linear-attention-ssm"]
@@ -691,11 +690,11 @@ figures.table(rows, caption="One layer, one more token; 32 bits, one thread", di
 # ### A common claim: "state-space models replace attention"
 #
 # **Verdict: not alone.** What you measured is the trade: cheap and endless, or exact. So today's models mix both. Of
-# the models in the table of section 1, Jamba has one layer of attention in eight (arXiv 2403.19887), Qwen3-Next one in
-# four, the others being linear attention with a gate and a *delta rule* (Gated DeltaNet, arXiv 2412.06464: before it
-# writes, it takes out what stood under the same key). IBM's Granite 4 mixes Mamba-2 and attention nine to one (by its
-# makers' account). And that explains the last column there: only the few layers of attention keep a cache that grows.
-# Which layers are which in Qwen3-Next, as transformers builds it:
+# the models in the table of section 1, Jamba has one layer of attention in eight (arXiv 2403.19887), Qwen3-Next one
+# in four, the others being linear attention with a gate and a *delta rule* (Gated DeltaNet, arXiv 2412.06464: before
+# it writes, it takes out what stood under the same key). IBM's Granite 4 mixes Mamba-2 and attention nine to one (by
+# its makers' account). And that explains the last column there: only the few layers of attention keep a cache that
+# grows. Which layers are which in Qwen3-Next, as transformers builds it:
 
 # %% tags=["topic:linear-attention-ssm"]
 kinds = AutoConfig.for_model("qwen3_next").layer_types
@@ -706,8 +705,9 @@ print(f"full attention in {kinds.count('full_attention')} of {len(kinds)} layers
 # ## 4. When one device is too small for the text
 #
 # A window leaves pairs out. If you want *all* pairs of a million tokens, cut the text over several devices. In **ring
-# attention** (arXiv 2310.01889) each device keeps the queries of its part, and keys and values go round. After as many
-# rounds as there are devices, each query has met each key; the softmax is put together from parts as in FlashAttention.
+# attention** (arXiv 2310.01889) each device keeps the queries of its part, and keys and values go round. After as
+# many rounds as there are devices, each query has met each key; the softmax is put together from parts as in
+# FlashAttention.
 
 # %% tags=["topic:ring-long-context"]
 fig, ax = figures.figure(width=5, height=2.9)
@@ -739,17 +739,17 @@ for devices in (1, 2, 4, 8):
 figures.table(rows, caption="512 tokens around a ring, simulated in one process")
 
 # %% [markdown]
-# The result is that of one device, and none ever holds more than one block of scores. What it costs: each device sends
-# almost all keys and values on, while it computes. And look at the last column: a text is read from left to right, so
-# in the last round only one device still has something to do. Striped attention (arXiv 2311.09431) deals tokens out
-# like cards, so that all have some of the early and some of the late.
+# The result is that of one device, and none ever holds more than one block of scores. What it costs: each device
+# sends almost all keys and values on, while it computes. And look at the last column: a text is read from left to
+# right, so in the last round only one device still has something to do. Striped attention (arXiv 2311.09431) deals
+# tokens out like cards, so that all have some of the early and some of the late.
 #
 # **LongLoRA** (arXiv 2309.12307) makes only the *training* sparse. To stretch a model to longer texts it trains with
 # attention within groups, and half of the heads have their groups shifted by half a group, so that neighbours meet.
 # Afterwards the model uses full attention as before. It trains LoRA matrices, and the embeddings and norms with them.
 #
-# **Retrieval** is the third way: do not read all, search first and put what was found into the prompt. You know it from
-# Unit 7.2. Which one when?
+# **Retrieval** is the third way: do not read all, search first and put what was found into the prompt. You know it
+# from Unit 7.2. Which one when?
 
 # %% tags=["topic:ring-long-context"]
 choices = (
@@ -779,5 +779,5 @@ figures.table(rows)
 # StreamingLLM (2309.17453), linear attention (2006.16236), Mamba (2312.00752), Mamba-2 (2405.21060), Zoology
 # (2312.04927), Jamba (2403.19887), ring attention (2310.01889).
 #
-# **Try it.** Send each word to two experts of half the width (`k=2`). Give the state space two layers. Train the status
-# readers on logs in which one token in fifty is a status: who still holds at 1,024?
+# **Try it.** Send each word to two experts of half the width (`k=2`). Give the state space two layers. Train the
+# status readers on logs in which one token in fifty is a status: who still holds at 1,024?
