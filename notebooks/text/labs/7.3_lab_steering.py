@@ -283,9 +283,9 @@ for name, cases in counted.items():
 figures.table(rows, caption=f"{len(wishes)} edits, each alone, layer {EDITED}")
 
 # %% [markdown]
-# **What to notice.** Read the three shares together. A fact is not stored in one place that can be exchanged: the
-# products around it share digits, and so they share the address. An edit strong enough to work changes some of them,
-# and one that spares them may not work. Larger models show the same in other clothes: edits do not carry over to what
+# **What to notice.** Read the three shares together. Before the edit, the neighbours were right; whatever they
+# lost, the edit took. A likely reason, which we did not test: products with a number in common have addresses that are
+# alike, so a change strong enough for one reaches others. Larger models show the same in other clothes: edits do not carry over to what
 # follows from them (Cohen et al. 2023, arXiv 2307.12976).
 
 # %% [markdown]
