@@ -90,7 +90,7 @@ def steered_answers(mode: str, push) -> list[str]:
     """What the model answers to the sums in this mode with `push` added to layer LAYER."""
     prompts = [text.prompt(mode, made.question) for made in problems]
     with steering.steered(chat.model, LAYER, push):
-        return chat.complete_many(prompts, max_new_tokens=40)
+        return chat.complete_many(prompts, max_new_tokens=64)
 
 
 def has_steps(replies: list[str]) -> list[bool]:
@@ -235,6 +235,29 @@ moment = steering.second_moment(steering.keys(chat, other_text, EDITED))
 # it come *in another form*, inside the worked steps of a story? And do the *neighbours* keep their answers: the
 # products that share one of the two numbers?
 
+
+# %% tags=["topic:steering"]
+def stories(a: int, b: int) -> list[str]:
+    """Prompts for four sums whose first step is the product of a and b."""
+    made = []
+    for price in (9, 14, 21, 30):
+        bought = f"Ben buys {a} cubes for {b} euros each and 3 stars for {price} euros each."
+        made.append(text.prompt("steps", f"{bought} What is the total?"))
+    return made
+
+
+def neighbours(a: int, b: int) -> list[tuple[int, int]]:
+    """Products that share one of the two numbers."""
+    near = [(a, b + away) for away in (-2, -1, 1, 2)]
+    return near + [(x, b) for x in range(2, 10) if x != a]
+
+
+def still_right(pairs: list[tuple[int, int]]) -> list[bool]:
+    """Which of these products the model knows."""
+    found = zip(complete(pairs), pairs, strict=True)
+    return [reply == str(x * y) for reply, (x, y) in found]
+
+
 # %% tags=["topic:steering"]
 wishes = [(7, 13, 104), (4, 27, 77), (8, 36, 301), (6, 22, 154)]
 wishes = wishes[:1] if is_quick() else wishes
@@ -243,20 +266,15 @@ before = []
 for a, b, wrong in figures.progress(wishes, "Editing"):
     learned = [asked(a, b) for _ in range(4)]
     edit = steering.fact_edit(chat, learned, f" {wrong}. ", EDITED, moment)
-    beside = [(a, b - 2), (a, b - 1), (a, b + 1), (a, b + 2)]
-    beside += [(x, b) for x in range(2, 10) if x != a]
-    truth = [str(x * y) for x, y in beside]
-    before += [reply == one for reply, one in zip(complete(beside), truth, strict=True)]
-    story = (
-        f"Ben buys {a} cubes for {b} euros each and 3 stars for 9 euros each. What is the total?"
-    )
+    beside = neighbours(a, b)
+    before += still_right(beside)
     with steering.edited(chat.model, [edit]):
-        counted["new contexts"] += [reply == str(wrong) for reply in complete([(a, b)] * 8)]
-        pairs = zip(complete(beside), truth, strict=True)
-        counted["neighbours right"] += [reply == one for reply, one in pairs]
-        steps = chat.complete(text.prompt("steps", story), 12)
-        counted["inside worked steps"].append(f"{a} * {b} = {wrong}." in steps)
-    print(f"{a} * {b} = {wrong}: the story begins {steps!r}")
+        replies = complete([(a, b)] * 8)
+        begun = chat.complete_many(stories(a, b), 14)
+        counted["neighbours right"] += still_right(beside)
+    counted["new contexts"] += [reply == str(wrong) for reply in replies]
+    counted["inside worked steps"] += [f"{a} * {b} = {wrong}." in steps for steps in begun]
+    print(f"{a} * {b} = {wrong}: the steps of a story begin {begun[0]!r}")
 
 # %% tags=["topic:steering"]
 rows = [{"measured": "neighbours right before", "share": percent(share(before))}]
@@ -265,9 +283,9 @@ for name, cases in counted.items():
 figures.table(rows, caption=f"{len(wishes)} edits, each alone, layer {EDITED}")
 
 # %% [markdown]
-# **What to notice.** Read the three shares together. A fact is not stored in one place that can be exchanged: the
-# products around it share digits, and so they share the address. An edit strong enough to work changes some of them,
-# and one that spares them may not work. Larger models show the same in other clothes: edits do not carry over to what
+# **What to notice.** Read the three shares together. Before the edit, the neighbours were right; whatever they
+# lost, the edit took. A likely reason, which we did not test: products with a number in common have addresses that are
+# alike, so a change strong enough for one reaches others. Larger models show the same in other clothes: edits do not carry over to what
 # follows from them (Cohen et al. 2023, arXiv 2307.12976).
 
 # %% [markdown]
