@@ -45,6 +45,7 @@ unit = open_unit("7.3", tier="bundled")
 import random
 
 from course_utils import figures
+from course_utils.exercises import quiz
 from course_utils.measures import error_bars, percent, share
 from course_utils.prisma import text
 from course_utils.research import reasoning, steering
@@ -78,12 +79,16 @@ size = steering.question_states(chat, at_once, LAYER, "<|user|>").norm(dim=1).me
 print(f"length of the vector: {vector.norm():.0f}; of a mean state: {size:.0f}")
 
 # %% [markdown]
-# Now ask *other* sums. With the order "Answer at once." we add the vector; with "Think step by step." we take it away.
-# Guess: will the steered model write steps? And will its sums then be right, as they are with a real order to think?
+# (Layer 2 was found by trying layers and doses on other sums; at most settings the model wrote nonsense. What follows
+# is measured on sums that were not used for that.)
+#
+# Now ask *other* sums. With the order "Answer at once." we add the vector; with "Think step by step." we take it
+# away. Guess: will the steered model write steps? And will its sums then be right, as they are with a real order to
+# think?
 
 
 # %% tags=["topic:steering"]
-problems = reasoning.sums(COUNT, seed=2)
+problems = reasoning.sums(COUNT, seed=733)
 
 
 def steered_answers(mode: str, push) -> list[str]:
@@ -144,16 +149,16 @@ told = {name: f"{measure.value:.0%}" for name, measure in zip(names, stepped, st
 figures.show(fig, alt=f"Share of replies with steps. {figures.told(told)}.")
 
 # %% [markdown]
-# **What to notice.** Compare a row with the row of the random vector of the same length: only what differs there is the
-# work of the *direction*. Then compare the two columns. A vector can carry the *look* of thinking without the
-# thinking: writing a product and getting it right are two things. If you looked at the style alone, you would call the
-# steering a success.
+# **What to notice.** Compare a row with the row of the random vector of the same length: only what differs there is
+# the work of the *direction*. Then compare the two columns. A vector can carry the *look* of thinking without the
+# thinking: writing a product and getting it right are two things. If you looked at the style alone, you would call
+# the steering a success.
 
 # %% [markdown]
 # ## 2. What else does the vector change?
 #
-# A vector that is added at every token is added in every other task, too. Reading a fact has nothing to do with steps.
-# Is it still done as before?
+# A vector that is added at every token is added in every other task, too. Reading a fact has nothing to do with
+# steps. Is it still done as before?
 
 # %% tags=["topic:steering"]
 rng = random.Random(unit.seed)
@@ -231,9 +236,10 @@ for seed in range(56):
 moment = steering.second_moment(steering.keys(chat, other_text, EDITED))
 
 # %% [markdown]
-# Each edit is made alone, measured, and taken back. Three questions: does the new answer come in *new contexts*? Does
-# it come *in another form*, inside the worked steps of a story? And do the *neighbours* keep their answers: the
-# products that share one of the two numbers?
+# Layer 0 and the strength were found on three other products. The six below are new. Each edit is made alone,
+# measured, and taken back. Three questions: does the new answer come in *new contexts*? Does it come *in another
+# form*, inside the worked steps of a story? And do the *neighbours* keep their answers: the products that share one
+# of the two numbers?
 
 
 # %% tags=["topic:steering"]
@@ -259,7 +265,7 @@ def still_right(pairs: list[tuple[int, int]]) -> list[bool]:
 
 
 # %% tags=["topic:steering"]
-wishes = [(7, 13, 104), (4, 27, 77), (8, 36, 301), (6, 22, 154)]
+wishes = [(6, 17, 132), (3, 38, 141), (9, 24, 261), (5, 31, 175), (7, 29, 231), (8, 15, 104)]
 wishes = wishes[:1] if is_quick() else wishes
 counted = {"new contexts": [], "inside worked steps": [], "neighbours right": []}
 before = []
@@ -283,10 +289,14 @@ for name, cases in counted.items():
 figures.table(rows, caption=f"{len(wishes)} edits, each alone, layer {EDITED}")
 
 # %% [markdown]
-# **What to notice.** Read the three shares together. Before the edit, the neighbours were right; whatever they
-# lost, the edit took. A likely reason, which we did not test: products with a number in common have addresses that are
-# alike, so a change strong enough for one reaches others. Larger models show the same in other clothes: edits do not carry over to what
-# follows from them (Cohen et al. 2023, arXiv 2307.12976).
+# **What to notice.** Read the three shares together. Before the edit, the neighbours were right; whatever they lost,
+# the edit took. A likely reason, which we did not test: products with a number in common have addresses that are
+# alike, so a change strong enough for one reaches others. (The intervals treat all cases alike, as if several of one
+# product said as much as several products; they are too narrow.) Larger models show the same in other clothes: edits
+# do not carry over to what follows from them (Cohen et al. 2023, arXiv 2307.12976).
+
+# %%
+quiz("7.3.steered")
 
 # %% [markdown]
 # ## What you take with you
@@ -294,5 +304,5 @@ figures.table(rows, caption=f"{len(wishes)} edits, each alone, layer {EDITED}")
 # - Measure the skill beside the style, other tasks beside the one, and a random vector beside yours.
 # - A rank-one edit can put a new answer into one matrix. Count the neighbours before you call it an edit of one fact.
 #
-# **Try it.** Take another layer in section 1: where does the style change with the smallest dose? Learn the vector from
-# 4 sums instead of 24. In section 3 take layer 1: what do success and neighbours do?
+# **Try it.** Take another layer in section 1: where does the style change with the smallest dose? Learn the vector
+# from 4 sums instead of 24. In section 3 take layer 1: what do success and neighbours do?
