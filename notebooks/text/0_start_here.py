@@ -78,7 +78,9 @@ figures.table(units, caption="The five units on this machine")
 # | [7.1 Multimodal AI](7.1_multimodal_ai.ipynb) | How does a sentence find a picture, and a voice find a toy? |
 # | [7.2 Agentic AI](7.2_agentic_ai.ipynb) | What turns a model that writes into one that acts, and what stops it? |
 # | [7.2, part 2: in production](7.2_agents_in_production.ipynb) | Which way is best, and what may it do alone? |
-# | [7.3 Research directions](7.3_research_directions.ipynb) | What happens inside a model, and what can we take away? |
+# | [7.3 Research directions](7.3_research_directions.ipynb) | What happens inside a model? |
+# | [7.3, part 2: reasoning](7.3_reasoning.ipynb) | Does thinking longer help, and who judges the steps? |
+# | [7.3, part 3: efficiency](7.3_efficiency.ipynb) | What can we take away from a model, and what does it cost? |
 # | [7.4 Self-hosting](7.4_self_hosting.ipynb) | What does it take to serve a model yourself? |
 # | [7.4, part 2: in production](7.4_in_production.ipynb) | What does it take to keep it answering? |
 # | [7.5 Fine-tuning](7.5_finetuning.ipynb) | How do you teach a model something new, and prove that it learned? |

@@ -65,6 +65,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 from transformers.models.xlm.modeling_xlm import create_sinusoidal_embeddings
 
+# %%
 from course_utils import figures, settings
 from course_utils.exercises import check, hint, quiz, solution
 from course_utils.exercises.authors import whose
@@ -491,7 +492,7 @@ display(looking)
 # %%
 whole = looking.data["answer"]
 print(f"all heads on: {whole['text']!r}, probability {whole['chance']:.2f}")
-alone = looking.data["off"]  # the answer without each single head; [] for a model with many heads
+alone = looking.data["off"]  # without each single head; [] for a model with many heads
 for place, answer in enumerate(alone):
     if answer["text"] != whole["text"]:
         print(f"without layer {place // heads}, head {place % heads}: {answer['text']!r}", end=" ")
@@ -573,9 +574,10 @@ display(patch_maps)
 
 # %%
 best = patch_maps.data["answer"][0][0]
-others = patch_maps.data["off"]  # the answers without each single head; [] for a model with many heads
+others = patch_maps.data["off"]  # without each single head; [] for a model with many heads
 changed = sum(answer[0][0] != best for answer in others)
-print(f"best caption: {best!r}; of {len(others)} heads, {changed} change it when they are off alone")
+print(f"best caption: {best!r}; of {len(others)} heads,", end=" ")
+print(f"{changed} change it when they are off alone")
 
 # %% [markdown]
 # **What to notice.** Patches of the toy look at the toy, and a head need not look at all of it: some take an edge. The

@@ -15,7 +15,7 @@ ALL = [path.stem for path in sorted(NOTEBOOKS.rglob("*.ipynb"))]
 MULTIMODAL = "7.1_multimodal_ai"
 FAMILIES = "7.1_lab_generative_families"
 BINDING = "7.1_lab_binding_senses"
-RESEARCH = "7.3_research_directions"
+EFFICIENCY = "7.3_efficiency"
 HOSTING = "7.4_self_hosting"
 CHOICES = "7.5_finetuning_choices"
 SHARE = "7.5_lab_share_and_serve"
@@ -88,7 +88,7 @@ def test_late_fusion_is_not_decided_where_intervals_overlap() -> None:
     assert last[0] + last[2] < 0.2 * requests  # "on how few requests the two differ"
 
 
-@pytest.mark.parametrize("notebook", [MULTIMODAL, RESEARCH])
+@pytest.mark.parametrize("notebook", [MULTIMODAL, EFFICIENCY])
 def test_an_interval_is_explained_where_it_is_first_used(notebook: str) -> None:
     """An objective of 7.1 is to say how well it works "with an interval"."""
     explained = False
@@ -158,16 +158,16 @@ def test_wrong_colours_help_the_shapes_and_the_text_says_so() -> None:
 
 
 def test_fewer_bits_with_less_perplexity_are_explained() -> None:
-    rows = {row["format"]: row for row in table(RESEARCH, "matrices quantised")}
+    rows = {row["format"]: row for row in table(EFFICIENCY, "matrices quantised")}
     unsure = {name: float(row["perplexity"]) for name, row in rows.items()}
     assert unsure["1 bit"] < 0.9 * unsure["2 bits"]
-    errors = {one.split()[0]: numbers(one)[-1] for one in printed(committed(RESEARCH)) if "become 0, the error" in one}
+    errors = {one.split()[0]: numbers(one)[-1] for one in printed(committed(EFFICIENCY)) if "become 0, the error" in one}
     assert errors["1"] < errors["2"]
-    assert "in perplexity our 1 bit beats our 2 bits: this is a fault of our 2-bit scale" in prose(RESEARCH)
+    assert "in perplexity our 1 bit beats our 2 bits: this is a fault of our 2-bit scale" in prose(EFFICIENCY)
 
 
 def test_the_fused_kernel_is_judged_by_factors_that_stand_above() -> None:
-    rows = table(RESEARCH, "Attention by hand against the fused kernel")
+    rows = table(EFFICIENCY, "Attention by hand against the fused kernel")
     tokens, slow, fast = ([numbers(row[name])[0] for row in rows] for name in ("tokens", "by hand (ms)", "fused (ms)"))
     for row, by_hand, fused in zip(rows, slow, fast, strict=True):
         assert numbers(row["fused is faster by"])[0] == pytest.approx(by_hand / fused, abs=0.06)
@@ -175,7 +175,7 @@ def test_the_fused_kernel_is_judged_by_factors_that_stand_above() -> None:
     assert tokens == [256, 512, 1024, 2048, 4096]
     for before, after in zip(slow, slow[1:], strict=False):
         assert after < 15 * before  # four times the work; 40 times was a run that something had disturbed
-    text = prose(RESEARCH)
+    text = prose(EFFICIENCY)
     assert "little to win" not in text and "below 1 the fused kernel is the *slower* one" in text
 
 

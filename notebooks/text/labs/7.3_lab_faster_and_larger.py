@@ -416,8 +416,8 @@ print(f"guesses that came out: {share(kept)}")
 # with $E$ for what no model can know. (The loss is measured in **nats** a letter: the mean of $-\ln$ of the chance
 # that the model gave to the letter that came.) We train small transformers of five sizes, each with two seeds, to
 # write the shop's texts letter by letter. The law is fitted to these. Then comes a sixth size, *larger* than all.
-# (The rule for the learning rate, 0.32 / width, was chosen from three by looking at all six widths: the fit has not seen
-# the sixth size, the rule has.)
+# (The rule for the learning rate, 0.32 / width, was chosen from three by looking at all six widths: the fit has not
+# seen the sixth size, the rule has.)
 
 # %% tags=["topic:scaling-laws"]
 STEPS = paced(300, 24)

@@ -324,11 +324,11 @@ for chance, token in zip(best.values, best.indices, strict=True):
 # will the model come back to the number that it meant?
 
 # %% tags=["topic:decoding"]
-sum_at_once = {
-    "role": "user",
-    "content": "Ben buys 7 cubes for 13 euros each and 4 stars for 21 euros each. What is the total?",
-}
-messages = [{"role": "system", "content": text.SYSTEM["direct"]}, sum_at_once]
+bought = "Ben buys 7 cubes for 13 euros each and 4 stars for 21 euros each."
+messages = [
+    {"role": "system", "content": text.SYSTEM["direct"]},
+    {"role": "user", "content": f"{bought} What is the total?"},
+]
 explorer.probabilities(chat, chat.prompt(messages))
 
 # %% [markdown]
