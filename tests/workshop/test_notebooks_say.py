@@ -157,26 +157,28 @@ def test_wrong_colours_help_the_shapes_and_the_text_says_so() -> None:
 # --- 7.3
 
 
-def test_fewer_bits_with_less_perplexity_are_explained() -> None:
-    rows = {row["format"]: row for row in table(EFFICIENCY, "matrices quantised")}
-    unsure = {name: float(row["perplexity"]) for name, row in rows.items()}
-    assert unsure["1 bit"] < 0.9 * unsure["2 bits"]
-    errors = {one.split()[0]: numbers(one)[-1] for one in printed(committed(EFFICIENCY)) if "become 0, the error" in one}
-    assert errors["1"] < errors["2"]
-    assert "in perplexity our 1 bit beats our 2 bits: this is a fault of our 2-bit scale" in prose(EFFICIENCY)
+def test_levels_that_are_missing_and_not_bits_explain_the_loss() -> None:
+    """One bit lies nearer to the matrix than three levels in 2 bits, and all four levels nearer than either."""
+    said = [one for one in printed(committed(EFFICIENCY)) if "become 0, error" in one]
+    errors = {one.partition("  ")[0].strip(): numbers(one)[-1] for one in said}
+    assert errors["3 bits"] < errors["2 bits, asymmetric"] < errors["1 bit"] < errors["2 bits"]
+    rows = {row["format"]: row for row in table(EFFICIENCY, "Matrices in groups of 64")}
+    assert interval(rows["2 bits, asymmetric"]["sums right"])[0] > 0 == numbers(rows["2 bits"]["sums right"])[0]
+    assert interval(rows["3 bits"]["copying, change in points"])[1] < 0
+    assert "That is a fault of this 2-bit scale, not a merit of one bit" in prose(EFFICIENCY)
 
 
 def test_the_fused_kernel_is_judged_by_factors_that_stand_above() -> None:
-    rows = table(EFFICIENCY, "Attention by hand against the fused kernel")
+    rows = table(EFFICIENCY, "Causal attention, 2 heads")
     tokens, slow, fast = ([numbers(row[name])[0] for row in rows] for name in ("tokens", "by hand (ms)", "fused (ms)"))
     for row, by_hand, fused in zip(rows, slow, fast, strict=True):
-        assert numbers(row["fused is faster by"])[0] == pytest.approx(by_hand / fused, abs=0.06)
+        assert numbers(row["fused is faster by"])[0] == pytest.approx(by_hand / fused, rel=0.1)
         assert numbers(row["fused holds less by"])[0] > 1
     assert tokens == [256, 512, 1024, 2048, 4096]
     for before, after in zip(slow, slow[1:], strict=False):
         assert after < 15 * before  # four times the work; 40 times was a run that something had disturbed
     text = prose(EFFICIENCY)
-    assert "little to win" not in text and "below 1 the fused kernel is the *slower* one" in text
+    assert "little to win" not in text and "below 1 the fused kernel would be the *slower* one" in text
 
 
 @pytest.mark.parametrize("notebook", ALL)
