@@ -183,9 +183,9 @@ for samples in (1, 5):
             part = thoughts.split(graph.bill)[thought.parents[0] - 1]
             agreed[thought.value == part.answer].append(thought.score)
     row = {"samples of each thought": samples, "right": percent(right)}
-    if samples > 1:
-        row["agreement where right"] = str(bootstrap(agreed[True], ""))
-        row["agreement where wrong"] = str(bootstrap(agreed[False], "")) if agreed[False] else "-"
+    for name, part_right in (("right", True), ("wrong", False)):
+        scores = agreed[part_right]
+        row[f"agreement where {name}"] = str(bootstrap(scores, "")) if scores else "none"
     rows.append(row)
 figures.table(rows, caption="Bills of four items at temperature 2")
 
@@ -194,8 +194,9 @@ figures.table(rows, caption="Bills of four items at temperature 2")
 # voted into being. The graph turns one impossible question into questions that the model knows. Its price is tokens,
 # and somebody who knows how to split. With more items there are more chances to slip, so compare it with the graph
 # whose merges a line of code makes: where that line lies higher, and its bar does not meet the other's, the merge is
-# the weak operation. Which leads to sections 2 and 3: notice what is wrong, and leave to a machine what a machine does
-# better.
+# the weak operation. And the scores: with one sample agreement is always 1 and says nothing; with five, compare it
+# where the part is right and where it is wrong. Which leads to sections 2 and 3: notice what is wrong, and leave to a
+# machine what a machine does better.
 
 # %% [markdown]
 # ## 2. Does it know when it is wrong?
@@ -307,11 +308,11 @@ for name, sure in kinds.items():
 quiz("7.3.calibration")
 
 # %% [markdown]
-# **What to notice.** On new prices the model is about as sure as on known ones, and mostly wrong: **overconfident**,
-# just where it leaves its training. One fitted temperature brings confidence and success closer; compare the intervals
-# of ECE. But it can't change the *order* of replies of like length by much, and the order is what selective answering
-# needs. Look at the right panel: whoever may stay silent on the less sure part is right far more often. Calibration and
-# order are two things.
+# **What to notice.** On new prices the model is only a little less sure than on known ones, and mostly wrong:
+# **overconfident**, just where it leaves its training. One fitted temperature brings confidence and success closer;
+# compare the intervals of ECE. But it can't change the *order* of replies of like length by much, and the order is
+# what selective answering needs. Look at the right panel: whoever may stay silent on the less sure part is right far
+# more often. Calibration and order are two things.
 #
 # Do larger models know it? Pretrained ones are often well calibrated on multiple choice (Kadavath et al. 2022, arXiv
 # 2207.05221); training on human feedback made GPT-4 worse at it (its report, arXiv 2303.08774, figure 8). And nobody
@@ -423,12 +424,12 @@ print(
 )
 
 # %% [markdown]
-# **What to notice.** With the right translation the solver is always right, at any size of number: compare the two
-# shares for new prices. With a wrong translation it is *exactly wrong*, and its number looks as trustworthy as before.
-# The check does not make the model better; it tells you what to leave to somebody else. Read the column *of those
-# right* before you trust it. Systems of this kind: program-aided models (Gao et al. 2022, arXiv 2211.10435) write
-# Python, Logic-LM (Pan et al. 2023, arXiv 2305.12295) writes logic for a prover, and AlphaGeometry (Trinh et al. 2024,
-# *Nature* 625) lets a language model propose and a symbolic engine prove.
+# **What to notice.** With the right translation the solver is right at any size of number: compare the two shares for
+# new prices, and look at what the check says about the rest. With a wrong translation it is *exactly wrong*, and its
+# number looks as trustworthy as before. The check does not make the model better; it tells you what to leave to
+# somebody else. Read the column *of those right* before you trust it. Systems of this kind: program-aided models (Gao
+# et al. 2022, arXiv 2211.10435) write Python, Logic-LM (Pan et al. 2023, arXiv 2305.12295) writes logic for a prover,
+# and AlphaGeometry (Trinh et al. 2024, *Nature* 625) lets a language model propose and a symbolic engine prove.
 
 # %% [markdown]
 # ## 4. Code, checked by running it
@@ -565,8 +566,11 @@ quiz("7.3.pass_at_k")
 # **What to notice.** pass@10 is what *could* be had by somebody who knows which of ten is right. Tests are that
 # somebody: compare the chosen program's share with pass@1, interval against interval. AlphaCode (Li et al. 2022, arXiv
 # 2203.07814) chose ten of up to a million programs in this way, and filtering by the examples of the task removed
-# nearly all. The last column is the danger: a program can pass the tests that you have and still be wrong, and one test
-# lets more of them through than three. And never run such code outside a sandbox, not even "only to test it".
+# nearly all. The last column is the danger: a program can pass the tests that you have and still be wrong. Where it is
+# 0 here after one test, that is because a wrong mixture of four numbers hardly ever hits the right total by chance.
+# Tests of real programs are weaker: Liu et al. 2023 (arXiv 2305.01210) wrote more tests for a well-known benchmark,
+# and many programs that had counted as right failed. And never run such code outside a sandbox, not even "only to test
+# it".
 
 # %% [markdown]
 # ## What you take with you
@@ -580,5 +584,5 @@ quiz("7.3.pass_at_k")
 # 2211.10435), Chen et al. 2021 (arXiv 2107.03374).
 #
 # **Try it.** Split bills of eight into parts of *one* item (`thoughts.split(bill, 1)`): can prisma-lm answer those?
-# Fit the temperature in section 2 on known prices only: does it still help on new ones? Give section 4 one visible
-# test instead of three: how many wrong programs slip through?
+# Fit the temperature in section 2 on known prices only: does it still help on new ones? Ask a tester who is content
+# with an even number: which programs pass the tests of section 4 then?

@@ -799,7 +799,7 @@ for (name, rows), marker in zip(arrives.items(), "os^", strict=True):
     print(f"{name:>9}: after {lengths[-1]} tokens {middle[-1]:.0e} of the signal arrives")
 ax.set_xscale("log", base=2)
 ax.set_yscale("log")
-ax.set(xlabel="tokens", ylabel="signal of the first (2 tokens = 1)", ylim=(1e-40, 100))
+ax.set(xlabel="tokens", ylabel="signal of the first (2 tokens = 1)", ylim=(1e-48, 100))
 ax.legend()
 figures.show(fig, alt="The signal falls exponentially for RNN and LSTM, and slowly for attention.")
 
