@@ -1,7 +1,8 @@
 # %% [markdown] tags=["badge"]
 # # 7.3 Lab: other architectures
 #
-# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/labs/7.3_lab_other_architectures.ipynb)
+# [![Open In
+# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/labs/7.3_lab_other_architectures.ipynb)
 
 # %% [markdown]
 # **After this notebook you can**
@@ -208,10 +209,10 @@ figures.show(fig, alt=alt)
 
 # %% [markdown]
 # **What to notice.** Left alone, a router that sends most tokens to one expert trains that expert most, so that it
-# becomes the best choice: the rich get richer. In balance, the same parameters know more (the lines below the table). With either, the mixture
-# knows more than one MLP of the *same active* size. It does not beat one MLP of the *same total* size: experts save
-# arithmetic, they do not add knowledge to a parameter. (These are facts by heart, and there is nothing held out.
-# Mixtures were found to gain more on knowledge than on reasoning, arXiv 2410.19034.)
+# becomes the best choice: the rich get richer. In balance, the same parameters know more (the lines below the table).
+# With either, the mixture knows more than one MLP of the *same active* size. It does not beat one MLP of the *same
+# total* size: experts save arithmetic, they do not add knowledge to a parameter. (These are facts by heart, and there
+# is nothing held out. Mixtures were found to gain more on knowledge than on reasoning, arXiv 2410.19034.)
 #
 # The loss pulls at the same weights as the task; the bias does not touch them, but ours needs a good step size. Look at
 # the ranges in the table before you call one of the two better.
