@@ -1,8 +1,7 @@
 # %% [markdown] tags=["badge"]
 # # 7.3 Lab: other architectures
 #
-# [![Open In
-# Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/labs/7.3_lab_other_architectures.ipynb)
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/genai-course/advanced-generative-ai/blob/main/notebooks/labs/7.3_lab_other_architectures.ipynb)
 
 # %% [markdown]
 # **After this notebook you can**
