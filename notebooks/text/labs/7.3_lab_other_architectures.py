@@ -360,8 +360,9 @@ for distance, moved in zip(distances, change, strict=True):
         print(f"{distance:3} tokens back: the logits move by {moved:.1e}")
 
 # %% [markdown]
-# Beyond the reach the change is exactly zero: no training can mend that. Within it, something arrives, and less and
-# less the further back it stands. Is it enough to *use*? The rows above hold words written twice, so the model can copy if it finds the first copy.
+# Beyond the reach the change is exactly zero: no training can mend that. Within it, something arrives, and little from
+# far back. Is it enough to *use*? The rows above hold words written twice, so the model can copy if it finds the first
+# copy.
 
 # %% tags=["topic:sparse-attention"]
 count = 10
