@@ -259,8 +259,8 @@ figures.table(rows, caption="Counted on the shapes in transformers", digits=1)
 # total and 5.1 active (gpt-oss, arXiv 2508.10925), 52 and 12 (Jamba, arXiv 2403.19887), 80 and 3 (Qwen3-Next, its
 # card), 671 and 37 (DeepSeek-V3, arXiv 2412.19437). Where our count differs, look at what is called active.
 #
-# **What to notice.** The active share falls from model to model. And the last column does not follow the size at all.
-# Why, section 3 tells.
+# **What to notice.** Three of the four use only a small part of themselves for a token. And the last column does not
+# follow the size at all. Why, section 3 tells.
 
 # %% [markdown]
 # ## 2. Look at less
@@ -360,8 +360,9 @@ for distance, moved in zip(distances, change, strict=True):
         print(f"{distance:3} tokens back: the logits move by {moved:.1e}")
 
 # %% [markdown]
-# Beyond the reach the change is exactly zero: no training can mend that. Within it, something arrives. Is it enough
-# to *use*? The rows above hold words written twice, so the model can copy if it finds the first copy.
+# Beyond the reach the change is exactly zero: no training can mend that. Within it, something arrives, and little
+# from far back. Is it enough to *use*? The rows above hold words written twice, so the model can copy if it finds the
+# first copy.
 
 # %% tags=["topic:sparse-attention"]
 count = 10
