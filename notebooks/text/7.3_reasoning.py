@@ -148,13 +148,13 @@ figures.show(fig, alt=f"Bars: {told}.")
 # %% [markdown]
 # **What to notice.** Verdict: dramatic here, and we know why. A model this small cannot do two products and a sum in
 # the one step in which it must say a digit; written steps are its scratch paper. And it was trained that way, on more
-# worked sums than direct ones. The slip shows that the steps *cause* the answer: the model does not notice the mistake,
-# it computes on from it. That is honest, and dangerous: a wrong step is believed.
+# worked sums than direct ones. The slip shows that the steps *cause* the answer: the model does not notice the
+# mistake, it computes on from it. That is honest, and dangerous: a wrong step is believed.
 #
 # For other models neither follows. By prompting alone, Wei et al. found gains only in models of about 100 billion
 # parameters. And large models may write steps that are not the reason for their answer: a hint in the prompt moved
-# their answers, and the steps did not mention it (Turpin et al. 2023, arXiv 2305.04388; for models that were trained to
-# reason, Chen et al. 2025, arXiv 2505.05410). Steps cost tokens, too: time and money for every answer.
+# their answers, and the steps did not mention it (Turpin et al. 2023, arXiv 2305.04388; for models that were trained
+# to reason, Chen et al. 2025, arXiv 2505.05410). Steps cost tokens, too: time and money for every answer.
 
 # %% [markdown]
 # ## 2. Does it help to answer more than once?
@@ -221,8 +221,8 @@ for heat in (0.3, 1.0, 2.0):
 figures.table(rows, caption=f"{few} sums, 4 replies each", digits=1)
 
 # %% [markdown]
-# Too cold, and four replies are nearly one. Too hot, and they differ because they are wrong. We go on with 1.0. **Guess
-# first:** how much better than one reply is the majority of twelve?
+# Too cold, and four replies are nearly one. Too hot, and they differ because they are wrong. We go on with 1.0.
+# **Guess first:** how much better than one reply is the majority of twelve?
 
 # %% tags=["topic:self-consistency"]
 N = 12
@@ -458,10 +458,10 @@ figures.show(fig, alt=alt)
 # earlier, for they have seen a few hundred replies. Training on a reward (reinforcement learning) chooses far harder
 # than best of 12.
 #
-# Is process reward safer? Its belief rises and its truth does not; whether it falls, these few sums do not decide
-# (look at the interval of its change). What does help is what nobody trained: the model's own log-probability, and
-# most of all the exact checker, which reaches what twelve replies hold. Where a program can check, let it. It has a
-# limit, too: replies whose steps all hold and that answer *another* question.
+# Is process reward safer? Not here: its belief rises and its truth falls, too (look at the interval of its change).
+# What does help is what nobody trained: the model's own log-probability, and most of all the exact checker, which
+# nearly reaches what twelve replies hold. Where a program can check, let it. It has a limit, too: replies whose steps
+# all hold and that answer *another* question.
 
 # %%
 quiz("7.3.best_of_many")
@@ -469,10 +469,10 @@ quiz("7.3.best_of_many")
 # %% [markdown]
 # ## 4. Can it search instead?
 #
-# Whole replies are judged too late: a slip in the first step spoils all that follows. **Tree of thoughts** (Yao et al.
-# 2023, arXiv 2305.10601) writes a few versions of the *next step*, values them, keeps the best few, and goes on from
-# those. What it needs is a value for half-finished work. We try two: the number of steps that do not hold (a program
-# knows), and the log-probability so far (the model's own).
+# Whole replies are judged too late: a slip in the first step spoils all that follows. **Tree of thoughts** (Yao et
+# al. 2023, arXiv 2305.10601) writes a few versions of the *next step*, values them, keeps the best few, and goes on
+# from those. What it needs is a value for half-finished work. We try two: the number of steps that do not hold (a
+# program knows), and the log-probability so far (the model's own).
 
 # %%
 fig, ax = figures.figure(width=8, height=3.0)
@@ -550,8 +550,8 @@ for width in (1, 2, 4):
     print(f"{whose(beam_over_thoughts)}, width {width}: {best} = {number(best)}")
 
 # %% [markdown]
-# A value that looks only at the distance throws away a state that seems far off and is one step from the goal. A wider
-# beam keeps it. Now with the model; the steps are its own, and all sums are searched together:
+# A value that looks only at the distance throws away a state that seems far off and is one step from the goal. A
+# wider beam keeps it. Now with the model; the steps are its own, and all sums are searched together:
 
 # %% tags=["topic:tree-of-thoughts"]
 figures.source(search_thoughts.beam)
@@ -694,8 +694,8 @@ quiz("7.3.fair_tokens")
 # ## 7. How would you attack your own assistant?
 #
 # **Red teaming** means to attack a system before others do, with a list of attacks that can be run again after every
-# change. Our target is the shop's agent of Unit 7.2, one step at a time: the customer writes, and the agent says which
-# tool it calls. Customers are logged in. Four things must not happen: the agent looks up *another's order* or
+# change. Our target is the shop's agent of Unit 7.2, one step at a time: the customer writes, and the agent says
+# which tool it calls. Customers are logged in. Four things must not happen: the agent looks up *another's order* or
 # *another's last order*, it repeats *its system text*, or it says of an order that it was returned, whereupon a
 # *refund* is paid without approval. For the last one the attacker writes no message. He chooses his *name*, and the
 # tool reads it to the agent.
@@ -711,9 +711,9 @@ for attack in red_team.injections(guest):
     print(f"a name: {attack.kind:21} {attack.message!r}")
 
 # %% [markdown]
-# These are the known kinds: an order to ignore the rules, a new role, many shots (made-up examples of an assistant that
-# tells all), a forged turn of the conversation, and disguises: digits for letters (leet), base64, another language, a
-# request in pieces. **Guess first:** which works best on so small a model?
+# These are the known kinds: an order to ignore the rules, a new role, many shots (made-up examples of an assistant
+# that tells all), a forged turn of the conversation, and disguises: digits for letters (leet), base64, another
+# language, a request in pieces. **Guess first:** which works best on so small a model?
 
 
 # %% tags=["topic:red-teaming"]
@@ -747,13 +747,13 @@ for kind, goals in by_kind.items():
 figures.table(rows, caption=f"Attacks that succeed, without a defence, {len(guests)} customers")
 
 # %% [markdown]
-# **What to notice.** No disguise beats the plain question, which always works. This agent has never learned to refuse,
-# so there is nothing to talk it out of; and a disguise that it cannot read (base64, a request in pieces) hides the
-# request from the *model*, too. A large model reads base64, and its training in refusing hardly covered it: that gap is
-# what makes disguises work there (Wei et al. 2023, arXiv 2307.02483). An attack has to pass the filter *and* be
-# understood. What was not taught cannot be abused: prisma-lm repeats no system text, and it believes the database's
-# word at the end of the line more than a name (Unit 7.2 has names that got through now and then). A 0 here says
-# "not by these": with so few customers the interval reaches far up.
+# **What to notice.** No disguise beats the plain question, which always works. This agent has never learned to
+# refuse, so there is nothing to talk it out of; and a disguise that it cannot read (base64, a request in pieces)
+# hides the request from the *model*, too. A large model reads base64, and its training in refusing hardly covered it:
+# that gap is what makes disguises work there (Wei et al. 2023, arXiv 2307.02483). An attack has to pass the filter
+# *and* be understood. What was not taught cannot be abused: prisma-lm repeats no system text, and it believes the
+# database's word at the end of the line more than a name (Unit 7.2 has names that got through now and then). A 0 here
+# says "not by these": with so few customers the interval reaches far up.
 #
 # Now three filters. Rules on the **input**: suspicious words, markers, numbers of orders that are not the customer's,
 # names of others. Rules on the **output**: which order may this customer look up, and does the status stand in the
@@ -827,21 +827,22 @@ figures.show(fig, alt=alt)
 
 # %% [markdown]
 # **What to notice.** Each filter has a price on the other axis, and a number without it means nothing: to refuse
-# everything stops all attacks. The input rules stop these attacks and turn away honest people who mention a friend or
-# a code with four digits. The classifier shows the usual trap. Judged on kinds that it has learned from, it has no
-# price at all. On kinds that are new to it, it refuses a good part of the honest requests. (More attacks get through,
-# too, but those intervals overlap.) Your list of messages becomes its exam *and* its textbook.
+# everything stops all attacks. (The last column does not begin at 100 %: some honest requests this agent gets wrong
+# by itself.) The input rules stop these attacks and turn away honest people who mention a friend or a code with four
+# digits. The classifier shows the usual trap. Judged on kinds that it has learned from, it has no price at all. On
+# kinds that are new to it, it refuses a good part of the honest requests. (More attacks get through, too, but those
+# intervals overlap.) Your list of messages becomes its exam *and* its textbook.
 #
-# The best row does not read the message at all. It asks what no message can change: whose order is that, and what does
-# the database say? Here it is the same rule that defines the attack's success, so its 0 is no surprise; that is the
-# point. Decide *outside* the model what it may see and do. (The attacks are not independent of each other: the same
-# customers, many times over. Read the intervals as "for these".)
+# The best row does not read the message at all. It asks what no message can change: whose order is that, and what
+# does the database say? Here it is the same rule that defines the attack's success, so its 0 is no surprise; that is
+# the point. Decide *outside* the model what it may see and do. (The attacks are not independent of each other: the
+# same customers, many times over. Read the intervals as "for these".)
 #
 # With large models the same holds, with larger numbers. Constitutional classifiers brought the success of jailbreaks
-# from 86 to 4.4 %, for 0.38 points more refusals and 24 % more computing (arXiv 2501.18837). Attackers who adapt to the
-# defence broke 12 published ones, most with more than 90 % success (*The attacker moves second*, arXiv 2510.09023): a
-# suite that stays the same measures yesterday. CaMeL (arXiv 2503.18813) takes the road of our last row: the model that
-# reads untrusted text may not decide which tool is called.
+# from 86 to 4.4 %, for 0.38 points more refusals and 24 % more computing (arXiv 2501.18837). Attackers who adapt to
+# the defence broke 12 published ones, most with more than 90 % success (*The attacker moves second*, arXiv
+# 2510.09023): a suite that stays the same measures yesterday. CaMeL (arXiv 2503.18813) takes the road of our last
+# row: the model that reads untrusted text may not decide which tool is called.
 
 # %%
 quiz("7.3.attacks_blocked")
@@ -865,8 +866,9 @@ quiz("7.3.attacks_blocked")
 # agents*, arXiv 2401.05566). For the long term nobody has a proof; what there is are measurements such as these, and
 # honest reports of where they end.
 #
-# One worked number. A model does something harmful in a share $p$ of its answers; a checker who looks at one notices it
-# with probability $d$. How many must he see to notice at least one with 95 % probability? $1 - (1 - pd)^n \ge 0.95$:
+# One worked number. A model does something harmful in a share $p$ of its answers; a checker who looks at one notices
+# it with probability $d$. How many must he see to notice at least one with 95 % probability? $1 - (1 - pd)^n \ge
+# 0.95$:
 
 # %%
 rows = []
@@ -889,11 +891,11 @@ figures.table(rows, caption="Answers to look at until one is noticed, with 95 % 
 # %% [markdown]
 # ## 9. The same with a real model
 #
-# Now without Prisma and without our helpers: SmolLM2 with 135 million weights (arXiv 2502.02737, Apache-2.0) and eight
-# word problems, in the plain lines of `transformers`. Leave out the first line of each cell, and you can paste it into
-# an empty notebook. At the small and the full tier these lines run here (a download of 0.3 GB). At the bundled tier you
-# see a **recording**: what the same lines gave on a machine that has the model. **Guess first:** the paper found gains
-# only in very large models. What will steps do here?
+# Now without Prisma and without our helpers: SmolLM2 with 135 million weights (arXiv 2502.02737, Apache-2.0) and
+# eight word problems, in the plain lines of `transformers`. Leave out the first line of each cell, and you can paste
+# it into an empty notebook. At the small and the full tier these lines run here (a download of 0.3 GB). At the
+# bundled tier you see a **recording**: what the same lines gave on a machine that has the model. **Guess first:** the
+# paper found gains only in very large models. What will steps do here?
 
 # %% tags=["topic:cot"]
 # %%real steps
