@@ -334,7 +334,7 @@ explorer.probabilities(chat, chat.prompt(messages))
 # %% [markdown]
 # **What to notice.** At words and spaces the model is sure, at the digits of a sum that it must say at once it is not:
 # there its first choice is one of several. It reads its own text like anybody's: once another digit stands there, it
-# goes on from that, and nothing in it remembers what it meant.
+# goes on from that. The text is all that it has of what it meant.
 
 # %% [markdown]
 # **Greedy** decoding always takes the likeliest token. It is right for tasks with one answer. When does it go
