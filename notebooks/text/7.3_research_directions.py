@@ -580,8 +580,8 @@ print(f"best caption: {best!r}; of {len(others)} heads,", end=" ")
 print(f"{changed} change it when they are off alone")
 
 # %% [markdown]
-# **What to notice.** The line above says on how many single heads the best caption depends. In a picture as in a text, a
-# head that looks hard at something need not be one that the answer cannot do without.
+# **What to notice.** The line above says on how many single heads the best caption depends. In a picture as in a text,
+# a head that looks hard at something need not be one that the answer cannot do without.
 
 # %% [markdown]
 # **What to notice.** Low layers have not found the place yet. In the upper layers several heads put nearly all of
