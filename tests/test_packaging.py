@@ -260,7 +260,7 @@ def test_files_are_small():
     weights = sum(size for path, size in sizes.items() if path.suffix == ".safetensors")
     assert weights < 20e6  # the bar for data/models
     assert [str(path) for path, size in sizes.items() if size > 5e6 and path.suffix != ".safetensors"] == []
-    assert sum(sizes.values()) < 36e6
+    assert sum(sizes.values()) < 39e6  # 40 MB is the promise
 
 
 def test_licences_are_there():

@@ -89,9 +89,9 @@ print(f"{prisma.model.num_parameters():,} weights,", end=" ")
 print(f"{inside_share:.0%} of them in {len(matrices)} matrices")
 
 # %% [markdown]
-# Two fresh test sets that no training has seen. **Sums**: shopping sums with worked steps. **Copying**: a row of random
-# words, to be written once more, which this model finds hard. A task counts only if *every* token that the model has to
-# write is its first choice: one wrong digit or word and the task is lost.
+# Two fresh test sets that no training has seen. **Sums**: shopping sums with worked steps. **Copying**: a row of
+# random words, to be written once more, which this model finds hard. A task counts only if *every* token that the
+# model has to write is its first choice: one wrong digit or word and the task is lost.
 #
 # Each share stands with its 95 % interval: other tasks would give another share, and an interval made in this way
 # holds the true one in 95 of 100 experiments. Better still, every change gets *the same* tasks. Then the change can
@@ -140,9 +140,9 @@ for bits in (8, 4, 3, 2, 1):
 # keeps a zero point beside the scale (7.4 builds it, and GPTQ on top of it). And 4-bit **NF4**, which Unit 7.5 uses,
 # puts its 16 levels closer together near zero, where most weights lie (Dettmers et al. 2023, arXiv 2305.14314).
 #
-# **Perplexity** is measured on the sums, on what the model writes: 1 means that it is always sure of the right token, 8
-# that it is as unsure as a guess among 8. (It is e to the power of the mean cross-entropy in nats, the negative natural
-# logarithm of the right token's probability.)
+# **Perplexity** is measured on the sums, on what the model writes: 1 means that it is always sure of the right token,
+# 8 that it is as unsure as a guess among 8. (It is e to the power of the mean cross-entropy in nats, the negative
+# natural logarithm of the right token's probability.)
 
 # %% tags=["topic:quantisation-bits"]
 formats = {"16 bits": (16, None)}  # bits a weight with scales, and how to round
@@ -213,9 +213,9 @@ print("measured on", name)
 # three levels can stand in either order, depending on the task, and neither has a task right. And the file never
 # shrinks as much as the bits do: scales, embeddings and norms stay.
 #
-# Is that a law? No. Larger models bear 4 bits well (Dettmers and Zettlemoyer 2022, arXiv 2212.09720), methods that look
-# at data lose less (GPTQ, arXiv 2210.17323; 7.4 measures it at 2 bits), and models *trained* with three levels work
-# (arXiv 2402.17764).
+# Is that a law? No. Larger models bear 4 bits well (Dettmers and Zettlemoyer 2022, arXiv 2212.09720), methods that
+# look at data lose less (GPTQ, arXiv 2210.17323; 7.4 measures it at 2 bits), and models *trained* with three levels
+# work (arXiv 2402.17764).
 
 # %% [markdown]
 # ### A slider for the bits
@@ -230,8 +230,8 @@ questions = {problem.question: problem.answer for problem in problems}
 explorer.bits(prisma, questions, text.SYSTEM["steps"], max_new_tokens=64)
 
 # %% [markdown]
-# **What to notice.** The picture of the weights changes long before the answers do. A few questions are an example and
-# no measurement: the table above has the shares with their intervals.
+# **What to notice.** The picture of the weights changes long before the answers do. A few questions are an example
+# and no measurement: the table above has the shares with their intervals.
 
 # %% [markdown]
 # ## 2. Pruning: leave something out
@@ -245,8 +245,8 @@ figures.source(pruning.magnitude, pruning.two_of_four)
 
 # %% [markdown]
 # Which heads and channels may go? Those that add least to the output of their layer. We let the model read a few
-# examples, and multiply: the squares of what each input of a matrix was, times the squares of its weights (the idea of
-# Wanda, arXiv 2306.11695, for whole parts). The control: as many parts, drawn at random.
+# examples, and multiply: the squares of what each input of a matrix was, times the squares of its weights (the idea
+# of Wanda, arXiv 2306.11695, for whole parts). The control: as many parts, drawn at random.
 
 # %%
 figures.source(pruning.column_effects)
@@ -306,8 +306,8 @@ ax.legend()
 figures.show(fig, alt=f"Sums right against the share removed. {figures.told(told)}.")
 
 # %% [markdown]
-# Now size and speed. A file holds every weight, zero or not. Some libraries can leave the zeros out (*sparse* formats):
-# then each number that stays needs its place beside it.
+# Now size and speed. A file holds every weight, zero or not. Some libraries can leave the zeros out (*sparse*
+# formats): then each number that stays needs its place beside it.
 
 # %% tags=["topic:pruning"]
 half = pruned["weights", 0.5]
@@ -425,8 +425,8 @@ print("measured with", whose(distillation_loss))
 # same random start, the same examples, the same steps. Only the target differs. The task is to *guess* answers about
 # unknown shops at once. No label can be known, but good guesses can: prices have a range, orders a status. We measure
 # on fresh questions how unlikely the true answer was, in nats a token; lower is better. With few examples and with
-# many: where will the teacher help more? (Worked sums showed no gain, so this task was chosen as one where soft targets
-# *can* help; steps and rate were set on other questions than those that are asked below.)
+# many: where will the teacher help more? (Worked sums showed no gain, so this task was chosen as one where soft
+# targets *can* help; steps and rate were set on other questions than those that are asked below.)
 
 
 # %% tags=["topic:distillation"]
@@ -558,8 +558,8 @@ difference = (result / total[:, None] - scores.softmax(-1) @ values).abs().max()
 print(f"six blocks of {whose(blockwise_softmax)} against one softmax: {difference:.1e}")
 
 # %% [markdown]
-# Now the whole thing, with a causal mask (nobody looks into the future). Two loops, over blocks of queries and of keys.
-# A block that lies wholly in the future is not computed at all.
+# Now the whole thing, with a causal mask (nobody looks into the future). Two loops, over blocks of queries and of
+# keys. A block that lies wholly in the future is not computed at all.
 
 
 # %% tags=["topic:flash-attention"]
@@ -613,8 +613,8 @@ for causal in (False, True):
 # ### A common claim: "FlashAttention is 2-4 times faster"
 #
 # Faster than what, and where? PyTorch's `scaled_dot_product_attention` is this idea as one fused kernel. We measure
-# time and memory against the length, on your machine. The three ways take turns, and the fastest of three runs counts:
-# whatever else the machine does can only slow a run down. Guess the factor at 256 and at 4,096 tokens.
+# time and memory against the length, on your machine. The three ways take turns, and the fastest of three runs
+# counts: whatever else the machine does can only slow a run down. Guess the factor at 256 and at 4,096 tokens.
 
 # %% tags=["topic:flash-attention"]
 ways = {
@@ -687,8 +687,8 @@ quiz("7.3.flash_exact")
 # %% [markdown]
 # ## 5. Gradient checkpointing: memory for time
 #
-# To train, a layer must remember what went in: its gradient needs it. With $L$ layers that is $L$ times as much. Or we
-# throw it away, and compute it again when its turn comes (Chen et al. 2016, arXiv 1604.06174):
+# To train, a layer must remember what went in: its gradient needs it. With $L$ layers that is $L$ times as much. Or
+# we throw it away, and compute it again when its turn comes (Chen et al. 2016, arXiv 1604.06174):
 #
 # ```text
 # forward    x0 -> [block 0] -> x1 -> [block 1] -> x2 -> loss     keep only x0, x1, x2
@@ -1035,12 +1035,12 @@ figures.show(fig, alt=f"Needles found at three lengths. {figures.told(told)}.")
 # 32K tokens or more: only half of them kept a satisfactory result at 32K. NoLiMa (arXiv 2502.05167) takes needles
 # without a word in common with the question: of models that claim at least 128K, most fell below half of their
 # short-text result at 32K, and GPT-4o from 99.3 to 69.7 %. And *where* something stands matters: least is used in the
-# middle (Lost in the Middle, arXiv 2307.03172). Newer models accept a million tokens, and find literal needles in them
-# (Gemini 1.5, arXiv 2403.05530). That is the easy test: of 18 models of 2025, GPT-4.1, Claude 4, Gemini 2.5 and Qwen3
-# among them, all became less reliable with length even on simple tasks (*Context Rot*, Chroma's report of July 2025).
-# For code there are benchmarks with 10,000 to a million tokens of real tasks (LoCoBench, arXiv 2509.09614). So ask for
-# the result at *your* length, on *your* kind of question. A codebase is rarely one needle: to find every caller of a
-# function you need all of them. And does it fit at all? 200,000 lines of ten tokens are two million.
+# middle (Lost in the Middle, arXiv 2307.03172). Newer models accept a million tokens, and find literal needles in
+# them (Gemini 1.5, arXiv 2403.05530). That is the easy test: of 18 models of 2025, GPT-4.1, Claude 4, Gemini 2.5 and
+# Qwen3 among them, all became less reliable with length even on simple tasks (*Context Rot*, Chroma's report of July
+# 2025). For code there are benchmarks with 10,000 to a million tokens of real tasks (LoCoBench, arXiv 2509.09614). So
+# ask for the result at *your* length, on *your* kind of question. A codebase is rarely one needle: to find every
+# caller of a function you need all of them. And does it fit at all? 200,000 lines of ten tokens are two million.
 #
 # **What to notice.** One number of the configuration, the length, says least of all. Measure recall against length,
 # with and without scaling, and with the same needles.
