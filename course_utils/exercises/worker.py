@@ -7,6 +7,7 @@ with the notebook's kernel, however that ends, and when nothing was asked for te
 
 import builtins
 import faulthandler
+import importlib
 import io
 import os
 import pickle
@@ -31,10 +32,17 @@ LONGEST = 2000  # letters of an exception's text
 # What else in the course computes what an exercise asks for; whole modules are replaced, as some are slow to import.
 ELSEWHERE = {
     "course_utils.agents.retrieval.ranking": "reciprocal_rank_fusion",
+    "course_utils.agents.many_agents.teams": "majority",
     "course_utils.finetuning.preferences": "dpo_loss",
+    "course_utils.research.decoding": "nucleus",
+    "course_utils.research.distillation": "distillation_loss",
+    "course_utils.research.search_thoughts": "majority",
+    "course_utils.research.speculative": "decide",
     "course_utils.serving.metrics": "quantile",
     "course_utils.serving.quantising": "gptq",
 }
+# The same in modules that are quick to import and of which a function may use the rest: only these are closed.
+INSIDE = {"course_utils.research.kv_cache": "attend", "course_utils.research.positions": "rotary"}
 
 
 def main() -> None:
@@ -94,6 +102,9 @@ def _close_ways_round() -> None:
         module = types.ModuleType(module_name)
         setattr(module, function_name, _refuse)
         sys.modules[module_name] = module
+    for module_name, function_name in INSIDE.items():
+        module = importlib.import_module(module_name)
+        getattr(module, function_name).__code__ = _refuse.__code__
     builtins.input = _no_input
     builtins.display = print  # a notebook has it everywhere
 

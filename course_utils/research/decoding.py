@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from course_utils.prisma import shop
+from course_utils.prisma import lm, shop
 
 Filter = Callable[[Tensor], Tensor]
 NEVER = float("-inf")
@@ -273,8 +273,8 @@ def generate(chat, prompts: Sequence[str], steps: int, seed: int = 0, **settings
 def log_prob(model: nn.Module, prompt: Sequence[int], written: Sequence[int]) -> float:
     """The log-probability (nats) of `written` after `prompt`, both token ids: the sum over its tokens."""
     ids = torch.tensor([[*prompt, *written]], device=next(model.parameters()).device)  # (1, t)
-    logits = model(input_ids=ids, use_cache=False).logits[0].float()  # (t, vocabulary)
-    each = logits[:-1].log_softmax(-1).gather(-1, ids[0, 1:, None])  # (t - 1, 1)
+    logits = model(input_ids=ids, use_cache=False).logits  # (1, t, vocabulary)
+    each = lm.token_log_probs(logits, ids)[0]  # (t - 1,)
     return each[len(prompt) - 1 :].sum().item()
 
 

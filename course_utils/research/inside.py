@@ -57,9 +57,10 @@ def vision_attention(clip: nn.Module, pixels: Tensor) -> tuple[Tensor, float]:
 
     blocks = [m for m in clip.visual.modules() if isinstance(m, nn.MultiheadAttention)]
     hooks = [block.register_forward_hook(again) for block in blocks]
+    device = next(clip.parameters()).device
     try:
         with torch.no_grad():
-            clip.encode_image(pixels)
+            clip.encode_image(pixels.to(device))
     finally:
         for hook in hooks:
             hook.remove()

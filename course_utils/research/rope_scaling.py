@@ -16,8 +16,7 @@ def plain(width: int, base: float = 10000.0) -> Tensor:
 
     `width` numbers a head; the pairs turn ever more slowly (RoFormer, arXiv 2104.09864).
     """
-    pairs = torch.arange(0, width, 2) / width  # (width / 2,)
-    return base**-pairs
+    return angles(torch.ones(1), width, base)[0]
 
 
 def linear(width: int, factor: float, base: float = 10000.0) -> Tensor:

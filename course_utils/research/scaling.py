@@ -265,11 +265,11 @@ def refits(parameters: Sequence[float], values: Sequence[float], rounds: int = 5
     return laws
 
 
-def interval(values: Sequence[float], value: float, unit: str = "") -> Measure:
-    """`value` with the middle 95 % of `values`."""
+def interval(values: Sequence[float], value: float, n: int, unit: str = "") -> Measure:
+    """`value` with the middle 95 % of `values`; `n` trainings stand behind it."""
     spread = torch.tensor(values, dtype=torch.float64)
     low, high = torch.quantile(spread, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Measure(value, min(low, value), max(high, value), len(values), unit)
+    return Measure(value, min(low, value), max(high, value), n, unit)
 
 
 def prediction(
@@ -289,7 +289,7 @@ def prediction(
     drawn = []
     for other, chance in zip(laws, chances, strict=True):
         drawn.append(other.predict(size) + chance)
-    return interval(drawn, law.predict(size), "nats")
+    return interval(drawn, law.predict(size), len(values), "nats")
 
 
 def compute_optimal(operations: float, tokens_a_parameter: float = 20.0) -> tuple[float, float]:

@@ -294,7 +294,8 @@ def _bytes(tensors: Sequence[Tensor]) -> int:
 def held(trainer: Copies) -> dict[str, int]:
     """Bytes of weights, gradients and optimiser state on this process, as they are now."""
     weights = list(trainer.weights)
-    every = weights + list(getattr(trainer, "parts", [])) if isinstance(trainer, StateCut) else weights
+    parts = trainer.parts if isinstance(trainer, StateCut) else []
+    every = [*weights, *parts]
     gradients = [weight.grad for weight in every if weight.grad is not None]
     optimiser = getattr(trainer.optimiser, "optim", trainer.optimiser)  # inside ZeroRedundancyOptimizer
     states = []

@@ -42,15 +42,6 @@ def block_sparse_mask(n: int, block: int, near: int = 1, chosen: int = 1, seed: 
     return tokens.tril()
 
 
-def reach(mask: Tensor, layers: int) -> Tensor:
-    """(n, n): what a token can know of after so many layers: what it sees, what that had seen, and so on."""
-    seen = mask.float()
-    known = torch.eye(len(mask))
-    for _ in range(layers):
-        known = (seen @ known > 0).float()
-    return known > 0
-
-
 # ---------------------------------------------------------------- the window, and nothing else, computed
 
 

@@ -216,7 +216,7 @@ class SmallModel:
         for _ in range(count):
             logits = self.reader.read(unread)[-1]  # (vocabulary,)
             self.known += unread
-            row = chances(logits, self.temperature)
+            row = chances(logits.cpu(), self.temperature)
             token = draw(row, generator)
             drafted.append(token)
             rows.append(row)
@@ -249,10 +249,6 @@ class Writing:
     drafted: int  # tokens
     accepted: int  # of these
     seconds: float  # of the processor, for all threads
-
-    @property
-    def tokens_a_pass(self) -> float:
-        return len(self.tokens) / self.passes
 
 
 def write(

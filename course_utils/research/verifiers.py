@@ -1,18 +1,17 @@
 """Judges of worked answers: an exact checker of steps, and small verifiers that are trained on hidden states."""
 
-import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from course_utils.prisma import lm, text
+from course_utils.research import solver
+from course_utils.research.solver import STEP as EQUATION
 
 ROWS = 64  # answers that are read together
-EQUATION = re.compile(r"(\d+) ([*+-]) (\d+) = (\d+)")
-OPERATIONS: dict[str, Callable[[int, int], int]] = {"*": operator.mul, "+": operator.add, "-": operator.sub}
 LAYERS = (3, -1)  # the states that a verifier sees: after layer 2, and after the last one
 
 
@@ -49,9 +48,9 @@ def check_steps(question: str, reply: str) -> list[Step]:
 
 def _true(equation: re.Match, known: set[str]) -> bool:
     """Whether an equation's arithmetic is right and its two numbers are known."""
-    left, sign, right, result = equation.groups()
-    value = OPERATIONS[sign](int(left), int(right))
-    return value == int(result) and {left, right} <= known
+    left, _, right, _ = equation.groups()
+    worked = solver.steps(equation[0])
+    return not solver.slips(worked) and {left, right} <= known
 
 
 def flawless(question: str, reply: str, steps: int = 3) -> bool:

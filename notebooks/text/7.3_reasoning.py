@@ -391,7 +391,7 @@ figures.table(rows, caption="How often a right reply gets a higher score than a 
 
 # %% [markdown]
 # 1 is perfect and 0.5 is a coin. On the replies that it learned from, the outcome verifier is perfect. On new ones it
-# is hardly better than a coin, and the process verifier somewhat better. **Guess first:** if they choose the best of
+# is no better than a coin, and the process verifier is not either. **Guess first:** if they choose the best of
 # 2, of 4, of 12 replies, what happens to the share that is right?
 
 
@@ -451,8 +451,8 @@ figures.show(fig, alt=alt)
 # **What to notice.** This is **over-optimisation**. The more replies the outcome verifier may choose from, the surer
 # it becomes, and the more often it is wrong: at the end it is worse than no choice at all, and that change lies
 # outside its interval. Its scores on the replies that it learned from were nearly perfect: it has learned those by
-# heart. Among many new replies it finds the odd one that it misjudges most. A measure that is better than a coin *on
-# average* says nothing about its *highest* scores, and the highest are what a choice takes. Gao et al. (2022, arXiv
+# heart. Among many new replies it finds the odd one that it misjudges most. An average over all replies says
+# little about the *highest* scores, and the highest are what a choice takes. Gao et al. (2022, arXiv
 # 2210.10760) measured the same for large reward models: the proxy's score rises, the true reward rises, too, and then
 # falls. Cobbe et al. (2021, arXiv 2110.14168) saw it with verifiers for sums and very many samples. Ours turn much
 # earlier, for they have seen a few hundred replies. Training on a reward (reinforcement learning) chooses far harder

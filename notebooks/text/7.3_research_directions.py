@@ -54,6 +54,7 @@ import contextlib
 import math
 import random
 import statistics
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -263,7 +264,7 @@ rotary = check("7.3.rotary", rotary)
 # the trained model cannot tell whether its text begins at position 0 or at 300.
 
 # %% tags=["topic:positional"]
-prisma = load("chat", unit.hardware, tier="bundled")
+prisma = load("chat", replace(unit.hardware, device="cpu"), tier="bundled")
 config = prisma.model.config
 torch.manual_seed(unit.seed)
 q, k = torch.randn(2, 1, 8, 64, 32)  # (batch, heads, tokens, d)
@@ -504,7 +505,7 @@ if alone:
 # %% [markdown]
 # **What to notice.** A head that looks hard at the answer can be one of several that do so, and then the model hardly
 # misses it. A head that the answer does depend on may look elsewhere: it prepares, in a lower layer, what others fetch.
-# One prompt is one case: section 3 measures this on many.
+# One prompt is one case: section 4 switches heads off on many rows.
 
 # %% [markdown]
 # Now the picture model. open_clip asks its blocks for no weights either. So we catch what goes into every

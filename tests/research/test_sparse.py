@@ -27,11 +27,6 @@ def test_blocks_see_themselves_the_one_before_and_the_first() -> None:
         sparse.block_sparse_mask(30, 4)
 
 
-def test_reach_is_layers_times_window_less_one() -> None:
-    known = sparse.reach(sparse.window_mask(20, 3), layers=4)
-    assert known[19].nonzero().flatten().tolist() == list(range(11, 20))
-
-
 def test_a_window_in_blocks_gives_what_the_mask_gives() -> None:
     q, k, v = torch.randn(3, 2, 40, 8, generator=torch.Generator().manual_seed(1))
     expected = sparse.masked_attention(q, k, v, 10)

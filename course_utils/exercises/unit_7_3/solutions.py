@@ -379,7 +379,7 @@ def clear_mistakes() -> dict[str, Any]:
 def beam_over_thoughts(
     start: str, propose: Callable[[str], list[str]], value: Callable[[str], float], width: int, depth: int
 ) -> list[str]:
-    """Tree of thoughts, searched breadth first (arXiv 2305.10601, algorithm 2)."""
+    """Tree of thoughts, searched breadth first (arXiv 2305.10601, algorithm 1)."""
     beam = [start]
     for _ in range(depth):
         candidates: list[str] = []

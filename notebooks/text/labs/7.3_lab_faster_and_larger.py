@@ -450,8 +450,8 @@ def points(steps: int) -> tuple[list[int], list[float]]:
 numbers, values = points(STEPS)
 law = scaling.fit(numbers, values)
 again = scaling.refits(numbers, values, seed=unit.seed)
-floor = scaling.interval([other.floor for other in again], law.floor)
-steepness = scaling.interval([other.steepness for other in again], law.steepness)
+floor = scaling.interval([other.floor for other in again], law.floor, len(values))
+steepness = scaling.interval([other.steepness for other in again], law.steepness, len(values))
 print(f"E = {floor.value:.2f} ({floor.low:.2f} to {floor.high:.2f})")
 print(f"a = {steepness.value:.2f} ({steepness.low:.2f} to {steepness.high:.2f})")
 

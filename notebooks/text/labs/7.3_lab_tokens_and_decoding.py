@@ -309,7 +309,8 @@ quiz("7.3.price_of_a_language")
 opening = "Our small red cube is 12 euros. "
 prompt = tokenizer(opening)["input_ids"]
 with torch.inference_mode():
-    logits = chat.model(torch.tensor([prompt])).logits[0, -1:]  # (1, vocabulary)
+    given = torch.tensor([prompt], device=chat.model.device)
+    logits = chat.model(given).logits[0, -1:].cpu()  # (1, vocabulary)
 chances = logits.softmax(-1)
 best = chances[0].topk(8)
 for chance, token in zip(best.values, best.indices, strict=True):
