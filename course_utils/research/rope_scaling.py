@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.prisma import lm, text
+from course_utils.research.positions import angles
 
 
 def plain(width: int, base: float = 10000.0) -> Tensor:

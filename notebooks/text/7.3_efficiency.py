@@ -757,12 +757,12 @@ figures.show(fig, alt=f"Peak memory against depth. At the deepest: {figures.told
 
 # %% [markdown]
 # **What to notice.** With everything kept, memory rises by the same amount with each block. With checkpoints it rises
-# much less: by half a MiB a block here. That is the gradients of the block's weights, which are all there at the end of
-# the step; one input is a quarter of a MiB. The $\sqrt{L}$ way keeps fewer inputs, but has to hold a whole stretch of blocks while it goes
-# back through it: here, where a block keeps much more than its input, each block's input is the better choice.
-# Measure before you believe a rule. The work rises by a third, three forwards' worth becomes four; your column says
-# what that is in time. In transformers it is one line: `model.gradient_checkpointing_enable()`. Unit 7.5 counts what
-# it saves for a model of 7 billion weights.
+# much less: by half a MiB a block here. That is the gradients of the block's weights, which are all there at the end
+# of the step; one input is a quarter of a MiB. The $\sqrt{L}$ way keeps fewer inputs, but has to hold a whole stretch
+# of blocks while it goes back through it: here, where a block keeps much more than its input, each block's input is
+# the better choice. Measure before you believe a rule. The work rises by a third, three forwards' worth becomes four;
+# your column says what that is in time. In transformers it is one line: `model.gradient_checkpointing_enable()`. Unit
+# 7.5 counts what it saves for a model of 7 billion weights.
 
 # %% [markdown]
 # ## 6. Mixed precision: train in 16 bits
