@@ -205,8 +205,8 @@ for name in ("prompt lookup", "table", "both", "small model"):
 
 # %% [markdown]
 # **What to notice.** The tokens agree, whoever guesses: a bad drafter costs time, never quality. The gain in tokens a
-# pass is large, the gain in time is small or none: on a CPU a pass over several tokens costs more than one over one
-# token, as section 1 measured. The drafters without a network come off best. The small model has far fewer
+# pass is large, the gain in time is smaller or none: on a CPU a pass over several tokens costs more than one over one
+# token, as section 1 measured. The table, which is no network at all, comes off best. The small model has far fewer
 # parameters, but its pass does not take far less time: at this size most of a pass is overhead, not arithmetic. A
 # large model of 70 billion parameters beside a draft of one billion is another matter. Now the library, on the same
 # prompts:
