@@ -29,7 +29,9 @@ from course_utils import ranks
 with ranks.meeting():
     time.sleep(120)
 """
-STARTING = "from course_utils import ranks; ranks.launch('program', [])"
+# A job in the background of a shell is born deaf to Ctrl-C: so the parent listens anew.
+LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+STARTING = f"{LISTENING}; from course_utils import ranks; ranks.launch('program', [])"
 
 
 @pytest.fixture

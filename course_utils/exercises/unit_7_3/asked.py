@@ -1,10 +1,14 @@
 """Unit 7.3's exercises and quizzes: what is asked. The solutions are in solutions.py."""
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from course_utils.exercises.registry import Answer, Exercise, Quiz
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # --- stubs: what stands in the student's cells ----------------------------------------------------------
 

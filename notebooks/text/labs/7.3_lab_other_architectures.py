@@ -54,7 +54,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 
 from course_utils import figures
-from course_utils.exercises import quiz
+from course_utils.exercises import check, hint, quiz, solution
 from course_utils.measures import bootstrap, medians, percent, share, spread
 from course_utils.memory import counting
 from course_utils.prisma import lm, text

@@ -47,7 +47,7 @@ import torch
 
 from course_utils import figures
 from course_utils.agents.hands import code_sandbox
-from course_utils.exercises import quiz
+from course_utils.exercises import check, hint, quiz, solution
 from course_utils.measures import bootstrap, error_bars, matches, percent, share
 from course_utils.prisma import text
 from course_utils.research import calibration, decoding, programs, reasoning, solver

@@ -45,7 +45,7 @@ unit = open_unit("7.3", tier="bundled")
 import random
 
 from course_utils import figures
-from course_utils.exercises import quiz
+from course_utils.exercises import check, hint, quiz, solution
 from course_utils.measures import error_bars, percent, share
 from course_utils.prisma import text
 from course_utils.research import reasoning, steering
