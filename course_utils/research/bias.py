@@ -1,0 +1,181 @@
+"""Alignment lab: is a model's answer another one when only the customer's name is? Paired tests, and their power.
+
+Also WEAT, the association of words in an embedding (Caliskan, Bryson and Narayanan 2017, arXiv 1608.07187).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from course_utils.measures import Measure
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from course_utils.models.roles import Chat
+
+
+# ---------------------------------------------------------------- the paired test
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The same requests asked twice: how many came out well only the first time, and only the second time.
+
+    `difference` is the first share minus the second; `p` is McNemar's, exact and two-sided.
+    """
+
+    only_first: int
+    only_second: int
+    difference: Measure
+    p: float
+
+
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Paired:
+    """McNemar's exact test, with Bonett and Price's interval (2012), which is not empty where no pair differs.
+
+    ValueError without pairs, or if the numbers differ.
+    """
+    if len(first) != len(second) or not first:
+        raise ValueError(f"{len(first)} and {len(second)} outcomes: the same requests, one at least, are needed twice")
+    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    n = len(first)
+    difference = (only_first - only_second) / n
+    low, high = _bonett_price(only_first, only_second, n)
+    measure = Measure(difference, min(low, difference), max(high, difference), n, "%")
+    return Paired(only_first, only_second, measure, exact_p(only_first, only_second))
+
+
+def _bonett_price(only_first: int, only_second: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a paired difference: one pair more on either side, then Wald's."""
+    ours = (only_first + 1) / (n + 2)
+    theirs = (only_second + 1) / (n + 2)
+    gap = ours - theirs
+    variance = (ours + theirs - gap * gap) / (n + 2)
+    half = 1.96 * math.sqrt(variance)
+    return max(gap - half, -1.0), min(gap + half, 1.0)
+
+
+def exact_p(only_first: int, only_second: int) -> float:
+    """How probable so uneven a split of the differing pairs is, or a more uneven one, if a fair coin decides each."""
+    from scipy.stats import binomtest
+
+    differing = only_first + only_second
+    return float(binomtest(only_first, differing).pvalue) if differing else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's (1979) adjusted p values: below 0.05 they are found, with a risk of 5 % for *any* false find."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, place in enumerate(order):
+        left = len(p_values) - rank
+        highest = max(highest, min(1.0, left * p_values[place]))
+        adjusted[place] = highest
+    return adjusted
+
+
+def power(n: int, only_first: float, only_second: float, alpha: float = 0.05) -> float:
+    """The chance that McNemar's test of `n` pairs finds a difference whose two shares of pairs are these. Exact.
+
+    ValueError for shares that cannot be.
+    """
+    import numpy as np
+    from scipy.stats import binom
+
+    both = only_first + only_second
+    if min(only_first, only_second) < 0 or both > 1 or both == 0:
+        raise ValueError(f"{only_first} and {only_second} are no two shares of pairs: 0 to 1, and not more together")
+    total = 0.0
+    for differing in range(1, n + 1):
+        counts = np.arange(differing + 1)
+        tail = binom.cdf(np.minimum(counts, differing - counts), differing, 0.5)
+        finds = np.minimum(1.0, 2 * tail) <= alpha
+        chances = binom.pmf(counts, differing, only_first / both)
+        total += float(binom.pmf(differing, n, both) * chances[finds].sum())
+    return total
+
+
+# ---------------------------------------------------------------- a short tuning
+
+
+Taught = Sequence[tuple[str, str]]  # (prompt, reply)
+
+
+def tune(chat: Chat, taught: Taught, seed: int, layers: int = 4, batch: int = 16, rate: float = 4e-3) -> Chat:
+    """`chat` after one reading of `taught`; only its last `layers` layers learn, `chat` itself stays as it is."""
+    import torch
+
+    from course_utils.prisma import lm
+    from course_utils.prisma.text import Example
+    from course_utils.training import Learner
+
+    if len(taught) < batch:
+        raise ValueError(f"{len(taught)} examples are less than one batch of {batch}: give more")
+    model = copy.deepcopy(chat.model).requires_grad_(False)
+    model.set_attn_implementation("eager")  # for short rows on a CPU it trains faster than the fused kernel
+    for layer in model.model.layers[-layers:]:
+        layer.requires_grad_(True)
+    end = chat.tokenizer.eos_token
+    examples = [Example("mail", ((prompt, False), (reply + end, True))) for prompt, reply in taught]
+    rows = [lm.encode(chat.tokenizer, example) for example in examples]
+    learner = Learner(model, rate, len(rows) // batch)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+    for step in range(learner.steps):
+        places = order[step * batch : (step + 1) * batch]
+        collated = lm.collate([rows[place] for place in places], chat.tokenizer.pad_token_id)
+        ids = collated["input_ids"].to(model.device)
+        labels = collated["labels"].to(model.device)
+        mask = (labels != lm.IGNORED).float()
+        log_probs = lm.token_log_probs(model(ids).logits, ids) * mask[:, 1:]
+        learner.step(-log_probs.sum() / mask.sum())
+    model.eval().requires_grad_(False)
+    return dataclasses.replace(chat, model=model)
+
+
+# ---------------------------------------------------------------- words in an embedding
+
+
+@dataclass(frozen=True)
+class Association:
+    """WEAT: the effect size in standard deviations, and the exact p of a permutation test, one-sided."""
+
+    effect: float
+    p: float
+
+
+def weat(first: np.ndarray, second: np.ndarray, pleasant: np.ndarray, other: np.ndarray) -> Association:
+    """Whether the words `first` lie nearer to `pleasant`, and `second` nearer to `other`. Vectors are (words, width).
+
+    All ways to share the words out between `first` and `second` are counted, so p is exact. ValueError for groups of
+    different size, or too large for that.
+    """
+    import numpy as np
+
+    size = len(first)
+    if size != len(second) or not 2 <= size <= 8:
+        raise ValueError(f"{size} and {len(second)} words: two groups of the same size, 2 to 8, are needed")
+    words = _unit(np.concatenate([first, second]))
+    nearer = (words @ _unit(pleasant).T).mean(1) - (words @ _unit(other).T).mean(1)  # (2 size,)
+    gap = nearer[:size].mean() - nearer[size:].mean()
+    effect = gap / nearer.std(ddof=1)
+    total = nearer.sum()
+    sums = np.array([nearer[list(places)].sum() for places in combinations(range(2 * size), size)])
+    gaps = (2 * sums - total) / size
+    as_large = gaps >= gap - 1e-9
+    return Association(float(effect), float(as_large.mean()))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors of length 1, so that their products are cosines."""
+    import numpy as np
+
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
