@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -44,23 +46,30 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Paired:
     """
     if len(first) != len(second) or not first:
         raise ValueError(f"{len(first)} and {len(second)} outcomes: the same requests, one at least, are needed twice")
-    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
-    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    outcomes = Counter((bool(one), bool(other)) for one, other in zip(first, second, strict=True))
+    only_first = outcomes[True, False]
+    only_second = outcomes[False, True]
     n = len(first)
-    difference = (only_first - only_second) / n
+    surplus = only_first - only_second
+    difference = surplus / n
     low, high = _bonett_price(only_first, only_second, n)
-    measure = Measure(difference, min(low, difference), max(high, difference), n, "%")
-    return Paired(only_first, only_second, measure, exact_p(only_first, only_second))
+    measure = Measure(difference, low, high, n, "%")
+    p = exact_p(only_first, only_second)
+    return Paired(only_first, only_second, measure, p)
 
 
 def _bonett_price(only_first: int, only_second: int, n: int) -> tuple[float, float]:
     """The 95 % interval of a paired difference: one pair more on either side, then Wald's."""
-    ours = (only_first + 1) / (n + 2)
-    theirs = (only_second + 1) / (n + 2)
+    more = n + 2
+    ours = (only_first + 1) / more
+    theirs = (only_second + 1) / more
     gap = ours - theirs
-    variance = (ours + theirs - gap * gap) / (n + 2)
-    half = 1.96 * math.sqrt(variance)
-    return max(gap - half, -1.0), min(gap + half, 1.0)
+    either = ours + theirs
+    variance = either - gap**2
+    half = 1.96 * math.sqrt(variance / more)
+    low = gap - half
+    high = gap + half
+    return max(low, -1.0), min(high, 1.0)
 
 
 def exact_p(only_first: int, only_second: int) -> float:
@@ -78,7 +87,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     highest = 0.0
     for rank, place in enumerate(order):
         left = len(p_values) - rank
-        highest = max(highest, min(1.0, left * p_values[place]))
+        weighted = left * p_values[place]
+        highest = max(highest, min(1.0, weighted))
         adjusted[place] = highest
     return adjusted
 
@@ -95,12 +105,15 @@ def power(n: int, only_first: float, only_second: float, alpha: float = 0.05) ->
     if min(only_first, only_second) < 0 or both > 1 or both == 0:
         raise ValueError(f"{only_first} and {only_second} are no two shares of pairs: 0 to 1, and not more together")
     total = 0.0
-    for differing in range(1, n + 1):
+    chances_of = binom.pmf(np.arange(n + 1), n, both)
+    for differing in np.flatnonzero(chances_of > 1e-7):
         counts = np.arange(differing + 1)
-        tail = binom.cdf(np.minimum(counts, differing - counts), differing, 0.5)
-        finds = np.minimum(1.0, 2 * tail) <= alpha
+        fewer = np.minimum(counts, differing - counts)
+        tail = binom.cdf(fewer, differing, 0.5)
+        finds = 2 * tail <= alpha
         chances = binom.pmf(counts, differing, only_first / both)
-        total += float(binom.pmf(differing, n, both) * chances[finds].sum())
+        found = chances[finds].sum()
+        total += float(chances_of[differing] * found)
     return total
 
 
@@ -110,33 +123,32 @@ def power(n: int, only_first: float, only_second: float, alpha: float = 0.05) ->
 Taught = Sequence[tuple[str, str]]  # (prompt, reply)
 
 
-def tune(chat: Chat, taught: Taught, seed: int, layers: int = 4, batch: int = 16, rate: float = 4e-3) -> Chat:
-    """`chat` after one reading of `taught`; only its last `layers` layers learn, `chat` itself stays as it is."""
-    import torch
-
+def tune(chat: Chat, taught: Taught, seed: int, batch: int = 8) -> Chat:
+    """`chat` after one reading of `taught`, all layers; `chat` itself stays as it is. ValueError for too few."""
     from course_utils.prisma import lm
     from course_utils.prisma.text import Example
     from course_utils.training import Learner
 
     if len(taught) < batch:
         raise ValueError(f"{len(taught)} examples are less than one batch of {batch}: give more")
-    model = copy.deepcopy(chat.model).requires_grad_(False)
+    model = copy.deepcopy(chat.model).requires_grad_(True)
     model.set_attn_implementation("eager")  # for short rows on a CPU it trains faster than the fused kernel
-    for layer in model.model.layers[-layers:]:
-        layer.requires_grad_(True)
     end = chat.tokenizer.eos_token
     examples = [Example("mail", ((prompt, False), (reply + end, True))) for prompt, reply in taught]
     rows = [lm.encode(chat.tokenizer, example) for example in examples]
-    learner = Learner(model, rate, len(rows) // batch)
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+    learner = Learner(model, 3e-3, len(rows) // batch)
+    shuffled = random.Random(seed).sample(rows, len(rows))
     for step in range(learner.steps):
-        places = order[step * batch : (step + 1) * batch]
-        collated = lm.collate([rows[place] for place in places], chat.tokenizer.pad_token_id)
+        first = step * batch
+        part = shuffled[first : first + batch]
+        collated = lm.collate(part, chat.tokenizer.pad_token_id)
         ids = collated["input_ids"].to(model.device)
         labels = collated["labels"].to(model.device)
         mask = (labels != lm.IGNORED).float()
-        log_probs = lm.token_log_probs(model(ids).logits, ids) * mask[:, 1:]
-        learner.step(-log_probs.sum() / mask.sum())
+        logits = model(ids).logits
+        log_probs = lm.token_log_probs(logits, ids) * mask[:, 1:]
+        mean = log_probs.sum() / mask.sum()
+        learner.step(-mean)
     model.eval().requires_grad_(False)
     return dataclasses.replace(chat, model=model)
 
@@ -164,14 +176,18 @@ def weat(first: np.ndarray, second: np.ndarray, pleasant: np.ndarray, other: np.
     if size != len(second) or not 2 <= size <= 8:
         raise ValueError(f"{size} and {len(second)} words: two groups of the same size, 2 to 8, are needed")
     words = _unit(np.concatenate([first, second]))
-    nearer = (words @ _unit(pleasant).T).mean(1) - (words @ _unit(other).T).mean(1)  # (2 size,)
+    to_pleasant = words @ _unit(pleasant).T  # (2 size, words)
+    to_other = words @ _unit(other).T
+    nearer = to_pleasant.mean(1) - to_other.mean(1)  # (2 size,)
     gap = nearer[:size].mean() - nearer[size:].mean()
     effect = gap / nearer.std(ddof=1)
-    total = nearer.sum()
-    sums = np.array([nearer[list(places)].sum() for places in combinations(range(2 * size), size)])
-    gaps = (2 * sums - total) / size
+    deals = list(combinations(range(2 * size), size))
+    sums = nearer[np.array(deals)].sum(1)  # of the words dealt to the first group
+    rests = nearer.sum() - sums
+    gaps = (sums - rests) / size
     as_large = gaps >= gap - 1e-9
-    return Association(float(effect), float(as_large.mean()))
+    p = as_large.mean()
+    return Association(float(effect), float(p))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

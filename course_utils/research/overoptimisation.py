@@ -7,6 +7,7 @@ of a row. Logits are (longest, items + 1, items + 1): the place, the sentence be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -136,7 +137,8 @@ def bradley_terry(differences: Tensor, ridge: float = 1.0, rounds: int = 25) -> 
         wins = (differences @ weights).sigmoid()  # (pairs,): the chance that the chosen one wins
         slope = differences.T @ (1 - wins) - ridge * weights
         doubt = wins * (1 - wins)
-        bend = differences.T @ (doubt[:, None] * differences) + ridge * torch.eye(kinds)
+        weighted = doubt[:, None] * differences
+        bend = differences.T @ weighted + ridge * torch.eye(kinds)
         weights = weights + torch.linalg.solve(bend, slope)
     return weights
 
@@ -203,7 +205,8 @@ def optimise(
         log_probs = log_prob(logits, replies)  # (batch,)
         drift = log_probs.detach() - log_prob(reference, replies)
         gains = reward(replies) - beta * drift
-        others = (gains.sum() - gains) / (batch - 1)
+        rest = gains.sum() - gains  # (batch,)
+        others = rest / (batch - 1)
         loss = -((gains - others) * log_probs).mean()
         optimiser.zero_grad()
         loss.backward()
@@ -216,7 +219,8 @@ def optimise(
 def _point(step: int, logits: Tensor, reference: Tensor, reward: Reward, seed: int) -> Point:
     replies = draw(logits, 300, 77 + seed)
     kl = divergence(logits.detach(), reference)
-    return Point(step, kl, float(reward(replies).mean()), replies)
+    mean = reward(replies).mean()
+    return Point(step, kl, float(mean), replies)
 
 
 def best_of(reference: Tensor, reward: Reward, n: int, seed: int, cases: int = 300) -> Tensor:
@@ -236,6 +240,7 @@ def over_seeds(values: Sequence[float], unit: str = "") -> Measure:
     if n < 2:
         raise ValueError("one seed has no interval: run two at least")
     numbers = torch.tensor(values, dtype=torch.float64)
-    half = stats.t.ppf(0.975, n - 1) * float(numbers.std()) / n**0.5
+    error = numbers.std() / math.sqrt(n)
+    half = float(stats.t.ppf(0.975, n - 1) * error)
     mean = float(numbers.mean())
     return Measure(mean, mean - half, mean + half, n, unit)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from course_utils.measures import Measure, share
+from course_utils.measures import Measure, matches, share
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,12 @@ def revise(
     history = [list(replies)]
     for number in range(1, rounds + 1):
         now = list(history[-1])
-        faults = [len(broken(principles, request, reply)) for request, reply in zip(requests, now, strict=True)]
-        places = [place for place, count in enumerate(faults) if count]
-        for place, text in zip(places, rewrite(places, number), strict=True):
-            count = len(broken(principles, requests[place], text))
-            if count < faults[place]:
+        faults = [broken(principles, *pair) for pair in zip(requests, now, strict=True)]
+        places = [place for place, names in enumerate(faults) if names]
+        written = rewrite(places, number)
+        for place, text in zip(places, written, strict=True):
+            names = broken(principles, requests[place], text)
+            if len(names) < len(faults[place]):
                 now[place] = text
         history.append(now)
     return history
@@ -59,9 +60,13 @@ def agreement(one: Sequence[bool], other: Sequence[bool]) -> tuple[Measure, floa
     """
     if len(one) != len(other):
         raise ValueError(f"{len(one)} labels and {len(other)}: both have to label the same pairs")
-    same = share([a == b for a, b in zip(one, other, strict=True)])
+    same = share(matches(one, other))
     first = sum(one) / len(one)
     second = sum(other) / len(other)
-    chance = first * second + (1 - first) * (1 - second)
-    kappa = (same.value - chance) / (1 - chance) if chance < 1 else 0.0
-    return same, kappa
+    both_yes = first * second
+    both_no = (1 - first) * (1 - second)
+    chance = both_yes + both_no
+    if chance == 1:  # both always say the same one thing: there is nothing to agree on
+        return same, 0.0
+    above = same.value - chance
+    return same, above / (1 - chance)
