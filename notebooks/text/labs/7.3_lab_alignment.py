@@ -53,7 +53,8 @@ import torch
 from torch import Tensor
 
 from course_utils import figures
-from course_utils.agents import vectors
+from course_utils.agents.retrieval import vectors
+from course_utils.exercises import check, hint, quiz, solution
 from course_utils.finetuning import preferences as prefs
 from course_utils.measures import bootstrap, error_bars, matches, percent, share
 from course_utils.prisma import text
@@ -166,7 +167,7 @@ def differences(replies: Tensor, pairs: Tensor) -> Tensor:
 
 
 def learned(seed: int, labels=None) -> Tensor:
-    """The weights of a reward model, from 300 pairs of staff replies that a person has labelled.
+    """The weights of a reward model, from at most 300 pairs of staff replies that a person labels.
 
     `labels` may label them instead.
     """
@@ -178,6 +179,7 @@ def learned(seed: int, labels=None) -> Tensor:
     return over.bradley_terry(sign[:, None] * differences(replies, pairs))
 
 
+# %% tags=["topic:rlhf"]
 models = {seed: learned(seed) for seed in SEEDS}
 rows = []
 for place, kind in enumerate(kinds):
@@ -186,7 +188,9 @@ for place, kind in enumerate(kinds):
     rows.append(
         {"a sentence": MENU[kind], "adds": measure.value, "from": measure.low, "to": measure.high}
     )
-figures.table(rows, caption="What the reward models learned: six sets of 300 pairs, 95 % interval")
+figures.table(
+    rows, caption="What the reward models learned: six sets of up to 300 pairs, 95 % interval"
+)
 
 # %% [markdown]
 # **What to notice.** (In every interval of this lab: in 95 of 100 experiments such an interval holds the true value.)
@@ -364,11 +368,8 @@ for place in range(3):
 # What a penalty can't do is *repair*: it does not know what you meant. That takes better comparisons, or a measure
 # that the policy was not optimised against.
 
-# %% [markdown]
-# # QUIZ 7.3.over_optimisation: The learned reward still rises. What do you know about the replies?
-# Right: only that the reward model likes them better; a measure that was not optimised has to say the rest.
-# Wrong: they get better (the right panel). Wrong: the reward model is broken (it foresees people well, near its
-# data). Wrong: the KL penalty is too strong (then the reward would have stopped).
+# %%
+quiz("7.3.reward_rises")
 
 # %% [markdown]
 # ## 2. Principles instead of people
@@ -560,11 +561,6 @@ figures.table(rows, caption="Which rules are kept, one seed, 300 requests")
 # little harm. But no principle here reads the record, and the last table shows the ceiling that this sets: the share
 # of right facts is about what it was at the start. What no principle asks for, nobody gets. And two rules that a
 # program can judge are an easy case: a principle such as "be helpful" has a flaw of its own, in whoever applies it.
-
-# %% [markdown]
-# # QUIZ 7.3.rlaif: The principles agree with the person less often than the person with themself. What follows?
-# Right: they reward different things; which is better, only the true measure says. Wrong: the principles are worse
-# (agreement is not the truth: the person had a flaw). Wrong: more pairs close the gap (the interval shrinks only).
 
 # %% [markdown]
 # ## 3. Does it treat customers alike?
@@ -760,6 +756,9 @@ else:
 # the second row is as clear, a search for "executive" ranks people by their first name, a little, in every document
 # search that is built on such vectors. An effect in vectors is not yet harm to somebody: that is measured in what
 # the product does, as above.
+
+# %%
+quiz("7.3.twenty_groups")
 
 # %% [markdown] tags=["topic:bias-safety"]
 # ## 4. Reflection sheet
