@@ -166,7 +166,7 @@ def differences(replies: Tensor, pairs: Tensor) -> Tensor:
 
 
 def learned(seed: int, labels=None) -> Tensor:
-    """The weights of a reward model, from 300 pairs of staff replies that a person has labelled.
+    """The weights of a reward model, from at most 300 pairs of staff replies that a person labels.
 
     `labels` may label them instead.
     """
@@ -178,6 +178,7 @@ def learned(seed: int, labels=None) -> Tensor:
     return over.bradley_terry(sign[:, None] * differences(replies, pairs))
 
 
+# %% tags=["topic:rlhf"]
 models = {seed: learned(seed) for seed in SEEDS}
 rows = []
 for place, kind in enumerate(kinds):
@@ -186,7 +187,9 @@ for place, kind in enumerate(kinds):
     rows.append(
         {"a sentence": MENU[kind], "adds": measure.value, "from": measure.low, "to": measure.high}
     )
-figures.table(rows, caption="What the reward models learned: six sets of 300 pairs, 95 % interval")
+figures.table(
+    rows, caption="What the reward models learned: six sets of up to 300 pairs, 95 % interval"
+)
 
 # %% [markdown]
 # **What to notice.** (In every interval of this lab: in 95 of 100 experiments such an interval holds the true value.)
@@ -715,8 +718,8 @@ for name, reply in list(zip(OUTSIDE, answers(chat, OUTSIDE, WHO), strict=False))
     print(f"{name:>9} is called: {reply}")
 
 # %% [markdown]
-# It puts a name that it knows in the place of one that it does not. The whole course had not shown it, because all its
-# tests draw from the same 24 names. **Who is missing from the data is missing from the test, too.**
+# It mostly puts a name that it knows in the place of one that it does not. A test that draws its names from the shop's
+# 24, as the training data did, can't see this. **Who is missing from the data is missing from the test, too.**
 #
 # ### In real vectors
 #
