@@ -243,4 +243,7 @@ def over_seeds(values: Sequence[float], unit: str = "") -> Measure:
     error = numbers.std() / math.sqrt(n)
     half = float(stats.t.ppf(0.975, n - 1) * error)
     mean = float(numbers.mean())
-    return Measure(mean, mean - half, mean + half, n, unit)
+    low, high = mean - half, mean + half
+    if unit == "%":  # a share stays within 0..1
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Measure(mean, low, high, n, unit)

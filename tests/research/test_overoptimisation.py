@@ -77,6 +77,12 @@ def test_a_penalty_keeps_the_policy_near(writer: torch.Tensor) -> None:
     assert float(reward(best).mean()) > free[0].reward + 0.5
 
 
+def test_few_seeds_have_a_wide_interval_and_a_share_stays_a_share() -> None:
+    found = over.over_seeds([1.0, 2.0, 3.0])
+    assert (found.value, found.low, found.high) == pytest.approx((2.0, -0.484, 4.484), abs=0.01)
+    assert over.over_seeds([0.0, 0.02, 0.0], "%").low == 0
+
+
 def test_what_cannot_be_is_told() -> None:
     with pytest.raises(ValueError, match="room for 4"):
         over.rows([[0] * 5], ITEMS, LONGEST)

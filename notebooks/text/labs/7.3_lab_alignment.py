@@ -711,8 +711,8 @@ for name, reply in list(zip(OUTSIDE, answers(chat, OUTSIDE, WHO), strict=False))
     print(f"{name:>9} is called: {reply}")
 
 # %% [markdown]
-# It puts a name that it knows in the place of one that it does not. The whole course had not shown it, because all its
-# tests draw from the same 24 names. **Who is missing from the data is missing from the test, too.**
+# It mostly puts a name that it knows in the place of one that it does not. A test that draws its names from the shop's
+# 24, as the training data did, can't see this. **Who is missing from the data is missing from the test, too.**
 #
 # ### In real vectors
 #
