@@ -189,12 +189,18 @@ class Point:
 
 
 def optimise(
-    reference: Tensor, reward: Reward, beta: float, seed: int, steps: int = 120, every: int = 10, batch: int = 128
+    reference: Tensor,
+    reward: Reward,
+    beta: float,
+    seed: int,
+    steps: int = 120,
+    every: int = 10,
+    batch: int = 128,
 ) -> list[Point]:
-    """Policy gradient on `reward - beta * log(policy / reference)`; what it became, every few steps.
+    """Policy gradient on `reward - beta * log(policy / reference)`; its states, every few steps.
 
-    On-policy: each step draws `batch` replies anew. A reply's advantage is how far it lies above the mean of the
-    others (leave one out, arXiv 2402.14740).
+    On-policy: each step draws `batch` replies anew. A reply's advantage is how far it lies above
+    the mean of the others (leave one out, arXiv 2402.14740).
     """
     logits = reference.clone().requires_grad_()
     optimiser = torch.optim.Adam([logits], lr=0.08)

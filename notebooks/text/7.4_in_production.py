@@ -626,7 +626,7 @@ if prometheus.is_installed():
         await asyncio.gather(*crowd)  # noqa: F704
         watcher.wait_for_scrapes()
         rows = [{"asked": one, "answer": watcher.ask(one)} for one in questions]
-    figures.table(rows)
+    display(figures.table(rows))
 else:
     print("Prometheus is not on this machine. With it, this cell would ask:")
     print("\n".join(questions))

@@ -289,3 +289,30 @@ def test_no_outputs_are_built_at_the_quick_pace(built: Path, monkeypatch) -> Non
     monkeypatch.setenv("COURSE_PACE", "quick")
     with pytest.raises(notebooks.BuildError, match="unset it"):
         notebooks.build(built)
+
+
+def lost_tables(source: str) -> list[str]:
+    """The tables that a cell makes and nobody shows: not its last expression, and not handed on."""
+    tree = ast.parse(source)
+    last = tree.body[-1] if tree.body else None
+    lost = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Expr) or node is last or not isinstance(node.value, ast.Call):
+            continue
+        if ast.unparse(node.value.func) == "figures.table":
+            lost.append(ast.unparse(node))
+    return lost
+
+
+def test_a_table_that_is_lost_is_found() -> None:
+    assert lost_tables("figures.table(rows)\nprint(1)") == ["figures.table(rows)"]
+    assert lost_tables("if rows:\n    figures.table(rows)") == ["figures.table(rows)"]
+    assert lost_tables("print(1)\nfigures.table(rows)") == lost_tables("display(figures.table(rows))\nx = 1") == []
+
+
+@pytest.mark.parametrize("source", notebooks.sources(), ids=lambda path: path.stem)
+def test_no_table_is_made_and_not_shown(source: Path) -> None:
+    """Jupyter shows the last expression of a cell only."""
+    for cell in notebooks.convert(source).cells:
+        if cell.cell_type == "code":
+            assert lost_tables(_without_magic(cell.source)) == []

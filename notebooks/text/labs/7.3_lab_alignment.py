@@ -51,6 +51,7 @@ from itertools import cycle, islice
 
 import numpy as np
 import torch
+from IPython.display import display
 from torch import Tensor
 
 from course_utils import figures
@@ -354,9 +355,8 @@ for beta, runs in paths.items():
     row["from there on"] = signed(late, 0)
     row["reward from there on"] = signed(gained, 2)
     rows.append(row)
-figures.table(
-    rows, caption="Change in rules kept (points of 100) and in reward: 6 seeds, 95 % interval"
-)
+TABLE = "Change in rules kept (points of 100) and in reward: 6 seeds, 95 % interval"
+display(figures.table(rows, caption=TABLE))
 for place in range(3):
     print("-", in_words(place, paths[BETAS[0]][0][-1][0].replies[place]))
 
@@ -750,9 +750,8 @@ if encoder:
         rows.append(
             {"nearer to": " / ".join(groups), "effect": found.effect, "p": f"{found.p:.2g}"}
         )
-    figures.table(
-        rows, caption="WEAT in MiniLM: some of the paper's words, 12,870 ways to deal them"
-    )
+    told = "WEAT in MiniLM: some of the paper's words, 12,870 ways to deal them"
+    display(figures.table(rows, caption=told))
 else:
     print("So the measurement in real vectors is left out; all others above have run.")
 
