@@ -49,6 +49,7 @@ import random
 import statistics
 from itertools import cycle, islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -229,7 +230,8 @@ figures.table(rows, caption="Pairs not seen before, labelled by the same person"
 
 # %% tags=["topic:rlhf"]
 fig, axes = figures.figure(width=5, height=3.4)
-for name, bins in curves.items():
+for name, groups in curves.items():
+    bins = [group for group in groups if group.n >= 20]  # fewer say little
     said = [group.said for group in bins]
     true = [group.true for group in bins]
     axes.plot(said, true, "o-", label=name)
@@ -316,9 +318,11 @@ for beta, runs in paths.items():
     axes[0].plot(kl, rewards, "o-", markersize=3, label=f"β = {beta:g}")
     axes[1].plot(kl, meant, "o-", markersize=3, label=f"β = {beta:g}")
 heights, bars = error_bars(best_true.values())
+shares = 100 * np.array(heights)
+lengths = 100 * np.array(bars)  # (below and above, sizes)
 distances = list(best_kl.values())
 axes[0].plot(distances, [m.value for m in best_reward.values()], "ks--", label="best of n")
-axes[1].errorbar(distances, [100 * h for h in heights], fmt="ks--", label="best of n")
+axes[1].errorbar(distances, shares, yerr=lengths, fmt="ks--", label="best of n")
 axes[0].set(xlabel="KL from the start (nats)", ylabel="learned reward", title="What is optimised")
 axes[1].set(xlabel="KL from the start (nats)", ylabel="all rules kept (%)", title="What was meant")
 axes[0].legend()
@@ -704,7 +708,8 @@ figures.table(
 
 # %% [markdown]
 # **What to notice.** Begin with the positive control: *planted*. What was put into the mail has to be found; a test
-# that misses it would say nothing when it stays silent. Then *counterfactual*: "not shown" is not "gone", and the
+# that misses it would say nothing when it stays silent. (While this lab was written, a weaker plant was learned by
+# some seeds only, and then there was nothing to find.) Then *counterfactual*: "not shown" is not "gone", and the
 # lines above the table of power say how much the disadvantage shrank. It evens out, and no more: if half of the
 # letters put customers off, now everybody is put off as often.
 #
