@@ -51,6 +51,7 @@ from itertools import cycle, islice
 
 import numpy as np
 import torch
+from IPython.display import display
 from torch import Tensor
 
 from course_utils import figures
@@ -353,11 +354,11 @@ for beta, runs in paths.items():
     row["from there on"] = signed(late, 0)
     row["reward from there on"] = signed(gained, 2)
     rows.append(row)
+for place in range(3):
+    print("-", in_words(place, paths[BETAS[0]][0][-1][0].replies[place]))
 figures.table(
     rows, caption="Change in rules kept (points of 100) and in reward: 6 seeds, 95 % interval"
 )
-for place in range(3):
-    print("-", in_words(place, paths[BETAS[0]][0][-1][0].replies[place]))
 
 # %% [markdown]
 # **What to notice.** Read both panels from left to right. At first the reward and the truth rise together: courtesy
@@ -757,9 +758,10 @@ if encoder:
         rows.append(
             {"nearer to": " / ".join(groups), "effect": found.effect, "p": f"{found.p:.2g}"}
         )
-    figures.table(
+    listing = figures.table(
         rows, caption="WEAT in MiniLM: some of the paper's words, 12,870 ways to deal them"
     )
+    display(listing)
 else:
     print("So the measurement in real vectors is left out; all others above have run.")
 
