@@ -1109,7 +1109,7 @@ figures.table(rows, caption="One conversation, where memory gives 50 GB/s (examp
 # - Zeros save nothing by themselves. Smaller matrices do.
 # - A teacher tells more than a label where several answers are possible.
 # - FlashAttention changes memory traffic, not the result. "N times faster" lacks its half: than what, and where?
-# - Checkpointing buys memory with about a third of a step more. fp16 needs a loss scale, bf16 a master copy.
+# - Checkpointing buys memory with one forward more, a third of the work. fp16 needs a loss scale, bf16 a master copy.
 # - The length that a model accepts is not the length that it uses.
 #
 # **Papers:** quantisation arXiv 2210.17323, 2305.14314; pruning 1506.02626, 2306.11695; distillation 1503.02531,
