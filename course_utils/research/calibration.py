@@ -20,7 +20,8 @@ def reply_logits(model: nn.Module, prompt: Sequence[int], reply: Sequence[int]) 
 
 
 def confidence(logits: Tensor, reply: Sequence[int], temperature: float = 1.0) -> float:
-    """The probability of the whole reply: the product over its tokens, with the logits divided by `temperature`.
+    """The probability of the whole reply: the product over its tokens, with the logits divided by
+    `temperature`.
 
     logits: (t, vocabulary), from `reply_logits`. ValueError for a temperature of 0 or less.
     """
@@ -68,7 +69,9 @@ def reliability(confidences: Sequence[float], right: Sequence[bool], bins: int =
 
 
 def calibration_error(confidences: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:
-    """ECE, the expected calibration error (arXiv 1706.04599): how far confidence and success lie apart, on average."""
+    """ECE, the expected calibration error (arXiv 1706.04599): how far confidence and success lie
+    apart, on average.
+    """
     found = reliability(confidences, right, bins)
     gaps = np.array([one.confidence - one.right for one in found])
     sizes = np.array([one.n for one in found])
@@ -76,7 +79,11 @@ def calibration_error(confidences: Sequence[float], right: Sequence[bool], bins:
 
 
 def calibration_measure(
-    confidences: Sequence[float], right: Sequence[bool], bins: int = 10, seed: int = 0, rounds: int = 1000
+    confidences: Sequence[float],
+    right: Sequence[bool],
+    bins: int = 10,
+    seed: int = 0,
+    rounds: int = 1000,
 ) -> Measure:
     """ECE with the 95 % interval of a bootstrap over answers.
 
@@ -103,7 +110,10 @@ def surprises(confidences: Sequence[float], right: Sequence[bool]) -> list[float
 
 
 def fit_temperature(
-    logits: Sequence[Tensor], replies: Sequence[Sequence[int]], right: Sequence[bool], grid: Sequence[float] = ()
+    logits: Sequence[Tensor],
+    replies: Sequence[Sequence[int]],
+    right: Sequence[bool],
+    grid: Sequence[float] = (),
 ) -> float:
     """The temperature at which the confidences of these replies surprise least (temperature scaling, 1706.04599)."""
     tried = list(grid) or np.geomspace(0.25, 8, 41).tolist()

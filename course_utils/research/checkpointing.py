@@ -12,7 +12,9 @@ from course_utils.memory.simulate import Ledger
 
 
 class Again(torch.autograd.Function):
-    """A block that keeps only its input, and runs once more when the gradient comes (arXiv 1604.06174)."""
+    """A block that keeps only its input, and runs once more when the gradient comes (arXiv
+    1604.06174).
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, block: nn.Module) -> Tensor:

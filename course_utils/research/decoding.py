@@ -21,14 +21,18 @@ NEVER = float("-inf")
 
 
 def temperature(logits: Tensor, t: float) -> Tensor:
-    """Divide by `t`: below 1 the likely gets likelier, above 1 everything gets more alike. ValueError for t <= 0."""
+    """Divide by `t`: below 1 the likely gets likelier, above 1 everything gets more alike.
+    ValueError for t <= 0.
+    """
     if t <= 0:
-        raise ValueError(f"temperature {t}: it has to be above 0. For always the likeliest token use greedy decoding.")
+        raise ValueError(f"temperature {t}: it has to be above 0. For the likeliest token decode greedily.")
     return logits / t
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
-    """Keep the `k` largest logits of each row (and those equal to the last of them). ValueError for k < 1."""
+    """Keep the `k` largest logits of each row (and those equal to the last of them). ValueError for
+    k < 1.
+    """
     if k < 1:
         raise ValueError(f"k = {k}: at least one token has to stay.")
     best = logits.topk(min(k, logits.shape[-1])).values  # (n, k)
@@ -81,7 +85,12 @@ def repetition_penalty(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
 
 @torch.inference_mode()
 def sample(
-    model: nn.Module, prompt: Sequence[int], n: int, steps: int, filters: Sequence[Filter] = (), seed: int = 0
+    model: nn.Module,
+    prompt: Sequence[int],
+    n: int,
+    steps: int,
+    filters: Sequence[Filter] = (),
+    seed: int = 0,
 ) -> list[list[int]]:
     """`n` continuations of one prompt (token ids), each up to `steps` tokens or the end mark, which is left out.
 
@@ -127,11 +136,19 @@ class Hypothesis:
         return self.log_prob / len(self.tokens)
 
 
-def extended(model: nn.Module, prompt: Sequence[int], running: Sequence[Hypothesis], most: int) -> list[Hypothesis]:
-    """The `most` likeliest continuations of all running hypotheses by one token, the likeliest first."""
+def extended(
+    model: nn.Module,
+    prompt: Sequence[int],
+    running: Sequence[Hypothesis],
+    most: int,
+) -> list[Hypothesis]:
+    """The `most` likeliest continuations of all running hypotheses by one token, the likeliest
+    first.
+    """
     rows = [[*prompt, *one.tokens] for one in running]
     ids = torch.tensor(rows, device=next(model.parameters()).device)  # (beams, t)
-    logits = model(input_ids=ids, use_cache=False).logits[:, -1].float().cpu()  # (beams, vocabulary)
+    read = model(input_ids=ids, use_cache=False)
+    logits = read.logits[:, -1].float().cpu()  # (beams, vocabulary)
     so_far = torch.tensor([[one.log_prob] for one in running])  # (beams, 1)
     sums = so_far + logits.log_softmax(-1)  # (beams, vocabulary)
     best = sums.flatten().topk(most)
@@ -143,11 +160,17 @@ def extended(model: nn.Module, prompt: Sequence[int], running: Sequence[Hypothes
 
 
 @torch.inference_mode()
-def beam_search(model: nn.Module, prompt: Sequence[int], beams: int, steps: int) -> list[Hypothesis]:
-    """The `beams` best texts of up to `steps` tokens that beam search finds after a prompt, the best first.
+def beam_search(
+    model: nn.Module,
+    prompt: Sequence[int],
+    beams: int,
+    steps: int,
+) -> list[Hypothesis]:
+    """The `beams` best texts of up to `steps` tokens that beam search finds after a prompt, the
+    best first.
 
-    As `generate(num_beams=beams)` of transformers has it. The model's end mark counts as a token. ValueError for
-    fewer than one beam or step.
+    As `generate(num_beams=beams)` of transformers has it. The model's end mark counts as a token.
+    ValueError for fewer than one beam or step.
     """
     if beams < 1 or steps < 1:
         raise ValueError(f"{beams} beams, {steps} steps: at least one of each is needed.")
@@ -263,7 +286,9 @@ def generate(chat, prompts: Sequence[str], steps: int, seed: int = 0, **settings
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         rows = chat.model.generate(
-            input_ids=read["input_ids"], attention_mask=read["attention_mask"], generation_config=config
+            input_ids=read["input_ids"],
+            attention_mask=read["attention_mask"],
+            generation_config=config,
         )
     length = read["input_ids"].shape[1]
     return [until(row, chat.tokenizer.eos_token_id) for row in rows[:, length:].tolist()]
@@ -295,7 +320,9 @@ def library_beams(chat, prompt: str, beams: int, steps: int) -> tuple[list[list[
     )
     with torch.inference_mode():
         result = chat.model.generate(
-            input_ids=read["input_ids"], attention_mask=read["attention_mask"], generation_config=config
+            input_ids=read["input_ids"],
+            attention_mask=read["attention_mask"],
+            generation_config=config,
         )
     rows = result.sequences[:, read["input_ids"].shape[1] :].tolist()
     texts = [until(row, chat.tokenizer.eos_token_id) for row in rows]

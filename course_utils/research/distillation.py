@@ -71,7 +71,10 @@ QUESTIONS = 8  # about each shop
 
 def _guess(rng: random.Random, shop: Shop) -> text.Example:
     asked = text.episode(rng, shop)
-    pieces = ((text.prompt("direct", asked.question), False), (f"Answer: {asked.answer}<|end|>", True))
+    pieces = (
+        (text.prompt("direct", asked.question), False),
+        (f"Answer: {asked.answer}<|end|>", True),
+    )
     return text.Example("direct", pieces)
 
 
@@ -105,9 +108,16 @@ def taught(teacher: nn.Module, batches: Sequence[Batch]) -> list[Tensor]:
 
 
 def train(
-    student: nn.Module, batches: Sequence[Batch], answers: Sequence[Tensor], loss: Loss, steps: int, rate: float
+    student: nn.Module,
+    batches: Sequence[Batch],
+    answers: Sequence[Tensor],
+    loss: Loss,
+    steps: int,
+    rate: float,
 ) -> list[float]:
-    """`steps` steps, the batches in turn, again and again; `answers` from `taught`. Returns the loss of each step."""
+    """`steps` steps, the batches in turn, again and again; `answers` from `taught`. Returns the
+    loss of each step.
+    """
     learner = Learner(student.train(), rate, steps)
     losses = []
     for step in range(learner.steps):

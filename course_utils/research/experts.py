@@ -28,11 +28,12 @@ class Routing(NamedTuple):
 
 
 def route(scores: Tensor, k: int, bias: Tensor | None = None) -> Routing:
-    """Send each token to the k experts with the best scores (tokens, experts); ValueError if there are fewer than k.
+    """Send each token to the k experts with the best scores (tokens, experts); ValueError if there
+    are fewer than k.
 
-    A `bias` (experts,) is added where experts are *chosen*, and not where their answers are weighed (arXiv
-    2408.15664). Of one expert the weight is its share, so that the router gets a gradient (arXiv 2101.03961); the
-    weights of several add up to 1.
+    A `bias` (experts,) is added where experts are *chosen*, and not where their answers are weighed
+    (arXiv 2408.15664). Of one expert the weight is its share, so that the router gets a gradient
+    (arXiv 2101.03961); the weights of several add up to 1.
     """
     count = scores.shape[-1]
     if not 1 <= k <= count:
@@ -47,7 +48,8 @@ def route(scores: Tensor, k: int, bias: Tensor | None = None) -> Routing:
 
 
 def balance_loss(routing: Routing) -> Tensor:
-    """Switch's loss (arXiv 2101.03961, equation 4): 1 if all experts get the same, up to their number if one gets all.
+    """Switch's loss (arXiv 2101.03961, equation 4): 1 if all experts get the same, up to their
+    number if one gets all.
 
     Where tokens went is counted and has no gradient; what the router thinks has one.
     """
@@ -57,7 +59,9 @@ def balance_loss(routing: Routing) -> Tensor:
 
 
 def bias_step(bias: Tensor, load: Tensor, size: float = 0.001) -> Tensor:
-    """The bias after one step without any loss: up for experts with too little, down for the others (2408.15664)."""
+    """The bias after one step without any loss: up for experts with too little, down for the others
+    (2408.15664).
+    """
     even = load.mean(-1, keepdim=True)
     return bias + size * torch.sign(even - load)
 
@@ -84,7 +88,9 @@ class Experts(nn.Module):
         return result
 
     def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
-        """The same numbers as `visit` with all experts for all tokens: faster for models as small as ours."""
+        """The same numbers as `visit` with all experts for all tokens: faster for models as small
+        as ours.
+        """
         routing = route(self.router(x), self.k, self.bias)
         weights = torch.zeros_like(routing.shares).scatter(-1, routing.experts, routing.weights)
         middle = torch.relu(torch.einsum("tw,ewh->teh", x, self.up))
@@ -105,7 +111,9 @@ class Dictionary(nn.Module):
         self.head = nn.Linear(width, words, bias=False)
 
     def forward(self, pairs: Tensor) -> tuple[Tensor, Routing]:
-        """Logits (tokens, words) for pairs (tokens, 2) of a language and a word, and where each went."""
+        """Logits (tokens, words) for pairs (tokens, 2) of a language and a word, and where each
+        went.
+        """
         x = self.language(pairs[:, 0]) + self.word(pairs[:, 1]) + self.common  # (tokens, width)
         answer, routing = self.experts(self.norm(x))
         return self.head(x + answer), routing

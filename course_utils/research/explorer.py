@@ -381,7 +381,10 @@ def vision_blocks(clip: nn.Module) -> list[nn.MultiheadAttention]:
 
 
 def patches(
-    clip: "ImageText", image: "Image", captions: Sequence[str], start: tuple[int, int, int] | None = None
+    clip: "ImageText",
+    image: "Image",
+    captions: Sequence[str],
+    start: tuple[int, int, int] | None = None,
 ) -> Attention:
     """Where each head of a CLIP's vision tower looks in `image`, and which of `captions` fits without some heads.
 
@@ -575,7 +578,13 @@ class Bits(Explorer):
         return {"answer": self.ask(asked["bits"], question)}
 
 
-def bits(chat: "Chat", questions: Mapping[str, str], system: str, matrix: str = "", max_new_tokens: int = 48) -> Bits:
+def bits(
+    chat: "Chat",
+    questions: Mapping[str, str],
+    system: str,
+    matrix: str = "",
+    max_new_tokens: int = 48,
+) -> Bits:
     """What `chat` answers to `questions` ({question: right answer}) at 16, 8, 4, 3, 2 and 1 bits a weight.
 
     `system` is the system message before each question; `matrix` names the linear layer whose corner is drawn, else

@@ -115,7 +115,9 @@ def ask(chat, prompts: Sequence[str], samples: int, temperature: float, steps: i
 
 
 def best_value(values: Sequence[int | None]) -> tuple[int | None, float]:
-    """The number that most samples agree on (of equals the first), and the share that agrees; None is no vote."""
+    """The number that most samples agree on (of equals the first), and the share that agrees; None
+    is no vote.
+    """
     votes = Counter(value for value in values if value is not None)
     if not votes:
         return None, 0.0
@@ -164,8 +166,16 @@ ROOM = {"subtotal": 60, "merge": 6}  # tokens for a reply
 READ = {"subtotal": number, "merge": first_number}  # where its number stands
 
 
-def solve(chat, asked: Sequence[Bill], samples: int = 1, temperature: float = 0.0, seed: int = 0) -> list[Graph]:
-    """Split each bill into pairs, solve each pair by chain of thought, keep the best, and merge two by two."""
+def solve(
+    chat,
+    asked: Sequence[Bill],
+    samples: int = 1,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> list[Graph]:
+    """Split each bill into pairs, solve each pair by chain of thought, keep the best, and merge two
+    by two.
+    """
     graphs = [Graph(bill) for bill in asked]
     jobs = []
     for graph in graphs:
@@ -173,7 +183,8 @@ def solve(chat, asked: Sequence[Bill], samples: int = 1, temperature: float = 0.
     while jobs:
         kind = jobs[0].kind
         prompts = [job.prompt for job in jobs]
-        for job, got in zip(jobs, ask(chat, prompts, samples, temperature, ROOM[kind], seed), strict=True):
+        answers = ask(chat, prompts, samples, temperature, ROOM[kind], seed)
+        for job, got in zip(jobs, answers, strict=True):
             value, agreed = best_value([READ[kind](reply) for reply in got.replies])
             job.graph.add(Thought(kind, got.replies[0].strip(), value, job.parents, agreed))
             job.graph.tokens += got.tokens

@@ -105,7 +105,12 @@ def _open(cache: Cache, model: nn.Module, batch: int) -> None:
     cache.values = [nothing] * config.num_hidden_layers
 
 
-def queries_keys_values(layer: nn.Module, states: Tensor, positions: Tensor, config: object) -> Step:
+def queries_keys_values(
+    layer: nn.Module,
+    states: Tensor,
+    positions: Tensor,
+    config: object,
+) -> Step:
     """The heads' queries, keys and values, each (batch, heads, n, d), queries and keys turned.
 
     `states` (batch, n, width) is what enters the layer, `positions` (n,) where its tokens stand.

@@ -169,7 +169,9 @@ def reliability(chances: Tensor, outcomes: Tensor, bins: int = 5) -> list[Bin]:
 
 
 def calibration_error(found: Sequence[Bin]) -> float:
-    """How far what was said lies from what came true, on average over the forecasts (ECE, arXiv 1706.04599)."""
+    """How far what was said lies from what came true, on average over the forecasts (ECE, arXiv
+    1706.04599).
+    """
     n = sum(group.n for group in found)
     gaps = [group.n * abs(group.said - group.true) for group in found]
     return sum(gaps) / n

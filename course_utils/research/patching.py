@@ -59,7 +59,10 @@ def encoded(tokenizer, cases: Sequence[Case]) -> Tensor:
     """
     rows = []
     for case in cases:
-        messages = [{"role": "system", "content": text.SYSTEM["read"]}, {"role": "user", "content": case.said}]
+        messages = [
+            {"role": "system", "content": text.SYSTEM["read"]},
+            {"role": "user", "content": case.said},
+        ]
         prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         rows.append(tokenizer.encode(prompt + "Answer: ", add_special_tokens=False))
     lengths = {len(row) for row in rows}
@@ -124,7 +127,7 @@ def patched(model: nn.Module, layer: int, place: int, given: Tensor) -> Iterator
 
 @torch.inference_mode()
 def preference(model: nn.Module, ids: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """By how much the next token is rather `first` than `second`: the logits' difference (batch,)."""
+    """How much rather the next token is `first` than `second`: the logits' difference (batch,)."""
     logits = model(input_ids=ids, use_cache=False).logits[:, -1]  # (batch, words)
     rows = torch.arange(len(ids))
     return logits[rows, first] - logits[rows, second]
@@ -152,7 +155,12 @@ def slope(model: nn.Module, embedded: Tensor, wanted: Tensor) -> Tensor:
     return torch.autograd.grad(value, point)[0]
 
 
-def gradient_times_input(model: nn.Module, embedded: Tensor, baseline: Tensor, wanted: Tensor) -> Tensor:
+def gradient_times_input(
+    model: nn.Module,
+    embedded: Tensor,
+    baseline: Tensor,
+    wanted: Tensor,
+) -> Tensor:
     """A token's share in the answer, by the slope where the text is: (batch, n)."""
     change = embedded - baseline
     return (slope(model, embedded, wanted) * change).sum(-1)
@@ -161,10 +169,11 @@ def gradient_times_input(model: nn.Module, embedded: Tensor, baseline: Tensor, w
 def integrated_gradients(
     model: nn.Module, embedded: Tensor, baseline: Tensor, wanted: Tensor, steps: int = 16
 ) -> Tensor:
-    """A token's share in the answer, by the mean slope on the straight way from the baseline (arXiv 1703.01365).
+    """A token's share in the answer, by the mean slope on the straight way from the baseline (arXiv
+    1703.01365).
 
-    Shapes as in `gradient_times_input`. The shares add up to the log-probability's change along that way,
-    the better the more `steps`.
+    Shapes as in `gradient_times_input`. The shares add up to the log-probability's change along
+    that way, the better the more `steps`.
     """
     change = embedded - baseline  # (batch, n, width)
     total = torch.zeros_like(change)

@@ -31,7 +31,11 @@ Rewrite = Callable[[list[int], int], list[str]]  # places of the requests, the r
 
 
 def revise(
-    principles: Sequence[Principle], requests: Sequence[Any], replies: Sequence[str], rewrite: Rewrite, rounds: int
+    principles: Sequence[Principle],
+    requests: Sequence[Any],
+    replies: Sequence[str],
+    rewrite: Rewrite,
+    rounds: int,
 ) -> list[list[str]]:
     """All replies before, and after each round. What breaks a principle is written again.
 

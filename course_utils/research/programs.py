@@ -28,9 +28,9 @@ def numbers(question: str) -> tuple[int, ...]:
 def from_steps(question: str, reply: str) -> str:
     """Worked steps as a Python function of the question's numbers; "" where there are no steps.
 
-    The steps say how *these* numbers are combined. The function says it for any: a number of the question becomes an
-    input (the first of several equal ones that is not used yet), a result becomes a variable, and any other number
-    stays as it is.
+    The steps say how *these* numbers are combined. The function says it for any: a number of the
+    question becomes an input (the first of several equal ones that is not used yet), a result
+    becomes a variable, and any other number stays as it is.
     """
     given = numbers(question)
     free = list(range(len(given)))
@@ -70,15 +70,14 @@ def passes(source: str, cases: Sequence[Case], run: Callable) -> bool:
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
-    """The chance that at least one of `k` candidates is right, if `right` of `n` were: unbiased (arXiv 2107.03374).
+    """The chance that at least one of `k` candidates is right, if `right` of `n` were: unbiased
+    (arXiv 2107.03374).
 
-    One minus the chance that k different ones, taken from the n, are all wrong. ValueError unless 0 <= right <= n and
-    1 <= k <= n.
+    One minus the chance that k different ones, taken from the n, are all wrong. ValueError unless 0
+    <= right <= n and 1 <= k <= n.
     """
     if not 0 <= right <= n or not 1 <= k <= n:
-        raise ValueError(
-            f"{right} right of {n}, k = {k}: there have to be at least k candidates, and right ones among n."
-        )
+        raise ValueError(f"{right} right of {n}, k = {k}: take at least k candidates, and right ones among n.")
     all_wrong = math.comb(n - right, k)
     any_at_all = math.comb(n, k)
     return 1 - all_wrong / any_at_all

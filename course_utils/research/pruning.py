@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from course_utils.models.layers import changed_copy, linear_layers
 
-__all__ = ["Importance", "changed_copy", "importance", "least", "magnitude", "two_of_four", "without"]
+__all__ = [
+    "Importance",
+    "changed_copy",
+    "importance",
+    "least",
+    "magnitude",
+    "two_of_four",
+    "without",
+]
 
 
 def check_share(share: float) -> None:
@@ -18,7 +26,9 @@ def check_share(share: float) -> None:
 
 
 def magnitude(weights: Tensor, share: float) -> Tensor:
-    """`weights` with the `share` of them that lies nearest to 0 set to 0. ValueError for a share outside 0..1."""
+    """`weights` with the `share` of them that lies nearest to 0 set to 0. ValueError for a share
+    outside 0..1.
+    """
     check_share(share)
     sizes = weights.abs().flatten()
     gone = int(share * sizes.numel())
@@ -29,7 +39,9 @@ def magnitude(weights: Tensor, share: float) -> Tensor:
 
 
 def two_of_four(weights: Tensor) -> Tensor:
-    """`weights` (outputs, inputs) with the smaller two of every four neighbours set to 0 (arXiv 2104.08378)."""
+    """`weights` (outputs, inputs) with the smaller two of every four neighbours set to 0 (arXiv
+    2104.08378).
+    """
     fours = weights.reshape(-1, 4)
     largest = fours.abs().topk(2, dim=1).indices  # (n, 2)
     keep = torch.zeros_like(fours).scatter(1, largest, 1.0)
@@ -82,7 +94,11 @@ def squares_read(
         for batch in batches:
             real = batch["attention_mask"].bool()
             with torch.no_grad():
-                model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+                model(
+                    input_ids=batch["input_ids"],
+                    attention_mask=batch["attention_mask"],
+                    use_cache=False,
+                )
     finally:
         for hook in hooks:
             hook.remove()
@@ -90,7 +106,9 @@ def squares_read(
 
 
 def column_effects(matrix: nn.Linear, squares: Tensor) -> Tensor:
-    """The square of what each input (inputs,) adds to the output, if inputs did not depend on each other."""
+    """The square of what each input (inputs,) adds to the output, if inputs did not depend on each
+    other.
+    """
     strengths = matrix.weight.detach().square().sum(0)  # (inputs,)
     return strengths * squares
 

@@ -10,7 +10,16 @@ from torch import nn
 from course_utils.prisma import lm, text
 from course_utils.prisma.tasks import sum_tasks, tool_tasks
 
-__all__ = ["Score", "dearer", "last_number", "score", "sum_tasks", "sums", "tool_tasks", "wrong_start"]
+__all__ = [
+    "Score",
+    "dearer",
+    "last_number",
+    "score",
+    "sum_tasks",
+    "sums",
+    "tool_tasks",
+    "wrong_start",
+]
 
 
 def sums(n: int, seed: int) -> list[text.Sum]:

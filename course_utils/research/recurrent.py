@@ -21,14 +21,18 @@ def positive(x: Tensor) -> Tensor:
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Linear attention, all tokens at once: no softmax, so that the weights are plain products (arXiv 2006.16236)."""
+    """Linear attention, all tokens at once: no softmax, so that the weights are plain products
+    (arXiv 2006.16236).
+    """
     weights = positive(q) @ positive(k).transpose(-2, -1)  # (..., n, n)
     weights = weights.tril()  # nobody looks into the future
     return weights @ v / weights.sum(dim=-1, keepdim=True)
 
 
 def linear_attention_stepwise(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same, token by token, with a state that does not grow (arXiv 2006.16236, equations 18 to 20)."""
+    """The same, token by token, with a state that does not grow (arXiv 2006.16236, equations 18 to
+    20).
+    """
     state = v.new_zeros(*k.shape[:-2], k.shape[-1], v.shape[-1])  # (..., state, width)
     total = torch.zeros_like(k[..., 0, :])  # (..., state)
     results = []
@@ -48,8 +52,9 @@ def linear_attention_stepwise(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def selective_scan(x: Tensor, step: Tensor, decay: Tensor, writes: Tensor, reads: Tensor) -> Tensor:
     """A selective state space, token by token (arXiv 2312.00752, algorithm 2): (n, channels).
 
-    x, step: (n, channels), the steps above 0; decay: (channels, state), below 0; writes, reads: (n, state). Steps,
-    writes and reads were worked out from the tokens: that is what makes it *selective*.
+    x, step: (n, channels), the steps above 0; decay: (channels, state), below 0; writes, reads: (n,
+    state). Steps, writes and reads were worked out from the tokens: that is what makes it
+    *selective*.
     """
     state = torch.zeros_like(decay)  # (channels, state)
     results = []
@@ -62,10 +67,12 @@ def selective_scan(x: Tensor, step: Tensor, decay: Tensor, writes: Tensor, reads
 
 
 def parallel_scan(kept: Tensor, written: Tensor) -> Tensor:
-    """All states of s[t] = kept[t] s[t-1] + written[t] at once, in log2(n) rounds: (n, ...), as both inputs.
+    """All states of s[t] = kept[t] s[t-1] + written[t] at once, in log2(n) rounds: (n, ...), as
+    both inputs.
 
-    After each round an entry sums up twice as many tokens. Two neighbours join to one: first (a, b), then (c, d), is
-    together (a c, b c + d). (Hillis and Steele 1986; Mamba's kernel scans in the same spirit.)
+    After each round an entry sums up twice as many tokens. Two neighbours join to one: first (a,
+    b), then (c, d), is together (a c, b c + d). (Hillis and Steele 1986; Mamba's kernel scans in
+    the same spirit.)
     """
     reach = 1
     while reach < len(kept):
@@ -105,10 +112,11 @@ def as_convolution(x: Tensor, step: Tensor, decay: Tensor, writes: Tensor, reads
 
 
 def gated_linear_attention(q: Tensor, k: Tensor, v: Tensor, log_kept: Tensor) -> Tensor:
-    """A selective state space with one decay for the whole state, as attention (Mamba-2, arXiv 2405.21060).
+    """A selective state space with one decay for the whole state, as attention (Mamba-2, arXiv
+    2405.21060).
 
-    log_kept: (..., n), the logarithm of the share of the state that each token leaves in place, at most 0. A weight is
-    the product of query and key, times what all tokens between them have kept.
+    log_kept: (..., n), the logarithm of the share of the state that each token leaves in place, at
+    most 0. A weight is the product of query and key, times what all tokens between them have kept.
     """
     since_start = log_kept.cumsum(-1)  # (..., n)
     between = since_start.unsqueeze(-1) - since_start.unsqueeze(-2)  # (..., n, n)

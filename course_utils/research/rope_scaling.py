@@ -26,14 +26,17 @@ def linear(width: int, factor: float, base: float = 10000.0) -> Tensor:
 
 
 def ntk(width: int, factor: float, base: float = 10000.0) -> Tensor:
-    """The NTK-aware way: a larger base, so that the slowest pair slows down by `factor`, the fastest not at all."""
+    """The NTK-aware way: a larger base, so that the slowest pair slows down by `factor`, the
+    fastest not at all.
+    """
     power = width / (width - 2)
     larger = base * factor**power
     return plain(width, larger)
 
 
 def yarn(width: int, factor: float, trained: int, base: float = 10000.0) -> Tensor:
-    """YaRN (arXiv 2309.00071): pairs that turn often within `trained` tokens stay, slow ones are interpolated.
+    """YaRN (arXiv 2309.00071): pairs that turn often within `trained` tokens stay, slow ones are
+    interpolated.
 
     Stay: 32 turns and more. Interpolated: less than one turn. Between them, a mixture.
     """

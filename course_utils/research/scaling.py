@@ -154,10 +154,11 @@ def train(
     rate: float | None = None,
     seed: int = 0,
 ) -> Size:
-    """Train `seeds` models of one width side by side, and test them after each number of steps in `marks`.
+    """Train `seeds` models of one width side by side, and test them after each number of steps in
+    `marks`.
 
-    The rate rises for 20 steps and then stays: with a rate that falls towards the end, a mark in the middle would
-    not be a shorter training (arXiv 2203.15556, appendix B).
+    The rate rises for 20 steps and then stays: with a rate that falls towards the end, a mark in
+    the middle would not be a shorter training (arXiv 2203.15556, appendix B).
     """
     if not marks or min(marks) < 1:
         raise ValueError("say after how many steps to measure: at least one number, each 1 or more")
@@ -170,7 +171,8 @@ def train(
     for step in range(1, max(marks) + 1):
         optimiser.param_groups[0]["lr"] = peak * min(1.0, step / 20)
         rows = _drawn(data.train, seeds, generator)
-        losses(model, rows).sum().backward()  # the models share nothing: a sum trains each by itself
+        # The models share nothing: a sum trains each by itself.
+        losses(model, rows).sum().backward()
         optimiser.step()
         optimiser.zero_grad()
         if step in marks:
@@ -273,7 +275,11 @@ def interval(values: Sequence[float], value: float, n: int, unit: str = "") -> M
 
 
 def prediction(
-    parameters: Sequence[float], values: Sequence[float], size: float, rounds: int = 500, seed: int = 0
+    parameters: Sequence[float],
+    values: Sequence[float],
+    size: float,
+    rounds: int = 500,
+    seed: int = 0,
 ) -> Measure:
     """The loss that the law foretells for one more training of a size, with its 95 % prediction interval (nats).
 

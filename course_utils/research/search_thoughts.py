@@ -151,11 +151,12 @@ def beam(
     seed: int = 0,
     depth: int = 6,
 ) -> list[Searched]:
-    """Tree of thoughts, breadth first (arXiv 2305.10601, algorithm 1): for each prompt the best reply found.
+    """Tree of thoughts, breadth first (arXiv 2305.10601, algorithm 1): for each prompt the best
+    reply found.
 
-    In each round every text on the beam gets `children` next steps; of a prompt's texts the `width` with the highest
-    `value` stay. It ends when all have ended, or after `depth` rounds. All prompts search together, so that their
-    steps are written in one batch.
+    In each round every text on the beam gets `children` next steps; of a prompt's texts the `width`
+    with the highest `value` stay. It ends when all have ended, or after `depth` rounds. All prompts
+    search together, so that their steps are written in one batch.
     """
     kept = [(number, Thoughts(prompt, "", 0.0, False)) for number, prompt in enumerate(prompts)]
     spent = [0] * len(prompts)

@@ -48,12 +48,18 @@ def build(make: Callable[[], nn.Module], seeds: Sequence[int]) -> Seeds:
 
 
 def train(
-    models: Seeds, loss: Callable[[Seeds, torch.Generator], Tensor], steps: int, seed: int, rate: float = 3e-3
+    models: Seeds,
+    loss: Callable[[Seeds, torch.Generator], Tensor],
+    steps: int,
+    seed: int,
+    rate: float = 3e-3,
 ) -> list[list[float]]:
-    """Change `models` in place by `steps` steps of AdamW; returns the losses, a list of one for each seed a step.
+    """Change `models` in place by `steps` steps of AdamW; returns the losses, a list of one for
+    each seed a step.
 
-    `loss` draws a batch with the generator and gives (seeds,) losses. The models share a step and nothing else: no
-    weight of one is in the loss of another. The rate rises over 5 % of the steps and falls to zero in a line.
+    `loss` draws a batch with the generator and gives (seeds,) losses. The models share a step and
+    nothing else: no weight of one is in the loss of another. The rate rises over 5 % of the steps
+    and falls to zero in a line.
     """
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(models.weights.values(), lr=rate, weight_decay=0.01)

@@ -71,7 +71,9 @@ class Wire:
         return whole.reshape(self.processes, -1)[self.rank]
 
     def add_up(self, whole: Tensor) -> Tensor:
-        """Reduce-scatter: everybody's tensors are averaged, and each process gets its own part of the mean."""
+        """Reduce-scatter: everybody's tensors are averaged, and each process gets its own part of
+        the mean.
+        """
         part = torch.empty_like(self.own(whole))
         dist.reduce_scatter_tensor(part, whole.reshape(-1))
         self.sent += whole.numel()
@@ -86,9 +88,11 @@ class Wire:
 
 
 class Gathered(torch.autograd.Function):
-    """A weight that is whole only while it is used: gathered on the way, its gradient scattered on the way back.
+    """A weight that is whole only while it is used: gathered on the way, its gradient scattered on
+    the way back.
 
-    The one is the other's mirror image: what all-gather is to the values, reduce-scatter is to their gradients.
+    The one is the other's mirror image: what all-gather is to the values, reduce-scatter is to
+    their gradients.
     """
 
     @staticmethod
@@ -322,7 +326,8 @@ def expected_bytes(stage: int, parameters: int, processes: int) -> float:
 
 
 def train(mode: str, steps: int, rank: int = 0, processes: int = 1) -> Report:
-    """Train for some steps; each process takes its share of the rows of every batch. What this process saw.
+    """Train for some steps; each process takes its share of the rows of every batch. What this
+    process saw.
 
     ValueError for an unknown mode, or rows that cannot be shared out equally.
     """

@@ -26,7 +26,8 @@ def steps(reply: str) -> list[Step]:
 
 
 def equations(worked: Sequence[Step]) -> list:
-    """The steps as sympy equations: each result is an unknown, and what was written for it is not believed.
+    """The steps as sympy equations: each result is an unknown, and what was written for it is not
+    believed.
 
     A number that an earlier step wrote as its result stands for that result.
     """
@@ -45,7 +46,9 @@ def equations(worked: Sequence[Step]) -> list:
 
 
 def solve(worked: Sequence[Step]) -> int | None:
-    """The exact value of the last step, or None without steps or where the equations name no number."""
+    """The exact value of the last step, or None without steps or where the equations name no
+    number.
+    """
     import sympy
 
     system = equations(worked)
@@ -65,7 +68,8 @@ def slips(worked: Sequence[Step]) -> list[Step]:
 def complete(question: str, worked: Sequence[Step]) -> bool:
     """Whether the steps use every number of the question, and each as often as it stands there.
 
-    A cheap check of a translation: it needs no answer, and it can't prove that the translation is right.
+    A cheap check of a translation: it needs no answer, and it can't prove that the translation is
+    right.
     """
     given = sorted(map(int, re.findall(r"\d+", question)))
     written = [step.written for step in worked]

@@ -11,12 +11,13 @@ from torch.nn import functional as F
 
 
 def window_mask(n: int, window: int, first: int = 0) -> Tensor:
-    """(n, n): each token sees itself and the `window` - 1 before it, and always the `first` tokens of the text.
+    """(n, n): each token sees itself and the `window` - 1 before it, and always the `first` tokens
+    of the text.
 
     ValueError for a window below 1: a token that sees nothing has no softmax.
     """
     if window < 1 or first < 0:
-        raise ValueError(f"A window of {window} and {first} first tokens: take 1 or more, and 0 or more.")
+        raise ValueError(f"A window of {window}, {first} first tokens: take 1 or more, 0 or more.")
     places = torch.arange(n)
     distance = places.unsqueeze(-1) - places  # (n, n)
     near = distance < window

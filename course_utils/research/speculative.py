@@ -70,15 +70,18 @@ def draw(weights: Tensor, generator: torch.Generator) -> int:
 def accept(token: int, target: Tensor, draft: Tensor, luck: float) -> bool:
     """Whether a drafted token stays: with the chance min(1, p / q) (arXiv 2211.17192, algorithm 1).
 
-    p and q are the token's chances in `target` and `draft` (vocabulary); `luck` is a random number in 0..1.
+    p and q are the token's chances in `target` and `draft` (vocabulary); `luck` is a random number
+    in 0..1.
     """
     return luck * float(draft[token]) < float(target[token])
 
 
 def leftover(target: Tensor, draft: Tensor) -> Tensor:
-    """What the target wants more often than the drafter offers it: max(0, p - q), scaled to add up to 1.
+    """What the target wants more often than the drafter offers it: max(0, p - q), scaled to add up
+    to 1.
 
-    The token after a refusal is drawn from it. Where nothing is left (p equals q), it is the target itself.
+    The token after a refusal is drawn from it. Where nothing is left (p equals q), it is the target
+    itself.
     """
     missing = (target - draft).clamp(min=0)  # (vocabulary,)
     total = missing.sum()

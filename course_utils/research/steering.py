@@ -47,8 +47,15 @@ def question_states(chat: "Chat", prompts: Sequence[str], layer: int, mark: str)
     return torch.stack(means)
 
 
-def direction(chat: "Chat", wanted: Sequence[str], other: Sequence[str], layer: int, mark: str = "<|user|>") -> Tensor:
-    """From the mean state of the prompts `other` to that of the prompts `wanted`: (width,) (arXiv 2312.06681).
+def direction(
+    chat: "Chat",
+    wanted: Sequence[str],
+    other: Sequence[str],
+    layer: int,
+    mark: str = "<|user|>",
+) -> Tensor:
+    """From the mean state of the prompts `other` to that of the prompts `wanted`: (width,) (arXiv
+    2312.06681).
 
     Only the tokens from `mark` on count, where the two kinds of prompts say the same.
     """
@@ -66,12 +73,14 @@ def random_like(vector: Tensor, seed: int) -> Tensor:
 
 @contextmanager
 def steered(model: nn.Module, layer: int, vector: Tensor) -> Iterator[None]:
-    """Add `vector` to what layer `layer` gives out, at every token that is read or written (arXiv 2308.10248).
+    """Add `vector` to what layer `layer` gives out, at every token that is read or written (arXiv
+    2308.10248).
 
     ValueError for a layer that the model does not have, or a vector of another width.
     """
     if vector.shape != (model.config.hidden_size,):
-        raise ValueError(f"The vector must have {model.config.hidden_size} numbers, not {tuple(vector.shape)}.")
+        width = model.config.hidden_size
+        raise ValueError(f"The vector must have {width} numbers, not {tuple(vector.shape)}.")
 
     def push(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
         return output + vector.to(output)  # (batch, n, width)
@@ -152,7 +161,12 @@ def second_moment(found: Tensor) -> Tensor:
 
 
 def wanted_change(
-    chat: "Chat", prompts: Sequence[str], target: str, layer: int, steps: int = 30, rate: float = 5.0
+    chat: "Chat",
+    prompts: Sequence[str],
+    target: str,
+    layer: int,
+    steps: int = 30,
+    rate: float = 5.0,
 ) -> Tensor:
     """What the MLP of `layer` has to add at the last token of the prompts, so that `target` follows: (width,).
 
@@ -191,11 +205,20 @@ def _loss(model: nn.Module, row: Tensor, length: int) -> Tensor:
     return nn.functional.cross_entropy(logits, row[0, -length:].to(logits.device))
 
 
-def fact_edit(chat: "Chat", prompts: Sequence[str], target: str, layer: int, moment: Tensor, **options: Any) -> Edit:
-    """The rank-one edit after which `target` follows the prompts (ROME, arXiv 2202.05262, equation 2).
+def fact_edit(
+    chat: "Chat",
+    prompts: Sequence[str],
+    target: str,
+    layer: int,
+    moment: Tensor,
+    **options: Any,
+) -> Edit:
+    """The rank-one edit after which `target` follows the prompts (ROME, arXiv 2202.05262, equation
+    2).
 
-    The address is the mean key k at the prompts' last token, turned by the inverse of the second `moment` C of other
-    texts' keys: what they use is then hardly touched. The matrix W gets (v - W k) (C^-1 k)^T / (k^T C^-1 k).
+    The address is the mean key k at the prompts' last token, turned by the inverse of the second
+    `moment` C of other texts' keys: what they use is then hardly touched. The matrix W gets (v - W
+    k) (C^-1 k)^T / (k^T C^-1 k).
     """
     change = wanted_change(chat, prompts, target, layer, **options)
     last = [keys(chat, [prompt], layer)[-1] for prompt in prompts]

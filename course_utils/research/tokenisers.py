@@ -50,8 +50,9 @@ def merge(symbols: Sequence[str], pair: Pair) -> tuple[str, ...]:
 def train(counts: dict[str, int], merges: int) -> list[Pair]:
     """Learn `merges` merges from words with their counts (byte-pair encoding, arXiv 1508.07909).
 
-    Of pairs that are equally frequent the one wins whose symbols are older: first the left one, then the right one.
-    Characters are older than all merges, and are sorted. Ends early when no pair is left.
+    Of pairs that are equally frequent the one wins whose symbols are older: first the left one,
+    then the right one. Characters are older than all merges, and are sorted. Ends early when no
+    pair is left.
     """
     words = {tuple(word): count for word, count in counts.items()}
     letters = sorted(set("".join(counts)))
@@ -74,7 +75,9 @@ def train(counts: dict[str, int], merges: int) -> list[Pair]:
 
 
 def encode(word: str, ranks: dict[Pair, int]) -> tuple[str, ...]:
-    """The symbols of a word: again and again the pair is joined that was learned first. `ranks` numbers the merges."""
+    """The symbols of a word: again and again the pair is joined that was learned first. `ranks`
+    numbers the merges.
+    """
     symbols = tuple(word)
     while True:
         known = [pair for pair in pairwise(symbols) if pair in ranks]

@@ -30,8 +30,9 @@ class Step:
 def check_steps(question: str, reply: str) -> list[Step]:
     """Every step of a reply before its `Answer:`, checked without knowing the right answer.
 
-    A step holds if it is one equation, its arithmetic is right, and both of its numbers come from the question or are
-    results of earlier steps. What follows a wrong step is judged by the same rule: it may hold on a wrong basis.
+    A step holds if it is one equation, its arithmetic is right, and both of its numbers come from
+    the question or are results of earlier steps. What follows a wrong step is judged by the same
+    rule: it may hold on a wrong basis.
     """
     known = set(re.findall(r"\d+", question))
     body = reply.split("Answer:")[0]
@@ -140,19 +141,21 @@ class Verifier:
 
 
 def train_verifier(states: Tensor, right: Sequence[bool], seed: int, rounds: int = 30) -> Verifier:
-    """A verifier of one hidden layer, trained on states (n, d) and whether each belongs to something right.
+    """A verifier of one hidden layer, trained on states (n, d) and whether each belongs to
+    something right.
 
     ValueError unless there are examples of both kinds: from one kind nothing can be learned.
     """
     labels = torch.tensor([float(label) for label in right])
     if not 0 < labels.sum() < len(labels):
-        raise ValueError("A verifier needs right and wrong examples. Sample more, or at a higher temperature.")
+        raise ValueError("A verifier needs right and wrong examples. Sample more, or hotter.")
     mean = states.mean(0)
     deviation = states.std(0) + 1e-4
     inputs = (states - mean) / deviation
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = nn.Sequential(nn.Linear(states.shape[1], 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 1))
+        hidden = nn.Linear(states.shape[1], 64)
+        net = nn.Sequential(hidden, nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 1))
         optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.1)
         for _ in range(rounds):
             for batch in torch.randperm(len(inputs)).split(64):
@@ -171,7 +174,8 @@ def outcome_scores(verifier: Verifier, seen: Sequence[Seen]) -> list[float]:
 
 
 def process_scores(verifier: Verifier, seen: Sequence[Seen]) -> list[float]:
-    """How right the process verifier finds each reply: as right as its worst step (arXiv 2305.20050 multiplies them).
+    """How right the process verifier finds each reply: as right as its worst step (arXiv 2305.20050
+    multiplies them).
 
     A reply without a step gets 0.
     """

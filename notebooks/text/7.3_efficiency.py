@@ -365,10 +365,10 @@ quiz("7.3.zeros_save")
 # ## 3. Distillation: learn from a teacher
 #
 # A label says: "24". A teacher says: "24 perhaps, 26 almost as well, never 9". Hinton et al. (2015, arXiv 1503.02531)
-# let a small **student** learn the teacher's whole distribution. Both are softened first: logits are divided by a
-# **temperature** $T$, so that small probabilities count more. The loss is the Kullback-Leibler divergence from the
-# teacher's distribution $p$ to the student's $q$, the mean over all tokens, times $T^2$ so that gradients keep their
-# size:
+# let a small **student** learn the teacher's whole distribution. Both are softened first: logits, the scores before
+# the softmax, are divided by a **temperature** $T$, so that small probabilities count more. The loss is the
+# Kullback-Leibler divergence from the teacher's distribution $p$ to the student's $q$, the mean over all tokens,
+# times $T^2$ so that gradients keep their size:
 #
 # $$T^2 \sum_i p_i \left(\log p_i - \log q_i\right)$$
 #

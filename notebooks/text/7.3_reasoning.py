@@ -867,7 +867,7 @@ quiz("7.3.attacks_blocked")
 # honest reports of where they end.
 #
 # One worked number. A model does something harmful in a share $p$ of its answers; a checker who looks at one notices
-# it with probability $d$. How many must he see to notice at least one with 95 % probability? $1 - (1 - pd)^n \ge
+# it with probability $d$. How many must he see to notice at least one with 95 % probability? $1 - (1 - pd)^n \geq
 # 0.95$:
 
 # %%

@@ -12,7 +12,8 @@
 # - read what a model would say half way up, find the state that carries its answer, and tell which words the answer is
 #   due to, each time with a test that could have failed.
 #
-# The notebooks on [reasoning](7.3_reasoning.ipynb) and on [efficiency](7.3_efficiency.ipynb) go on where this one ends.
+# The notebooks on [reasoning](7.3_reasoning.ipynb) and on [efficiency](7.3_efficiency.ipynb) go on where this one
+# ends.
 #
 # **Time:** about 30 minutes to read and run; the cells take about a minute on two CPU cores.
 #
@@ -229,9 +230,9 @@ print(f"sinusoidal, ours against XLM's: largest difference {difference:.1e}")
 # **Rotary** positions, which Llama and most models since 2023 use, take the same clocks, but nothing is added. The
 # numbers of a query are points in planes, two numbers a plane, and each point turns by the angle of its position:
 #
-# $$\begin{pmatrix} a' \\ b' \end{pmatrix} =
-# \begin{pmatrix} \cos\theta & -\sin\theta \\ \sin\theta & \cos\theta \end{pmatrix}
-# \begin{pmatrix} a \\ b \end{pmatrix}, \qquad \theta = \text{position} \cdot \text{speed of the pair}$$
+# $$a' = a \cos\theta - b \sin\theta, \qquad b' = a \sin\theta + b \cos\theta$$
+#
+# where the angle $\theta$ is the position times the speed of the pair.
 #
 # The keys turn in the same way. A product of two arrows depends only on the angle *between* them. So what is left in
 # the score is the difference of the two positions.
@@ -330,9 +331,9 @@ def alibi(heads: int, n: int) -> Tensor:
 alibi = check("7.3.alibi", alibi)
 
 # %% [markdown]
-# BLOOM and MPT use ALiBi. MPT's code holds the row of the last query, so it must be our last row. BLOOM adds
-# $m_h \cdot \text{position}$ instead. That differs from ours by the same number in a whole row, and a softmax does not
-# see such a number: the *weights* must be the same.
+# BLOOM and MPT use ALiBi. MPT's code holds the row of the last query, so it must be our last row. BLOOM adds $m_h
+# \cdot \text{position}$ instead. That differs from ours by the same number in a whole row, and a softmax does not see
+# such a number: the *weights* must be the same.
 
 # %% tags=["topic:positional"]
 heads, n = 8, 64
@@ -504,8 +505,8 @@ if alone:
 
 # %% [markdown]
 # **What to notice.** A head that looks hard at the answer can be one of several that do so, and then the model hardly
-# misses it. A head that the answer does depend on may look elsewhere: it prepares, in a lower layer, what others fetch.
-# One prompt is one case: section 4 switches heads off on many rows.
+# misses it. A head that the answer does depend on may look elsewhere: it prepares, in a lower layer, what others
+# fetch. One prompt is one case: section 4 switches heads off on many rows.
 
 # %% [markdown]
 # Now the picture model. open_clip asks its blocks for no weights either. So we catch what goes into every
@@ -565,8 +566,8 @@ figures.show(
 )
 
 # %% [markdown]
-# The same for patches. Click a patch of the red cube: where does it look? Click one of the wall. The class token has a
-# button of its own, because its vector becomes the picture's. What is not looked at is darkened.
+# The same for patches. Click a patch of the red cube: where does it look? Click one of the wall. The class token has
+# a button of its own, because its vector becomes the picture's. What is not looked at is darkened.
 
 # %% tags=["topic:attention-visualisation"]
 captions = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
@@ -581,8 +582,8 @@ print(f"best caption: {best!r}; of {len(others)} heads,", end=" ")
 print(f"{changed} change it when they are off alone")
 
 # %% [markdown]
-# **What to notice.** The line above says on how many single heads the best caption depends. In a picture as in a text,
-# a head that looks hard at something need not be one that the answer cannot do without.
+# **What to notice.** The line above says on how many single heads the best caption depends. In a picture as in a
+# text, a head that looks hard at something need not be one that the answer cannot do without.
 
 # %% [markdown]
 # **What to notice.** Low layers have not found the place yet. In the upper layers several heads put nearly all of
@@ -701,12 +702,12 @@ said = figures.told(told)
 figures.show(fig, alt=f"Words copied with {counts} heads off. {said}.")
 
 # %% [markdown]
-# **What to notice.** In prisma-lm the head with the highest score can go, and hardly anything happens: the others stand
-# in for it. Larger models do the same (McGrath et al. 2023, arXiv 2307.15771). Only when most of them are
-# off does copying break down, while as many other heads of the same layers can go at little cost. So these
-# heads *together* are the cause. They sit in the upper half, and they need help from below: a head that
-# looks at the token before tells every word who its neighbour was. You saw that head in section 3. (A larger model
-# has many more heads, and eight are then few of them: the heat map shows how many copy.)
+# **What to notice.** In prisma-lm the head with the highest score can go, and hardly anything happens: the others
+# stand in for it. Larger models do the same (McGrath et al. 2023, arXiv 2307.15771). Only when most of them are off
+# does copying break down, while as many other heads of the same layers can go at little cost. So these heads
+# *together* are the cause. They sit in the upper half, and they need help from below: a head that looks at the token
+# before tells every word who its neighbour was. You saw that head in section 3. (A larger model has many more heads,
+# and eight are then few of them: the heat map shows how many copy.)
 
 # %%
 quiz("7.3.map_is_no_proof")
@@ -767,8 +768,8 @@ figures.source(kv_cache.forward, kv_cache.queries_keys_values)
 
 # %% [markdown]
 # Is that still the same model? We read a prompt in two pieces, the second with the cache of the first, and hold the
-# result against transformers, which reads it at once. (The model's raw scores for the next token are called **logits**;
-# a softmax turns them into probabilities.)
+# result against transformers, which reads it at once. (The model's raw scores for the next token are called
+# **logits**; a softmax turns them into probabilities.)
 
 # %% tags=["topic:kv-cache"]
 ids = drill[:1]  # a row of random words, written twice
@@ -923,9 +924,9 @@ figures.show(fig, alt=alt)
 # while the lens reads the status of either order, and the upper layers choose. The other line is the control: a
 # lens that only knew "some status is due" would show both statuses equally often.
 #
-# The last point is 100 % by choice, because we kept only the questions that the model gets right. A warning: low layers
-# do not write for the last norm. What the lens cannot read may be there in another form. The next section shows that it
-# is.
+# The last point is 100 % by choice, because we kept only the questions that the model gets right. A warning: low
+# layers do not write for the last norm. What the lens cannot read may be there in another form. The next section
+# shows that it is.
 
 # %% [markdown]
 # ## 7. Where is the answer carried?
@@ -940,8 +941,8 @@ figures.show(fig, alt=alt)
 #                        one state of the clean run is put here, at one layer and one token
 # ```
 #
-# If the answer of the other prompt turns to *packed*, this state carried it. We measure how much the logit of the clean
-# answer leads over the other's: 0 where nothing came back, 1 where it is as in the clean run. Then we do it for
+# If the answer of the other prompt turns to *packed*, this state carried it. We measure how much the logit of the
+# clean answer leads over the other's: 0 where nothing came back, 1 where it is as in the clean run. Then we do it for
 # every layer and every token.
 #
 # Before the word itself the two prompts are the same, so a patch there can do nothing. Guess: entering layer 3, at
@@ -1109,9 +1110,10 @@ for place in strong:
     print(f"{mean[place]:+.2f} nats: {spoken[place]!r} at place {place} of the user's text")
 
 # %% [markdown]
-# Are these the tokens that matter, or does it only look well? A second check that can fail: **take them away**. Replace
-# the tokens with the largest shares by spaces and see how far the answer's log-probability falls. Compare with random
-# tokens, and with the tokens that get most *attention*: by the rollout of section 3, from where the answer is due.
+# Are these the tokens that matter, or does it only look well? A second check that can fail: **take them away**.
+# Replace the tokens with the largest shares by spaces and see how far the answer's log-probability falls. Compare
+# with random tokens, and with the tokens that get most *attention*: by the rollout of section 3, from where the
+# answer is due.
 
 # %% tags=["topic:interpretability"]
 flows = inside.attention_maps(prisma.model, picked)  # (layers, cases, heads, tokens, tokens)
@@ -1149,16 +1151,16 @@ print(said)
 figures.show(fig, alt=f"Log-probability with {numbers} tokens replaced. {said}.")
 
 # %% [markdown]
-# **What to notice.** Completeness tells the two apart: gradient x input misses nearly all of what was gained. It knows
-# the slope at the end of the way alone, and that says little of the way. Integrated gradients add up, but for a few per
-# cent that more steps would make smaller. The deletion test agrees: two tokens chosen by integrated gradients cost
-# most of the log-probability, and as many random tokens much less.
+# **What to notice.** Completeness tells the two apart: gradient x input misses nearly all of what was gained. It
+# knows the slope at the end of the way alone, and that says little of the way. Integrated gradients add up, but for a
+# few per cent that more steps would make smaller. The deletion test agrees: two tokens chosen by integrated gradients
+# cost most of the log-probability, and as many random tokens much less.
 #
 # Look at what the shares say, too. "Where" and "order" of the question stand beside the status itself: without them
-# nobody knows what is asked for. Is attention then a bad explanation (section 3 warned of it)? In this test the rollout
-# does well, and where its intervals overlap those of integrated gradients, this figure cannot rank them. It is no
-# matter of belief: delete, and measure. And each share depends on the baseline: spaces are our choice. (A text full of
-# spaces is also nothing that the model was trained on.)
+# nobody knows what is asked for. Is attention then a bad explanation (section 3 warned of it)? In this test the
+# rollout does well, and where its intervals overlap those of integrated gradients, this figure cannot rank them. It
+# is no matter of belief: delete, and measure. And each share depends on the baseline: spaces are our choice. (A text
+# full of spaces is also nothing that the model was trained on.)
 
 # %% [markdown]
 # ## The same with a real model
@@ -1265,18 +1267,18 @@ for name, model in (("32 bits", network), ("4 bits", quarter)):
 
 # %% [markdown]
 # **What to notice.** Two thirds of the heads in the recording spend most of their attention on the first token: an
-# **attention sink** (Xiao et al. 2023, arXiv 2309.17453). Its state gives it away: in the middle layers it is more than
-# a hundred times as long as the others. prisma-lm has hardly any of this; look at the third map of section 3. So do
-# not read "looks at the first token" as "the first token matters".
+# **attention sink** (Xiao et al. 2023, arXiv 2309.17453). Its state gives it away: in the middle layers it is more
+# than a hundred times as long as the others. prisma-lm has hardly any of this; look at the third map of section 3. So
+# do not read "looks at the first token" as "the first token matters".
 #
-# What you found in the toy is here, too: induction heads, in layers 17 and 18, and a model that copies most of a row of
-# tokens that no text ever held. And the lens shows an answer that is decided late: entering layer 20 of 30, "Germany"
-# is not among the first thousand choices, and it is the first only in what enters the last two layers. (As 0.0 % stands
-# what is less than 0.05 %.)
+# What you found in the toy is here, too: induction heads, in layers 17 and 18, and a model that copies most of a row
+# of tokens that no text ever held. And the lens shows an answer that is decided late: entering layer 20 of 30,
+# "Germany" is not among the first thousand choices, and it is the first only in what enters the last two layers. (As
+# 0.0 % stands what is less than 0.05 %.)
 #
 # In four bits the model takes a third of the memory, the head still looks where it looked, and the answer is the
-# same. The few tokens more that it copies are no gain: four rows cannot tell 78 from 81 %. And one question cannot tell
-# what four bits cost; the notebook on efficiency asks a hundred.
+# same. The few tokens more that it copies are no gain: four rows cannot tell 78 from 81 %. And one question cannot
+# tell what four bits cost; the notebook on efficiency asks a hundred.
 
 # %% [markdown]
 # ## What you take with you

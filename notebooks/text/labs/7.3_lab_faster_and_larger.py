@@ -63,9 +63,9 @@ torch.set_num_threads(1)  # so that times are comparable
 # %% [markdown]
 # ## 1. Why is one token at a time slow?
 #
-# To write one token, a model reads *all* its weights once. To read 5 given tokens, it reads all its weights once, too.
-# How much more does that cost? Guess, then measure. (We count the time of the processor, on one thread, so that other
-# programs on your machine disturb less.)
+# To write one token, a model reads *all* its weights once. To read 5 given tokens, it reads all its weights once,
+# too. How much more does that cost? Guess, then measure. (We count the time of the processor, on one thread, so that
+# other programs on your machine disturb less.)
 
 # %% tags=["topic:speculative"]
 large, tokenizer = lm.load(bundled.folder("prisma-lm"))
@@ -97,8 +97,8 @@ figures.table(rows, caption="One pass of prisma-lm after a prompt, one thread", 
 # all guesses and one more.
 #
 # On a GPU the difference is larger, because a pass waits for the weights. One worked number, for a model of 8 billion
-# parameters in 16 bits on a card that reads 3.35 TB and computes 989 trillion operations a second (NVIDIA's data sheet
-# of the H100 SXM, nominal):
+# parameters in 16 bits on a card that reads 3.35 TB and computes 989 trillion operations a second (NVIDIA's data
+# sheet of the H100 SXM, nominal):
 
 # %% tags=["topic:speculative"]
 parameters = 8e9
@@ -266,15 +266,15 @@ figures.show(
 
 # %% [markdown]
 # **What to notice.** The distance between the two curves is what a longer pass costs on this machine. The formula
-# takes the chance $a$ from the first guess and assumes that it stays. Where the measured points lie elsewhere, that is
-# why: some stretches are easy (a copied name, a fixed phrase), others are not (a result), and a drafter that strays
-# stays astray.
+# takes the chance $a$ from the first guess and assumes that it stays. Where the measured points lie elsewhere, that
+# is why: some stretches are easy (a copied name, a fixed phrase), others are not (a result), and a drafter that
+# strays stays astray.
 #
 # The field has moved from separate draft models to guesses out of the large model itself. **Medusa** adds heads that
 # guess several places ahead (Cai et al. 2024, arXiv 2401.10774). **EAGLE** adds one small layer that reads the large
-# model's own hidden states (Li et al. 2024, arXiv 2401.15077). DeepSeek-V3 is *trained* to predict a second token, too
-# (**MTP**), and reports that 85 to 90 % of these are accepted, and 1.8 times the tokens a second (arXiv 2412.19437,
-# section 5.4.3).
+# model's own hidden states (Li et al. 2024, arXiv 2401.15077). DeepSeek-V3 is *trained* to predict a second token,
+# too (**MTP**), and reports that 85 to 90 % of these are accepted, and 1.8 times the tokens a second (arXiv
+# 2412.19437, section 5.4.3).
 
 # %%
 quiz("7.3.bad_draft")
@@ -282,8 +282,8 @@ quiz("7.3.bad_draft")
 # %% [markdown]
 # ## 4. And with temperature?
 #
-# When tokens are *drawn*, "the same token" means nothing; "the same **chances**" does. Let the large model give a token
-# the chance $p(x)$, and the drafter $q(x)$. The guess is drawn from $q$. When may it stay?
+# When tokens are *drawn*, "the same token" means nothing; "the same **chances**" does. Let the large model give a
+# token the chance $p(x)$, and the drafter $q(x)$. The guess is drawn from $q$. When may it stay?
 #
 # - If the model wants $x$ at least as often as the drafter offers it ($p \geq q$): always.
 # - If the drafter offers it too often ($p < q$): only sometimes, so that just the right share stays.
@@ -342,8 +342,8 @@ p = stats.chisquare(came.double(), wanted * came.sum() / wanted.sum()).pvalue
 print(f"4,000 tokens by {whose(speculative_accept)}: chi-square p = {p:.2f}")
 
 # %% [markdown]
-# Does the rule hold *exactly*? On a small vocabulary, nothing has to be drawn: add up the chances of all ways in which
-# a token can come out. Here is what the course runs:
+# Does the rule hold *exactly*? On a small vocabulary, nothing has to be drawn: add up the chances of all ways in
+# which a token can come out. Here is what the course runs:
 
 # %% tags=["topic:speculative"]
 figures.source(speculative.accept, speculative.leftover)
@@ -394,8 +394,8 @@ kept = [token == guess for token, guess in zip(came_out, guesses.tolist(), stric
 print(f"guesses that came out: {share(kept)}")
 
 # %% [markdown]
-# **What to notice.** The rule's counts are what chance gives; the wrong rule's are not. How often a guess stays depends
-# only on how much the two models agree: it is the part in which $p$ and $q$ overlap.
+# **What to notice.** The rule's counts are what chance gives; the wrong rule's are not. How often a guess stays
+# depends only on how much the two models agree: it is the part in which $p$ and $q$ overlap.
 #
 # ### A common claim: "speculative decoding is two to three times faster, without loss"
 #
@@ -413,11 +413,11 @@ print(f"guesses that came out: {share(kept)}")
 #
 # $$L(N) = E + \frac{A}{N^{a}}$$
 #
-# with $E$ for what no model can know. (The loss is measured in **nats** a letter: the mean of $-\ln$ of the chance
-# that the model gave to the letter that came.) We train small transformers of five sizes, each with two seeds, to
-# write the shop's texts letter by letter. The law is fitted to these. Then comes a sixth size, *larger* than all.
-# (The rule for the learning rate, 0.32 / width, was chosen from three by looking at all six widths: the fit has not
-# seen the sixth size, the rule has.)
+# with $E$ for what no model can know. (The loss is measured in **nats** a letter: the mean of $-\ln$, the negative
+# natural logarithm, of the chance that the model gave to the letter that came.) We train small transformers of five
+# sizes, each with two seeds, to write the shop's texts letter by letter. The law is fitted to these. Then comes a
+# sixth size, *larger* than all. (The rule for the learning rate, 0.32 / width, was chosen from three by looking at
+# all six widths: the fit has not seen the sixth size, the rule has.)
 
 # %% tags=["topic:scaling-laws"]
 STEPS = paced(300, 24)
@@ -492,17 +492,18 @@ alt = f"Loss falls with size, more so with more steps. At {wider:,} parameters t
 figures.show(fig, alt=f"{alt}{foretold.value:.2f} nats after {STEPS} steps, and {came:.2f} came.")
 
 # %% [markdown]
-# **What to notice.** Look at the widths of the intervals. $E$ and $a$ are hardly known: a high floor with a steep fall
-# and no floor with a slow one look the same over these sizes. The *prediction* is much surer than its parts, as long as
-# it does not reach far. So believe a scaling law near its points, and distrust what it says about "the limit".
+# **What to notice.** Look at the widths of the intervals. $E$ and $a$ are hardly known: a high floor with a steep
+# fall and no floor with a slow one look the same over these sizes. The *prediction* is much surer than its parts, as
+# long as it does not reach far. So believe a scaling law near its points, and distrust what it says about "the
+# limit".
 #
 # ### What breaks it
 #
 # *Too few steps.* Look at the upper curve: the larger sizes gain little from their size, because no size has learned
 # much yet. *A schedule that does not fit.* Our learning rate stays at its peak, so a mark in the middle is a shorter
 # training. With a rate that falls towards a planned end it is not; Hoffmann et al. (section 2) name this as a reason
-# why Kaplan et al. found other numbers. *A learning rate that is not tuned for the size.* Ours falls as 1 / width. What
-# if the rate that suits the smallest is given to a large one?
+# why Kaplan et al. found other numbers. *A learning rate that is not tuned for the size.* Ours falls as 1 / width.
+# What if the rate that suits the smallest is given to a large one?
 
 # %% tags=["topic:scaling-laws"]
 HALF = MARKS[1]
@@ -534,10 +535,10 @@ print(f"our largest: {ours / wider:.1f} letters a parameter")
 
 # %% [markdown]
 # **Verdict: right for one question.** It answers: how do I get the lowest loss for a fixed amount of *training*?
-# Chinchilla itself (70 billion parameters, 1.4 trillion tokens) was built so. Whoever *uses* a model much pays for its
-# size with every token, and trains a smaller one for longer (Sardana et al. 2023, arXiv 2401.00448). And the law has an
-# error, too: Besiroglu et al. (2024, arXiv 2404.10102) refit the published points. They find other numbers, and
-# intervals in the paper that are too narrow to be true.
+# Chinchilla itself (70 billion parameters, 1.4 trillion tokens) was built so. Whoever *uses* a model much pays for
+# its size with every token, and trains a smaller one for longer (Sardana et al. 2023, arXiv 2401.00448). And the law
+# has an error, too: Besiroglu et al. (2024, arXiv 2404.10102) refit the published points. They find other numbers,
+# and intervals in the paper that are too narrow to be true.
 
 # %%
 quiz("7.3.law_beyond")
@@ -547,8 +548,8 @@ quiz("7.3.law_beyond")
 #
 # Training in 32 bits with AdamW keeps 16 bytes for each parameter: the weight (4), its gradient (4), and two running
 # averages (8). The lab `7.5_lab_scale_out` trains on two processes with DDP, where each holds all 16, and with FSDP,
-# where each holds half. What lies between, and what does it cost? ZeRO (Rajbhandari et al. 2019, arXiv 1910.02054) cuts
-# in three stages. With $P$ processes, each holds, for each parameter:
+# where each holds half. What lies between, and what does it cost? ZeRO (Rajbhandari et al. 2019, arXiv 1910.02054)
+# cuts in three stages. With $P$ processes, each holds, for each parameter:
 #
 # | stage | weight | gradient | optimiser | in all, P = 2 |
 # | --- | --- | --- | --- | --- |
@@ -557,8 +558,8 @@ quiz("7.3.law_beyond")
 # | 2: gradients too | 4 | 4 / P | 8 / P | 10 |
 # | 3: weights too (FSDP) | 4 / P | 4 / P | 8 / P | 8 |
 #
-# Two exchanges are all it takes. **Reduce-scatter**: everybody's tensors are averaged, and each process gets *its part*
-# of the mean. **All-gather**: each gives its part, and all get the whole.
+# Two exchanges are all it takes. **Reduce-scatter**: everybody's tensors are averaged, and each process gets *its
+# part* of the mean. **All-gather**: each gives its part, and all get the whole.
 
 # %% tags=["topic:zero-fsdp"]
 figures.source(sharding.Wire.add_up, sharding.Wire.join)
@@ -572,8 +573,8 @@ figures.source(sharding.Wire.add_up, sharding.Wire.join)
 figures.source(sharding.StateCut.scatter, sharding.StateCut.finish)
 
 # %% [markdown]
-# Stage 2 differs in *when*: a gradient is scattered as soon as it is there. Stage 3 gathers a weight only for its turn.
-# Its heart is one function with a way back: what all-gather is to values, reduce-scatter is to their gradients.
+# Stage 2 differs in *when*: a gradient is scattered as soon as it is there. Stage 3 gathers a weight only for its
+# turn. Its heart is one function with a way back: what all-gather is to values, reduce-scatter is to their gradients.
 
 # %% tags=["topic:zero-fsdp"]
 figures.source(sharding.Gathered)
@@ -644,9 +645,9 @@ figures.table(
 
 # %% [markdown]
 # **What to notice.** Stage 1 alone takes away three quarters of the memory. Take the lowest stage that fits. In
-# DeepSpeed the stage is a number in its file (`"zero_optimization": {"stage": 2}`); in PyTorch, `fully_shard` cuts all
-# three, and `reshard_after_forward=False` keeps the gathered weights until the backward pass: less is sent, more is
-# held.
+# DeepSpeed the stage is a number in its file (`"zero_optimization": {"stage": 2}`); in PyTorch, `fully_shard` cuts
+# all three, and `reshard_after_forward=False` keeps the gathered weights until the backward pass: less is sent, more
+# is held.
 #
 # ## What you take with you
 # - Speculative decoding changes when tokens are computed, never which. It pays if guesses are cheap, often right, and
@@ -655,5 +656,6 @@ figures.table(
 # - A scaling law predicts near its points. Its parts are less sure than its prediction. Say both with intervals.
 # - ZeRO: first the optimiser, then gradients, then weights. Two stages are free.
 #
-# **Try it.** Let the table see 100 texts instead of 1,500: which of the numbers of section 2 change? Fit the law to the
-# four smallest sizes only, and compare the interval. Launch `zero-3` with four processes: what does the formula say?
+# **Try it.** Let the table see 100 texts instead of 1,500: which of the numbers of section 2 change? Fit the law to
+# the four smallest sizes only, and compare the interval. Launch `zero-3` with four processes: what does the formula
+# say?

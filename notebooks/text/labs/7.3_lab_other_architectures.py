@@ -398,7 +398,8 @@ figures.table(rows, caption=f"Words to copy stand {away} tokens back; prisma-lm,
 # tokens left it. Their explanation: softmax weights must add up to 1, so a head that has nothing to fetch rests on
 # the first tokens, the **attention sink**. Keep four of them, and the model goes on. Does ours need it? We measure
 # its loss on tool traces in *nats* (the negative logarithm of the probability of the right token; $e$ to its power is
-# the *perplexity*), with equal numbers of tokens in sight. The control keeps four tokens that are *not* the first.
+# the *perplexity*: 8 is as unsure as a guess among 8), with equal numbers of tokens in sight. The control keeps four
+# tokens that are *not* the first.
 
 # %% tags=["topic:sparse-attention"]
 LENGTH, START = 224, 96  # of a trace; and from where on we count

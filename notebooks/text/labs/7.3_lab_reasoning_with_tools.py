@@ -131,9 +131,9 @@ ax.axis("off")
 figures.show(fig, alt="A bill splits into four parts; four subtotals are merged two by two.")
 
 # %% [markdown]
-# Is it the graph, or only that it spends more tokens? The control gets more tokens than the graph: three chains, drawn
-# at temperature 1, and the majority counts. And which operation is the weak one? Add up the model's subtotals by code
-# instead of asking it. Guess all four lines before you run.
+# Is it the graph, or only that it spends more tokens? The control gets more tokens than the graph: three chains,
+# drawn at temperature 1, and the majority counts. And which operation is the weak one? Add up the model's subtotals
+# by code instead of asking it. Guess all four lines before you run.
 
 # %% tags=["topic:graph-of-thoughts"]
 solved, rows = {}, []
@@ -190,19 +190,19 @@ for samples in (1, 5):
 figures.table(rows, caption="Bills of four items at temperature 2")
 
 # %% [markdown]
-# **What to notice.** One chain fails at four items, and more chains fail as surely: a skill that is not there can't be
-# voted into being. The graph turns one impossible question into questions that the model knows. Its price is tokens,
-# and somebody who knows how to split. With more items there are more chances to slip, so compare it with the graph
-# whose merges a line of code makes: where that line lies higher, and its bar does not meet the other's, the merge is
-# the weak operation. And the scores: with one sample agreement is always 1 and says nothing; with five, compare it
-# where the part is right and where it is wrong. Which leads to sections 2 and 3: notice what is wrong, and leave to a
-# machine what a machine does better.
+# **What to notice.** One chain fails at four items, and more chains fail as surely: a skill that is not there can't
+# be voted into being. The graph turns one impossible question into questions that the model knows. Its price is
+# tokens, and somebody who knows how to split. With more items there are more chances to slip, so compare it with the
+# graph whose merges a line of code makes: where that line lies higher, and its bar does not meet the other's, the
+# merge is the weak operation. And the scores: with one sample agreement is always 1 and says nothing; with five,
+# compare it where the part is right and where it is wrong. Which leads to sections 2 and 3: notice what is wrong, and
+# leave to a machine what a machine does better.
 
 # %% [markdown]
 # ## 2. Does it know when it is wrong?
 #
-# Half of the next tasks are bills as in its training (prices of 3 to 49 euros), half have prices of 40 to 60, of which
-# it has met only some. How sure is it, and how often right? Two kinds of **confidence**:
+# Half of the next tasks are bills as in its training (prices of 3 to 49 euros), half have prices of 40 to 60, of
+# which it has met only some. How sure is it, and how often right? Two kinds of **confidence**:
 #
 # - *of the tokens*: the probability that the model gives to its whole reply, the product over all tokens;
 # - *of agreement*: draw five replies at temperature 1, and count how many have the same answer.
@@ -334,7 +334,8 @@ for step in solver.slips(solver.steps(replies[0])):
 
 # %% [markdown]
 # The *translation* from words into terms is right, the arithmetic is not. So take the left sides, believe no result,
-# and let an exact solver do the rest. Each result becomes an unknown; where a later step uses it, it uses the unknown.
+# and let an exact solver do the rest. Each result becomes an unknown; where a later step uses it, it uses the
+# unknown.
 
 # %% tags=["topic:neuro-symbolic"]
 figures.source(solver.equations, solver.solve)
@@ -354,9 +355,9 @@ print("prices 50 to 99, with the solver:", share(by_solver))
 # %% [markdown]
 # ### And when the translation fails?
 #
-# A solver calculates whatever it is given. So ask in ways that prisma-lm was not trained on: other words, three items,
-# and a question that runs *backwards* (the total is given, a price is wanted). Does anybody notice? One cheap check
-# needs no answer: a translation should use every number of the question, and use it once.
+# A solver calculates whatever it is given. So ask in ways that prisma-lm was not trained on: other words, three
+# items, and a question that runs *backwards* (the total is given, a price is wanted). Does anybody notice? One cheap
+# check needs no answer: a translation should use every number of the question, and use it once.
 
 # %% tags=["topic:neuro-symbolic"]
 figures.source(solver.complete)
@@ -434,9 +435,9 @@ print(
 # %% [markdown]
 # ## 4. Code, checked by running it
 #
-# One step further: not the answer to *this* bill, but a program for *any* bill. The worked steps say how these numbers
-# are combined. Put the question's numbers in their places, and a function comes out. (prisma-lm was never shown Python;
-# this translation is ours.)
+# One step further: not the answer to *this* bill, but a program for *any* bill. The worked steps say how these
+# numbers are combined. Put the question's numbers in their places, and a function comes out. (prisma-lm was never
+# shown Python; this translation is ours.)
 
 # %% tags=["topic:code-generation"]
 figures.source(programs.from_steps)
@@ -505,11 +506,11 @@ for candidates in verdicts:
 print("right programs of ten, task by task:", right)
 
 # %% [markdown]
-# How good is a model that writes programs? **pass@k** (Chen et al. 2021, arXiv 2107.03374) is the chance that at least
-# one of $k$ candidates is right. To draw $k$ and look is noisy; to raise 1 − (share right) to the power $k$ is biased.
-# From $n$ candidates of which $c$ are right:
+# How good is a model that writes programs? **pass@k** (Chen et al. 2021, arXiv 2107.03374) is the chance that at
+# least one of $k$ candidates is right. To draw $k$ and look is noisy; to raise 1 − (share right) to the power $k$ is
+# biased. From $n$ candidates of which $c$ are right:
 #
-# $$\mathrm{pass@}k = 1 - \binom{n-c}{k} \Big/ \binom{n}{k}$$
+# $$P = 1 - \frac{\binom{n-c}{k}}{\binom{n}{k}}$$
 
 # %% tags=["topic:code-generation"]
 figures.source(programs.pass_at_k)
