@@ -25,7 +25,7 @@ def temperature(logits: Tensor, t: float) -> Tensor:
     ValueError for t <= 0.
     """
     if t <= 0:
-        raise ValueError(f"temperature {t}: it has to be above 0. For the likeliest token decode greedily.")
+        raise ValueError(f"temperature {t}: it has to be above 0. For the likeliest: be greedy.")
     return logits / t
 
 

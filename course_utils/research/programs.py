@@ -77,7 +77,7 @@ def pass_at_k(n: int, right: int, k: int) -> float:
     <= right <= n and 1 <= k <= n.
     """
     if not 0 <= right <= n or not 1 <= k <= n:
-        raise ValueError(f"{right} right of {n}, k = {k}: take at least k candidates, and right ones among n.")
+        raise ValueError(f"{right} right of {n}, k = {k}: take at least k, right ones among them.")
     all_wrong = math.comb(n - right, k)
     any_at_all = math.comb(n, k)
     return 1 - all_wrong / any_at_all

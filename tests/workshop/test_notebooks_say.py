@@ -160,7 +160,8 @@ def test_wrong_colours_help_the_shapes_and_the_text_says_so() -> None:
 def test_levels_that_are_missing_and_not_bits_explain_the_loss() -> None:
     """One bit lies nearer to the matrix than three levels in 2 bits, and all four levels nearer than either."""
     said = [one for one in printed(committed(EFFICIENCY)) if "become 0, error" in one]
-    errors = {one[:18].strip(): numbers(one)[-1] for one in said}
+    names = [re.match(r"(.+?) +\d+% become 0", one)[1].strip() for one in said]
+    errors = dict(zip(names, (numbers(one)[-1] for one in said), strict=True))
     assert errors["3 bits"] < errors["2 bits, asymmetric"] < errors["1 bit"] < errors["2 bits"]
     rows = {row["format"]: row for row in table(EFFICIENCY, "Matrices in groups of 64")}
     assert interval(rows["2 bits, asymmetric"]["sums right"])[0] > 0 == numbers(rows["2 bits"]["sums right"])[0]
