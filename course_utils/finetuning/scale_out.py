@@ -11,19 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
-from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from course_utils.models.hardware import loopback
-from course_utils.settings import SEED, search_path
+from course_utils import ranks
+from course_utils.settings import SEED
 
 if TYPE_CHECKING:
     import torch
@@ -33,10 +27,6 @@ if TYPE_CHECKING:
 
 MODES = ("single", "ddp", "accelerate", "fsdp")
 TIMEOUT = 300  # seconds for all modes of a launch
-
-
-class ScaleOutError(RuntimeError):
-    """A process of a run failed or hung; the message holds the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -238,46 +228,16 @@ def _device(rank: int, processes: int) -> torch.device:
 def launch(modes: Sequence[str], processes: int = 2, steps: int = 8, batch: int = 8) -> list[Report]:
     """Run each mode on `processes` processes; a report from each, mode by mode, rank by rank.
 
-    The usual way is `torchrun --nproc_per_node 2 ...` or `accelerate launch --num_processes 2 ...`: they set the
-    same two numbers, RANK and WORLD_SIZE. They also open a port for everybody on the network, and this does not.
-    ScaleOutError if a process fails or the time is over; no process is left behind.
+    ranks.RanksError if a process fails or the time is over; no process is left behind.
     """
-    with tempfile.TemporaryDirectory(prefix="course-ranks-") as name:
-        folder = Path(name)
-        settings = ["--steps", str(steps), "--batch", str(batch), "--folder", name]
-        line = [sys.executable, "-m", "course_utils.finetuning.scale_out", *modes, *settings]
-        running = []
-        try:
-            for rank in range(processes):
-                running.append(_start(line, rank, processes, folder))
-            _wait(running, folder, time.monotonic() + TIMEOUT)
-        finally:
-            for process in running:
-                process.kill()
-                process.wait()
-        paths = [folder / f"{mode}-{rank}.json" for mode, rank in product(modes, range(processes))]
-        return [Report(**json.loads(path.read_text("utf-8"))) for path in paths]
-
-
-def _start(line: list[str], rank: int, processes: int, folder: Path) -> subprocess.Popen:
-    threads = str(max(1, (os.cpu_count() or 1) // processes))
-    settings = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "PYTHONPATH": search_path()}
-    settings |= {"LOCAL_WORLD_SIZE": str(processes), "OMP_NUM_THREADS": threads}  # Accelerate looks at the first
-    settings |= {"GLOO_SOCKET_IFNAME": loopback(), "HF_HUB_OFFLINE": "1"}
-    with (folder / f"{rank}.log").open("wb") as log:
-        return subprocess.Popen(line, env=os.environ | settings, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-
-
-def _wait(running: Sequence[subprocess.Popen], folder: Path, end: float) -> None:
-    """Return when all have ended well. If one fails, the others would wait for it for ever: do not."""
-    while (states := [process.poll() for process in running]) != [0] * len(running):
-        failed = next((rank for rank, state in enumerate(states) if state), None)
-        if failed is not None or time.monotonic() > end:
-            rank = failed or 0
-            why = "failed" if failed is not None else "was not ready in time"
-            tail = (folder / f"{rank}.log").read_text("utf-8", errors="replace").strip().splitlines()[-8:]
-            raise ScaleOutError(f"Process {rank} of {len(running)} {why}. Its last words:\n" + "\n".join(tail))
-        time.sleep(0.1)
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    environment = {"LOCAL_WORLD_SIZE": str(processes), "OMP_NUM_THREADS": str(threads)}  # Accelerate asks for the first
+    line = [*modes, "--steps", str(steps), "--batch", str(batch)]
+    told = ranks.launch("course_utils.finetuning.scale_out", line, processes, TIMEOUT, environment)
+    reports = []
+    for of_a_mode in zip(*told, strict=True):  # what each rank says of it
+        reports += [Report(**words) for words in of_a_mode]
+    return reports
 
 
 def _absolute_sum(parameter: Tensor) -> float:
@@ -292,35 +252,22 @@ def main() -> None:
     parser.add_argument("modes", nargs="+", choices=MODES)
     for name in ("--steps", "--batch"):
         parser.add_argument(name, type=int, required=True)
-    parser.add_argument("--folder", type=Path, required=True)
     asked = parser.parse_args()
-    rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     import torch
-    import torch.distributed as dist
 
     from course_utils.models.loaders import quiet_libraries
 
     quiet_libraries()
     torch.manual_seed(SEED)
-    _meet(asked.folder, rank, processes)
-    try:
-        for mode in asked.modes:
-            report = train(mode, asked.steps, asked.batch, rank=rank, processes=processes)
-            (asked.folder / f"{mode}-{rank}.json").write_text(json.dumps(asdict(report)), "utf-8")
-    finally:
-        dist.destroy_process_group()
-
-
-def _meet(folder: Path, rank: int, processes: int) -> None:
-    """Join the other processes, which find each other through a file in `folder`."""
-    import torch
-    import torch.distributed as dist
-
-    device = _device(rank, processes)
+    device = _device(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, (folder / "meeting").as_uri(), timedelta(seconds=120), processes, rank)
+    reports = []
+    with ranks.meeting("nccl" if device.type == "cuda" else "gloo") as (rank, processes):
+        for mode in asked.modes:
+            report = train(mode, asked.steps, asked.batch, rank=rank, processes=processes)
+            reports.append(asdict(report))
+    print(json.dumps(reports))
 
 
 # ---------------------------------------------------------------- what it should take

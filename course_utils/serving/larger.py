@@ -7,17 +7,14 @@ this file (`python -m course_utils.serving.larger`), work on one thread, and pri
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from course_utils.models.hardware import loopback
-from course_utils.settings import SEED, search_path
+from course_utils import ranks
+from course_utils.settings import SEED
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +22,6 @@ if TYPE_CHECKING:
 PROMPT = tuple(range(5, 25))  # token ids; the model is random, so any will do
 TIMEOUT = 300  # seconds for one measurement
 SHARD = "24MB"  # of a file: real models come in such pieces, only larger
-
-
-class LargerError(RuntimeError):
-    """A measurement that failed; the message holds its last words."""
 
 
 @dataclass(frozen=True)
@@ -80,59 +73,25 @@ def placement(layers: int, on_disk: int) -> dict[str, str]:
 def from_disk(folder: Path, on_disk: int, tokens: int = 8) -> Report:
     """Run the model in `folder` with its last `on_disk` layers on disk, in a process of its own.
 
-    LargerError if that fails.
+    ranks.RanksError if that fails.
     """
-    line = [str(folder), "--on-disk", str(on_disk), "--tokens", str(tokens)]
-    (report,) = _measure([(line, {})])
+    arguments = [str(folder), "--on-disk", str(on_disk), "--tokens", str(tokens)]
+    (report,) = _measure(arguments, processes=1)
     return report
 
 
 def in_two(folder: Path, tokens: int = 8) -> list[Report]:
     """Run the model in `folder` on two processes, each with half of every large matrix; a report from each."""
-    with tempfile.TemporaryDirectory(prefix="course-parts-") as meeting:
-        line = [str(folder), "--tokens", str(tokens), "--meeting", str(Path(meeting) / "place")]
-        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"} for rank in range(2)]
-        return _measure([(line, rank) for rank in ranks])
+    return _measure([str(folder), "--tokens", str(tokens), "--cut"], processes=2)
 
 
-def _measure(parts: list[tuple[list[str], dict[str, str]]]) -> list[Report]:
-    """Run processes side by side; their reports. If one fails, none is left."""
-    common = {"PYTHONPATH": search_path(), "HF_HUB_OFFLINE": "1"}
-    common |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback()}
-    program = [sys.executable, "-m", "course_utils.serving.larger"]
-    running, end = [], time.monotonic() + TIMEOUT
-    try:
-        for line, own in parts:
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-            running.append(subprocess.Popen([*program, *line], env=os.environ | common | own, **pipes))
-        _wait(running, end)
-        return [_report(process) for process in running]
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-
-
-def _wait(running: list[subprocess.Popen], end: float) -> None:
-    """Return when all have ended well. LargerError with the words of the first that failed: others only miss it."""
-    while any(process.poll() is None for process in running):
-        failed = [process for process in running if process.poll()]
-        if failed or time.monotonic() > end:
-            break
-        time.sleep(0.05)
-    for process in running:
-        if process.poll():
-            _, errors = process.communicate()
-            last = errors.strip().splitlines()[-6:]
-            raise LargerError("A measurement failed. Its last words:\n" + "\n".join(last))
-    if any(process.poll() is None for process in running):
-        raise LargerError(f"A measurement was not ready after {TIMEOUT} s.")
-
-
-def _report(process: subprocess.Popen) -> Report:
-    said, _ = process.communicate()
-    values = json.loads(said.splitlines()[-1])
-    return Report(**values | {name: tuple(values[name]) for name in ("tokens", "first_logits")})
+def _measure(arguments: list[str], processes: int) -> list[Report]:
+    """What each process reports. ranks.RanksError if one fails; none is left."""
+    reports = []
+    for words in ranks.launch("course_utils.serving.larger", arguments, processes, TIMEOUT):
+        lists = {name: tuple(words[name]) for name in ("tokens", "first_logits")}
+        reports.append(Report(**words | lists))
+    return reports
 
 
 # --- in the process -------------------------------------------------------------------------------------
@@ -143,7 +102,7 @@ def _load(asked: argparse.Namespace, empty: str) -> Any:
 
     from course_utils import compat
 
-    if asked.meeting:
+    if asked.cut:
         return compat.load_sharded(asked.folder)
     if asked.on_disk == 0:
         import torch
@@ -158,7 +117,7 @@ def _warm_up(asked: argparse.Namespace) -> None:
     """Load and run a tiny model in the same way: what libraries load late is there before memory is counted."""
     with tempfile.TemporaryDirectory(prefix="course-tiny-") as name:
         random_llama(Path(name), layers=1, width=256)
-        tiny = argparse.Namespace(folder=name, on_disk=min(1, asked.on_disk), meeting=None)
+        tiny = argparse.Namespace(folder=name, on_disk=min(1, asked.on_disk), cut=False)
         model = _load(tiny, name)
         _write(model, 1)
 
@@ -185,7 +144,7 @@ def run(asked: argparse.Namespace) -> Report:
     from course_utils.memory.shapes import GIB
 
     torch.set_num_threads(1)
-    if asked.meeting is None:
+    if not asked.cut:
         _warm_up(asked)
     with tempfile.TemporaryDirectory(prefix="course-offload-") as empty, peak_watch("cpu") as peak:
         model = _load(asked, empty)
@@ -206,22 +165,13 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--on-disk", type=int, default=0)
     parser.add_argument("--tokens", type=int, required=True)
-    parser.add_argument("--meeting", type=Path)
+    parser.add_argument("--cut", action="store_true")
     asked = parser.parse_args()
     from course_utils.models.loaders import quiet_libraries
 
     quiet_libraries()
-    if asked.meeting is None:
+    with ranks.meeting():
         report = run(asked)
-    else:
-        import torch.distributed as dist
-
-        rank, wait = int(os.environ["RANK"]), timedelta(seconds=120)
-        dist.init_process_group("gloo", asked.meeting.as_uri(), wait, 2, rank)
-        try:
-            report = run(asked)
-        finally:
-            dist.destroy_process_group()
     print(json.dumps(asdict(report)))
 
 

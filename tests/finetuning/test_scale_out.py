@@ -8,8 +8,9 @@ import torch
 from lessons import text_of
 from torch import nn
 
+from course_utils import ranks
 from course_utils.finetuning import scale_out
-from course_utils.models import bundled
+from course_utils.models import bundled, hardware
 from course_utils.prisma import lm
 
 
@@ -91,20 +92,20 @@ def test_two_processes_train_what_one_trains_and_fsdp_holds_half():
 
 
 def test_a_failing_process_is_reported_and_the_others_stopped():
-    with pytest.raises(scale_out.ScaleOutError, match="(?s)Process 1 of 2 failed.*ValueError"):
+    with pytest.raises(ranks.RanksError, match="(?s)Process 1 of 2 failed.*ValueError"):
         scale_out.launch(["single"], processes=2, steps=1, batch=1)
 
 
 def test_time_over_stops_all(monkeypatch):
     monkeypatch.setattr(scale_out, "TIMEOUT", 0.0)
-    with pytest.raises(scale_out.ScaleOutError, match="not ready in time"):
+    with pytest.raises(ranks.RanksError, match="not ready in time"):
         scale_out.launch(["ddp"], processes=1, steps=1, batch=1)
 
 
 def test_an_unknown_mode_is_named():
-    with pytest.raises(scale_out.ScaleOutError, match="(?s)invalid choice: 'tpu'.*ddp"):
+    with pytest.raises(ranks.RanksError, match="(?s)invalid choice: 'tpu'.*ddp"):
         scale_out.launch(["tpu"], processes=1, steps=1, batch=1)
 
 
 def test_loopback_is_found():
-    assert re.fullmatch(r"[\w .-]+", scale_out.loopback())
+    assert re.fullmatch(r"[\w .-]+", hardware.loopback())

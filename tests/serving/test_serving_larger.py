@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from course_utils import ranks
 from course_utils.serving import larger
 
 
@@ -49,7 +50,7 @@ def test_two_processes_hold_half_each_and_write_the_same(saved: tuple[Path, floa
 
 
 def test_a_measurement_that_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(larger.LargerError, match="(?s)last words.*Error"):
+    with pytest.raises(ranks.RanksError, match="(?s)last words.*Error"):
         larger.from_disk(tmp_path, 0)
 
 

@@ -52,7 +52,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_utils import figures
+from course_utils import figures, ranks
 from course_utils.finetuning import scale_out
 from course_utils.finetuning.scale_out import loss_sum
 from course_utils.memory import fit, shapes
@@ -316,7 +316,7 @@ print("Section 2 used the same PyTorch function without it.")
 try:
     # One conversation cannot be shared by two.
     scale_out.launch(["ddp"], processes=2, steps=1, batch=1)
-except scale_out.ScaleOutError as error:
+except ranks.RanksError as error:
     first, *_, last = str(error).splitlines()
     print(first)
     print("...", last)
