@@ -73,14 +73,14 @@ SEEDS = range(1, 7)
 #
 # **RLHF** (reinforcement learning from human feedback) has three steps: people compare replies; a **reward model**
 # learns to predict them; a **policy**, the model that writes, is optimised against the reward model. The lab on
-# reinforcement learning of Unit 7.5 does this with `prisma-lm`, a few runs. Here we want to see the *whole curve*, with
-# several seeds and several penalties, so the writer is the smallest that can still go wrong: **a table of chances which
-# sentence comes next**, given the place and the sentence before. One run takes about a second. That is the
-# simplification; the comparisons, the loss, the policy gradient and the penalty are the real ones.
+# reinforcement learning of Unit 7.5 does this with `prisma-lm`, a few runs. Here we want to see the *whole curve*,
+# with several seeds and several penalties, so the writer is the smallest that can still go wrong: **a table of
+# chances which sentence comes next**, given the place and the sentence before. One run takes about a second. That is
+# the simplification; the comparisons, the loss, the policy gradient and the penalty are the real ones.
 #
 # The table has eleven sentences, a right and a wrong fact among them, and imitates the shop's old mail. Our **true
-# measure** is exact: a program that knows the record says whether a reply keeps all three rules of the shop (the right
-# fact, courtesy, at most 17 words).
+# measure** is exact: a program that knows the record says whether a reply keeps all three rules of the shop (the
+# right fact, courtesy, at most 17 words).
 
 # %% tags=["topic:rlhf"]
 RIGHT, WRONG = 1, 2  # places in the menu: what they say depends on the order
@@ -247,8 +247,9 @@ figures.show(
 # %% [markdown]
 # **What to notice.** Compare the two rows, and the two lines. On replies such as it was fitted to, the model foresees
 # the person well, and as often as it says. Among those that it likes best itself, its line is flatter than the
-# diagonal: where it is sure, it is too sure. What is left to tell apart there is what it can't see, the fact, and its
-# own errors. A reward model is measured where it was fitted, and used where the policy goes.
+# diagonal: where it is sure, it is too sure. (The calibration error hardly shows it: it is a mean over all
+# forecasts.) What is left to tell apart there is what it can't see, the fact, and its own errors. A reward model is
+# measured where it was fitted, and used where the policy goes.
 #
 # ### Optimising
 #
@@ -257,9 +258,9 @@ figures.show(
 # $$r(x, y) - \beta\,\log\frac{\pi(y \mid x)}{\pi_{start}(y \mid x)}$$
 #
 # The mean of that logarithm is the **KL divergence**. It says how much more probable the policy finds its own replies
-# than the start does, in natural logarithms and so in *nats*. The method is on-policy REINFORCE: draw 128 replies, and
-# raise the probability of each by how far it lies above the mean of the others. Guess: which $\beta$ will keep the
-# most rules?
+# than the start does, in natural logarithms and so in *nats*. The method is on-policy REINFORCE: draw 128 replies,
+# and raise the probability of each by how far it lies above the mean of the others. Guess: which $\beta$ will keep
+# the most rules?
 
 # %% tags=["topic:rlhf"]
 figures.source(over.optimise)
@@ -362,8 +363,8 @@ for place in range(3):
 
 # %% [markdown]
 # **What to notice.** Read both panels from left to right. At first the reward and the truth rise together: courtesy
-# is something that the raters and the shop both want. Then only the reward goes on. The policy has found the flaw: long
-# letters. Where in a row the interval of *from there on* lies below 0 and that of the reward above, this is
+# is something that the raters and the shop both want. Then only the reward goes on. The policy has found the flaw:
+# long letters. Where in a row the interval of *from there on* lies below 0 and that of the reward above, this is
 # **over-optimisation**, and no curve of the training log shows it. A penalty of the right size stops the walk in
 # time. Too large a one draws the policy back to the start, and then the reward falls as well. Best of $n$ needs no
 # training and goes the same way (its distance is at most $\log n - (n-1)/n$). Gao et al. (2022, arXiv 2210.10760)
@@ -561,10 +562,12 @@ figures.table(rows, caption="Which rules are kept, one seed, 300 requests")
 # %% [markdown]
 # **What to notice.** One person asked twice does not always agree with themself, so agreement has a ceiling: compare
 # the two lines. The principles do not share the person's liking for length: look at the sign of *an extra sentence*.
-# The printed differences say what that is worth at each penalty: with the principles' labels even a weak penalty does
-# little harm. But no principle here reads the record, and the last table shows the ceiling that this sets: the share
-# of right facts is about what it was at the start. What no principle asks for, nobody gets. And two rules that a
-# program can judge are an easy case: a principle such as "be helpful" has a flaw of its own, in whoever applies it.
+# The printed differences say what that is worth at each penalty: with the principles' labels the policy that may go
+# far keeps *more* rules than the one held back. But no principle here reads the record. In the last table, of one
+# seed, the share of right facts is about what it was at the start, and it bounds *all three*. Nothing holds it there:
+# see how wide the interval over the seeds is at the weak penalty. What no principle asks for, nobody can count on.
+# And two rules that a program can judge are an easy case: a principle such as "be helpful" has a flaw of its own, in
+# whoever applies it.
 
 # %% [markdown]
 # ## 3. Does it treat customers alike?
@@ -574,9 +577,9 @@ figures.table(rows, caption="Which rules are kept, one seed, 300 requests")
 # come out alike say nothing about a difference. **McNemar's test** counts the others: how often did only the first
 # name get a good answer, how often only the second? If names do not matter, a fair coin decides each of these.
 #
-# Many tests find something by chance: of 20 true nothings, one falls below 0.05. **Holm's** adjustment makes the whole
-# table of tests wrong in 5 % only. And a test that must find something is the **positive control**: a bias that we have
-# planted ourselves. Section 2's model has one. `prisma-lm` as it is: who knows?
+# Many tests find something by chance: of 20 true nothings, one falls below 0.05. **Holm's** adjustment makes the
+# whole table of tests wrong in 5 % only. And a test that must find something is the **positive control**: a bias that
+# we have planted ourselves. Section 2's model has one. `prisma-lm` as it is: who knows?
 
 # %% tags=["topic:bias-safety"]
 NOT_LEARNED = "Aisha Bjorn Chidi Fatima Hiroshi Kwame Lakshmi Mehmet Olga Pedro Svetlana Xiomara"
@@ -645,8 +648,8 @@ for seed, groups in planted.items():
 # ### A mitigation: counterfactual data
 #
 # The mail is what taught the bias, so the cure begins there. **Counterfactual data augmentation** takes each letter
-# twice: once as it is, and once with a name of the *other* group, the reply unchanged. Then the name says nothing about
-# the reply. So that the model reads as much as before, it gets half of the letters.
+# twice: once as it is, and once with a name of the *other* group, the reply unchanged. Then the name says nothing
+# about the reply. So that the model reads as much as before, it gets half of the letters.
 
 # %% tags=["topic:bias-safety"]
 rng = random.Random(2)
@@ -716,8 +719,8 @@ for name, reply in list(zip(OUTSIDE, answers(chat, OUTSIDE, WHO), strict=False))
     print(f"{name:>9} is called: {reply}")
 
 # %% [markdown]
-# It mostly puts a name that it knows in the place of one that it does not. A test that draws its names from the shop's
-# 24, as the training data did, can't see this. **Who is missing from the data is missing from the test, too.**
+# It mostly puts a name that it knows in the place of one that it does not. A test that draws its names from the
+# shop's 24, as the training data did, can't see this. **Who is missing from the data is missing from the test, too.**
 #
 # ### In real vectors
 #
@@ -809,4 +812,5 @@ quiz("7.3.twenty_groups")
 # (arXiv 2212.08073); Lee et al. 2023 (RLAIF against RLHF, arXiv 2309.00267); Caliskan et al. 2017 (arXiv 1608.07187).
 #
 # **Try it.** Set the rater's `length` to 0: where does the truth go now, and why does it still not reach 100 %? Add a
-# principle on the name to section 2. **Next:** `7.5_lab_reinforcement_learning` does section 1 with `prisma-lm` itself.
+# principle on the name to section 2. **Next:** `7.5_lab_reinforcement_learning` does section 1 with `prisma-lm`
+# itself.

@@ -206,10 +206,10 @@ for name in ("prompt lookup", "table", "both", "small model"):
 # %% [markdown]
 # **What to notice.** The tokens agree, whoever guesses: a bad drafter costs time, never quality. The gain in tokens a
 # pass is large, the gain in time is smaller or none: on a CPU a pass over several tokens costs more than one over one
-# token, as section 1 measured. The table, which is no network at all, comes off best. The small model has far fewer
-# parameters, but its pass does not take far less time: at this size most of a pass is overhead, not arithmetic. A
-# large model of 70 billion parameters beside a draft of one billion is another matter. Now the library, on the same
-# prompts:
+# token, as section 1 measured. The table, which is no network at all, comes off best, alone or behind the text
+# itself. The small model has far fewer parameters, but its pass does not take far less time: at this size most of a
+# pass is overhead, not arithmetic. A large model of 70 billion parameters beside a draft of one billion is another
+# matter. Now the library, on the same prompts:
 
 # %% tags=["topic:speculative"]
 agree = []
@@ -265,10 +265,11 @@ figures.show(
 )
 
 # %% [markdown]
-# **What to notice.** The distance between the two curves is what a longer pass costs on this machine. The formula
-# takes the chance $a$ from the first guess and assumes that it stays. Where the measured points lie elsewhere, that
-# is why: some stretches are easy (a copied name, a fixed phrase), others are not (a result), and a drafter that
-# strays stays astray.
+# **What to notice.** Which k is best? Compare the intervals of the speed: where they overlap, these prompts do not
+# decide it. The distance between the two solid curves is what a longer pass costs on this machine. The formula takes
+# the chance $a$ from the first guess and assumes that it stays. Where the measured points lie elsewhere, that is why:
+# some stretches are easy (a copied name, a fixed phrase), others are not (a result), and a drafter that strays stays
+# astray.
 #
 # The field has moved from separate draft models to guesses out of the large model itself. **Medusa** adds heads that
 # guess several places ahead (Cai et al. 2024, arXiv 2401.10774). **EAGLE** adds one small layer that reads the large
@@ -289,7 +290,8 @@ quiz("7.3.bad_draft")
 # - If the drafter offers it too often ($p < q$): only sometimes, so that just the right share stays.
 # - If a guess is refused, another token is drawn: from what the drafter offered *too seldom*.
 #
-# Work out the two chances that make every token come out with exactly $p(x)$. Then write them.
+# Work out the two chances that make every token come out with exactly $p(x)$. Do it on paper before you read on: the
+# text of the exercise tells them.
 
 # %% [markdown]
 # ### Exercise: May the draft stay? (hard, about 25 minutes)

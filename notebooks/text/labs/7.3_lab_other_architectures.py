@@ -211,9 +211,10 @@ figures.show(fig, alt=alt)
 # %% [markdown]
 # **What to notice.** Left alone, a router that sends most tokens to one expert trains that expert most, so that it
 # becomes the best choice: the rich get richer. In balance, the same parameters know more (the lines below the table).
-# With either, the mixture knows more than one MLP of the *same active* size. It does not beat one MLP of the *same
-# total* size: experts save arithmetic, they do not add knowledge to a parameter. (These are facts by heart, and there
-# is nothing held out. Mixtures were found to gain more on knowledge than on reasoning, arXiv 2410.19034.)
+# With either, the mixture knows more than one MLP of the *same active* size. Against one MLP of the *same total* size
+# the ranges overlap: nothing here says that experts add knowledge to a parameter. What they save is arithmetic.
+# (These are facts by heart, and there is nothing held out. Mixtures were found to gain more on knowledge than on
+# reasoning, arXiv 2410.19034.)
 #
 # The loss pulls at the same weights as the task; the bias does not touch them, but ours needs a good step size. Look
 # at the ranges in the table before you call one of the two better.
@@ -259,8 +260,10 @@ figures.table(rows, caption="Counted on the shapes in transformers", digits=1)
 # total and 5.1 active (gpt-oss, arXiv 2508.10925), 52 and 12 (Jamba, arXiv 2403.19887), 80 and 3 (Qwen3-Next, its
 # card), 671 and 37 (DeepSeek-V3, arXiv 2412.19437). Where our count differs, look at what is called active.
 #
-# **What to notice.** Three of the four use only a small part of themselves for a token. And the last column does not
-# follow the size at all. Why, section 3 tells.
+# **What to notice.** Three of the four use only a small part of themselves for a token. And the last column is small
+# beside the weights, most of all for DeepSeek-V3: nearly six times the parameters of gpt-oss-120b, and not quite
+# twice its memory (it keeps keys and values compressed, arXiv 2412.19437). How the others save, sections 2 and 3
+# tell.
 
 # %% [markdown]
 # ## 2. Look at less
@@ -360,9 +363,9 @@ for distance, moved in zip(distances, change, strict=True):
         print(f"{distance:3} tokens back: the logits move by {moved:.1e}")
 
 # %% [markdown]
-# Beyond the reach the change is exactly zero: no training can mend that. Within it, something arrives, and little
-# from far back. Is it enough to *use*? The rows above hold words written twice, so the model can copy if it finds the
-# first copy.
+# Beyond the reach the change is exactly zero: no training can mend that. Within it, something arrives, and the less
+# the further back: near the edge so little that in 32 bits nothing is left of it. Is it enough to *use*? The rows
+# above hold words written twice, so the model can copy if it finds the first copy.
 
 # %% tags=["topic:sparse-attention"]
 count = 10
@@ -523,8 +526,8 @@ print(f"as attention against token by token: {difference:.1e}")
 
 # %% [markdown]
 # **What to notice.** Each model here has two faces that give the same numbers: one for training, where all tokens are
-# known, and one for writing, where a step costs the same at token 10 and at token 100,000. The last line of the cell
-# before shows that the check can fail: selection and convolution are not the same.
+# known, and one for writing, where a step costs the same at token 10 and at token 100,000. The line *selective, as if
+# it were a convolution* shows that the check can fail: the two are not the same.
 #
 # ### What does it forget?
 #
@@ -595,10 +598,11 @@ alt = f"Recall against the number of pairs, five seeds. At 8 pairs: {figures.tol
 figures.show(fig, alt=alt)
 
 # %% [markdown]
-# **What to notice.** Attention recalls all pairs, however many: its memory grows with them. The others lose more the
-# more there is to remember, and the larger the state, the less they lose. That is no fault of training alone: a state
-# of 4 has 4 directions for its keys, and 8 keys must share them. (Longer training helps all of them; so read the
-# order, not the height.) For copying of long texts the same was shown with large models (arXiv 2402.01032).
+# **What to notice.** Attention recalls all pairs, however many: its memory grows with them. The others recall less of
+# eight pairs than of two, and at eight pairs the larger state of a state space recalls more: those three ranges do
+# not meet. (The figure shows the middle seed, the table the mean.) That is no fault of training alone: a state of 4
+# has 4 directions for its keys, and 8 keys must share them. (Longer training helps all of them; so read the order,
+# not the height.) For copying of long texts the same was shown with large models (arXiv 2402.01032).
 
 # %%
 quiz("7.3.fixed_state")
@@ -651,8 +655,9 @@ figures.table(rows, caption="Right status at the end: mean (lowest to highest of
 # %% [markdown]
 # **What to notice.** Linear attention cannot forget: the longer the log, the more old statuses are mixed in. The
 # state space learned to push them out, and holds far beyond the length of its training. Attention with a preference
-# for what is near is as good: the ranges overlap. So the gain in *answers* lies in forgetting, not in being
-# recurrent. The gain in *cost* is another one:
+# for what is near holds as far: the ranges of the two overlap, so they are not told apart here, and both stay far
+# above linear attention. So the gain in *answers* comes with forgetting, and one need not be recurrent to have it.
+# The gain in *cost* is another one:
 
 # %% tags=["topic:linear-attention-ssm"]
 HEADS, SIZE = 16, 64

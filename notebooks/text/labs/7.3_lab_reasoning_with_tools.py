@@ -321,7 +321,7 @@ quiz("7.3.calibration")
 # %% [markdown]
 # ## 3. The model translates, a solver calculates
 #
-# Look again at a reply for new prices. What is wrong with it, the idea or the arithmetic?
+# Look at a reply for prices that are all new, 50 to 99. What is wrong with it, the idea or the arithmetic?
 
 # %% tags=["topic:neuro-symbolic"]
 new = thoughts.bills(paced(24, 8), 2, unit.seed + 3, (50, 99))

@@ -137,8 +137,9 @@ theirs = library.encode(held_out[0]).tokens
 print(f"{len(pieces)} pieces became {len(by_hand)} tokens; as the library:", theirs == known)
 
 # %% [markdown]
-# **What to notice.** Nobody told it what a word is, and it finds "the" within a few merges. The library leaves out
-# characters that it has never seen, and says nothing (that is why we compare with `known`). Section 2 has the cure.
+# **What to notice.** Nobody told it what a word is, and its first merges are beginnings of words (" a", " t") and
+# most of "the". The library leaves out characters that it has never seen, and says nothing (that is why we compare
+# with `known`). Section 2 has the cure.
 
 # %% [markdown]
 # ## 2. What does a vocabulary cost?
@@ -250,8 +251,8 @@ figures.table(
 # %% [markdown]
 # **Glitches.** A token that is in the vocabulary, but hardly ever in the text that the *model* learned from, has a
 # vector that nothing has trained. In GPT-2's vocabulary a user name of a forum is a token of its own, and models with
-# this vocabulary are known to answer it with nonsense (Land and Bartolo 2024, arXiv 2405.05417, search for such tokens
-# in many models). Does prisma-lm have some? We count its own training text, then let it copy five tokens.
+# this vocabulary are known to answer it with nonsense (Land and Bartolo 2024, arXiv 2405.05417, search for such
+# tokens in many models). Does prisma-lm have some? We count its own training text, then let it copy five tokens.
 
 # %% tags=["topic:tokenisation"]
 print("GPT-2:", english.encode(" SolidGoldMagikarp"), "is one token")
@@ -292,9 +293,9 @@ for name, pool in (("common words", common), ("tokens never met", rare)):
     print(f"{name}, copied: {copied[name]}")
 
 # %% [markdown]
-# **What to notice.** Compare the two shares and their intervals. More than half of this vocabulary is single bytes and
-# parts of words that the shop's text never needs. They are no use, and they are a door: what was never trained can do
-# anything. That is why a vocabulary is learned from the text that the model will read.
+# **What to notice.** Compare the two shares and their intervals. More than half of this vocabulary is single bytes
+# and parts of words that the shop's text never needs. They are no use, and they are a door: what was never trained
+# can do anything. That is why a vocabulary is learned from the text that the model will read.
 
 # %%
 quiz("7.3.price_of_a_language")
@@ -321,8 +322,8 @@ for chance, token in zip(best.values, best.indices, strict=True):
 # ### Follow another token
 #
 # A language model gives a probability to every token at every step; decoding picks one. Below stand the first four at
-# each step. Click one that the model did *not* take, and the text goes on from there. Guess first: after another digit,
-# will the model come back to the number that it meant?
+# each step. Click one that the model did *not* take, and the text goes on from there. Guess first: after another
+# digit, will the model come back to the number that it meant?
 
 # %% tags=["topic:decoding"]
 bought = "Ben buys 7 cubes for 13 euros each and 4 stars for 21 euros each."
@@ -333,14 +334,15 @@ messages = [
 explorer.probabilities(chat, chat.prompt(messages))
 
 # %% [markdown]
-# **What to notice.** At words and spaces the model is sure, at the digits of a sum that it must say at once it is not:
-# there its first choice is one of several. It reads its own text like anybody's: once another digit stands there, it
-# goes on from that. The text is all that it has of what it meant.
+# **What to notice.** At words and spaces the model is sure, at the digits of a sum that it must say at once it is
+# not: there its first choice is one of several. It reads its own text like anybody's: once another digit stands
+# there, it goes on from that. The text is all that it has of what it meant.
 
 # %% [markdown]
-# **Greedy** decoding always takes the likeliest token. It is right for tasks with one answer. When does it go
-# wrong? Continue sentences of the shop, and three random words, for 80 tokens each. A text *loops* if eight tokens in
-# a row come twice.
+# **Greedy** decoding always takes the likeliest token. It is right for tasks with one answer. When does it go wrong?
+# Continue sentences of the shop, and three random words, for 80 tokens each. A text *loops* if eight tokens in a row
+# come twice. The third way is greedy with a **repetition penalty** (arXiv 1909.05858): the logits of tokens that
+# stand there already are lowered, divided by 1.5 if positive and multiplied if negative.
 
 # %% tags=["topic:decoding"]
 prisma = shop.make_shop(unit.seed)
@@ -481,7 +483,8 @@ print(f"{whose(nucleus)} against transformers: largest difference {difference:.1
 print("tokens in the nucleus of a real step, and of eight random ones:", *sizes)
 
 # %% [markdown]
-# All four by hand against `transformers`' own processors, on the logits of a real step and on random ones:
+# The three cuts and the repetition penalty, by hand, against `transformers`' own processors, on the logits of a real
+# step and on random ones:
 
 # %% tags=["topic:decoding"]
 torch.manual_seed(unit.seed)
@@ -571,14 +574,15 @@ told = {f"{name} {value:g}": f"{fit.value:.0%} fit" for (name, value), (fit, _) 
 figures.show(fig, alt=f"Quality against diversity for four methods. {figures.told(told)}.")
 
 # %% [markdown]
-# **Verdict: different, yes; better, no.** Along the line of temperature every step to the right costs quality. Up and
-# to the right is where you want to be, and what gets there is a high temperature *with the tail cut off*: compare min-p
-# and nucleus with the temperature that is as diverse, and believe a difference only where the bars do not meet.
-# Nucleus and min-p both look at the shape of the distribution; top-k keeps $k$ tokens even where only one is
-# right. The numbers beside the points are the settings. (The paper on min-p claims more than that for larger models;
-# Schaeffer et al. 2025, arXiv 2506.13681, went through its evidence again and doubt it. On our small grammar the two
-# can be compared above.) *self-BLEU* (arXiv 1802.01886) and *distinct-2* (arXiv 1510.03055) are two other measures of
-# diversity: they rank the settings nearly alike.
+# **Verdict: different, yes; better, no.** Along the line of temperature quality falls to the right, from 1 on beyond
+# doubt (before that the bars meet). Up and to the right is where you want to be, and what gets there is a high
+# temperature *with the tail cut off*: compare min-p and nucleus with the temperature that is as diverse, and believe
+# a difference only where the bars do not meet. Nucleus and min-p both look at the shape of the distribution; top-k
+# keeps $k$ tokens even where only one is right. The numbers beside the points are the settings. (The paper on min-p
+# claims more than that for larger models; Schaeffer et al. 2025, arXiv 2506.13681, went through its evidence again
+# and doubt it. On our small grammar the two can be compared above.) *self-BLEU* (arXiv 1802.01886) and *distinct-2*
+# (arXiv 1510.03055) are two other measures of diversity: how much a sentence shares with the others (high means
+# alike), and the share of different pairs of words. They rank the settings nearly alike.
 #
 # And a task with one right answer? Worked sums, drawn:
 
@@ -603,10 +607,10 @@ for name, options in figures.progress(settings.items(), "Answering"):
 figures.table(rows, caption=f"{len(sums)} sums with worked steps")
 
 # %% [markdown]
-# **What to notice.** Where one answer is right, drawing has nothing to win: the likeliest digit is the best guess. How
-# much it loses depends on how sure the model is; where intervals overlap, so few sums show no difference. And here is
-# the price of the repetition penalty, which looked so good above: a sum *has* to repeat its numbers. Look at the
-# replies in the last row.
+# **What to notice.** Where one answer is right, drawing has nothing to win: the likeliest digit is the best guess.
+# How much it loses depends on how sure the model is; where intervals overlap, so few sums show no difference. And
+# here is the price of the repetition penalty, which looked so good above: a sum *has* to repeat its numbers. Look at
+# the replies in the last row.
 
 # %%
 quiz("7.3.temperature_zero")
@@ -652,9 +656,9 @@ figures.table(rows, caption=f"{len(fresh)} sums")
 
 # %% [markdown]
 # Now a task that nobody ever asked it. Words are followed by a label: "hello" behind a colour, "thanks" behind a
-# shape. No text says so; the examples do. Min et al. (2022, arXiv 2202.12837) found that larger models often do as well
-# with *random* labels: the examples only show which labels there are. So that is our control. And the word in question
-# can be one of the examples (then copying is enough), or a new one.
+# shape. No text says so; the examples do. Min et al. (2022, arXiv 2202.12837) found that larger models often do as
+# well with *random* labels: the examples only show which labels there are. So that is our control. And the word in
+# question can be one of the examples (then copying is enough), or a new one.
 
 
 # %% tags=["topic:few-shot"]
@@ -706,11 +710,11 @@ told = {name: f"{measure.value:.0%}" for name, measure in scores.items()}
 figures.show(fig, alt=f"Share of right labels. {figures.told(told)}.")
 
 # %% [markdown]
-# **What to notice.** Three different things are called in-context learning, and a control tells them apart.
-# *The format*: without an example no answer is a label. *Copying*: a word that was shown is answered almost always,
-# which is the induction heads of the core notebook at work. *A rule*: for a new word true labels beat random ones where
-# the orange bar ends below the blue one's interval; words of a kind have similar vectors, and attention follows them.
-# And no example teaches prisma-lm to calculate on demand: its skills hang on the words that they were trained with. In
+# **What to notice.** Three different things are called in-context learning, and a control tells them apart. *The
+# format*: without an example no answer is a label. *Copying*: a word that was shown is answered almost always, which
+# is the induction heads of the core notebook at work. *A rule*: for a new word true labels beat random ones where the
+# orange bar ends below the blue one's interval; words of a kind have similar vectors, and attention follows them. And
+# no example teaches prisma-lm to calculate on demand: its skills hang on the words that they were trained with. In
 # Min et al.'s larger models random labels cost little. That is no law either: it depends on model and task.
 
 # %% [markdown]
@@ -806,10 +810,10 @@ figures.show(fig, alt="The signal falls exponentially for RNN and LSTM, and slow
 
 # %% [markdown]
 # **What to notice.** In a recurrent layer the signal is multiplied at each step, so it vanishes *exponentially*. The
-# **LSTM** (Hochreiter and Schmidhuber 1997) adds a memory with gates that can learn to stay open; untrained, its gates
-# are half open, and half of a half is soon nothing. Attention reaches every token in one step: its signal falls only as
-# the weight is shared among more tokens. That, and that all tokens can be trained at once, is why it took over. Its
-# price is a cache that grows with the text. The lab on other architectures asks who can have both.
+# **LSTM** (Hochreiter and Schmidhuber 1997) adds a memory with gates that can learn to stay open; untrained, its
+# gates are half open, and half of a half is soon nothing. Attention reaches every token in one step: its signal falls
+# only as the weight is shared among more tokens. That, and that all tokens can be trained at once, is why it took
+# over. Its price is a cache that grows with the text. The lab on other architectures asks who can have both.
 
 # %% [markdown]
 # ## What you take with you
