@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,3 +129,9 @@ def medians(groups: Iterable[Sequence[float]]) -> tuple[list[float], tuple[list[
     below = [middle - min(group) for middle, group in zip(middles, found, strict=True)]
     above = [max(group) - middle for middle, group in zip(middles, found, strict=True)]
     return middles, (below, above)
+
+
+def majority(answers: Iterable[str]) -> str:
+    """The most frequent answer that is not empty; of equally frequent ones the first. "" if there is none."""
+    counted = Counter(answer for answer in answers if answer)
+    return counted.most_common(1)[0][0] if counted else ""

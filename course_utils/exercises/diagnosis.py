@@ -13,6 +13,10 @@ from course_utils.exercises import sandbox, wire
 from course_utils.exercises.registry import Exercise
 
 TOLERANCE = 1e-5
+NO_GRADIENT = (
+    "The value is right, but no gradient flows back to {}, so nothing could be trained. Leave out `detach`, `item`, "
+    "`torch.tensor(...)` and `no_grad`."
+)
 COARSE = 0.05  # a few roundings of small numbers in 16 bits
 SHOWN = 12  # numbers that a message shows; of longer tensors it tells the shape
 LINES, LINE = 10, 200  # lines that are shown of what a function prints, and the letters of one
@@ -167,6 +171,11 @@ class Attempt:
     def _difference(self, inputs: tuple, came: Any, wanted: Any) -> str:
         """Inputs, what was wanted and what came."""
         lines = ["The result is not right yet. For", *self._shown(inputs)]
+        if _holds_tensors(wanted):
+            pairs = list(zip(came, wanted, strict=True))
+            place = next(i for i, pair in enumerate(pairs) if not near(*pair))
+            lines.append(f"the result at place {place} (the first is 0) is another:")
+            came, wanted = pairs[place]
         if isinstance(wanted, Tensor) and wanted.numel() > SHOWN:
             close = torch.isclose(_plain(came), _plain(wanted), atol=TOLERANCE, rtol=0)
             apart = (~close).nonzero().tolist()  # the places where they differ

@@ -32,17 +32,21 @@ LONGEST = 2000  # letters of an exception's text
 # What else in the course computes what an exercise asks for; whole modules are replaced, as some are slow to import.
 ELSEWHERE = {
     "course_utils.agents.retrieval.ranking": "reciprocal_rank_fusion",
-    "course_utils.agents.many_agents.teams": "majority",
     "course_utils.finetuning.preferences": "dpo_loss",
     "course_utils.research.decoding": "nucleus",
     "course_utils.research.distillation": "distillation_loss",
-    "course_utils.research.search_thoughts": "majority",
+    "course_utils.research.graph_of_thoughts": "best_value",
     "course_utils.research.speculative": "decide",
     "course_utils.serving.metrics": "quantile",
     "course_utils.serving.quantising": "gptq",
 }
 # The same in modules that are quick to import and of which a function may use the rest: only these are closed.
-INSIDE = {"course_utils.research.kv_cache": "attend", "course_utils.research.positions": "rotary"}
+INSIDE = {
+    "course_utils.measures": "majority",
+    "course_utils.research.inside": "induction_scores",
+    "course_utils.research.kv_cache": "attend",
+    "course_utils.research.positions": "rotary",
+}
 
 
 def main() -> None:

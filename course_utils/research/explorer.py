@@ -362,7 +362,7 @@ def without_vision_heads(clip: nn.Module, heads: Sequence[Head]) -> Iterator[Non
 
     The columns that bring a head's part into the block's result are zero for as long as the block lasts.
     """
-    blocks = vision_blocks(clip)
+    blocks = inside.vision_blocks(clip)
     kept = [block.out_proj.weight.detach().clone() for block in blocks]
     try:
         with torch.no_grad():
@@ -374,10 +374,6 @@ def without_vision_heads(clip: nn.Module, heads: Sequence[Head]) -> Iterator[Non
         with torch.no_grad():
             for block, weight in zip(blocks, kept, strict=True):
                 block.out_proj.weight.copy_(weight)
-
-
-def vision_blocks(clip: nn.Module) -> list[nn.MultiheadAttention]:
-    return [module for module in clip.visual.modules() if isinstance(module, nn.MultiheadAttention)]
 
 
 def patches(

@@ -39,6 +39,11 @@ def ranked_heads(scores: Tensor) -> list[tuple[int, int]]:
     return [divmod(place, scores.shape[1]) for place in order.tolist()]
 
 
+def vision_blocks(clip: nn.Module) -> list[nn.MultiheadAttention]:
+    """The attention of every block of an open_clip vision tower, the first block first."""
+    return [module for module in clip.visual.modules() if isinstance(module, nn.MultiheadAttention)]
+
+
 def vision_attention(clip: nn.Module, pixels: Tensor) -> tuple[Tensor, float]:
     """Attention weights (layers, batch, heads, n, n) of an open_clip vision tower, and how far off they are.
 
@@ -55,7 +60,7 @@ def vision_attention(clip: nn.Module, pixels: Tensor) -> tuple[Tensor, float]:
         worst = max(worst, largest_difference(mixed, output[0]))
         maps.append(weights.float().cpu())
 
-    blocks = [m for m in clip.visual.modules() if isinstance(m, nn.MultiheadAttention)]
+    blocks = vision_blocks(clip)
     hooks = [block.register_forward_hook(again) for block in blocks]
     device = next(clip.parameters()).device
     try:

@@ -2,12 +2,14 @@
 
 import math
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+
+from course_utils.measures import majority
 
 if TYPE_CHECKING:
     from course_utils.models.roles import Chat
@@ -65,12 +67,6 @@ def tokens_of(tokenizer, texts: Sequence[str]) -> list[int]:
 
 
 # ---------------------------------------------------------------- choosing among samples
-
-
-def majority(answers: Sequence[str]) -> str:
-    """The most frequent answer that is not empty; of equally frequent ones the first. "" if there is none."""
-    counted = Counter(answer for answer in answers if answer)
-    return counted.most_common(1)[0][0] if counted else ""
 
 
 def voted_right(answers: Sequence[str], truth: str, n: int, seed: int, draws: int = 40) -> float:

@@ -211,9 +211,9 @@ print("measured on", name)
 # With 2 bits, rounding to the largest weight of a group leaves -1, 0 and 1, and most weights become 0. One bit keeps
 # the sign of every weight and the mean size of its group: it lies *nearer* to the matrix than those three levels do.
 # That is a fault of this 2-bit scale, not a merit of one bit. With all four levels, two bits are nearer than either,
-# and the only ones of the three that still get sums right. Nearer is not yet better, though: in perplexity, 1 bit and
-# three levels can stand in either order, depending on the task, and neither has a task right. And the file never
-# shrinks as much as the bits do: scales, embeddings and norms stay.
+# and the only ones of the three that still get sums right. Nearer is not yet better, though: in perplexity, 1 bit
+# stands behind the three levels here, and neither has a task right. And the file never shrinks as much as the bits
+# do: scales, embeddings and norms stay.
 #
 # Is that a law? No. Larger models bear 4 bits well (Dettmers and Zettlemoyer 2022, arXiv 2212.09720), methods that
 # look at data lose less (GPTQ, arXiv 2210.17323; 7.4 measures it at 2 bits), and models *trained* with three levels
@@ -232,8 +232,9 @@ questions = {problem.question: problem.answer for problem in problems}
 explorer.bits(prisma, questions, text.SYSTEM["steps"], max_new_tokens=64)
 
 # %% [markdown]
-# **What to notice.** The picture of the weights changes long before the answers do. A few questions are an example
-# and no measurement: the table above has the shares with their intervals.
+# **What to notice.** Down to 4 bits you hardly see a change in the weights. At 3 bits the corner is coarser, and
+# these answers still stand; at 2 bits both break at once. A few questions are an example and no measurement: the
+# table above has the shares with their intervals.
 
 # %% [markdown]
 # ## 2. Pruning: leave something out
@@ -345,11 +346,11 @@ caption = f"One matrix, {name}, in 32 bits; places in PyTorch's 64 bits"
 figures.table(rows, caption=caption, digits=1)
 
 # %% [markdown]
-# **What to notice.** A third of the weights can go at no cost that these tasks show; half cost some right answers;
-# then it collapses. And nothing is gained by the zeros: the file is as large, the reading as slow. A sparse format is
-# *larger* at half zeros, and it becomes worth its while only where nearly everything is zero. Cutting heads and
-# channels makes the matrices really smaller, so size and time fall at once. But parts hold useful weights, too: a
-# quarter of them costs what a third of the single weights does not. The easy sums bear an eighth of the parts, and
+# **What to notice.** Three tenths of the weights can go at no cost that these tasks show; half cost some right
+# answers; then it collapses. And nothing is gained by the zeros: the file is as large, the reading as slow. A sparse
+# format is *larger* at half zeros, and it becomes worth its while only where nearly everything is zero. Cutting heads
+# and channels makes the matrices really smaller, so size and time fall at once. But parts hold useful weights, too: a
+# quarter of them costs what three tenths of the single weights do not. The easy sums bear an eighth of the parts, and
 # copying does not. And the control tells that the choice is worth something: parts drawn by chance lose far more of
 # the sums.
 #
@@ -494,12 +495,12 @@ caption = (
 figures.table(rows, caption=caption)
 
 # %% [markdown]
-# **What to notice.** The student that sees few labels learns *these* answers by heart, and is sure of them on fresh
-# questions, where they are wrong. With more examples no answer is repeated often, but each is still one draw of many
-# that were possible, and it pulls the student its own way. The teacher's distribution tells for every example what
-# else would have been possible. So it helps where the interval in the last column lies below 0. Does it help *more*
-# with few examples? Compare both intervals: where they overlap, these seeds do not say. (Hinton et al. say so for
-# speech: with 3 % of the data, soft targets kept nearly all of the accuracy, and labels did not.)
+# **What to notice.** The student that sees few labels can learn *these* answers by heart, and then is sure of them on
+# fresh questions, where they are wrong. With more examples no answer is repeated often, but each is still one draw of
+# many that were possible, and it pulls the student its own way. The teacher's distribution tells for every example
+# what else would have been possible. So it helps where the interval in the last column lies below 0. Does it help
+# *more* with few examples? Compare both intervals: where they overlap, these seeds do not say. (Hinton et al. say so
+# for speech: with 3 % of the data, soft targets kept nearly all of the accuracy, and labels did not.)
 #
 # What it does not show: that distillation always wins. On tasks with *one* right token, such as our worked sums, the
 # teacher is so sure that its distribution says hardly more than the label. And a student of this size stays far from
@@ -768,8 +769,9 @@ figures.show(fig, alt=f"Peak memory against depth. At the deepest: {figures.told
 # ## 6. Mixed precision: train in 16 bits
 #
 # Sixteen bits a number: half the memory, and on hardware with units for them, products at several times the speed.
-# Two formats divide the 16 bits between *range* and *precision* in different ways. Guess from the table: what does 1
-# + 0.002 give in each? And what becomes of a gradient of 0.00000001?
+# Two formats divide the 16 bits between *range* and *precision* in different ways. fp16 gives 5 to the exponent
+# and 10 to the fraction, bf16 gives 8 and 7. Guess before you look at the table's last columns: what does 1 + 0.002
+# become in each? And a gradient of 0.00000001?
 
 # %% tags=["nbval-check-output", "topic:mixed-precision"]
 rows = []

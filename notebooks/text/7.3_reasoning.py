@@ -239,7 +239,7 @@ print(f"at least one of {N} replies right:   {percent(found)}")
 print("To", problems[0].question, "it answers", ", ".join(voted[0]))
 
 # %% [markdown]
-# The last number of the first two lines is called **pass@n** or coverage. Often a right reply is there. But which one
+# The share in the second line is called **pass@n** or coverage. Often a right reply is there. But which one
 # is it? **Self-consistency** (Wang et al. 2022, arXiv 2203.11171) takes the answer that most replies give: there are
 # many ways to be wrong, and fewer to be right.
 
@@ -292,10 +292,11 @@ gain = bootstrap(more, "%")
 print(f"gain of {N} over 1, problem by problem: {percent(gain)}")
 
 # %% [markdown]
-# **What to notice.** Intervals here are made over the problems, for those are what we drew at random. The vote helps
-# against one reply of the same heat: the gain, problem by problem, lies above 0. It cannot reach the line "at least
-# one is right": where the model's favourite answer is wrong, more votes only make it surer. A vote of two is a vote
-# of one: a tie has to be broken somehow.
+# **What to notice.** Intervals here are made over the problems, for those are what we drew at random. (The very first
+# line, "one reply right", counted every reply as a draw of its own, twelve to a sum: its interval is too narrow.) The
+# vote helps against one reply of the same heat: the gain, problem by problem, lies above 0. It cannot reach the line
+# "at least one is right": where the model's favourite answer is wrong, more votes only make it surer. A vote of two
+# is a vote of one: a tie has to be broken somehow.
 #
 # Now compare it with the greedy reply at the beginning of this section, which costs a twelfth. Heat had made each
 # reply worse, and the vote wins that back; that it does better than greedy cannot be seen here. In the paper it did,
@@ -449,19 +450,18 @@ figures.show(fig, alt=alt)
 
 # %% [markdown]
 # **What to notice.** This is **over-optimisation**. The more replies the outcome verifier may choose from, the surer
-# it becomes, and the more often it is wrong: at the end it is worse than no choice at all, and that change lies
-# outside its interval. Its scores on the replies that it learned from were nearly perfect: it has learned those by
-# heart. Among many new replies it finds the odd one that it misjudges most. An average over all replies says
-# little about the *highest* scores, and the highest are what a choice takes. Gao et al. (2022, arXiv
-# 2210.10760) measured the same for large reward models: the proxy's score rises, the true reward rises, too, and then
-# falls. Cobbe et al. (2021, arXiv 2110.14168) saw it with verifiers for sums and very many samples. Ours turn much
-# earlier, for they have seen a few hundred replies. Training on a reward (reinforcement learning) chooses far harder
-# than best of 12.
+# it becomes, and the more often it is wrong: at the end it is worse than no choice at all, and the interval of that
+# change lies below 0. Its scores on the replies that it learned from were perfect: it has learned those by heart.
+# Among many new replies it finds the odd one that it misjudges most. An average over all replies says little about
+# the *highest* scores, and the highest are what a choice takes. Gao et al. (2022, arXiv 2210.10760) measured the same
+# for large reward models: the proxy's score rises, the true reward rises, too, and then falls. Cobbe et al. (2021,
+# arXiv 2110.14168) saw it with verifiers for sums and very many samples. Ours turn much earlier, for they have seen a
+# few hundred replies. Training on a reward (reinforcement learning) chooses far harder than best of 12.
 #
 # Is process reward safer? Not here: its belief rises and its truth falls, too (look at the interval of its change).
-# What does help is what nobody trained: the model's own log-probability, and most of all the exact checker, which
-# nearly reaches what twelve replies hold. Where a program can check, let it. It has a limit, too: replies whose steps
-# all hold and that answer *another* question.
+# What does help is what nobody trained: the model's own log-probability, and the exact checker, which nearly reaches
+# what twelve replies hold. Where a program can check, let it. It has a limit, too: replies whose steps all hold and
+# that answer *another* question.
 
 # %%
 quiz("7.3.best_of_many")
@@ -600,12 +600,12 @@ rows.append(row | {"tokens written": per_reply, "as many as replies": 1.0})
 figures.table(rows, caption=f"Beams of width 2, two next steps each, on {some} sums", digits=1)
 
 # %% [markdown]
-# **What to notice.** The search costs about as much as three replies and does far better than one. With the exact
-# checker as its value it cuts a wrong step before anything is built on it; the model's own log-probability does about
-# as well here. Compare it with the best of 4 replies in section 3, and mind the intervals: the sums here are few, and
-# none of these searches can be told from a greedy reply yet. A search is as good as its value. (In the paper, GPT-4
-# solved 4 % of the puzzles "game of 24" with a chain of thought, and 74 % with a tree. There the model values its own
-# steps.)
+# **What to notice.** The search costs about as much as three replies and gets more sums right than one, though the
+# intervals still meet. With the exact checker as its value it cuts a wrong step before anything is built on it; the
+# model's own log-probability does about as well here. Compare it with the best of 4 replies in section 3, and mind
+# the intervals: the sums here are few, and none of these searches can be told from a greedy reply yet. A search is as
+# good as its value. (In the paper, GPT-4 solved 4 % of the puzzles "game of 24" with a chain of thought, and 74 %
+# with a tree. There the model values its own steps.)
 
 # %% [markdown]
 # ## 5. What does a token buy?
@@ -645,10 +645,11 @@ figures.show(fig, alt=f"Share right against tokens; from 1 to {N} replies: {figu
 # %% [markdown]
 # **What to notice.** The upper left edge of the figure is the **frontier**: nothing there gives more for the same
 # tokens. The largest step is the first one, from an answer at once to an answer with steps. Then comes a surprise:
-# one *greedy* reply stands above every single sample, and most of what the vote and the judges win is won back from
-# the heat. Only what an exact checker chooses, or a search with it, ends up above greedy at all, and with so few sums
-# even that is not certain. What is certain is that a bad verifier turns tokens into mistakes. And the whole model is
-# better with one greedy reply than the weak one with twelve.
+# one *greedy* reply stands above the mean of single samples (their intervals just meet), and much of what the vote
+# and the judges win is won back from the heat. What the exact checker chooses, and the searches, end up somewhat
+# above greedy, but with so few sums not even that is certain: the intervals overlap. What is certain is that a bad
+# verifier turns tokens into mistakes. And the whole model is better with one greedy reply than the weak one with a
+# vote of twelve.
 #
 # More thinking stands in for a better model only where the model can sometimes do it and somebody can tell when.
 # Snell et al. (2024, arXiv 2408.03314) found that on problems which a model can sometimes solve it beat a model 14
@@ -665,16 +666,16 @@ quiz("7.3.fair_tokens")
 # ## 6. What do today's reasoning models do differently?
 #
 # Everything so far left the model as it was. o1 (OpenAI, September 2024) and DeepSeek-R1 (January 2025, arXiv
-# 2501.12948) are *trained* to use long chains of thought, by **reinforcement learning with verifiable rewards**: write
-# many solutions, let a program check the final answer or run the tests, and make what led to right ones likelier. It
-# needs no labelled steps and no learned verifier: the R1 paper names reward hacking of a neural reward model as the
-# reason for doing without. Section 3 shows why.
+# 2501.12948) are *trained* to use long chains of thought, by **reinforcement learning with verifiable rewards**:
+# write many solutions, let a program check the final answer or run the tests, and make what led to right ones
+# likelier. It needs no labelled steps and no learned verifier: the R1 paper names reward hacking of a neural reward
+# model as the reason for doing without. Section 3 shows why.
 #
 # What is published, with its source:
 #
 # | finding | source |
 # | --- | --- |
-# | R1-Zero, trained by rewards alone: 15.6 to 71.0 % on AIME 2024, 86.7 % with a vote of 64 | arXiv 2501.12948 |
+# | R1-Zero, trained by rewards alone: from 15.6 to 71.0 % of a contest (AIME 2024), 86.7 % with a vote of 64 | arXiv 2501.12948 |
 # | its method, GRPO, compares each solution with the mean of its group (you write it in Unit 7.5) | arXiv 2402.03300 |
 # | 1,000 chosen examples teach long thinking; "Wait" at the end forces more of it: 50 to 57 % | s1, arXiv 2501.19393 |
 # | with very many samples the base model solves as many problems: what grew is the first try | arXiv 2504.13837 |
@@ -747,13 +748,13 @@ for kind, goals in by_kind.items():
 figures.table(rows, caption=f"Attacks that succeed, without a defence, {len(guests)} customers")
 
 # %% [markdown]
-# **What to notice.** No disguise beats the plain question, which always works. This agent has never learned to
-# refuse, so there is nothing to talk it out of; and a disguise that it cannot read (base64, a request in pieces)
-# hides the request from the *model*, too. A large model reads base64, and its training in refusing hardly covered it:
-# that gap is what makes disguises work there (Wei et al. 2023, arXiv 2307.02483). An attack has to pass the filter
-# *and* be understood. What was not taught cannot be abused: prisma-lm repeats no system text, and it believes the
-# database's word at the end of the line more than a name (Unit 7.2 has names that got through now and then). A 0 here
-# says "not by these": with so few customers the interval reaches far up.
+# **What to notice.** No disguise beats the plain question, which works every time for another's orders. This agent
+# has never learned to refuse, so there is nothing to talk it out of; and a disguise that it cannot read (base64, a
+# request in pieces) hides the request from the *model*, too. A large model reads base64, and its training in refusing
+# hardly covered it: that gap is what makes disguises work there (Wei et al. 2023, arXiv 2307.02483). An attack has to
+# pass the filter *and* be understood. What was not taught cannot be abused: prisma-lm repeats no system text, and it
+# believes the database's word at the end of the line more than a name (Unit 7.2 has names that got through now and
+# then). A 0 here says "not by these": with so few customers the interval reaches far up.
 #
 # Now three filters. Rules on the **input**: suspicious words, markers, numbers of orders that are not the customer's,
 # names of others. Rules on the **output**: which order may this customer look up, and does the status stand in the
@@ -852,8 +853,8 @@ quiz("7.3.attacks_blocked")
 #
 # **Scalable oversight** asks how people can supervise models whose work they can no longer check in full. Ideas that
 # are being tried: let models criticise or *debate*, so that a person only judges the argument (arXiv 1805.00899; with
-# more persuasive debaters, judges without the text were right in 76 to 88 %, against 48 to 60 % without a debate, arXiv
-# 2402.06782); check steps instead of answers (section 3); split a task until each part can be checked (arXiv
+# more persuasive debaters, judges without the text were right in 76 to 88 %, against 48 to 60 % without a debate,
+# arXiv 2402.06782); check steps instead of answers (section 3); split a task until each part can be checked (arXiv
 # 1810.08575); train a strong model on a weak one's labels and see how much of the strength survives: with GPT-2's
 # labels, GPT-4 comes most of the way to GPT-3.5 in language tasks, and less far where rewards are modelled
 # (*weak-to-strong generalisation*, arXiv 2312.09390).

@@ -566,8 +566,9 @@ figures.show(
 )
 
 # %% [markdown]
-# The same for patches. Click a patch of the red cube: where does it look? Click one of the wall. The class token has
-# a button of its own, because its vector becomes the picture's. What is not looked at is darkened.
+# The same for patches. Click a patch of the red cube: where does it look? Click one of the wall. The **class token**,
+# one more token that stands for no patch, has a button of its own: in many CLIPs its vector becomes the picture's.
+# (prisma-clip takes the mean of the patches.) What is not looked at is darkened.
 
 # %% tags=["topic:attention-visualisation"]
 captions = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
@@ -582,7 +583,7 @@ print(f"best caption: {best!r}; of {len(others)} heads,", end=" ")
 print(f"{changed} change it when they are off alone")
 
 # %% [markdown]
-# **What to notice.** The line above says on how many single heads the best caption depends. In a picture as in a
+# The line above says on how many single heads the best caption depends. In a picture as in a
 # text, a head that looks hard at something need not be one that the answer cannot do without.
 
 # %% [markdown]
@@ -858,10 +859,11 @@ figures.table(table, caption=caption)
 
 # %% [markdown]
 # **What to notice.** The tokens are the same: a cache is no approximation. Without it, each token costs as much as
-# reading the whole text, so the time grows with the length. With it, the time hardly grows: one row of queries goes
-# through the matrices, whatever came before. Short texts gain less, because then most of the time goes into calling
-# the layers. The price is memory that grows with every token and every user; Unit 7.4 works out how much. And the
-# prompt itself must still be read once. That is why the *first* token of an answer takes longest.
+# reading the whole text, so the time grows with the length. With it, the time grows far less: one row of queries goes
+# through the matrices, whatever came before, and only the attention has more keys to look at. Short texts gain less,
+# because then most of the time goes into calling the layers. The price is memory that grows with every token and
+# every user; Unit 7.4 works out how much. And the prompt itself must still be read once. That is why the *first*
+# token of an answer takes longest.
 
 # %%
 quiz("7.3.cache_or_not")
@@ -920,13 +922,15 @@ figures.show(fig, alt=alt)
 
 # %% [markdown]
 # **What to notice.** The states that enter layers 0, 1 and 2 say nothing of a status. From layer 3 on the lens reads
-# one, and out of the top it is right far more often than there. So the model does not find its answer at once: for a
-# while the lens reads the status of either order, and the upper layers choose. The other line is the control: a
-# lens that only knew "some status is due" would show both statuses equally often.
+# one, and out of the top it is right far more often than there. So the model does not find its answer at once.
 #
-# The last point is 100 % by choice, because we kept only the questions that the model gets right. A warning: low
-# layers do not write for the last norm. What the lens cannot read may be there in another form. The next section
-# shows that it is.
+# Does the state that enters layer 3 know the status of *this* prompt? The two lines cannot say. A lens that names one
+# favourite status to nearly every prompt is right now and then, too. And we kept only the questions that the model
+# gets right, which favours the line of the right status; that is also why its last point is 100 %. Section 7 puts the
+# same state to a test that can fail.
+#
+# A warning: low layers do not write for the last norm. What the lens cannot read at this token may be there in
+# another form, or stand at another token.
 
 # %% [markdown]
 # ## 7. Where is the answer carried?
@@ -1042,9 +1046,10 @@ figures.table(rows_shown, caption="Patches into fresh prompts, with 95 % interva
 # %% [markdown]
 # **What to notice.** You can read the way of the answer off the map. At first it is in its word. Entering layer 3, it
 # is in the full stop and in the line end behind the word, about half in each: the two together bring back all of it,
-# and the word itself nothing any more. Entering layer 5, it is in the last token. Section 3 showed heads that look
-# from the full stop at the word, and heads that look from the last token at the full stop. Now you know that they
-# carry something.
+# and the word itself nothing any more. Entering layer 5, it is in the last token. The last token entering layer 3
+# brings back nothing: what the lens read there was no knowledge of this prompt. Section 3 showed heads that look from
+# the full stop at the word, and heads that look from the last token at the full stop. Now you know that they carry
+# something.
 #
 # The controls fail, as they should: other tokens bring back nothing. The unrelated states need a second look. They
 # bring back *about half*, and yet the clean answer is not said: 0.5 is what you see when the other answer's lead is
@@ -1156,7 +1161,8 @@ figures.show(fig, alt=f"Log-probability with {numbers} tokens replaced. {said}."
 # few per cent that more steps would make smaller. The deletion test agrees: two tokens chosen by integrated gradients
 # cost most of the log-probability, and as many random tokens much less.
 #
-# Look at what the shares say, too. "Where" and "order" of the question stand beside the status itself: without them
+# Look at what the shares say, too. (They are means over the prompts; the words are those of the first, so 'ordered'
+# is the place of the status.) "Where" and "order" of the question get more than the status itself: without them
 # nobody knows what is asked for. Is attention then a bad explanation (section 3 warned of it)? In this test the
 # rollout does well, and where its intervals overlap those of integrated gradients, this figure cannot rank them. It
 # is no matter of belief: delete, and measure. And each share depends on the baseline: spaces are our choice. (A text
@@ -1278,7 +1284,7 @@ for name, model in (("32 bits", network), ("4 bits", quarter)):
 #
 # In four bits the model takes a third of the memory, the head still looks where it looked, and the answer is the
 # same. The few tokens more that it copies are no gain: four rows cannot tell 78 from 81 %. And one question cannot
-# tell what four bits cost; the notebook on efficiency asks a hundred.
+# tell what four bits cost; the notebook on efficiency asks 48 of each of two kinds.
 
 # %% [markdown]
 # ## What you take with you

@@ -1,5 +1,6 @@
 """The solutions of Unit 7.3's exercises against the libraries, and what they promise."""
 
+import importlib
 import random
 from itertools import product
 
@@ -202,6 +203,51 @@ def test_calling_the_courses_own_solution_does_not_count(capsys, monkeypatch) ->
 
     assert check("7.3.majority_vote", borrowed) is registry.exercise("7.3.majority_vote").reference
     assert "calls the course's own solution" in " ".join(capsys.readouterr().out.split())
+
+
+ELSEWHERE = [
+    ("7.3.rotary", "research.positions", lambda module, *inputs: module.rotary(*inputs)),
+    ("7.3.kv_cache_step", "research.kv_cache", lambda module, *inputs: module.attend(*inputs)),
+    (
+        "7.3.induction",
+        "research.inside",
+        lambda module, maps, period: module.induction_scores(maps[:, None], torch.arange(period, 2 * period)),
+    ),
+    ("7.3.majority_vote", "measures", lambda module, answers: module.majority(answers)),
+    (
+        "7.3.majority_vote",
+        "research.graph_of_thoughts",
+        lambda module, answers: module.best_value([answer or None for answer in answers])[0] or "",
+    ),
+    ("7.3.nucleus", "research.decoding", lambda module, *inputs: module.nucleus(*inputs)),
+]
+
+
+@pytest.mark.parametrize(("name", "place", "line"), ELSEWHERE)
+def test_what_the_course_computes_elsewhere_does_not_count(name, place, line, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COURSE_PROGRESS", "off")
+
+    def borrowed(*inputs):
+        return line(importlib.import_module(f"course_utils.{place}"), *inputs)
+
+    assert check(name, borrowed) is registry.exercise(name).reference
+    assert "calls the course's own solution" in " ".join(capsys.readouterr().out.split())
+
+
+def test_of_several_results_the_one_that_differs_is_shown(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COURSE_PROGRESS", "off")
+
+    def turned_for_many_heads(q, k, v, keys, values):
+        result, keys, values = kv_steps(q, k, v, keys, values)
+        return result.flip(0), keys, values
+
+    check("7.3.kv_cache_step", turned_for_many_heads)
+    assert "the result at place 0 (the first is 0) is another: 6 of 6" in " ".join(capsys.readouterr().out.split())
+
+
+def kv_steps(q, k, v, keys, values):
+    keys, values = torch.cat([keys, k[:, None]], 1), torch.cat([values, v[:, None]], 1)
+    return F.scaled_dot_product_attention(q[:, None], keys, values)[:, 0], keys, values
 
 
 def test_the_unit_has_its_exercises_and_quizzes() -> None:

@@ -107,14 +107,14 @@ def test_heads_off_change_the_maps_and_the_answer(looking):
 
 
 def test_vision_heads_come_back(clip, patching):
-    before = [block.out_proj.weight.clone() for block in explorer.vision_blocks(clip.model)]
+    before = [block.out_proj.weight.clone() for block in inside.vision_blocks(clip.model)]
     all_heads = [[layer, head] for layer in range(5) for head in range(5)]
     without = patching.reply({"ask": "without", "heads": all_heads})
     assert without["answer"] != patching.data["answer"]
     assert patching.data["answer"][0][0] == "a red cube"
     with pytest.raises(KeyError), explorer.without_vision_heads(clip.model, [(0, 1)]):
         raise KeyError
-    for block, weight in zip(explorer.vision_blocks(clip.model), before, strict=True):
+    for block, weight in zip(inside.vision_blocks(clip.model), before, strict=True):
         assert torch.equal(block.out_proj.weight, weight)
 
 

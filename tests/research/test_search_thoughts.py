@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from course_utils.measures import majority
 from course_utils.models.loaders import load
 from course_utils.prisma import text
 from course_utils.research import reasoning, search_thoughts
@@ -46,7 +47,7 @@ def test_the_end_mark_counts_as_a_token(chat) -> None:
     ("answers", "winner"), [(["1", "2", "2"], "2"), (["", "", "3"], "3"), (["4", "5"], "4"), ([], ""), ([""], "")]
 )
 def test_majority(answers, winner) -> None:
-    assert search_thoughts.majority(answers) == winner
+    assert majority(answers) == winner
 
 
 def test_a_vote_of_all_is_the_majority_and_a_vote_of_one_is_a_sample() -> None:

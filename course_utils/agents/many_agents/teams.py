@@ -4,7 +4,6 @@ All agents here are one model. What makes them several is what each of them read
 """
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -266,9 +265,3 @@ class Sampled:
     def complete_many(self, prompts: Sequence[str], max_new_tokens: int = 128, stop: Sequence[str] = ()) -> list[str]:
         self.seed += 1
         return self.chat.complete_many(prompts, max_new_tokens, stop, self.temperature, self.seed)
-
-
-def majority(answers: Sequence[str]) -> str:
-    """The most frequent answer that is not empty; of equally frequent ones the first. "" if there is none."""
-    counted = Counter(answer for answer in answers if answer)
-    return counted.most_common(1)[0][0] if counted else ""

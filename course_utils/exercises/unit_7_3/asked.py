@@ -459,8 +459,8 @@ QUIZZES = [
             ),
             Answer(
                 "Nothing yet: storage and kernels must know where the zeros are.",
-                "Sparse formats pay beyond high sparsity, GPUs know a 2:4 pattern. Removing whole heads or channels "
-                "helps everywhere, and costs more accuracy.",
+                "Sparse formats pay only where most are zero, GPUs know a 2:4 pattern. Removing whole heads or "
+                "channels helps everywhere, and costs more accuracy.",
                 right=True,
             ),
             Answer(

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from course_utils.exercises.diagnosis import Attempt, Wrong, near
+from course_utils.exercises.diagnosis import NO_GRADIENT, Attempt, Wrong, near
 
 NOTHING = float("-inf")  # the score of a token that may not be seen
 
 
 def _fractions(*shape: int, seed: int, of: int = 8) -> Tensor:
-    """Random eighths between -2 and 2."""
+    """Random multiples of 1 / `of` between -2 and 2."""
     draw = torch.Generator().manual_seed(seed)
     whole = torch.randint(-2 * of, 2 * of + 1, shape, generator=draw)
     return whole / of
@@ -340,12 +340,11 @@ def majority_vote(answers: Sequence[str]) -> str:
 
 def examine_majority_vote(yours: Attempt) -> None:
     """A clear winner; samples without an answer; two draws; no answer at all."""
-    clear = ["18", "24", "24", "30", "24", "18"]
+    clear = ["18", "24", "24", "30", "24", "18", "9"]
     yours.compare((clear,), "24", clear_mistakes())
     silent = ["", "", "36", "", "24", "36"]
     counted = 'Samples without an answer vote with you: "" is no answer. Leave them out.'
-    half = "Without more than half of all samples nobody wins with you. Most votes are enough."
-    yours.compare((silent,), "36", {counted: "", half: None})
+    yours.compare((silent,), "36", {counted: ""})
     draw = (
         "Two answers have the same number of votes, and you do not take the one that was given first. So the "
         "result depends on something that you did not mean to decide it."
@@ -358,12 +357,12 @@ def examine_majority_vote(yours: Attempt) -> None:
 
 
 def clear_mistakes() -> dict[str, Any]:
-    """What known mistakes give for three times 24 among six."""
+    """What known mistakes give for three times 24 among seven."""
     return {
         "You take the first answer. Count them.": "18",
         "You take the largest number. The answer that is given most often wins.": "30",
-        "You take the mean. An answer is right or wrong; the mean of two wrong ones is a third.": "23",
-        "You take the mean. An answer is right or wrong; the mean of two wrong ones is a third. ": "23.0",
+        "You take the mean. An answer is right or wrong; the mean of two wrong ones is a third.": "21",
+        "You take the mean. An answer is right or wrong; the mean of two wrong ones is a third. ": "21.0",
         "Nobody wins with you without more than half of all. Most votes are enough.": "",
         "Your function returns the number of votes. Return the answer.": 3,
         "Your function returns the answer with its votes. Return the answer alone.": ("24", 3),
@@ -531,7 +530,7 @@ def examine_distillation_loss(yours: Attempt) -> None:
     inputs = (student.clone().requires_grad_(), teacher, labels, 3.0, 0.25)
     came = yours.compare(inputs, wanted, distillation_mistakes(student, teacher, labels, 3.0, 0.25))
     if not came.requires_grad:
-        raise Wrong("From your loss no gradient flows back to the student: did you use `detach`, `no_grad` or `item`?")
+        raise Wrong(NO_GRADIENT.format("the student"))
     came = yours.compare((student, teacher.clone().requires_grad_(), labels, 3.0, 0.25), wanted)
     if came.requires_grad:
         raise Wrong(
@@ -739,8 +738,7 @@ def examine_nucleus(yours: Attempt) -> None:
     yours.compare(inputs, nucleus(*inputs), {summed: _of_logits(*inputs)} | nucleus_mistakes(*inputs))
     inputs = (torch.tensor([1.0, 4.0, 0.0, 2.0]), 0.5)
     nobody = "Where one token alone has more than p, you keep none. The one that reaches p stays."
-    alone = {nobody: torch.zeros(4), f"{nobody} ": torch.full((4,), float("nan"))}
-    yours.compare(inputs, nucleus(*inputs), alone | nucleus_mistakes(*inputs))
+    yours.compare(inputs, nucleus(*inputs), {nobody: torch.zeros(4)} | nucleus_mistakes(*inputs))
 
 
 def nucleus_mistakes(logits: Tensor, p: float) -> dict[str, Tensor]:
@@ -762,7 +760,6 @@ def nucleus_mistakes(logits: Tensor, p: float) -> dict[str, Tensor]:
     top = torch.zeros_like(shares)
     top[order[:part]] = ranked[:part]
     reached = shares.where(shares >= p * shares.max(), 0.0)
-    likely = shares.where(shares > 1 - p, 0.0)
     given = {
         "You leave out the token that reaches p. The kept ones have to have at least p together.": _to_one(too_few),
         "You keep one token too many. Stop at the one that reaches p.": _to_one(one_more),
@@ -773,7 +770,6 @@ def nucleus_mistakes(logits: Tensor, p: float) -> dict[str, Tensor]:
         "You keep the unlikely tokens. Sort the other way: `descending=True`.": _to_one(tail),
         "You keep a share p of the tokens. It is a share of the probability.": _to_one(top),
         "You keep the tokens with more than p times the largest probability. That is min-p.": _to_one(reached),
-        "You compare each probability alone. Sum them up, the likeliest first.": _to_one(likely),
         "You take a softmax of probabilities. They are divided by their sum, no more.": (
             shares.masked_fill(~kept, NOTHING).softmax(-1)
         ),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from course_utils.exercises.diagnosis import Attempt, Wrong
+from course_utils.exercises.diagnosis import NO_GRADIENT, Attempt, Wrong
 
 # NF4's levels, as bitsandbytes stores them: quantiles of a normal distribution, scaled to -1 to 1, one of them 0
 # (arXiv 2305.14314, appendix E).
@@ -22,11 +22,6 @@ NF4_LEVELS = torch.tensor(
         0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
     ]
 )  # fmt: skip
-
-NO_GRADIENT = (
-    "The value is right, but no gradient flows back to {}, so nothing could be trained. Leave out `detach`, `item`, "
-    "`torch.tensor(...)` and `no_grad`."
-)
 
 
 def _fractions(*shape: int, seed: int, of: int = 8) -> Tensor:

@@ -53,7 +53,7 @@ from course_utils import figures
 from course_utils.agents import loop, react, success, toolboxes
 from course_utils.agents.many_agents import bdi, task_queue, teams
 from course_utils.exercises import check, hint, quiz, solution
-from course_utils.measures import bootstrap, share
+from course_utils.measures import bootstrap, majority, share
 from course_utils.models import bundled
 from course_utils.models.llama_cpp import through_llama_cpp
 from course_utils.prisma import shop, text, tools
@@ -393,7 +393,7 @@ for name, runs in trials.items():
     rows.append(row_of(name, first, tokens(runs[0])))
 for name, runs in trials.items():
     ballots = zip(*([trace.answer for trace in run] for run in runs), strict=True)
-    elected = [teams.majority(ballot) for ballot in ballots]
+    elected = [majority(ballot) for ballot in ballots]
     cost = sum(tokens(run) for run in runs)
     rows.append(row_of(f"{name}, vote of 3", elected, cost))
 figures.table(rows, caption=f"{len(tasks)} tasks at temperature 2", digits=0)

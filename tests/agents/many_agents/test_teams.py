@@ -7,6 +7,7 @@ import pytest
 
 from course_utils.agents import toolboxes
 from course_utils.agents.many_agents import task_queue, teams
+from course_utils.measures import majority
 from course_utils.prisma import text
 
 
@@ -114,4 +115,4 @@ def test_an_unknown_way_to_hand_over_is_refused(toolbox):
 
 
 def test_a_majority_needs_answers():
-    assert teams.majority(["a", "b", "b", ""]) == "b" and teams.majority(["", ""]) == ""
+    assert majority(["a", "b", "b", ""]) == "b" and majority(["", ""]) == ""
