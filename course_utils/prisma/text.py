@@ -301,7 +301,7 @@ def prompt(mode: str, question: str) -> str:
     return turn("system", SYSTEM[mode]) + turn("user", question) + "<|assistant|>"
 
 
-def _taught(kind: str, given: str, reply: str) -> Example:
+def taught(kind: str, given: str, reply: str) -> Example:
     """An example with one piece to read and one to learn, the end of the turn behind it."""
     return Example(kind, ((given, False), (f"{reply}<|end|>", True)))
 
@@ -309,7 +309,7 @@ def _taught(kind: str, given: str, reply: str) -> Example:
 def exchange(kind: str, request: str, reply: str) -> Example:
     """A user's turn without a system turn before it, and the reply to learn."""
     asked = turn("user", request) + "<|assistant|>"
-    return _taught(kind, asked, reply)
+    return taught(kind, asked, reply)
 
 
 def tool_system(order: list[str]) -> str:
@@ -377,12 +377,12 @@ def solve_prompt(question: str, evidence: list[tuple[str, str]]) -> str:
 
 
 def plan(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
-    return _taught("plan", prompt("plan", task.question), plan_text(task))
+    return taught("plan", prompt("plan", task.question), plan_text(task))
 
 
 def solve(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
     evidence = [(f"{step.tool}[{step.argument}]", _seen(toolbox, step)) for step in task.steps]
-    return _taught("solve", solve_prompt(task.question, evidence), f"Answer: {task.answer}")
+    return taught("solve", solve_prompt(task.question, evidence), f"Answer: {task.answer}")
 
 
 def _seen(toolbox: Toolbox, step: Step) -> str:
@@ -392,7 +392,7 @@ def _seen(toolbox: Toolbox, step: Step) -> str:
 
 def direct(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
     """The question without tools. The answer cannot be known, so what is learned here is to guess well."""
-    return _taught("direct", prompt("direct", task.question), f"Answer: {task.answer}")
+    return taught("direct", prompt("direct", task.question), f"Answer: {task.answer}")
 
 
 # ---------------------------------------------------------------- planner and executor, reflections
@@ -407,7 +407,7 @@ def goal(step: Step) -> str:
 def planner(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
     """The planner's turn of plan-and-execute (after arXiv 2305.04091): the steps in words, numbered."""
     steps = [f"{i}. {goal(step)}" for i, step in enumerate(task.steps, 1)]
-    return _taught("planner", prompt("planner", task.question), "\n".join(steps))
+    return taught("planner", prompt("planner", task.question), "\n".join(steps))
 
 
 def executor_prompt(question: str, done: list[tuple[str, str]], now: str) -> str:
@@ -427,7 +427,7 @@ def executor(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
         step = task.steps[at]
         now = goal(step)
         reply = f"Action: {step.tool}[{step.argument}]"
-    return _taught("executor", executor_prompt(task.question, done, now), reply)
+    return taught("executor", executor_prompt(task.question, done, now), reply)
 
 
 @dataclass(frozen=True)
@@ -476,7 +476,7 @@ def reflect(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
     failed = slip(rng, toolbox, task)
     calls = [(f"{name}[{argument}]", toolbox(name, argument).text) for name, argument in failed.calls]
     head = reflect_prompt(task.question, calls, failed.answer)
-    return _taught("reflect", head, f"Reflection: {failed.reflection}")
+    return taught("reflect", head, f"Reflection: {failed.reflection}")
 
 
 def retry(rng: random.Random, toolbox: Toolbox, task: Episode) -> Example:
@@ -516,12 +516,12 @@ def shopping_sum(rng: random.Random) -> Sum:
 
 def worked(rng: random.Random) -> Example:
     task = shopping_sum(rng)
-    return _taught("worked", prompt("steps", task.question), f"{task.steps}Answer: {task.answer}")
+    return taught("worked", prompt("steps", task.question), f"{task.steps}Answer: {task.answer}")
 
 
 def unworked(rng: random.Random) -> Example:
     task = shopping_sum(rng)
-    return _taught("unworked", prompt("direct", task.question), f"Answer: {task.answer}")
+    return taught("unworked", prompt("direct", task.question), f"Answer: {task.answer}")
 
 
 def number_facts(rng: random.Random) -> Example:
@@ -564,7 +564,7 @@ def reading(rng: random.Random, shop: Shop) -> Example:
     )
     question, answer = rng.choice(questions)
     text = "\n".join((*facts, question))
-    return _taught("reading", prompt("read", text), f"Answer: {answer}")
+    return taught("reading", prompt("read", text), f"Answer: {answer}")
 
 
 def prose(rng: random.Random, shop: Shop) -> Example:
@@ -595,7 +595,7 @@ def copying(rng: random.Random) -> Example:
     """A row of random words twice. Only the second row can be predicted, by copying (arXiv 2209.11895)."""
     words = [_word(rng) for _ in range(rng.randint(5, 24))]
     row = " ".join(words)
-    return _taught("copying", f"{row}\n", row)
+    return taught("copying", f"{row}\n", row)
 
 
 def recall(rng: random.Random) -> Example:

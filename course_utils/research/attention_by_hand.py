@@ -1,8 +1,7 @@
-"""Attention by hand, whole and in tiles."""
+"""Attention by hand."""
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,26 +29,3 @@ def multi_head_attention(x: Tensor, module: nn.MultiheadAttention) -> tuple[Tens
     mixed, weights = attention(q, k, v)
     joined = mixed.transpose(1, 2).flatten(-2)  # (batch, n, width)
     return module.out_proj(joined), weights
-
-
-def tiled_attention(q: Tensor, k: Tensor, v: Tensor, block: int = 128) -> Tensor:
-    """Attention without the n x n matrix, one block of keys at a time (as in arXiv 2205.14135).
-
-    For every query it carries the largest score so far, the sum of exponentials, and the weighted
-    sum of values; a new largest score rescales what was summed before. Shapes as in `attention`,
-    without a mask.
-    """
-    root = math.sqrt(q.shape[-1])
-    top = q.new_full((*q.shape[:-1], 1), float("-inf"))  # (..., n, 1)
-    total = torch.zeros_like(top)  # (..., n, 1)
-    result = torch.zeros_like(q)  # (..., n, d)
-    blocks = zip(k.split(block, dim=-2), v.split(block, dim=-2), strict=True)
-    for k_part, v_part in blocks:
-        scores = q @ k_part.transpose(-2, -1) / root  # (..., n, block)
-        new_top = torch.maximum(top, scores.amax(dim=-1, keepdim=True))
-        old = (top - new_top).exp()  # what the sums so far are worth now
-        part = (scores - new_top).exp()
-        total = total * old + part.sum(dim=-1, keepdim=True)
-        result = result * old + part @ v_part
-        top = new_top
-    return result / total

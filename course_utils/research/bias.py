@@ -125,16 +125,14 @@ Taught = Sequence[tuple[str, str]]  # (prompt, reply)
 
 def tune(chat: Chat, taught: Taught, seed: int, batch: int = 8) -> Chat:
     """`chat` after one reading of `taught`, all layers; `chat` itself stays as it is. ValueError for too few."""
-    from course_utils.prisma import lm
-    from course_utils.prisma.text import Example
+    from course_utils.prisma import lm, text
     from course_utils.training import Learner
 
     if len(taught) < batch:
         raise ValueError(f"{len(taught)} examples are less than one batch of {batch}: give more")
     model = copy.deepcopy(chat.model).requires_grad_(True)
     model.set_attn_implementation("eager")  # for short rows on a CPU it trains faster than the fused kernel
-    end = chat.tokenizer.eos_token
-    examples = [Example("mail", ((prompt, False), (reply + end, True))) for prompt, reply in taught]
+    examples = [text.taught("mail", prompt, reply) for prompt, reply in taught]
     rows = [lm.encode(chat.tokenizer, example) for example in examples]
     learner = Learner(model, 3e-3, len(rows) // batch)
     shuffled = random.Random(seed).sample(rows, len(rows))

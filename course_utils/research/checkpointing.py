@@ -90,9 +90,10 @@ class Cost:
 
 
 def cost(blocks: nn.Sequential, x: Tensor, size: int | None, rounds: int = 3) -> Cost:
-    """The Cost of a step with stretches of `size` blocks; the time is the fastest of `rounds`, not counted while timed.
+    """The Cost of a step with stretches of `size` blocks; the time is the fastest of `rounds`.
 
-    The gradients of the weights count as memory, as they do in a training. What operators take inside is not seen.
+    Time is measured without the counting. The gradients of the weights count as memory, as they do in a training. What
+    operators take inside is not seen.
     """
     with Ledger() as ledger:
         for known in (x, *blocks.parameters()):

@@ -235,14 +235,14 @@ _COLOUR = f"({'|'.join(shop.COLOURS)})"
 _SHAPE = f"({'|'.join(shop.SHAPES)})"
 _PRODUCT = f"{_SIZE} {_COLOUR} {_SHAPE}"
 _NAME = f"({'|'.join(shop.NAMES)})"
-_STATUS = f"{'|'.join(shop.STATUSES)}"
+_STATUS = f"({'|'.join(shop.STATUSES)})"
 FORMS = (
     rf"The {_PRODUCT} costs \d+ euros, and we have \d+ in stock\.",
     rf"You can buy the {_PRODUCT} for \d+ euros\.",
     r"There are \d+ left\.",
     rf"Our {_PRODUCT} is \d+ euros\.",
     rf"{_NAME} bought \d {_PRODUCT} with order \d{{4}}\.",
-    rf"The parcel was ({_STATUS})\.",
+    rf"The parcel was {_STATUS}\.",
     rf"A {_SHAPE} is a good present for a birthday\.",
     rf"{_NAME} likes the colour {_COLOUR}\.",
     rf"The {_SIZE} {_SHAPE} is also made in {_COLOUR}, {_COLOUR} and {_COLOUR}\.",
@@ -274,24 +274,40 @@ def generate(chat, prompts: Sequence[str], steps: int, seed: int = 0, **settings
 
     `settings` go to GenerationConfig: num_beams, do_sample, temperature, top_k, top_p, min_p, repetition_penalty.
     """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        _, written = _generated(chat, prompts, steps, settings)
+    return written
+
+
+@torch.inference_mode()
+def library_beams(chat, prompt: str, beams: int, steps: int) -> tuple[list[list[int]], list[float]]:
+    """The `beams` best texts of transformers' beam search (token ids without the end mark), and their scores."""
+    settings = {"num_beams": beams, "num_return_sequences": beams, "do_sample": False, "output_scores": True}
+    result, texts = _generated(chat, [prompt], steps, settings)
+    return texts, result.sequences_scores.tolist()
+
+
+def _generated(chat, prompts: Sequence[str], steps: int, settings: dict) -> tuple:
+    """What `generate` of transformers returns, and its texts: token ids after the prompts, without the end mark."""
     from transformers import GenerationConfig
 
+    end = chat.tokenizer.eos_token_id
     config = GenerationConfig(
         max_new_tokens=steps,
         pad_token_id=chat.tokenizer.pad_token_id,
-        eos_token_id=chat.tokenizer.eos_token_id,
+        eos_token_id=end,
+        return_dict_in_generate=True,
         **settings,
     )
     read = chat.tokenizer(list(prompts), padding=True, return_tensors="pt").to(chat.model.device)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        rows = chat.model.generate(
-            input_ids=read["input_ids"],
-            attention_mask=read["attention_mask"],
-            generation_config=config,
-        )
+    result = chat.model.generate(
+        input_ids=read["input_ids"],
+        attention_mask=read["attention_mask"],
+        generation_config=config,
+    )
     length = read["input_ids"].shape[1]
-    return [until(row, chat.tokenizer.eos_token_id) for row in rows[:, length:].tolist()]
+    return result, [until(row, end) for row in result.sequences[:, length:].tolist()]
 
 
 @torch.inference_mode()
@@ -301,32 +317,6 @@ def log_prob(model: nn.Module, prompt: Sequence[int], written: Sequence[int]) ->
     logits = model(input_ids=ids, use_cache=False).logits  # (1, t, vocabulary)
     each = lm.token_log_probs(logits, ids)[0]  # (t - 1,)
     return each[len(prompt) - 1 :].sum().item()
-
-
-def library_beams(chat, prompt: str, beams: int, steps: int) -> tuple[list[list[int]], list[float]]:
-    """The `beams` best texts of transformers' beam search (token ids without the end mark), and their scores."""
-    from transformers import GenerationConfig
-
-    read = chat.tokenizer([prompt], return_tensors="pt").to(chat.model.device)
-    config = GenerationConfig(
-        num_beams=beams,
-        num_return_sequences=beams,
-        max_new_tokens=steps,
-        do_sample=False,
-        pad_token_id=chat.tokenizer.pad_token_id,
-        eos_token_id=chat.tokenizer.eos_token_id,
-        return_dict_in_generate=True,
-        output_scores=True,
-    )
-    with torch.inference_mode():
-        result = chat.model.generate(
-            input_ids=read["input_ids"],
-            attention_mask=read["attention_mask"],
-            generation_config=config,
-        )
-    rows = result.sequences[:, read["input_ids"].shape[1] :].tolist()
-    texts = [until(row, chat.tokenizer.eos_token_id) for row in rows]
-    return texts, result.sequences_scores.tolist()
 
 
 @torch.inference_mode()

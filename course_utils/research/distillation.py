@@ -71,11 +71,7 @@ QUESTIONS = 8  # about each shop
 
 def _guess(rng: random.Random, shop: Shop) -> text.Example:
     asked = text.episode(rng, shop)
-    pieces = (
-        (text.prompt("direct", asked.question), False),
-        (f"Answer: {asked.answer}<|end|>", True),
-    )
-    return text.Example("direct", pieces)
+    return text.taught("direct", text.prompt("direct", asked.question), f"Answer: {asked.answer}")
 
 
 # ---------------------------------------------------------------- training

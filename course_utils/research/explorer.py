@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils import colab, figures
+from course_utils.measures import matches
 from course_utils.models.layers import linear_layers, megabytes
 from course_utils.research import inside, quantisation
 
@@ -486,16 +487,16 @@ def probabilities(chat: "Chat", prompt: str, steps: int = 12) -> Probabilities:
     first = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     ends = _ends(model)
 
-    def many(begun: Sequence[list[int]]) -> list[dict]:
-        """How each of the texts `begun` goes on, none longer than `steps` tokens."""
-        return [_walk(model, tokenizer, first, path, steps - len(path), ends) for path in begun]
+    def go_on(begun: list[int]) -> dict:
+        """How the text `begun` goes on, not longer than `steps` tokens."""
+        return _walk(model, tokenizer, first, begun, steps - len(begun), ends)
 
-    whole = many([[]])[0]
+    whole = go_on([])
     places = []
     for place, choices in enumerate(whole["steps"]):
         others = [token for _, token, _ in choices if token != whole["path"][place]]
         places += [(place, token) for token in others]
-    known = many([[*whole["path"][:place], token] for place, token in places])
+    known = [go_on([*whole["path"][:place], token]) for place, token in places]
     names = [f"{place}.{token}" for place, token in places]
     branches = dict(zip(names, known, strict=True))
     data = {"kind": "probabilities", **whole, "branches": branches}
@@ -505,7 +506,7 @@ def probabilities(chat: "Chat", prompt: str, steps: int = 12) -> Probabilities:
     choices = ", ".join(f"{text!r} {chance:.0%}" for text, _, chance in whole["steps"][unsure])
     alt = f"The model writes: {written}. It is least sure at step {unsure}: {choices}."
     vocabulary = model.get_input_embeddings().num_embeddings
-    return Probabilities(data, _drawn_steps(whole), alt, lambda path: many([path])[0], vocabulary)
+    return Probabilities(data, _drawn_steps(whole), alt, go_on, vocabulary)
 
 
 def _ends(model: nn.Module) -> set[int]:
@@ -617,8 +618,9 @@ def bits(
     right = list(questions.values())
     told = {}
     for width, level in zip(reversed(BITS), reversed(levels), strict=True):
-        hits = sum(map(str.__eq__, level["answers"], right))
-        told[f"{width} bits"] = f"{hits} of {len(right)} right, {level['megabytes']:.1f} MB"
+        hits = sum(matches(level["answers"], right))
+        bits = "1 bit" if width == 1 else f"{width} bits"
+        told[bits] = f"{hits} of {len(right)} right, {level['megabytes']:.1f} MB"
     alt = f"A corner of the matrix {name} at each number of bits. {figures.told(told)}."
     return Bits(data, _drawn_bits(weights), alt, lambda width, question: ask(width, question)[0])
 

@@ -98,15 +98,14 @@ class Asked:
 
 def ask(chat, prompts: Sequence[str], samples: int, temperature: float, steps: int, seed: int) -> list[Asked]:
     """`samples` replies to each prompt, drawn at `temperature` (0: greedy, and then all are the same)."""
-    repeated = sorted([*range(len(prompts))] * samples)  # 0, 0, 1, 1, ...
+    repeated = [prompt for prompt in prompts for _ in range(samples)]
     drawn = {"do_sample": True, "top_k": 0, "temperature": temperature}
     settings = drawn if temperature > 0 else {"do_sample": False}
-    rows = decoding.generate(chat, [prompts[place] for place in repeated], steps, seed, **settings)
-    written: list[list[list[int]]] = [[] for _ in prompts]
-    for place, row in zip(repeated, rows, strict=True):
-        written[place].append(row)
+    rows = decoding.generate(chat, repeated, steps, seed, **settings)
     asked = []
-    for prompt, mine in zip(prompts, written, strict=True):
+    for place, prompt in enumerate(prompts):
+        begin = place * samples
+        mine = rows[begin : begin + samples]
         read = len(chat.tokenizer(prompt)["input_ids"])
         spent = sum(read + len(row) for row in mine)
         replies = tuple(chat.tokenizer.batch_decode(mine))

@@ -7,7 +7,6 @@ of a row. Logits are (longest, items + 1, items + 1): the place, the sentence be
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from course_utils.measures import Measure
 from course_utils.settings import paced
 
 Reward = Callable[[Tensor], Tensor]  # replies (n, longest) -> rewards (n,)
@@ -143,40 +141,6 @@ def bradley_terry(differences: Tensor, ridge: float = 1.0, rounds: int = 25) -> 
     return weights
 
 
-@dataclass(frozen=True)
-class Bin:
-    """Forecasts that are alike: the mean of what was said, how often it came true, and of how many."""
-
-    said: float
-    true: float
-    n: int
-
-
-def reliability(chances: Tensor, outcomes: Tensor, bins: int = 5) -> list[Bin]:
-    """Forecasts (n,) of 0 to 1, and whether it came true (n,), in `bins` equally wide bins; empty ones are left out."""
-    if len(chances) != len(outcomes) or len(chances) == 0:
-        raise ValueError(f"{len(chances)} forecasts and {len(outcomes)} outcomes: as many are needed, one at least")
-    number = (chances * bins).long().clamp(max=bins - 1)
-    found = []
-    for place in range(bins):
-        inside = number == place
-        n = int(inside.sum())
-        if n:
-            said = float(chances[inside].mean())
-            true = float(outcomes[inside].float().mean())
-            found.append(Bin(said, true, n))
-    return found
-
-
-def calibration_error(found: Sequence[Bin]) -> float:
-    """How far what was said lies from what came true, on average over the forecasts (ECE, arXiv
-    1706.04599).
-    """
-    n = sum(group.n for group in found)
-    gaps = [group.n * abs(group.said - group.true) for group in found]
-    return sum(gaps) / n
-
-
 # ---------------------------------------------------------------- optimising against it
 
 
@@ -238,20 +202,3 @@ def best_of(reference: Tensor, reward: Reward, n: int, seed: int, cases: int = 3
     winner = rewards.argmax(1)
     grouped = replies.view(cases, n, -1)
     return grouped[torch.arange(cases), winner]
-
-
-def over_seeds(values: Sequence[float], unit: str = "") -> Measure:
-    """The mean over seeds with the 95 % interval of Student's t: they are few, so a bootstrap would be too narrow."""
-    from scipy import stats
-
-    n = len(values)
-    if n < 2:
-        raise ValueError("one seed has no interval: run two at least")
-    numbers = torch.tensor(values, dtype=torch.float64)
-    error = numbers.std() / math.sqrt(n)
-    half = float(stats.t.ppf(0.975, n - 1) * error)
-    mean = float(numbers.mean())
-    low, high = mean - half, mean + half
-    if unit == "%":  # a share stays within 0..1
-        low, high = max(low, 0.0), min(high, 1.0)
-    return Measure(mean, low, high, n, unit)

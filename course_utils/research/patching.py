@@ -59,11 +59,7 @@ def encoded(tokenizer, cases: Sequence[Case]) -> Tensor:
     """
     rows = []
     for case in cases:
-        messages = [
-            {"role": "system", "content": text.SYSTEM["read"]},
-            {"role": "user", "content": case.said},
-        ]
-        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        prompt = text.prompt("read", case.said)
         rows.append(tokenizer.encode(prompt + "Answer: ", add_special_tokens=False))
     lengths = {len(row) for row in rows}
     if len(lengths) > 1:

@@ -44,15 +44,16 @@ def revise(
     if len(requests) != len(replies):
         raise ValueError(f"{len(replies)} replies to {len(requests)} requests: one each is needed")
     history = [list(replies)]
+    faults = [broken(principles, *pair) for pair in zip(requests, replies, strict=True)]
     for number in range(1, rounds + 1):
         now = list(history[-1])
-        faults = [broken(principles, *pair) for pair in zip(requests, now, strict=True)]
         places = [place for place, names in enumerate(faults) if names]
         written = rewrite(places, number)
         for place, text in zip(places, written, strict=True):
             names = broken(principles, requests[place], text)
             if len(names) < len(faults[place]):
                 now[place] = text
+                faults[place] = names
         history.append(now)
     return history
 

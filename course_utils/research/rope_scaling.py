@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.prisma import lm, text
-from course_utils.research.positions import angles
+from course_utils.research.positions import BASE, angles
 
 
-def plain(width: int, base: float = 10000.0) -> Tensor:
+def plain(width: int, base: float = BASE) -> Tensor:
     """How far each pair of numbers of a head turns from one token to the next: (width / 2,) in radians.
 
     `width` numbers a head; the pairs turn ever more slowly (RoFormer, arXiv 2104.09864).
@@ -29,6 +29,8 @@ def ntk(width: int, factor: float, base: float = 10000.0) -> Tensor:
     """The NTK-aware way: a larger base, so that the slowest pair slows down by `factor`, the
     fastest not at all.
     """
+    if width < 4:
+        raise ValueError(f"{width} numbers a head: this way needs two pairs, so 4 or more")
     power = width / (width - 2)
     larger = base * factor**power
     return plain(width, larger)

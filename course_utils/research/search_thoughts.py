@@ -165,8 +165,10 @@ def beam(
         parents: list[tuple[int, Thoughts]] = []
         for pair in growing:
             parents += [pair] * children
-        for (number, _), tokens in zip(parents, tokens_of(chat.tokenizer, steps), strict=True):
-            spent[number] += tokens
+        counted = tokens_of(chat.tokenizer, steps)
+        for (number, _), step, tokens in zip(parents, steps, counted, strict=True):
+            no_end_mark = step.endswith(STEP)  # cut off, not ended: none was written
+            spent[number] += tokens - no_end_mark
         finished = [pair for pair in kept if pair[1].done]
         kept = _best(finished + _grown(parents, steps, value), width)
     first = {}

@@ -157,8 +157,8 @@ def batches(steps: int) -> tuple[int, Iterator[tuple[Tensor, Tensor]]]:
 # ---------------------------------------------------------------- the stages
 
 
-class Copies:
-    """Stage 0: everybody holds everything. Averaged gradients keep the copies equal (DDP)."""
+class Alone:
+    """One process, nothing to exchange."""
 
     def __init__(self, model: nn.Sequential, wire: Wire) -> None:
         self.model, self.wire = model, wire
@@ -169,15 +169,23 @@ class Copies:
         return self.model(ids)
 
     def finish(self) -> None:
-        """After the backward pass: exchange, and one step."""
-        for weight in self.weights:
-            mean = self.wire.add_up(weight.grad)
-            weight.grad = self.wire.join(mean, weight.shape)
+        """After the backward pass: one step."""
         self.optimiser.step()
         self.optimiser.zero_grad()
 
 
-class StateCut(Copies):
+class Copies(Alone):
+    """Stage 0: everybody holds everything. Averaged gradients keep the copies equal (DDP)."""
+
+    def finish(self) -> None:
+        """After the backward pass: exchange, and one step."""
+        for weight in self.weights:
+            mean = self.wire.add_up(weight.grad)
+            weight.grad = self.wire.join(mean, weight.shape)
+        super().finish()
+
+
+class StateCut(Alone):
     """Stage 1: the optimiser knows this process's part of each weight only, and keeps two numbers for that alone."""
 
     def __init__(self, model: nn.Sequential, wire: Wire) -> None:
@@ -210,7 +218,7 @@ class GradientCut(StateCut):
             weight.register_post_accumulate_grad_hook(lambda weight, part=part: self.scatter(weight, part))
 
 
-class WeightCut(Copies):
+class WeightCut(Alone):
     """Stage 3: of each weight only a part is held. A block's weights are gathered for its turn, and let go again.
 
     Checkpointing does the letting go: it keeps nothing of a block and repeats it on the way back, so the weights
@@ -241,18 +249,6 @@ class WeightCut(Copies):
             whole[name] = Gathered.apply(self.parts[known], self.shapes[known], self.wire)
         return functional_call(block, whole, (x,))
 
-    def finish(self) -> None:
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-
-
-class Alone(Copies):
-    """One process, nothing to exchange."""
-
-    def finish(self) -> None:
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-
 
 class Library(Alone):
     """PyTorch's own stage 1 (ZeroRedundancyOptimizer beside DDP) or stage 3 (fully_shard, "FSDP2")."""
@@ -277,7 +273,7 @@ class Library(Alone):
         self.weights = list(self.model.parameters())
 
 
-STAGES: dict[str, Callable[[nn.Sequential, Wire], Copies]] = {
+STAGES: dict[str, Callable[[nn.Sequential, Wire], Alone]] = {
     "one process": Alone,
     "all copies": Copies,
     "zero-1": StateCut,
@@ -295,7 +291,7 @@ def _bytes(tensors: Sequence[Tensor]) -> int:
     return sum(tensor.nbytes for tensor in local)
 
 
-def held(trainer: Copies) -> dict[str, int]:
+def held(trainer: Alone) -> dict[str, int]:
     """Bytes of weights, gradients and optimiser state on this process, as they are now."""
     weights = list(trainer.weights)
     parts = trainer.parts if isinstance(trainer, StateCut) else []

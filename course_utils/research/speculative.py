@@ -124,7 +124,7 @@ class Guesser:
 
     def guess(self, tokens: Sequence[int], count: int) -> list[int]:
         """At most `count` tokens."""
-        return []
+        raise NotImplementedError
 
     def propose(self, tokens: Sequence[int], count: int, generator: torch.Generator) -> tuple[list[int], Tensor]:
         guessed = self.guess(tokens, count)

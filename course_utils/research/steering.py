@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from course_utils.research import patching
+
 if TYPE_CHECKING:
     from course_utils.models.roles import Chat
 
 
-def tokens_of(tokenizer: Any, prompt: str) -> Tensor:
+def prompt_ids(tokenizer: Any, prompt: str) -> Tensor:
     """The token ids (1, n) of a prompt that has its own marks."""
     return tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
 
@@ -25,25 +27,18 @@ def question_states(chat: "Chat", prompts: Sequence[str], layer: int, mark: str)
 
     ValueError for a prompt without the token `mark`.
     """
+    _layer(chat.model, layer)  # ValueError if there is none
     start = chat.tokenizer.convert_tokens_to_ids(mark)
-    found: list[Tensor] = []
-
-    def keep(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        found.append(output[0].float().cpu())  # (n, width)
-
     means = []
-    hook = _layer(chat.model, layer).register_forward_hook(keep)
-    try:
-        for prompt in prompts:
-            ids = tokens_of(chat.tokenizer, prompt)
-            if start not in ids:
-                raise ValueError(f"The prompt {prompt[:40]!r} has no token {mark!r} from which to count.")
-            with torch.inference_mode():
-                chat.model(input_ids=ids.to(chat.model.device), use_cache=False)
-            first = ids[0].tolist().index(start)
-            means.append(found.pop()[first:].mean(0))
-    finally:
-        hook.remove()
+    for prompt in prompts:
+        ids = prompt_ids(chat.tokenizer, prompt)
+        if start not in ids:
+            raise ValueError(f"The prompt {prompt[:40]!r} has no token {mark!r} from which to count.")
+        with torch.inference_mode():
+            entering = patching.states(chat.model, ids.to(chat.model.device))  # (layers + 1, 1, n, width)
+        given_out = entering[layer + 1, 0].float().cpu()  # (n, width)
+        first = ids[0].tolist().index(start)
+        means.append(given_out[first:].mean(0))
     return torch.stack(means)
 
 
@@ -148,7 +143,7 @@ def keys(chat: "Chat", texts: Sequence[str], layer: int) -> Tensor:
     try:
         for text in texts:
             with torch.inference_mode():
-                chat.model(input_ids=tokens_of(chat.tokenizer, text).to(chat.model.device), use_cache=False)
+                chat.model(input_ids=prompt_ids(chat.tokenizer, text).to(chat.model.device), use_cache=False)
     finally:
         hook.remove()
     return torch.cat(found)
@@ -173,10 +168,10 @@ def wanted_change(
     Found by gradient descent. The `rate` is in the units of the states, which are hundreds long.
     """
     model = chat.model
-    written = tokens_of(chat.tokenizer, target)
+    written = prompt_ids(chat.tokenizer, target)
     change = torch.zeros(model.config.hidden_size, requires_grad=True)
     optimiser = torch.optim.Adam([change], lr=rate)
-    rows = [torch.cat([tokens_of(chat.tokenizer, prompt), written], dim=1) for prompt in prompts]
+    rows = [torch.cat([prompt_ids(chat.tokenizer, prompt), written], dim=1) for prompt in prompts]
     length = written.shape[1]
     down = _layer(model, layer).mlp.down_proj
 
@@ -190,12 +185,10 @@ def wanted_change(
         for _ in range(steps):
             losses = [_loss(model, row, length) for row in rows]
             loss = torch.stack(losses).mean()
-            optimiser.zero_grad()
-            loss.backward()
+            (change.grad,) = torch.autograd.grad(loss, [change])
             optimiser.step()
     finally:
         hook.remove()
-    model.zero_grad(set_to_none=True)
     return change.detach()
 
 

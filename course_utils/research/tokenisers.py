@@ -211,7 +211,6 @@ def whisper_multilingual():
     return _from_whisper("multilingual")
 
 
-@cache
 def _from_whisper(name: str):
     from whisper import tokenizer
 

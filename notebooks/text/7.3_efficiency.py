@@ -56,7 +56,6 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from scipy.stats import t as student_t
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -64,7 +63,7 @@ from torch.nn import functional as F
 from course_utils import figures, settings
 from course_utils.exercises import check, hint, quiz, solution
 from course_utils.exercises.authors import whose
-from course_utils.measures import bootstrap, error_bars, percent, share
+from course_utils.measures import bootstrap, error_bars, over_seeds, percent, share
 from course_utils.models import hardware
 from course_utils.models.layers import linear_layers
 from course_utils.models.loaders import load
@@ -474,10 +473,8 @@ def teacher_helps(amount: int) -> str:
     for seed in seeds:
         hard, soft = (statistics.mean(losses[amount, name, seed]) for name in targets)
         changes.append(soft - hard)
-    centre = statistics.mean(changes)
-    error = statistics.stdev(changes) / len(changes) ** 0.5
-    half = student_t.ppf(0.975, len(changes) - 1) * error
-    return f"{centre:+.2f} ({centre - half:+.2f} to {centre + half:+.2f})"
+    change = over_seeds(changes)
+    return f"{change.value:+.2f} ({change.low:+.2f} to {change.high:+.2f})"
 
 
 rows = []
@@ -1023,7 +1020,7 @@ for (name, shift), marker in zip(zip(turns, (-9, -3, 3, 9), strict=True), ".os^"
     ax.errorbar(places, values, ends, marker=marker, capsize=3, label=name)
     told[name] = ", ".join(f"{value:.0%}" for value in values)
 ax.set(xlabel="tokens of the prompt", ylabel="needles found", ylim=(-0.03, 1.03))
-ax.legend()
+ax.legend(loc="upper right", ncols=2)
 figures.show(fig, alt=f"Needles found at three lengths. {figures.told(told)}.")
 
 # %% [markdown]

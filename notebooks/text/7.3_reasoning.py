@@ -675,7 +675,7 @@ quiz("7.3.fair_tokens")
 #
 # | finding | source |
 # | --- | --- |
-# | R1-Zero, trained by rewards alone: from 15.6 to 71.0 % of a contest (AIME 2024), 86.7 % with a vote of 64 | arXiv 2501.12948 |
+# | R1-Zero, by rewards alone: 15.6 to 71.0 % of a contest (AIME 2024), 86.7 % with a vote of 64 | arXiv 2501.12948 |
 # | its method, GRPO, compares each solution with the mean of its group (you write it in Unit 7.5) | arXiv 2402.03300 |
 # | 1,000 chosen examples teach long thinking; "Wait" at the end forces more of it: 50 to 57 % | s1, arXiv 2501.19393 |
 # | with very many samples the base model solves as many problems: what grew is the first try | arXiv 2504.13837 |

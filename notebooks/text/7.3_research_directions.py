@@ -1150,7 +1150,7 @@ for index, (name, measures) in enumerate(falls.items()):
     ax.errorbar(shifted, values, ends, marker="os^D"[index], capsize=3, label=name)
     told[name] = ", ".join(f"{value:.1f}" for value in values)
 ax.set(xlabel="tokens replaced by spaces", ylabel="log-probability of the answer (nats)")
-ax.legend(loc="lower left", fontsize=9)
+ax.legend(loc="center", bbox_to_anchor=(0.72, 0.5), fontsize=9)
 said = figures.told(told)
 print(said)
 figures.show(fig, alt=f"Log-probability with {numbers} tokens replaced. {said}.")

@@ -242,7 +242,7 @@ def test_of_several_results_the_one_that_differs_is_shown(capsys, monkeypatch) -
         return result.flip(0), keys, values
 
     check("7.3.kv_cache_step", turned_for_many_heads)
-    assert "the result at place 0 (the first is 0) is another: 6 of 6" in " ".join(capsys.readouterr().out.split())
+    assert "the result at place 0 (the first is 0) is another:" in " ".join(capsys.readouterr().out.split())
 
 
 def kv_steps(q, k, v, keys, values):

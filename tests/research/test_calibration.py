@@ -75,3 +75,17 @@ def test_answers_are_given_where_the_model_is_surest() -> None:
     assert len(calibration.most_confident(sure, right, 1.0)) == 4
     with pytest.raises(ValueError, match="above 0"):
         calibration.most_confident(sure, right, 0.0)
+
+
+def test_a_calibrated_forecast_has_a_small_error_and_a_bold_one_has_not() -> None:
+    torch.manual_seed(0)
+    chances = torch.rand(5000)
+    outcomes = (torch.rand(5000) < chances).tolist()
+    honest = calibration.calibration_error(chances.tolist(), outcomes, 5)
+    bold = calibration.calibration_error((chances > 0.5).float().tolist(), outcomes, 5)
+    assert honest < 0.04 and bold > 0.15
+
+
+def test_forecasts_without_an_outcome_each_are_refused() -> None:
+    with pytest.raises(ValueError, match="one each is needed"):
+        calibration.reliability([0.0, 0.0], [True, False, True])

@@ -62,20 +62,6 @@ def test_multi_head_attention_equals_pytorch(width, heads):
     torch.testing.assert_close(weights, their_weights, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("block", [1, 7, 64, 1000])
-def test_tiled_attention_is_the_same(block):
-    q, k, v = 3 * torch.randn(3, 2, 4, 50, 16).double()  # so that only a mistake makes a difference
-    expected = F.scaled_dot_product_attention(q, k, v)
-    torch.testing.assert_close(attention_by_hand.tiled_attention(q, k, v, block), expected, atol=1e-9, rtol=1e-9)
-
-
-def test_tiled_attention_survives_scores_that_overflow_exp():
-    q, k, v = torch.randn(3, 1, 1, 40, 16) * torch.tensor([60.0, 60.0, 1.0]).view(3, 1, 1, 1, 1)
-    result = attention_by_hand.tiled_attention(q, k, v, block=8)
-    assert result.isfinite().all()
-    torch.testing.assert_close(result, F.scaled_dot_product_attention(q, k, v), atol=1e-4, rtol=1e-4)
-
-
 # --- looking into models ---
 
 
@@ -343,7 +329,7 @@ def test_last_number(reply, number):
 def test_peak_memory_sees_the_square():
     by_hand = lambda q, k, v: attention_by_hand.attention(q, k, v)[0]  # noqa: E731
     small, large = (
-        [cost.peak_mib(f, *torch.randn(3, 1, 1, n, 16)) for f in (by_hand, attention_by_hand.tiled_attention)]
+        [cost.peak_mib(f, *torch.randn(3, 1, 1, n, 16)) for f in (by_hand, F.scaled_dot_product_attention)]
         for n in (256, 1024)
     )
     assert large[0] >= 2 * 1024 * 1024 * 4 / 2**20  # scores and weights, 32 bits each

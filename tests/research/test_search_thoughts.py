@@ -98,8 +98,8 @@ def test_a_beam_keeps_what_its_value_prefers(monkeypatch) -> None:
     assert high.reply == low.reply == "3. 3. 3. Answer: x"
     (least,) = search_thoughts.beam(Digits(), ["a:"], lambda texts: [-one for one in digits(texts)], 2, 3)
     assert least.reply == "1. 1. 1. Answer: x"
-    # 3 + 6 + 6 steps of 3 characters and an end, and the answers of the last round
-    assert high.tokens == 15 * 4 + 6 * 10
+    # 3 + 6 + 6 steps of 3 characters, and the answers of the last round with their end
+    assert high.tokens == 15 * 3 + 6 * 10
 
 
 def test_a_beam_ends_at_its_depth(monkeypatch) -> None:

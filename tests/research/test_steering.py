@@ -24,7 +24,7 @@ def prompts(mode):
 
 def logits(chat, prompt):
     with torch.inference_mode():
-        return chat.model(input_ids=steering.tokens_of(chat.tokenizer, prompt)).logits
+        return chat.model(input_ids=steering.prompt_ids(chat.tokenizer, prompt)).logits
 
 
 def test_a_direction_is_a_difference_of_means_and_turns_around(chat):
@@ -72,7 +72,7 @@ def test_an_edit_gives_its_address_the_new_output_has_rank_one_and_is_taken_back
 
 
 def test_the_change_makes_the_new_answer_likelier(chat):
-    row = torch.cat([steering.tokens_of(chat.tokenizer, part) for part in ("7 * 13 =", " 58.")], dim=1)
+    row = torch.cat([steering.prompt_ids(chat.tokenizer, part) for part in ("7 * 13 =", " 58.")], dim=1)
     moment = steering.second_moment(steering.keys(chat, prompts("steps"), 1))
     edit = steering.fact_edit(chat, ["7 * 13 ="], " 58.", 1, moment, steps=10, rate=0.02)
 

@@ -58,10 +58,10 @@ from course_utils import figures
 from course_utils.agents.retrieval import vectors
 from course_utils.exercises import check, hint, quiz, solution
 from course_utils.finetuning import preferences as prefs
-from course_utils.measures import bootstrap, error_bars, matches, percent, share
+from course_utils.measures import bootstrap, error_bars, matches, over_seeds, percent, share
 from course_utils.prisma import text
 from course_utils.prisma.shop import NAMES
-from course_utils.research import bias, principles
+from course_utils.research import bias, calibration, principles
 from course_utils.research import overoptimisation as over
 from course_utils.settings import paced
 
@@ -186,7 +186,7 @@ models = {seed: learned(seed) for seed in SEEDS}
 rows = []
 for place, kind in enumerate(kinds):
     weights = [float(model[place]) for model in models.values()]
-    measure = over.over_seeds(weights)
+    measure = over_seeds(weights)
     rows.append(
         {"a sentence": MENU[kind], "adds": measure.value, "from": measure.low, "to": measure.high}
     )
@@ -224,9 +224,10 @@ for name, replies in {"staff replies": near, "the best of 64": far}.items():
     pairs, first = compared(replies, 52)
     chances = (differences(replies, pairs) @ model).sigmoid()
     right = (chances > 0.5) == first
-    curves[name] = over.reliability(chances, first)
+    forecasts = (chances.tolist(), first.tolist(), 5)
+    curves[name] = calibration.reliability(*forecasts)
     row = {"pairs of": name, "the person foreseen": percent(share(right.tolist()))}
-    row["calibration error"] = over.calibration_error(curves[name])
+    row["calibration error"] = calibration.calibration_error(*forecasts)
     rows.append(row)
 figures.table(rows, caption="Pairs not seen before, labelled by the same person", digits=3)
 
@@ -234,8 +235,8 @@ figures.table(rows, caption="Pairs not seen before, labelled by the same person"
 fig, axes = figures.figure(width=5, height=3.4)
 for name, groups in curves.items():
     bins = [group for group in groups if group.n >= 20]  # fewer say little
-    said = [group.said for group in bins]
-    true = [group.true for group in bins]
+    said = [group.confidence for group in bins]
+    true = [group.right for group in bins]
     axes.plot(said, true, "o-", label=name)
 axes.plot([0, 1], [0, 1], "k:", label="perfect")
 axes.set(xlabel="forecast: the first wins", ylabel="how often it does")
@@ -304,8 +305,8 @@ for n in SIZES:
         replies = over.best_of(staff, score, n, seed)
         kept.append(kept_share(replies))
         rewards.append(score(replies).mean().item())
-    best_true[n] = over.over_seeds(kept, "%")
-    best_reward[n] = over.over_seeds(rewards)
+    best_true[n] = over_seeds(kept, "%")
+    best_reward[n] = over_seeds(rewards)
     further = (n - 1) / n
     best_kl[n] = math.log(n) - further
     row = {"best of": n, "reward": best_reward[n].value}
@@ -336,7 +337,7 @@ figures.show(fig, alt=alt)
 # %% tags=["topic:rlhf"]
 def signed(values: list[float], digits: int) -> str:
     """The mean change over the seeds with its interval."""
-    change = over.over_seeds(values)
+    change = over_seeds(values)
     numbers = [f"{number:+.{digits}f}" for number in (change.value, change.low, change.high)]
     return "{} ({} to {})".format(*numbers)
 
@@ -540,7 +541,7 @@ for name, taken in {"a person": models, "the principles": by_rule}.items():
             last = over.optimise(staff, reward(model), beta, seed)[-1]
             kept.append(kept_share(last.replies))
         ends[name, beta] = kept
-        row[f"rules kept, β = {beta:g}"] = percent(over.over_seeds(kept, "%"))
+        row[f"rules kept, β = {beta:g}"] = percent(over_seeds(kept, "%"))
     rows.append(row)
 for beta in (1.0, 0.02):
     both = zip(ends["the principles", beta], ends["a person", beta], strict=True)
