@@ -348,10 +348,10 @@ figures.table(rows, caption=caption, digits=1)
 # **What to notice.** Three tenths of the weights can go at no cost that these tasks show; half cost some right
 # answers; then it collapses. And nothing is gained by the zeros: the file is as large, the reading as slow. A sparse
 # format is *larger* at half zeros, and it becomes worth its while only where nearly everything is zero. Cutting heads
-# and channels makes the matrices really smaller, so size and time fall at once. But parts hold useful weights, too: a
-# quarter of them costs what three tenths of the single weights do not. The easy sums bear an eighth of the parts, and
-# copying does not. And the control tells that the choice is worth something: parts drawn by chance lose far more of
-# the sums.
+# and channels makes the matrices really smaller, so the file is smaller at once; the time falls, too, but in so small
+# a model by less. But parts hold useful weights, too: a quarter of them costs what three tenths of the single weights
+# do not. The easy sums bear an eighth of the parts, and copying does not. And the control tells that the choice is
+# worth something: parts drawn by chance lose far more of the sums.
 #
 # Between the two lies **2:4**, two zeros in every four neighbours, which NVIDIA's GPUs since Ampere multiply with up
 # to twice the speed (arXiv 2104.08378). It is half of the weights, too, but with less freedom to choose them: compare

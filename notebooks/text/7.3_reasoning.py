@@ -600,7 +600,7 @@ rows.append(row | {"tokens written": per_reply, "as many as replies": 1.0})
 figures.table(rows, caption=f"Beams of width 2, two next steps each, on {some} sums", digits=1)
 
 # %% [markdown]
-# **What to notice.** The search costs about as much as three replies and gets more sums right than one, though the
+# **What to notice.** The search costs a little less than three replies and gets more sums right than one, though the
 # intervals still meet. With the exact checker as its value it cuts a wrong step before anything is built on it; the
 # model's own log-probability does about as well here. Compare it with the best of 4 replies in section 3, and mind
 # the intervals: the sums here are few, and none of these searches can be told from a greedy reply yet. A search is as
