@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from course_utils import __version__, settings
+from course_utils.classroom import commands as classroom
 
 
 class Command(typer.Typer):
@@ -323,6 +324,8 @@ def dryrun_7b(
             raise typer.Exit(1) from error
     return show_json(asdict(report)) if as_json else typer.echo(str(report))
 
+
+app.add_typer(classroom.app)  # without a name: its commands stand among the others
 
 bench = typer.Typer(help="Measure on this machine what the course predicts.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
