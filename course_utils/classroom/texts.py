@@ -4,6 +4,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 UNSEEN = ("Cc", "Cf", "Cs")  # Unicode's controls, marks such as those that turn the reading order, half characters
@@ -33,6 +34,27 @@ def as_html(text: str) -> str:
     """`text` as `visible` shows it, escaped; what stands between backticks becomes <code>."""
     escaped = html.escape(visible(text), quote=False)
     return re.sub("`([^`\n]+)`", r"<code>\1</code>", escaped)
+
+
+@cache
+def template(name: str) -> Any:
+    """A page or an XML file of the folder `templates`, to be filled in with `render`. Whatever goes in is escaped.
+
+    `text | marked` is `as_html`, which escapes already: a page adds `| safe`, and XML that holds HTML as text doesn't.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("course_utils.classroom", "templates")
+    pages = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    pages.filters["marked"] = as_html
+    return pages.get_template(name)
 
 
 def cell(value: Any) -> Any:

@@ -7,14 +7,13 @@ passed on. It needs no script and nothing from elsewhere. What students wrote is
 
 import re
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
 from course_utils.classroom.grading import gradebook
 from course_utils.classroom.grading.gradebook import Task
 from course_utils.classroom.grading.results import Result
-from course_utils.classroom.texts import as_html, file_names, plain, visible
+from course_utils.classroom.texts import file_names, plain, template, visible
 from course_utils.exercises import registry
 
 FOLDER = "feedback"
@@ -46,23 +45,13 @@ def write(results: Sequence[Result], out: Path) -> list[Path]:
 def as_page(result: Result, counted: Sequence[Task], others: Sequence[str] = ()) -> str:
     """One student's page. A note that names one of the `others` is left out: it is for the instructor."""
     units = dict.fromkeys(registry.unit_of(task.name) for task in counted)
-    return _template().render(
+    return template("feedback.html").render(
         student=plain(result.student),
         points=_in_words(gradebook.total(result, counted)),
         units=[_unit(result, counted, unit) for unit in units],
         files=[plain(PurePath(name).name) for name in result.files],
         notes=[plain(note) for note in result.notes if not _names_one_of(others, note)],
     )
-
-
-@cache
-def _template() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("course_utils.classroom.grading", ".")
-    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    pages.filters["marked"] = as_html  # which escapes, so the page calls it safe
-    return pages.get_template("feedback.html")
 
 
 def _names_one_of(others: Sequence[str], note: str) -> bool:
@@ -106,6 +95,6 @@ def _quiz(result: Result, task: Task) -> dict[str, str]:
     about = {"name": task.name, "question": asked.question}
     if chosen is None:
         question = f'No answer yet. `quiz("{task.name}")` asks the question.'
-        return about | {"status": "open", "answer": "", "explanation": question}
-    status = "passed" if chosen.right else "not yet"
-    return about | {"status": status, "answer": chosen.text, "explanation": chosen.explanation}
+        return about | {"kind": "open", "status": "no answer", "answer": "", "explanation": question}
+    kind, status = ("passed", "right") if chosen.right else ("not-yet", "not right")
+    return about | {"kind": kind, "status": status, "answer": chosen.text, "explanation": chosen.explanation}

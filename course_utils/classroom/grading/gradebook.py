@@ -112,6 +112,8 @@ def table(results: Sequence[Result]) -> Table:
         notes = "\n".join(map(plain, result.notes))
         row = plain(result.student), *cells, _out_of(result, counted), notes
         shown.add_row(*map(Text, row))  # Text: brackets in a name are no markup
+    if any(points(result, task) is None for result in results for task in counted):
+        shown.caption = "* without what could not be judged"
     return shown
 
 
@@ -149,8 +151,9 @@ def _told_of_exercise(results: Sequence[Result], task: Task) -> list[str]:
 
 
 def gist(words: str) -> str:
-    """What the diagnoses of several students share: the first sentence, without its numbers."""
-    sentence = re.split(r"(?<=[.!?:])\s", words.strip(), maxsplit=1)[0]
+    """What the diagnoses of several students share: the first sentence of the first line, without its numbers."""
+    first, *_ = words.strip().split("\n")
+    sentence, *_ = re.split(r"(?<=[.!?])\s", first)
     return NUMBER.sub("…", plain(sentence)) or "no diagnosis"
 
 
