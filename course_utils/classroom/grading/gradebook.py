@@ -28,7 +28,7 @@ from course_utils.classroom.texts import cell, plain
 from course_utils.exercises import registry
 
 POSSIBLE = "Points Possible"  # how Canvas knows the row; Otter has one like it
-NUMBER = re.compile(r"-?\d[\d.,]*(?:e[-+]?\d+)?")
+NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
 FREQUENT = 3  # diagnoses that the summary tells of an exercise
 
 
@@ -170,11 +170,11 @@ def _told_apart(results: Sequence[Result], status: str, heading: str) -> list[st
 def write(results: Sequence[Result], out: Path, csv: bool = False) -> list[Path]:
     """Write grades.csv and summary.txt into the folder `out`, with `csv` also the files for an LMS; all of them."""
     out.mkdir(parents=True, exist_ok=True)
-    files = {"grades.csv": _rows(results)}
+    files = {"grades.csv": grades_rows(results)}
     if csv:
-        files["canvas.csv"] = _canvas(results)
-        files["moodle.csv"] = _moodle(results)
-        files["nbgrader.csv"] = _nbgrader(results)
+        files["canvas.csv"] = canvas_rows(results)
+        files["moodle.csv"] = moodle_rows(results)
+        files["nbgrader.csv"] = nbgrader_rows(results)
     for name, rows in files.items():
         # Excel needs the mark at the beginning to know UTF-8; an LMS might take it for a part of the heading.
         encoding = "utf-8-sig" if name == "grades.csv" else "utf-8"
@@ -192,7 +192,7 @@ def as_csv(rows: Iterable[Sequence[Any]]) -> str:
     return stream.getvalue()
 
 
-def _rows(results: Sequence[Result]) -> list[list]:
+def grades_rows(results: Sequence[Result]) -> list[list]:
     """grades.csv: points by task, then the words on each exercise and the answer to each quiz."""
     counted = tasks(results)
     headings = [task.heading for task in counted]
@@ -227,7 +227,7 @@ def _sum(result: Result, group: Iterable[Task]) -> int | None:
     return None if None in each else sum(each)
 
 
-def _canvas(results: Sequence[Result]) -> list[list]:
+def canvas_rows(results: Sequence[Result]) -> list[list]:
     """Canvas looks for the login, then for the name. It asks about students and columns that it doesn't know."""
     groups = _groups(tasks(results))
     most = [sum(task.most for task in group) for group in groups.values()]
@@ -239,7 +239,7 @@ def _canvas(results: Sequence[Result]) -> list[list]:
     return rows
 
 
-def _moodle(results: Sequence[Result]) -> list[list]:
+def moodle_rows(results: Sequence[Result]) -> list[list]:
     """Moodle asks which column names the user, and what: username, e-mail address, or ID number."""
     groups = _groups(tasks(results))
     headings = ["Username"]
@@ -267,7 +267,7 @@ def _in_words(result: Result, task: Task) -> str:
     return html.escape(words.strip(), quote=False)
 
 
-def _nbgrader(results: Sequence[Result]) -> list[list]:
+def nbgrader_rows(results: Sequence[Result]) -> list[list]:
     """A unit is an assignment. Late days are nobody's business here."""
     counted = tasks(results)
     names = "assignment duedate timestamp student_id last_name first_name email raw_score late_submission_penalty"
