@@ -28,7 +28,9 @@ def student(name: str, answer: str = "", notes: tuple[str, ...] = (), **statuses
 
 ANNA = student("Anna Müller", "c", easy="passed", medium="passed", other="passed")
 BEN = student("Ben", "a", easy="passed", medium="not yet", other="not judged")
-EVE = student("=cmd()", notes=("7.1.ipynb: cell 3 can't be read.",), easy="open", medium="not yet", other="own solution")
+EVE = student(
+    "=cmd()", notes=("7.1.ipynb: cell 3 can't be read.",), easy="open", medium="not yet", other="own solution"
+)
 CLASS = [ANNA, BEN, EVE]
 
 
@@ -121,7 +123,9 @@ def test_nbgraders_columns(out: Path) -> None:
 
 def test_only_the_table_without_an_lms(tmp_path: Path) -> None:
     written = gradebook.write(CLASS, tmp_path)
-    assert {path.name for path in written} == {"grades.csv", "summary.txt"} == {path.name for path in tmp_path.iterdir()}
+    assert (
+        {path.name for path in written} == {"grades.csv", "summary.txt"} == {path.name for path in tmp_path.iterdir()}
+    )
 
 
 def test_the_summary_says_what_to_teach(out: Path) -> None:
