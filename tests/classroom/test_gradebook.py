@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from course_utils.classroom.grading import gradebook
+from course_utils.classroom.grading import gradebook, lms, points
 from course_utils.classroom.grading.results import POINTS, STATUSES, QuizResult, Result, Verdict
 
 EASY, MEDIUM, OTHER_UNIT = "7.1.zero_shot", "7.1.word_error_rate", "7.2.act"  # 1, 2 and 2 points
@@ -47,30 +47,30 @@ def out(tmp_path_factory) -> Path:
 
 
 def test_what_somebody_handed_in_counts_for_all() -> None:
-    names = [task.name for task in gradebook.tasks([ANNA, student("Kim", medium="missing")])]
+    names = [task.name for task in points.tasks([ANNA, student("Kim", medium="missing")])]
     assert names == [EASY, MEDIUM, OTHER_UNIT, QUIZ]
 
 
 def test_what_nobody_handed_in_does_not_count() -> None:
-    assert gradebook.tasks([student("Kim", easy="open", medium="missing")]) == [gradebook.Task("exercise", EASY, 1)]
+    assert points.tasks([student("Kim", easy="open", medium="missing")]) == [points.Task("exercise", EASY, 1)]
 
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_points_are_for_what_passed_and_blank_for_what_was_not_judged(status: str) -> None:
-    task = gradebook.Task("exercise", MEDIUM, POINTS["medium"])
+    task = points.Task("exercise", MEDIUM, POINTS["medium"])
     wanted = {"passed": 2, "not judged": None}.get(status, 0)
-    assert gradebook.points(student("Kim", medium=status), task) == wanted
+    assert points.points(student("Kim", medium=status), task) == wanted
 
 
 def test_the_total_leaves_out_what_was_not_judged() -> None:
-    counted = gradebook.tasks(CLASS)
-    totals = [gradebook.total(result, counted) for result in CLASS]
+    counted = points.tasks(CLASS)
+    totals = [points.total(result, counted) for result in CLASS]
     assert totals == [(6, 6), (1, 4), (0, 6)]
 
 
 def test_a_student_who_handed_in_nothing_gets_no_points() -> None:
     nobody = Result("Kim", ())
-    assert gradebook.total(nobody, gradebook.tasks([ANNA, nobody])) == (0, 6)
+    assert points.total(nobody, points.tasks([ANNA, nobody])) == (0, 6)
 
 
 def test_the_table_of_grades(out: Path) -> None:
@@ -109,7 +109,7 @@ def test_moodle_gets_a_grade_and_feedback(out: Path) -> None:
 def test_what_moodle_shows_as_html_is_escaped() -> None:
     words = "It returns <class 'int'> & more."
     odd = Result("Kim", (), {EASY: Verdict(EASY, "not yet", words)})
-    assert "<class" not in gradebook.as_csv(gradebook.moodle_rows([odd]))
+    assert "<class" not in gradebook.as_csv(lms.moodle([odd]))
 
 
 def test_nbgraders_columns(out: Path) -> None:
@@ -131,7 +131,15 @@ def test_only_the_table_without_an_lms(tmp_path: Path) -> None:
 def test_the_summary_says_what_to_teach(out: Path) -> None:
     said = (out / "summary.txt").read_text("utf-8")
     assert f"{MEDIUM} (The word error rate): 1 of 3 passed\n    2 of 3: You divide by the words heard.\n" in said
-    assert f"quiz {QUIZ}: 1 of 3 right\n" in said
+    assert f"quiz {QUIZ}: 1 of 3 right; 1 chose a\n" in said
+    assert said.startswith(
+        f"3 submissions\n\nWhat to teach tomorrow:\n    2 of 3, {MEDIUM}: You divide by the words heard.\n"
+    )
+
+
+def test_a_single_students_mistake_is_not_the_classes() -> None:
+    said = gradebook.summary([ANNA, BEN])
+    assert "tomorrow" not in said and "    1 of 2: You divide by the words heard.\n" in said
 
 
 def test_the_summary_says_who_is_to_be_judged_again_and_who_copied(out: Path) -> None:

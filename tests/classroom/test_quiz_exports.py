@@ -263,4 +263,4 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     path = tmp_path / "a file"
     path.touch()
     result = run("quizzes", str(path))
-    assert result.exit_code == 2 and "Name another folder." in result.stderr
+    assert result.exit_code == 2 and "can't be written" in result.stderr

@@ -1,7 +1,6 @@
-"""What others wrote shows as it is, and does nothing: on a page, in a cell, as the name of a file."""
+"""What others wrote shows as it is, and does nothing: on a line, on a page, in a cell."""
 
 import pytest
-from jinja2 import UndefinedError
 
 from course_utils.classroom import texts
 
@@ -39,31 +38,3 @@ def test_no_cell_is_a_formula(start: str) -> None:
 @pytest.mark.parametrize("value", ["Anna", "a = b", "-", "", 3, 0, None])
 def test_other_cells_stay_as_they_are(value: object) -> None:
     assert texts.cell(value) == value
-
-
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("Anna Müller", "Anna_Müller"),
-        ("../../etc/passwd", "etc_passwd"),
-        ('a<b>c:d"e\\f|g?h*i', "a_b_c_d_e_f_g_h_i"),
-        ("CON", "_CON"),
-        ("nul.txt", "_nul.txt"),
-        ("dot.", "dot"),
-        ("", "student"),
-        ("...", "student"),
-        ("x" * 300, "x" * 60),
-        ("Jose\u0301", "José"),  # the same letters, composed
-    ],
-)
-def test_a_files_name_is_valid_anywhere(name: str, file: str) -> None:
-    assert texts.file_names([name]) == [file]
-
-
-def test_files_names_differ_where_case_does_not_count() -> None:
-    assert texts.file_names(["Anna", "anna", "ANNA", "anna_2"]) == ["Anna", "anna_2", "ANNA_3", "anna_2_2"]
-
-
-def test_a_template_that_lacks_a_value_says_so() -> None:
-    with pytest.raises(UndefinedError, match="unit"):
-        texts.template("qti_test.xml").render(quizzes=[])
