@@ -9,7 +9,7 @@ from typing import Any
 
 from course_utils.classroom.texts import UNKNOWN, as_html, plain, visible
 
-UNNAMED = re.compile(r'[<>:"/\\|?*\s]+')  # what some system admits in no file's name, and spaces
+UNNAMED = re.compile(rf'[<>:"/\\|?*\s{UNKNOWN}]+')  # what some system admits in no file's name, and spaces
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows keeps these names for itself
 LONGEST = 60  # characters of a file's name; a system counts bytes, up to 255
 
@@ -43,7 +43,7 @@ def file_names(names: Iterable[str]) -> list[str]:
 
 def _file_name(name: str) -> str:
     composed = unicodedata.normalize("NFC", plain(name))
-    text = UNNAMED.sub("_", composed.replace(UNKNOWN, "_"))
+    text = UNNAMED.sub("_", composed)
     short = text[:LONGEST].strip("._") or "student"  # a dot at the end is lost on Windows, one in front hides a file
     return f"_{short}" if DEVICES.fullmatch(short) else short
 

@@ -139,6 +139,7 @@ def test_the_summary_says_what_to_teach(out: Path) -> None:
 
 def test_a_single_students_mistake_is_not_the_classes() -> None:
     said = gradebook.summary([ANNA, BEN])
+    assert "No mistake is shared by several students." in said
     assert "tomorrow" not in said and "    1 of 2: You divide by the words heard.\n" in said
 
 

@@ -112,7 +112,7 @@ def summary(results: Sequence[Result]) -> str:
     """What the class got wrong most often, then each exercise and quiz, then what is to be judged again, and copies."""
     counted = tasks(results)
     size = len(results)
-    lines = [f"{size} submissions", "", *_teach(results, counted)]
+    lines = [f"{size} submissions", "", *teach(results), ""]
     for task in counted:
         lines += _exercise(results, task) if task.kind == "exercise" else [_quiz(results, task)]
     lines += _who(results, "not judged", "Not judged, so blank in the tables; judge these again")
@@ -120,17 +120,17 @@ def summary(results: Sequence[Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _teach(results: Sequence[Result], counted: Iterable[Task]) -> list[str]:
-    """The mistakes that most students share; nothing if each is a single student's."""
+def teach(results: Sequence[Result]) -> list[str]:
+    """Lines with the mistakes that most students share."""
     mistakes: Counter[tuple[str, str]] = Counter()
-    for task in counted:
+    for task in tasks(results):
         for words, count in _diagnoses(results, task).items():
             mistakes[task.name, words] = count
     shared = [(pair, count) for pair, count in mistakes.most_common(MOST_FREQUENT) if count >= SEVERAL]
     if not shared:
-        return []
+        return ["No mistake is shared by several students."]
     lines = [f"    {count} of {len(results)}, {name}: {words}" for (name, words), count in shared]
-    return ["What to teach tomorrow:", *lines, ""]
+    return ["What to teach tomorrow:", *lines]
 
 
 def _exercise(results: Sequence[Result], task: Task) -> list[str]:
