@@ -145,16 +145,26 @@ def _exercise(results: Sequence[Result], task: Task) -> list[str]:
 
 
 def _diagnoses(results: Sequence[Result], task: Task) -> Counter[str]:
-    """What the diagnoses of a task share, and how often each came."""
-    verdicts = [verdict_on(result, task) for result in results]
-    return Counter(gist(verdict.words) for verdict in verdicts if verdict.status == "not yet")
+    """The diagnoses of a task, and how often each came. Those that differ in numbers count as one."""
+    groups: dict[str, list[str]] = {}
+    for result in results:
+        verdict = verdict_on(result, task)
+        if verdict.status == "not yet":
+            sentence = gist(verdict.words)
+            shared = NUMBER.sub("…", sentence)
+            groups.setdefault(shared, []).append(sentence)
+    counts: Counter[str] = Counter()
+    for shared, sentences in groups.items():
+        alike = len(set(sentences)) == 1
+        counts[sentences[0] if alike else shared] = len(sentences)
+    return counts
 
 
 def gist(words: str) -> str:
-    """What the diagnoses of several students share: the first sentence of the first line, without its numbers."""
+    """What a diagnosis begins with: the first sentence of its first line."""
     first, *_ = words.strip().split("\n")
     sentence, *_ = re.split(r"(?<=[.!?])\s", first)
-    return NUMBER.sub("…", plain(sentence)) or "no diagnosis"
+    return plain(sentence) or "no diagnosis"
 
 
 def _quiz(results: Sequence[Result], task: Task) -> str:
