@@ -3,47 +3,42 @@
 All stay within what the stubs promise. Numbers are binary fractions: every order of sums gives the same.
 """
 
-import random
+from random import Random
 
 import torch
 from torch import Tensor
 
+from course_utils.exercises import drawing
 from course_utils.exercises.diagnosis import NO_GRADIENT, Attempt, Wrong
 from course_utils.exercises.unit_7_5 import solutions
-
-
-def fractions(draw: random.Random, *shape: int, of: int = 8) -> Tensor:
-    """Random multiples of 1 / `of` between -1 and 1."""
-    return solutions.fractions(*shape, seed=draw.randrange(2**31), of=of)
-
 
 # --- lora_forward, merge --------------------------------------------------------------------------------
 
 
-def fresh_lora_forward(yours: Attempt, draw: random.Random) -> None:
+def fresh_lora_forward(yours: Attempt, draw: Random) -> None:
     """Wide and tall layers, rows and batches of rows, a rank of 1; the gradient at the end."""
     for rows in ((3,), (2, 4), (1,), (2, 1, 3)):
         d, k = draw.sample(range(2, 9), 2)
-        A, B, alpha = adapter(draw, d, k)
-        layer = (fractions(draw, *rows, k), fractions(draw, d, k), A.requires_grad_(), B, alpha)
+        A, B, alpha = _adapter(draw, d, k)
+        layer = (drawing.fractions(draw, *rows, k), drawing.fractions(draw, d, k), A.requires_grad_(), B, alpha)
         came = yours.compare(layer, solutions.lora_forward(*layer))
         if not came.requires_grad:
             raise Wrong(NO_GRADIENT.format("A and B"))
 
 
-def adapter(draw: random.Random, d: int, k: int, of: int = 8) -> tuple[Tensor, Tensor, float]:
+def _adapter(draw: Random, d: int, k: int, of: int = 8) -> tuple[Tensor, Tensor, float]:
     """A (r, k), B (d, r) and alpha."""
     r = draw.choice((1, 2, 4))
     alpha = draw.choice((0.5, 2.0, 8.0, 16.0))
-    return fractions(draw, r, k, of=of), fractions(draw, d, r, of=of), alpha
+    return drawing.fractions(draw, r, k, of=of), drawing.fractions(draw, d, r, of=of), alpha
 
 
-def fresh_merge(yours: Attempt, draw: random.Random) -> None:
+def fresh_merge(yours: Attempt, draw: Random) -> None:
     """Weights in 32 bits and in both formats of 16."""
     for kind in (torch.float32, torch.bfloat16, torch.float16):
         d, k = draw.sample(range(2, 9), 2)
-        weight = (2 * fractions(draw, d, k)).to(kind)
-        layer = (weight, *adapter(draw, d, k, of=64))
+        weight = (2 * drawing.fractions(draw, d, k)).to(kind)
+        layer = (weight, *_adapter(draw, d, k, of=64))
         came = yours.compare(layer, solutions.merge(*layer))
         if came.dtype != kind:
             raise Wrong(f"Your sum is right, but it comes as {came.dtype} for a weight in {kind}.")
@@ -52,22 +47,22 @@ def fresh_merge(yours: Attempt, draw: random.Random) -> None:
 # --- nf4_quantise, nf4_dequantise -----------------------------------------------------------------------
 
 
-def fresh_nf4_quantise(yours: Attempt, draw: random.Random) -> None:
+def fresh_nf4_quantise(yours: Attempt, draw: Random) -> None:
     """Blocks of several sizes with scales of their own, one of them of zeros; then blocks of the usual size."""
     levels = solutions.NF4_LEVELS
     for size in (4, 8, 32):
-        weights = in_blocks(draw, draw.randint(2, 4), size)
+        weights = _in_blocks(draw, draw.randint(2, 4), size)
         weights[:size] = 0.0
         yours.compare((weights, levels, size), solutions.nf4_quantise(weights, levels, size))
-    weights = in_blocks(draw, 3, 64)
+    weights = _in_blocks(draw, 3, 64)
     came = yours.compare((weights, levels), solutions.nf4_quantise(weights, levels))
     if came.dtype != torch.uint8:
         raise Wrong(f"Your numbers are right, but each is stored as {came.dtype}. End with `.to(torch.uint8)`.")
 
 
-def in_blocks(draw: random.Random, blocks: int, size: int) -> Tensor:
+def _in_blocks(draw: Random, blocks: int, size: int) -> Tensor:
     """Weights (blocks * size,) that lie, when scaled, at 64ths: none of them is half way between two levels."""
-    scaled = fractions(draw, blocks, size, of=64)
+    scaled = drawing.fractions(draw, blocks, size, of=32) / 2
     for block in scaled:
         block[draw.randrange(size)] = draw.choice((-1.0, 1.0))
     scales = [2.0 ** draw.randint(-6, 3) for _ in range(blocks)]
@@ -75,18 +70,18 @@ def in_blocks(draw: random.Random, blocks: int, size: int) -> Tensor:
     return weights.flatten()
 
 
-def fresh_nf4_dequantise(yours: Attempt, draw: random.Random) -> None:
+def fresh_nf4_dequantise(yours: Attempt, draw: Random) -> None:
     """Blocks of several sizes, then of the usual one."""
     levels = solutions.NF4_LEVELS
     for size in (2, 8, 16):
-        packed, scales = random_bytes(draw, draw.randint(2, 5), size)
+        packed, scales = _random_bytes(draw, draw.randint(2, 5), size)
         wanted = solutions.nf4_dequantise(packed, scales, levels, size)
         yours.compare((packed, scales, levels, size), wanted)
-    packed, scales = random_bytes(draw, 3, 64)
+    packed, scales = _random_bytes(draw, 3, 64)
     yours.compare((packed, scales, levels), solutions.nf4_dequantise(packed, scales, levels))
 
 
-def random_bytes(draw: random.Random, blocks: int, size: int) -> tuple[Tensor, Tensor]:
+def _random_bytes(draw: Random, blocks: int, size: int) -> tuple[Tensor, Tensor]:
     """Two codes a byte (blocks * size / 2,), and the scales (blocks,)."""
     raw = draw.randbytes(blocks * size // 2)
     packed = torch.tensor(list(raw), dtype=torch.uint8)
@@ -99,27 +94,27 @@ def random_bytes(draw: random.Random, blocks: int, size: int) -> tuple[Tensor, T
 WORDS = ("the", "red", "cube", "is", "late", "again", "please", "help", "my", "blue", "ring", "broke", "today")
 
 
-def fresh_without_copies(yours: Attempt, draw: random.Random) -> None:
+def fresh_without_copies(yours: Attempt, draw: Random) -> None:
     """Texts of which many are alike, in whole or in part, with both limits that halves and quarters give."""
     for limit in (0.5, 0.75, 0.5, 0.75):
-        texts = alike_texts(draw, 12)
-        test = alike_texts(draw, 1) + draw.sample(texts, 1)
+        texts = _alike_texts(draw, 12)
+        test = _alike_texts(draw, 1) + draw.sample(texts, 1)
         corpus = (texts, test, limit)
         yours.compare(corpus, solutions.without_copies(*corpus))
 
 
-def alike_texts(draw: random.Random, count: int) -> list[str]:
+def _alike_texts(draw: Random, count: int) -> list[str]:
     """Texts, each new or made from an earlier one."""
     texts: list[str] = []
     for _ in range(count):
         words = draw.choices(WORDS, k=draw.choice((1, 2, 5, 8, 10)))
         if texts and draw.random() < 0.7:
-            words = changed(draw, draw.choice(texts).split())
+            words = _changed(draw, draw.choice(texts).split())
         texts.append(" ".join(words))
     return texts
 
 
-def changed(draw: random.Random, words: list[str]) -> list[str]:
+def _changed(draw: Random, words: list[str]) -> list[str]:
     """The same words, or nearly: one more, one fewer, one another, in capitals, or the two halves swapped."""
     half = len(words) // 2
     return draw.choice(
@@ -137,21 +132,21 @@ def changed(draw: random.Random, words: list[str]) -> list[str]:
 # --- loss_labels ----------------------------------------------------------------------------------------
 
 
-def fresh_loss_labels(yours: Attempt, draw: random.Random) -> None:
+def fresh_loss_labels(yours: Attempt, draw: Random) -> None:
     """Conversations with one to three replies, padded or cut off, with other marks each time."""
     for replies in (1, 2, 3, 2):
         asks, opens, ends = draw.sample(range(1, 10), 3)
         ids: list[int] = []
         for _ in range(replies):
-            ids += [asks, *tokens(draw), ends, opens, *tokens(draw), ends]
-        behind = draw.choice(([0] * 3, [0], [asks, *tokens(draw), ends, opens, *tokens(draw)]))
+            ids += [asks, *_tokens(draw), ends, opens, *_tokens(draw), ends]
+        behind = draw.choice(([0] * 3, [0], [asks, *_tokens(draw), ends, opens, *_tokens(draw)]))
         conversation = torch.tensor([*ids, *behind])
         came = yours.compare((conversation, opens, ends), solutions.loss_labels(conversation, opens, ends))
         if came.is_floating_point():
             raise Wrong("Your labels are right, but they are floats. Cross-entropy takes whole numbers: torch.int64.")
 
 
-def tokens(draw: random.Random) -> list[int]:
+def _tokens(draw: Random) -> list[int]:
     """One to five tokens of text."""
     return [draw.randint(20, 99) for _ in range(draw.randint(1, 5))]
 
@@ -159,12 +154,12 @@ def tokens(draw: random.Random) -> list[int]:
 # --- dpo_loss -------------------------------------------------------------------------------------------
 
 
-def fresh_dpo_loss(yours: Attempt, draw: random.Random) -> None:
+def fresh_dpo_loss(yours: Attempt, draw: Random) -> None:
     """One to six pairs of replies of different lengths; the gradient each time."""
     for beta in (0.125, 0.25, 0.5, 1.0):
         pairs = draw.randint(1, 6)
-        after = log_probs(draw, pairs), log_probs(draw, pairs)
-        before = [reply_before(draw, reply) for reply in after]
+        after = _log_probs(draw, pairs), _log_probs(draw, pairs)
+        before = [_reply_before(draw, reply) for reply in after]
         chosen, rejected = after
         wanted = solutions.dpo_loss(chosen, rejected, *before, beta)
         came = yours.compare((chosen.clone().requires_grad_(), rejected, *before, beta), wanted)
@@ -172,16 +167,16 @@ def fresh_dpo_loss(yours: Attempt, draw: random.Random) -> None:
             raise Wrong(NO_GRADIENT.format("the model in training"))
 
 
-def log_probs(draw: random.Random, replies: int) -> Tensor:
+def _log_probs(draw: Random, replies: int) -> Tensor:
     """Log-probabilities (replies, tokens) in eighths, all below 0 but for the places behind a reply's end."""
     longest = draw.randint(2, 7)
-    numbers = -fractions(draw, replies, longest).abs() - 0.125
+    numbers = -drawing.fractions(draw, replies, longest).abs() - 0.125
     for row in range(1, replies):
         numbers[row, draw.randint(1, longest) :] = 0.0
     return numbers
 
 
-def reply_before(draw: random.Random, after: Tensor) -> Tensor:
+def _reply_before(draw: Random, after: Tensor) -> Tensor:
     """What the model gave the same replies at the start: other numbers, the same ends."""
-    numbers = -fractions(draw, *after.shape).abs() - 0.125
+    numbers = -drawing.fractions(draw, *after.shape).abs() - 0.125
     return numbers.where(after != 0, torch.zeros(()))

@@ -24,7 +24,7 @@ NF4_LEVELS = torch.tensor(
 )  # fmt: skip
 
 
-def fractions(*shape: int, seed: int, of: int = 8) -> Tensor:
+def _fractions(*shape: int, seed: int, of: int = 8) -> Tensor:
     """Random multiples of 1 / `of` between -1 and 1: their sums and products are exact in fp32."""
     draw = torch.Generator().manual_seed(seed)
     return torch.randint(-of, of + 1, shape, generator=draw) / of
@@ -48,10 +48,10 @@ def examine_lora_forward(yours: Attempt) -> None:
     B = torch.tensor([[1.0, 0.0], [0.5, 1.0], [0.0, -2.0]])
     inputs = (x, weight, A, B, 4.0)
     yours.compare(inputs, lora_forward(*inputs), lora_mistakes(*inputs))
-    x = fractions(2, 3, 6, seed=0)
-    weight = fractions(5, 6, seed=1)
-    A = fractions(4, 6, seed=2)
-    B = fractions(5, 4, seed=3)
+    x = _fractions(2, 3, 6, seed=0)
+    weight = _fractions(5, 6, seed=1)
+    A = _fractions(4, 6, seed=2)
+    B = _fractions(5, 4, seed=3)
     wanted = lora_forward(x, weight, A, B, 32.0)
     came = yours.compare((x, weight, A.requires_grad_(), B, 32.0), wanted)
     if not came.requires_grad:
@@ -446,7 +446,7 @@ def examine_dpo_loss(yours: Attempt) -> None:
     inputs = (chosen, rejected, chosen_before, rejected_before, 0.5)
     yours.compare(inputs, dpo_loss(*inputs), dpo_mistakes(*inputs))
     shapes = ((5, 7), (5, 4), (5, 7), (5, 4))
-    after_and_before = [-2 * fractions(*shape, seed=20 + i).abs() for i, shape in enumerate(shapes)]
+    after_and_before = [-2 * _fractions(*shape, seed=20 + i).abs() for i, shape in enumerate(shapes)]
     inputs = (after_and_before[0].requires_grad_(), *after_and_before[1:], 0.1)
     came = yours.compare(inputs, dpo_loss(*inputs).detach(), dpo_mistakes(*inputs))
     if not came.requires_grad:
@@ -531,8 +531,8 @@ def examine_merge(yours: Attempt) -> None:
     B = torch.tensor([[1.0, 0.0], [0.5, 1.0], [0.0, -2.0]])
     inputs = (weight, A, B, 4.0)
     yours.compare(inputs, merge(*inputs), merge_mistakes(*inputs))
-    weight = (2 * fractions(6, 5, seed=30)).bfloat16()
-    inputs = (weight, fractions(2, 5, seed=31, of=1000), fractions(6, 2, seed=32, of=1000), 4.0)
+    weight = (2 * _fractions(6, 5, seed=30)).bfloat16()
+    inputs = (weight, _fractions(2, 5, seed=31, of=1000), _fractions(6, 2, seed=32, of=1000), 4.0)
     wide = (
         "Your sum is right, but it comes in 32 bits for a weight in 16: the model would double in size. End with "
         "`.to(weight.dtype)`."
