@@ -1,4 +1,4 @@
-"""Plans of lessons add up, and what they and the rubrics name exists: notebooks, sections, exercises, quizzes, files."""
+"""Plans of lessons add up; notebooks, sections, exercises, quizzes and files that plans and rubrics name exist."""
 
 import re
 from collections.abc import Iterator
