@@ -170,12 +170,11 @@ def read_results(folder: Path) -> list[Result]:
 def _result(path: Path) -> Result:
     """One student's results. ValueError for a file that holds something else."""
     try:
-        content = json.loads(path.read_text("utf-8"))
-        content = content.get("result", content)
+        content = json.loads(path.read_text("utf-8"))["result"]
         verdicts = {name: Verdict(**verdict) for name, verdict in content["verdicts"].items()}
         quizzes = {name: QuizResult(**answer) for name, answer in content["quizzes"].items()}
         return Result(str(content["student"]), tuple(content["files"]), verdicts, quizzes)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path.name} does not hold results as `course grade` writes them.") from error
 
 
