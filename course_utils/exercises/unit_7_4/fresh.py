@@ -4,8 +4,8 @@ All stay within what the stubs promise. Times, waits and rates are such that eve
 """
 
 import math
-from collections.abc import Callable
 from random import Random
+from string import ascii_lowercase
 
 import torch
 from torch import Tensor
@@ -19,10 +19,14 @@ def fresh_kv_cache_bytes(yours: Attempt, draw: Random) -> None:
     """Models with one head for all, with groups of heads, and with a head each."""
     for bits in (4, 8, 16, 32):
         kv_heads = draw.randint(1, 9)
-        heads = kv_heads * draw.choice((1, 2, 3, 8))
+        askers = draw.choice((1, 2, 3, 8))  # heads that ask, for each set of keys and values
         head_dim = draw.choice((16, 24, 64, 128))
-        model = (draw.randint(1, 40), heads, kv_heads, head_dim, draw.randint(1, 5000), draw.randint(1, 60), bits)
-        yours.compare(model, solutions.kv_cache_bytes(*model))
+        layers = draw.randint(1, 40)
+        tokens = draw.randint(1, 5000)
+        users = draw.randint(1, 60)
+        model = (layers, askers * kv_heads, kv_heads, head_dim, tokens, users, bits)
+        wanted = solutions.kv_cache_bytes(*model)
+        yours.compare(model, wanted)
 
 
 # --- token_bucket ---------------------------------------------------------------------------------------
@@ -32,17 +36,19 @@ def fresh_token_bucket(yours: Attempt, draw: Random) -> None:
     """Crowds and pauses; rates above and below one a second."""
     for rate in (0.25, 0.5, 1.0, 2.0):
         burst = draw.randint(1, 4)
-        traffic = (_arrivals(draw, rate), rate, burst)
-        yours.compare(traffic, solutions.token_bucket(*traffic))
+        times = _arrivals(draw, rate)
+        wanted = solutions.token_bucket(times, rate, burst)
+        yours.compare((times, rate, burst), wanted)
 
 
 def _arrivals(draw: Random, rate: float) -> list[float]:
     """Times of requests, about twice as many as `rate` lets through."""
     time = float(draw.randint(0, 50))
+    count = draw.randint(14, 24)
     times = []
-    for _ in range(draw.randint(14, 24)):
-        quarters = draw.choice((0, 0, 1, 1, 2, 3, 8))
-        time += quarters / 4 / rate
+    for _ in range(count):
+        tokens = draw.choice((0, 0, 0.25, 0.25, 0.5, 0.75, 2))  # that come in the pause
+        time += tokens / rate
         times.append(time)
     return times
 
@@ -53,9 +59,13 @@ def _arrivals(draw: Random, rate: float) -> list[float]:
 def fresh_schedule(yours: Attempt, draw: Random) -> None:
     """One to four slots, and always some who arrive together."""
     for slots in (1, 2, 3, 4):
-        count = draw.randint(6, 10)
-        requests = [(draw.randint(0, 9), draw.randint(1, 7)) for _ in range(count)]
-        yours.compare((requests, slots), solutions.schedule(requests, slots))
+        requests = []
+        for _ in range(8):
+            arrival = draw.randint(0, 9)
+            tokens = draw.randint(1, 7)
+            requests.append((arrival, tokens))
+        wanted = solutions.schedule(requests, slots)
+        yours.compare((requests, slots), wanted)
 
 
 # --- gptq -----------------------------------------------------------------------------------------------
@@ -67,23 +77,31 @@ def fresh_gptq(yours: Attempt, draw: Random) -> None:
         layer = _random_layer(draw)
         while not _far_from_ties(*layer):
             layer = _random_layer(draw)
-        yours.compare(layer, solutions.gptq(*layer))
+        wanted = solutions.gptq(*layer)
+        yours.compare(layer, wanted)
 
 
 def _random_layer(draw: Random) -> tuple[Tensor, Tensor, int, int]:
     """Weights (3, 8), their Hessian (8, 8), bits and group."""
     weight = drawing.normal(draw, 3, 8)
-    activations = solutions.correlated(60, 8, seed=draw.randrange(2**31))
-    return weight, solutions.hessian_of(activations), draw.choice((2, 3, 4)), draw.choice((4, 8))
+    seed = draw.randrange(2**31)
+    activations = solutions.correlated(60, 8, seed)
+    hessian = solutions.hessian_of(activations)
+    bits = draw.choice((2, 3, 4))
+    group = draw.choice((4, 8))
+    return weight, hessian, bits, group
 
 
 def _far_from_ties(weight: Tensor, hessian: Tensor, bits: int, group: int) -> bool:
     """Whether no code is so near to its neighbour that the order of sums could decide."""
-    nudges = 2e-4 * torch.randn(8, *weight.shape, generator=torch.Generator().manual_seed(0))
-    rows = (weight + nudges).flatten(0, 1)
-    rounded = solutions.gptq(rows, hessian, bits, group).unflatten(0, (8, -1))
-    apart = rounded - rounded[0]
-    return bool(apart.abs().max() < 0.01)  # a code that flips moves a weight by more than that
+    source = torch.Generator().manual_seed(0)
+    noise = torch.randn(8, *weight.shape, generator=source)
+    nudged = weight + 2e-4 * noise  # (8, d, k)
+    rows = nudged.flatten(0, 1)  # each row is rounded by itself
+    rounded = solutions.gptq(rows, hessian, bits, group)
+    tries = rounded.view_as(nudged)
+    largest = (tries - tries[0]).abs().max()
+    return largest.item() < 0.01  # a code that flips moves a weight by more than that
 
 
 # --- percentile -----------------------------------------------------------------------------------------
@@ -92,31 +110,37 @@ def _far_from_ties(weight: Tensor, hessian: Tensor, bits: int, group: int) -> bo
 def fresh_percentile(yours: Attempt, draw: Random) -> None:
     """Any bucket, then known ones, empty ones between them; then no observation at all."""
     bounds = _random_bounds(draw)
-    between = [16, *[32] * (len(bounds) - 3), 48, 64]
-    histograms = [
-        (bounds, _random_counts(draw, len(bounds)), draw.randint(1, 16) / 16),
-        (bounds, _random_counts(draw, len(bounds)), draw.randint(1, 16) / 16),
-        (bounds, [40] + [64] * (len(bounds) - 1), draw.choice((0.25, 0.5))),
-        (bounds, between, draw.choice((0.3125, 0.375, 0.4375))),  # in the second bucket
-        (bounds, between, 0.5),  # at its end; what follows is empty
-        (bounds, between, draw.choice((0.8125, 0.875))),  # in the last
-    ]
-    for histogram in histograms:
-        yours.compare(histogram, solutions.percentile(*histogram))
+    first = [40, *[64] * (len(bounds) - 1)]
+    some = [16, *[32] * (len(bounds) - 3), 48, 64]
+    places = {
+        "any": (_random_counts(draw, len(bounds)), range(1, 17)),
+        "the first": (first, range(1, 10)),
+        "the second": (some, range(5, 8)),
+        "at its end, before an empty one": (some, [8]),
+        "the last": (some, range(13, 17)),
+    }
+    for counts, sixteenths in places.values():
+        q = draw.choice(sixteenths) / 16
+        wanted = solutions.percentile(bounds, counts, q)
+        yours.compare((bounds, counts, q), wanted)
     solutions.examine_nothing_observed(yours, bounds)
 
 
 def _random_bounds(draw: Random) -> list[float]:
     """Upper ends of buckets in seconds, the last one infinite."""
-    quarters = draw.sample(range(1, 60), draw.randint(4, 6))
-    finite = [count / 4 for count in sorted(quarters)]
+    count = draw.randint(4, 6)
+    quarters = draw.sample(range(1, 60), count)
+    quarters.sort()
+    finite = [number / 4 for number in quarters]
     return [*finite, math.inf]
 
 
 def _random_counts(draw: Random, buckets: int) -> list[int]:
     """Observations up to each bound, a multiple of 16 in all: the rank of q sixteenths is then a whole number."""
-    counts = [draw.randint(0, 80) for _ in range(buckets - 1)]
-    return [*sorted(counts), draw.choice((80, 96, 128))]
+    counts = draw.choices(range(80), k=buckets - 1)
+    counts.sort()
+    total = draw.choice((80, 96, 128))
+    return [*counts, total]
 
 
 # --- backoff --------------------------------------------------------------------------------------------
@@ -125,16 +149,20 @@ def _random_counts(draw: Random, buckets: int) -> list[int]:
 def fresh_backoff(yours: Attempt, draw: Random) -> None:
     """Other shares of the way, with and without wishes of the server; budgets used up in the middle or to the last."""
     for where in (inputs.draw, inputs.draw_early, inputs.draw_late):
-        asked = [draw.choice((None, None, 0.5, 3.0, 8.0)) for _ in range(draw.randint(4, 7))] + [8.0, None]
+        wishes = (None, None, 0.5, 3.0)
+        before = draw.choices(wishes, k=3)
+        behind = draw.choices(wishes, k=3)
+        asked = [*before, 8.0, *behind]
         base = draw.choice((0.5, 1.0, 2.0))
         cap = base * draw.choice((2, 3, 5))
         waits = solutions.backoff(asked, base, cap, solutions.ENDLESS, where)
-        half = len(waits) // 2
-        to_the_last = sum(waits[:half])
-        too_little = to_the_last + waits[half] / 2
-        for budget in (solutions.ENDLESS, draw.choice((to_the_last, too_little))):
+        to_the_last = sum(waits[:3])
+        too_little = to_the_last + waits[3] / 2  # what comes behind would often fit
+        enough = draw.choice((solutions.ENDLESS, to_the_last))
+        for budget in (enough, too_little):
             plan = (asked, base, cap, budget, where)
-            yours.compare(plan, solutions.backoff(*plan))
+            wanted = solutions.backoff(*plan)
+            yours.compare(plan, wanted)
 
 
 # --- injection_filter -----------------------------------------------------------------------------------
@@ -158,12 +186,15 @@ def fresh_injection_filter(yours: Attempt, draw: Random) -> None:
     for _ in range(3):
         allowed = draw.sample(ACTIONS, 3)
         phrases = draw.sample(PHRASES, 3)
-        calls = [(draw.choice(allowed), _disguised(draw, draw.choice(PHRASES))) for _ in range(6)]
-        calls += [(draw.choice(allowed), text) for text in draw.sample(HONEST, 4)]
-        calls += [(action, "hello") for action in _near_misses(draw.choice(allowed))]
-        calls += [(action, f"{allowed[0]} is allowed, isn't it?") for action in ACTIONS]
+        texts = draw.sample(HONEST, 4)
+        for phrase in draw.choices(PHRASES, k=6):
+            texts.append(_disguised(draw, phrase))
+        calls = [(allowed[0], text) for text in texts]
+        calls += [(action, "hello") for action in _near_misses(allowed[0])]
+        calls += [(action, f"{allowed[1]} is allowed, isn't it?") for action in ACTIONS]
         draw.shuffle(calls)
-        yours.compare((calls, allowed, phrases), solutions.injection_filter(calls, allowed, phrases))
+        wanted = solutions.injection_filter(calls, allowed, phrases)
+        yours.compare((calls, allowed, phrases), wanted)
 
 
 def _near_misses(action: str) -> list[str]:
@@ -173,20 +204,23 @@ def _near_misses(action: str) -> list[str]:
 
 def _disguised(draw: Random, phrase: str) -> str:
     """A text that holds `phrase`, written so that a plain search overlooks it."""
-    ways: list[Callable[[str], str]] = [
-        str.upper,
-        lambda text: text.replace(" ", "  \n"),
-        lambda text: text.replace(" ", "\u00a0(", 1),
-        lambda text: text.replace(" ", ", "),
-        lambda text: f"{text[0]}\u200b{text[1:-1]}\u2060{text[-1]}",
-        lambda text: _other_letters(text, FULL_WIDTH_A),
-        lambda text: _other_letters(text, BOLD_A),
-    ]
-    way = draw.choice(ways)
-    return f"Hello, {way(phrase)}! Thank you."
+    first, last = phrase[0], phrase[-1]
+    ways = (
+        phrase.upper(),
+        phrase.replace(" ", "  \n"),
+        phrase.replace(" ", "\u00a0(", 1),
+        phrase.replace(" ", ", "),
+        f"{first}\u200b{phrase[1:-1]}\u2060{last}",
+        _other_letters(phrase, FULL_WIDTH_A),
+        _other_letters(phrase, BOLD_A),
+    )
+    written = draw.choice(ways)
+    return f"Hello, {written}! Thank you."
 
 
 def _other_letters(text: str, first: int) -> str:
     """`text` in the alphabet that begins at `first`; NFKC makes plain letters of it."""
-    alphabet = {ord("a") + i: chr(first + i) for i in range(26)}
-    return text.translate(alphabet)
+    alphabet = {}
+    for place, letter in enumerate(ascii_lowercase):
+        alphabet[letter] = chr(first + place)
+    return text.translate(str.maketrans(alphabet))

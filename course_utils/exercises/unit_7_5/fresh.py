@@ -20,8 +20,10 @@ def fresh_lora_forward(yours: Attempt, draw: Random) -> None:
     for rows in ((3,), (2, 4), (1,), (2, 1, 3)):
         d, k = draw.sample(range(2, 9), 2)
         A, B, alpha = _adapter(draw, d, k)
-        layer = (drawing.fractions(draw, *rows, k), drawing.fractions(draw, d, k), A.requires_grad_(), B, alpha)
-        came = yours.compare(layer, solutions.lora_forward(*layer))
+        x = drawing.fractions(draw, *rows, k)
+        weight = drawing.fractions(draw, d, k)
+        wanted = solutions.lora_forward(x, weight, A, B, alpha)
+        came = yours.compare((x, weight, A.requires_grad_(), B, alpha), wanted)
         if not came.requires_grad:
             raise Wrong(NO_GRADIENT.format("A and B"))
 
@@ -30,16 +32,19 @@ def _adapter(draw: Random, d: int, k: int, of: int = 8) -> tuple[Tensor, Tensor,
     """A (r, k), B (d, r) and alpha."""
     r = draw.choice((1, 2, 4))
     alpha = draw.choice((0.5, 2.0, 8.0, 16.0))
-    return drawing.fractions(draw, r, k, of=of), drawing.fractions(draw, d, r, of=of), alpha
+    A = drawing.fractions(draw, r, k, of=of)
+    B = drawing.fractions(draw, d, r, of=of)
+    return A, B, alpha
 
 
 def fresh_merge(yours: Attempt, draw: Random) -> None:
     """Weights in 32 bits and in both formats of 16."""
     for kind in (torch.float32, torch.bfloat16, torch.float16):
         d, k = draw.sample(range(2, 9), 2)
-        weight = (2 * drawing.fractions(draw, d, k)).to(kind)
-        layer = (weight, *_adapter(draw, d, k, of=64))
-        came = yours.compare(layer, solutions.merge(*layer))
+        weight = drawing.fractions(draw, d, k).to(kind)
+        adapter = _adapter(draw, d, k, of=64)
+        wanted = solutions.merge(weight, *adapter)
+        came = yours.compare((weight, *adapter), wanted)
         if came.dtype != kind:
             raise Wrong(f"Your sum is right, but it comes as {came.dtype} for a weight in {kind}.")
 
@@ -51,11 +56,14 @@ def fresh_nf4_quantise(yours: Attempt, draw: Random) -> None:
     """Blocks of several sizes with scales of their own, one of them of zeros; then blocks of the usual size."""
     levels = solutions.NF4_LEVELS
     for size in (4, 8, 32):
-        weights = _in_blocks(draw, draw.randint(2, 4), size)
+        blocks = draw.randint(2, 4)
+        weights = _in_blocks(draw, blocks, size)
         weights[:size] = 0.0
-        yours.compare((weights, levels, size), solutions.nf4_quantise(weights, levels, size))
+        wanted = solutions.nf4_quantise(weights, levels, size)
+        yours.compare((weights, levels, size), wanted)
     weights = _in_blocks(draw, 3, 64)
-    came = yours.compare((weights, levels), solutions.nf4_quantise(weights, levels))
+    wanted = solutions.nf4_quantise(weights, levels)
+    came = yours.compare((weights, levels), wanted)
     if came.dtype != torch.uint8:
         raise Wrong(f"Your numbers are right, but each is stored as {came.dtype}. End with `.to(torch.uint8)`.")
 
@@ -64,8 +72,9 @@ def _in_blocks(draw: Random, blocks: int, size: int) -> Tensor:
     """Weights (blocks * size,) that lie, when scaled, at 64ths: none of them is half way between two levels."""
     scaled = drawing.fractions(draw, blocks, size, of=32) / 2
     for block in scaled:
-        block[draw.randrange(size)] = draw.choice((-1.0, 1.0))
-    scales = [2.0 ** draw.randint(-6, 3) for _ in range(blocks)]
+        place = draw.randrange(size)
+        block[place] = draw.choice((-1.0, 1.0))
+    scales = draw.choices((0.0625, 0.5, 1.0, 8.0), k=blocks)
     weights = scaled * torch.tensor(scales)[:, None]
     return weights.flatten()
 
@@ -74,19 +83,22 @@ def fresh_nf4_dequantise(yours: Attempt, draw: Random) -> None:
     """Blocks of several sizes, then of the usual one."""
     levels = solutions.NF4_LEVELS
     for size in (2, 8, 16):
-        packed, scales = _random_bytes(draw, draw.randint(2, 5), size)
+        blocks = draw.randint(2, 5)
+        packed, scales = _random_bytes(draw, blocks, size)
         wanted = solutions.nf4_dequantise(packed, scales, levels, size)
         yours.compare((packed, scales, levels, size), wanted)
     packed, scales = _random_bytes(draw, 3, 64)
-    yours.compare((packed, scales, levels), solutions.nf4_dequantise(packed, scales, levels))
+    wanted = solutions.nf4_dequantise(packed, scales, levels)
+    yours.compare((packed, scales, levels), wanted)
 
 
 def _random_bytes(draw: Random, blocks: int, size: int) -> tuple[Tensor, Tensor]:
     """Two codes a byte (blocks * size / 2,), and the scales (blocks,)."""
     raw = draw.randbytes(blocks * size // 2)
     packed = torch.tensor(list(raw), dtype=torch.uint8)
-    eighths = [draw.randint(1, 16) for _ in range(blocks)]
-    return packed, torch.tensor(eighths) / 8
+    eighths = draw.choices(range(1, 17), k=blocks)
+    scales = torch.tensor(eighths) / 8
+    return packed, scales
 
 
 # --- without_copies -------------------------------------------------------------------------------------
@@ -98,35 +110,39 @@ def fresh_without_copies(yours: Attempt, draw: Random) -> None:
     """Texts of which many are alike, in whole or in part, with both limits that halves and quarters give."""
     for limit in (0.5, 0.75, 0.5, 0.75):
         texts = _alike_texts(draw, 12)
-        test = _alike_texts(draw, 1) + draw.sample(texts, 1)
-        corpus = (texts, test, limit)
-        yours.compare(corpus, solutions.without_copies(*corpus))
+        known = draw.choice(texts)
+        test = [*_alike_texts(draw, 1), known]
+        wanted = solutions.without_copies(texts, test, limit)
+        yours.compare((texts, test, limit), wanted)
 
 
 def _alike_texts(draw: Random, count: int) -> list[str]:
     """Texts, each new or made from an earlier one."""
     texts: list[str] = []
     for _ in range(count):
-        words = draw.choices(WORDS, k=draw.choice((1, 2, 5, 8, 10)))
+        length = draw.choice((1, 2, 5, 8, 10))
+        words = draw.choices(WORDS, k=length)
         if texts and draw.random() < 0.7:
-            words = _changed(draw, draw.choice(texts).split())
-        texts.append(" ".join(words))
+            earlier = draw.choice(texts)
+            words = _changed(draw, earlier.split())
+        text = " ".join(words)
+        texts.append(text)
     return texts
 
 
 def _changed(draw: Random, words: list[str]) -> list[str]:
     """The same words, or nearly: one more, one fewer, one another, in capitals, or the two halves swapped."""
     half = len(words) // 2
-    return draw.choice(
-        (
-            words,
-            [*words, draw.choice(WORDS)],
-            words[1:] or words,
-            [*words[:-1], draw.choice(WORDS)],
-            [word.upper() for word in words],
-            words[half:] + words[:half],
-        )
+    another = draw.choice(WORDS)
+    ways = (
+        words,
+        [*words, another],
+        words[1:] or words,
+        [*words[:-1], another],
+        [word.upper() for word in words],
+        words[half:] + words[:half],
     )
+    return draw.choice(ways)
 
 
 # --- loss_labels ----------------------------------------------------------------------------------------
@@ -139,16 +155,19 @@ def fresh_loss_labels(yours: Attempt, draw: Random) -> None:
         ids: list[int] = []
         for _ in range(replies):
             ids += [asks, *_tokens(draw), ends, opens, *_tokens(draw), ends]
-        behind = draw.choice(([0] * 3, [0], [asks, *_tokens(draw), ends, opens, *_tokens(draw)]))
-        conversation = torch.tensor([*ids, *behind])
-        came = yours.compare((conversation, opens, ends), solutions.loss_labels(conversation, opens, ends))
+        cut_off = [asks, *_tokens(draw), ends, opens, *_tokens(draw)]
+        ids += draw.choice(([0, 0, 0], [0], cut_off))
+        conversation = torch.tensor(ids)
+        wanted = solutions.loss_labels(conversation, opens, ends)
+        came = yours.compare((conversation, opens, ends), wanted)
         if came.is_floating_point():
             raise Wrong("Your labels are right, but they are floats. Cross-entropy takes whole numbers: torch.int64.")
 
 
 def _tokens(draw: Random) -> list[int]:
     """One to five tokens of text."""
-    return [draw.randint(20, 99) for _ in range(draw.randint(1, 5))]
+    count = draw.randint(1, 5)
+    return draw.choices(range(20, 100), k=count)
 
 
 # --- dpo_loss -------------------------------------------------------------------------------------------
@@ -158,11 +177,11 @@ def fresh_dpo_loss(yours: Attempt, draw: Random) -> None:
     """One to six pairs of replies of different lengths; the gradient each time."""
     for beta in (0.125, 0.25, 0.5, 1.0):
         pairs = draw.randint(1, 6)
-        after = _log_probs(draw, pairs), _log_probs(draw, pairs)
-        before = [_reply_before(draw, reply) for reply in after]
-        chosen, rejected = after
+        chosen = _log_probs(draw, pairs)
+        rejected = _log_probs(draw, pairs)
+        before = (_reply_before(draw, chosen), _reply_before(draw, rejected))
         wanted = solutions.dpo_loss(chosen, rejected, *before, beta)
-        came = yours.compare((chosen.clone().requires_grad_(), rejected, *before, beta), wanted)
+        came = yours.compare((chosen.requires_grad_(), rejected, *before, beta), wanted)
         if not came.requires_grad:
             raise Wrong(NO_GRADIENT.format("the model in training"))
 
@@ -171,12 +190,13 @@ def _log_probs(draw: Random, replies: int) -> Tensor:
     """Log-probabilities (replies, tokens) in eighths, all below 0 but for the places behind a reply's end."""
     longest = draw.randint(2, 7)
     numbers = -drawing.fractions(draw, replies, longest).abs() - 0.125
-    for row in range(1, replies):
-        numbers[row, draw.randint(1, longest) :] = 0.0
+    for reply in numbers[1:]:
+        length = draw.randint(1, longest)
+        reply[length:] = 0.0
     return numbers
 
 
 def _reply_before(draw: Random, after: Tensor) -> Tensor:
     """What the model gave the same replies at the start: other numbers, the same ends."""
     numbers = -drawing.fractions(draw, *after.shape).abs() - 0.125
-    return numbers.where(after != 0, torch.zeros(()))
+    return torch.where(after == 0, 0.0, numbers)
