@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from course_utils.exercises.diagnosis import Attempt, Wrong
+from course_utils.exercises.unit_7_4.inputs import draw
 
 # --- kv_cache_bytes -------------------------------------------------------------------------------------
 
@@ -521,7 +522,7 @@ def examine_percentile(yours: Attempt) -> None:
     yours.compare(inputs, percentile(*inputs), {empty: 1.0})
     inputs = (SECONDS, [10, 60, 70, 80, 90, 100], 0.95)
     yours.compare(inputs, percentile(*inputs), last_mistakes())
-    _examine_nothing_observed(yours)
+    examine_nothing_observed(yours, SECONDS)
 
 
 def percentile_mistakes(bounds: list[float], counts: list[int], q: float) -> dict[str, float]:
@@ -586,9 +587,9 @@ def last_mistakes() -> dict[str, float]:
     }
 
 
-def _examine_nothing_observed(yours: Attempt) -> None:
+def examine_nothing_observed(yours: Attempt, bounds: list[float]) -> None:
     """An empty histogram: nan is wanted."""
-    came = yours(SECONDS, [0] * len(SECONDS), 0.95)
+    came = yours(bounds, [0] * len(bounds), 0.95)
     if isinstance(came, float) and math.isnan(came):
         return
     raise Wrong(
@@ -612,11 +613,6 @@ def backoff(
             break
         waits.append(wait)
     return waits
-
-
-def draw(low: float, high: float) -> float:
-    """Stands in for random.uniform: always three quarters of the way."""
-    return low + 0.75 * (high - low)
 
 
 ENDLESS = 1000.0  # a budget that is never used up
