@@ -24,7 +24,7 @@ class Plain(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            return torch.tensor, (value.tolist(),)
+            return torch.tensor, (value.tolist(), value.requires_grad)
         return NotImplemented
 
 

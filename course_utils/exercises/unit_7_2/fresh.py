@@ -7,6 +7,7 @@ keeps to the stub's promises. Stateful inputs are copied for the solution, so th
 import copy
 import json
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from random import Random
 
 from course_utils.exercises.diagnosis import Attempt
@@ -45,9 +46,7 @@ def fresh_act(yours: Attempt, draw: Random) -> None:
     other_forms = (
         f"Action: {good} {argument}",
         f"{action} and then I wait",
-        f"Then I write {action}",
         f"Action: {argument}",
-        f"It was {told}.",
     )
     for reply in (
         f"{thought}{action}\nObservation: {_words(draw, 2)}\n{answer}",
@@ -55,7 +54,9 @@ def fresh_act(yours: Attempt, draw: Random) -> None:
         f"{thought}Action: {bare}[]",
         f"{thought}Action: {absent}[{argument}]",
         f"{action.replace(good, broken)}\n{thought}",
-        *draw.sample(other_forms, 2),
+        f"Then I write {action}",
+        f"It was {told}.",
+        draw.choice(other_forms),
     ):
         inputs = (prompt, reply, tools)
         yours.compare(inputs, solutions.act(*inputs))
@@ -65,13 +66,9 @@ def fresh_act(yours: Attempt, draw: Random) -> None:
 
 
 def fresh_find_calls(yours: Attempt, draw: Random) -> None:
-    """Calls in all wrappings; between thoughts; beside what is no call."""
-    for reply in (
-        _in_wrappings(draw),
-        *draw.sample([*_with_thoughts(draw)], 3),
-        *draw.sample([*_beside_no_calls(draw)], 3),
-        _chatter(draw),
-    ):
+    """Calls in all wrappings; between thoughts; beside what is no call, and beside broken ones; none."""
+    beside = (_in_wrappings(draw), _beside_no_calls(draw), _beside_broken(draw), _chatter(draw))
+    for reply in (*beside, *_with_thoughts(draw)):
         yours.compare((reply,), solutions.find_calls(reply))
 
 
@@ -112,21 +109,33 @@ def _with_thoughts(draw: Random) -> Iterator[str]:
     yield f"{_chatter(draw)} {_call(draw)}? No.</think>\n{_call(draw)}"
 
 
-def _beside_no_calls(draw: Random) -> Iterator[str]:
-    """Good calls beside objects that are none, broken ones, and a call inside of another."""
+def _beside_no_calls(draw: Random) -> str:
+    """Good calls beside objects that are none, and one with a call inside."""
     name, number = draw.choice(TOOLS), draw.randint(1, 99)
-    nothing = ({"price": number}, {"name": name}, {"name": number, "arguments": {}}, {"arguments": {"a": number}})
-    odd = [{"name": name, "arguments": arguments} for arguments in (str(number), [number], None, number)]
-    for objects in (nothing, odd):
-        written = [json.dumps(value) for value in (*objects, {"name": name, "arguments": {}})]
-        draw.shuffle(written)
-        yield f"{_call(draw)}\n" + "\n".join(written)
     inner = {"name": draw.choice(TOOLS), "arguments": {"number": number}}
-    outer = {"name": "remember", "arguments": {"call": inner}}
-    yield f"{_chatter(draw)}\n{json.dumps(outer)}"
-    yield f'{{"name": "{name}", "arguments": {{"number": {number}}},}}\n{_call(draw)}'
-    yield f'{{"name": "{name}", "arguments": {{"number": None}}}}\n{_call(draw)}'
-    yield f'{_call(draw)}\n{{"name": "{name}", "argum\n{_call(draw)}'
+    objects = [
+        {"price": number},
+        {"name": name},
+        {"name": number, "arguments": {}},
+        {"arguments": {"number": number}},
+        {"name": name, "arguments": {}},  # a good one
+        {"name": "remember", "arguments": {"call": inner}},  # and another
+    ]
+    objects += [{"name": name, "arguments": odd} for odd in (str(number), [number], None, number)]
+    draw.shuffle(objects)
+    return "\n".join(map(json.dumps, objects))
+
+
+def _beside_broken(draw: Random) -> str:
+    """Good calls behind broken ones."""
+    name, number = draw.choice(TOOLS), draw.randint(1, 99)
+    broken = [
+        f'{{"name": "{name}", "arguments": {{"number": {number}}},}}',
+        f'{{"name": "{name}", "arguments": {{"number": None}}}}',
+        f'{{"name": "{name}", "argum',
+    ]
+    draw.shuffle(broken)
+    return "\n".join(f"{one}\n{_call(draw)}" for one in broken)
 
 
 # --- loop_detector --------------------------------------------------------------------------------------
@@ -138,14 +147,15 @@ def fresh_loop_detector(yours: Attempt, draw: Random) -> None:
     a, b, c = _steps(draw)
     changing = [(a[0], f"{a[1]} {n}") for n in range(repeats + 1)]  # the same question, another answer each time
     before = [*changing, a, b, c, a]
-    for steps in (
-        [*before, *[b] * (repeats - 1), c, *[b] * (repeats + 1), a],
-        [*before, *[c, b] * (repeats + 1), a],
-        [*before, *[b, c] * (repeats - 1), b, a],
-        draw.choices([a, b], k=5 * repeats),
-        draw.choices([a, b, changing[0]], k=8 * repeats),
+    other = repeats % 3 + 2
+    for steps, times in (
+        ([*before, *[b] * (repeats - 1), c, *[b] * (repeats + 1), a], repeats),
+        ([*before, *[c, b] * (repeats + 1), a], repeats),
+        ([*before, *[b, c] * (repeats - 1), b, a], repeats),
+        (draw.choices([a, b], k=5 * other), other),
+        (draw.choices([a, b, changing[0]], k=8 * other), other),
     ):
-        yours.compare((steps, repeats), solutions.loop_detector(steps, repeats))
+        yours.compare((steps, times), solutions.loop_detector(steps, times))
 
 
 def _steps(draw: Random) -> list[tuple[str, str]]:
@@ -162,7 +172,7 @@ def fresh_retrying_toolbox(yours: Attempt, draw: Random) -> None:
     """Time-outs and errors, of tools that read and of tools that write."""
     *read_only, writes = draw.sample(TOOLS, 3)
     reads = draw.choice(read_only)
-    tries = draw.randint(2, 5)
+    tries = draw.randint(3, 5)
     late = [TimeoutError()] * (tries - 1)
     more = [_words(draw, 2) for _ in range(tries + 1)]  # what comes if the tool is called too often
     error = draw.choice([ValueError, RuntimeError, ConnectionError, KeyError])(_words(draw, 3))
@@ -170,7 +180,7 @@ def fresh_retrying_toolbox(yours: Attempt, draw: Random) -> None:
         (reads, [*late, *more]),
         (reads, [*late, TimeoutError(), *more]),
         (reads, [*late[1:], error, *more]),
-        (writes, [*late, *more]),
+        (writes, [TimeoutError(), *more]),
         (draw.choice([reads, writes]), more),
         (writes, [error, *more]),
     ):
@@ -186,13 +196,14 @@ def fresh_approval_gate(yours: Attempt, draw: Random) -> None:
     """Replies with several calls, some of them equal; with harmless ones alone; with none."""
     tools = draw.sample(TOOLS, 4)
     harmless = tools[:2]
-    many = [(draw.choice(tools), _number(draw)) for _ in range(draw.randint(5, 8))]
-    twice = (tools[3], _number(draw))
-    many += [(harmless[0], _number(draw)), twice, (f"{harmless[0]}_all", _number(draw)), twice]
-    draw.shuffle(many)
     look_ups = [(tool, _number(draw)) for tool in harmless]
+    twice = (tools[3], _number(draw))
+    risky = [(tools[2], _number(draw)) for _ in range(draw.randint(4, 6))]
+    risky += [twice, (f"{harmless[0]}_all", _number(draw)), twice]
+    many = [*look_ups, *risky]
+    draw.shuffle(many)
     for calls in (many, many[::-1], look_ups, []):
-        decisions = _decisions(draw, calls)
+        decisions = _decisions(draw, risky)
         desk, ours = Desk(decisions), Desk(decisions)
         wanted = solutions.approval_gate(calls, harmless, ours.ask, ours.run)
         yours.compare((calls, harmless, desk.ask, desk.run), wanted)
@@ -200,7 +211,7 @@ def fresh_approval_gate(yours: Attempt, draw: Random) -> None:
 
 def _decisions(draw: Random, calls: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[tuple[str, str]]]:
     """What the person says about each call; each kind of decision comes before any comes twice."""
-    kinds = ["approve", "edit", "reject", draw.choice(["", "later", "yes", "Approve"]), "edit"]
+    kinds = ["approve", "edit", "edit", "reject", *draw.sample(["", "later", "yes", "Approve"], 2)]
     draw.shuffle(kinds)
     decisions: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for place, call in enumerate(calls):
@@ -215,11 +226,11 @@ def _decisions(draw: Random, calls: Sequence[tuple[str, str]]) -> dict[tuple[str
 
 def fresh_reflection_memory(yours: Attempt, draw: Random) -> None:
     """Many notes and room for all; several budgets; another counter; no note."""
-    notes = _notes(draw)
-    different = _notes(draw, copies=0)
-    text = solutions.as_text(different)
+    different = _notes(draw)
+    notes = _with_doubles(draw, different)
+    text = solutions.reflection_memory(different, len(different), 1000, count_words)
     for inputs in (
-        (notes, draw.randint(2, 4), 1000, count_words),
+        (notes, len(different), 1000, count_words),
         (notes[::-1], draw.randint(2, 3), 1000, count_words),
         (different, len(different), draw.randint(9, count_words(text) - 1), count_words),
         (different, len(different), draw.randint(50, count_letters(text) - 1), count_letters),
@@ -229,15 +240,18 @@ def fresh_reflection_memory(yours: Attempt, draw: Random) -> None:
         yours.compare(inputs, solutions.reflection_memory(*inputs))
 
 
-def _notes(draw: Random, copies: int = 4) -> list[str]:
-    """Notes with blanks around some; `copies` come again in other letters or with other blanks, and some are empty."""
-    notes = [f"{draw.choice(['', ' '])}{_words(draw, draw.randint(2, 5))}. " for _ in range(5)]
-    for note in draw.sample(notes, copies):
-        again = draw.choice([note.upper(), note.replace(" ", "  "), note.title()])
-        notes.insert(draw.randint(0, len(notes)), again)
-    if copies:
-        notes.insert(draw.randint(len(notes) - 2, len(notes)), draw.choice(["", "  "]))
-    return notes
+def _notes(draw: Random) -> list[str]:
+    """Different notes, with blanks around some."""
+    return [f"{draw.choice(['', ' '])}{_words(draw, draw.randint(2, 5))}. " for _ in range(5)]
+
+
+def _with_doubles(draw: Random, notes: Sequence[str]) -> list[str]:
+    """With some of them again, in other letters or with other blanks, and with one that is empty."""
+    first, second, third = draw.sample(notes, 3)
+    more = [*notes, first.upper(), second.replace(" ", "  "), third.title()]
+    draw.shuffle(more)
+    empty = draw.choice(["", "  "])
+    return [*more[:-1], empty, more[-1]]
 
 
 # --- chunk ----------------------------------------------------------------------------------------------
@@ -245,8 +259,8 @@ def _notes(draw: Random, copies: int = 4) -> list[str]:
 
 def fresh_chunk(yours: Attempt, draw: Random) -> None:
     """Texts of short sentences and some that are too long, with several overlaps; one sentence."""
-    for overlap in (0, draw.randint(2, 3), 4):
-        size = draw.randint(6, 9)
+    for overlap in (0, draw.randint(2, 3), draw.randint(4, 5)):
+        size = draw.randint(7, 9)
         lengths = [*draw.choices(range(1, 5), k=12), size + draw.randint(1, 3)]
         draw.shuffle(lengths)
         sentences = [_sentence(draw, length) for length in lengths]
@@ -263,19 +277,26 @@ def _sentence(draw: Random, length: int) -> str:
 
 
 def fresh_rank_fusion(yours: Attempt, draw: Random) -> None:
-    """Two searches, and several values of k; ties; one search, and an empty one.
-
-    Never more than two: the sum of three parts may depend on their order, and so might a tie.
-    """
+    """Two searches, and several values of k; ties; one search, and an empty one."""
     ids = draw.sample([f"{word}-{number}" for word in WORDS for number in range(9)], 12)
-    first, second = ids[:7], draw.sample(ids[3:], 8)
+    few, small = ids[:3], draw.randint(1, 2)
     for rankings, k in (
-        ([first, second], 60),
-        ([second, first], draw.randint(1, 5)),
-        ([first[:3], first[:3][::-1]], draw.randint(1, 60)),
-        ([[], second[:4]], draw.randint(10, 60)),
+        (_searches(draw, ids, 60), 60),
+        (_searches(draw, ids, small), small),
+        ([few, few[::-1]], draw.randint(1, 60)),
+        ([[], ids[:4]], draw.randint(10, 60)),
     ):
         yours.compare((rankings, k), solutions.rank_fusion(rankings, k))
+
+
+def _searches(draw: Random, ids: Sequence[str], k: int) -> list[list[str]]:
+    """Two rankings in which only ids of the same ranks have the same score: no tie hangs on how sums are rounded."""
+    while True:
+        rankings = [draw.sample(ids[:9], 7), draw.sample(ids[3:], 8)]
+        ranks = {tuple(sorted(ranking.index(one) + 1 for ranking in rankings if one in ranking)) for one in ids}
+        scores = {sum(Fraction(1, k + rank) for rank in places) for places in ranks}
+        if len(scores) == len(ranks):
+            return rankings
 
 
 # --- as_mcp ---------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ keeps to the stub's promises, and no result hangs on rounding or on a tie that n
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from random import Random
 
 import torch
@@ -93,30 +94,32 @@ def fresh_majority_vote(yours: Attempt, draw: Random) -> None:
 
 
 def fresh_beam_over_thoughts(yours: Attempt, draw: Random) -> None:
-    """A tree in which some states are complete, some are reached in two ways, and some look equally good."""
-    for width, depth in ((2, 3), (3, draw.randint(2, 4)), (1, 2), (2, 0), (draw.randint(4, 9), 5)):
-        tree = _tree(draw)
-        inputs = ("start", tree.propose, tree.value, width, depth)
+    """Trees in which some states are complete, some are reached in two ways, and some look equally good."""
+    sizes = ((2, 3), (3, draw.randint(2, 4)), (1, 2), (2, 0), (draw.randint(4, 9), 5))
+    for width, depth in sizes:
+        levels = [_level(draw) for _ in range(6)]
+        tree = _tree(draw, levels)
+        inputs = (levels[0][0], tree.propose, tree.value, width, depth)
         yours.compare(inputs, solutions.beam_over_thoughts(*inputs))
 
 
-def _tree(draw: Random) -> Tree:
-    """Five levels; a state leads to some of the next level, or to none."""
-    levels = [["start"], *(_level(draw, number) for number in range(1, 6))]
+def _level(draw: Random) -> list[str]:
+    """Five states in no order; hardly any other tree has them, as a student may remember their values."""
+    return [f"{number:08x}" for number in draw.sample(range(2**32), 5)]
+
+
+def _tree(draw: Random, levels: list[list[str]]) -> Tree:
+    """A state leads to some of the next level, or to none; the first state of all to each."""
     steps = {}
-    for states, following in zip(levels, levels[1:], strict=False):
+    worth = {}
+    for states, following in pairwise([*levels, []]):
         for state in states:
-            steps[state] = draw.sample(following, draw.choice([0, 2, 3, 3]))
-    steps["start"] = levels[1]
-    states = [state for level in levels for state in level]
-    worth = {state: draw.randint(0, 8) / 8 for state in states}
+            count = draw.choice([0, 2, 3, 3])
+            steps[state] = draw.sample(following, count) if following else []
+            worth[state] = draw.randint(0, 8) / 8
+    start = levels[0][0]
+    steps[start] = levels[1]
     return Tree(steps, worth)
-
-
-def _level(draw: Random, number: int) -> list[str]:
-    """Five states, in no order of the alphabet."""
-    letters = draw.sample("abcdefgh", 5)
-    return [f"{letter}{number}" for letter in letters]
 
 
 # --- distillation_loss ----------------------------------------------------------------------------------
@@ -224,5 +227,5 @@ def _rows(draw: Random, rows: int, vocabulary: int) -> Tensor:
     table = []
     for _ in range(rows):
         cuts = [0, *sorted(draw.sample(range(1, 16), vocabulary - 1)), 16]
-        table.append([high - low for low, high in zip(cuts, cuts[1:], strict=False)])
+        table.append([high - low for low, high in pairwise(cuts)])
     return torch.tensor(table) / 16
