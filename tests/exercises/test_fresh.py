@@ -4,6 +4,7 @@ import io
 import pickle
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from test_exercises_styles import STYLES
 
 from course_utils.exercises import diagnosis, registry, wire
 
+FOLDER = Path(registry.__file__).parent
 EXERCISES = registry.exercises()
 WITHOUT = ("7.4", "7.5")  # units that have no fresh examples yet
 FRESH = [name for name in EXERCISES if registry.unit_of(name) not in WITHOUT]
@@ -117,6 +119,21 @@ def test_what_was_learned_by_heart_fails(name: str) -> None:
     recite = by_heart(name)
     for seed in range(5):
         assert not passes(name, recite, seed)
+
+
+@every_exercise
+def test_no_answer_goes_where_a_students_function_runs(name: str) -> None:
+    """What crosses is a pickle: it names the modules that its functions come from."""
+    yours = attempt(name, EXERCISES[name].reference)
+    EXERCISES[name].examine(yours)
+    for call in (*yours.run.calls, *drawn(name, 1)):
+        assert b".solutions" not in call and b".fresh" not in call
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("unit_*/inputs.py")), ids=lambda path: path.parent.name)
+def test_what_makes_inputs_knows_no_answer(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert "solutions" not in text and "fresh" not in text
 
 
 @every_exercise
