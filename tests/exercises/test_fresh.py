@@ -1,5 +1,6 @@
 """Fresh examples: right functions pass them for every seed, and what was learned by heart or is wrong does not."""
 
+import copy
 import io
 import pickle
 import random
@@ -12,7 +13,7 @@ import torch
 from test_exercises import PLANTED
 from test_exercises_styles import STYLES
 
-from course_utils.exercises import diagnosis, registry, wire
+from course_utils.exercises import diagnosis, registry, sandbox, wire
 
 FOLDER = Path(registry.__file__).parent
 EXERCISES = registry.exercises()
@@ -45,7 +46,7 @@ class Here:
         self.calls: list[bytes] = []  # all inputs
 
     def __call__(self, inputs: tuple) -> tuple:
-        given = pickle.loads(pickle.dumps(inputs))
+        given = copy.deepcopy(inputs)
         self.calls.append(plain(given))
         try:
             result = self.function(*given)
@@ -128,6 +129,18 @@ def test_no_answer_goes_where_a_students_function_runs(name: str) -> None:
     EXERCISES[name].examine(yours)
     for call in (*yours.run.calls, *drawn(name, 1)):
         assert b".solutions" not in call and b".fresh" not in call
+
+
+def test_functions_among_the_inputs_reach_another_process() -> None:
+    names = [name for name in FRESH if any(b".inputs" in call for call in drawn(name, 1))]
+    assert {"7.1.zero_shot", "7.2.act", "7.2.approval_gate", "7.3.beam_over_thoughts"} <= set(names)
+    for name in names:
+        function = STYLES[name][0]
+        yours = attempt(name, function)
+        yours.run = sandbox.Run(function)
+        with sandbox.alone():
+            EXERCISES[name].examine_fresh(yours, random.Random(1))
+            yours.end(print)
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("unit_*/inputs.py")), ids=lambda path: path.parent.name)
