@@ -233,23 +233,24 @@ def _decisions(draw: Random, calls: Sequence[tuple[str, str]]) -> dict[tuple[str
 
 def fresh_reflection_memory(yours: Attempt, draw: Random) -> None:
     """Many notes and room for all; several budgets; another counter; no note."""
-    different = _notes(draw)
-    notes = _with_doubles(draw, different)
-    text = solutions.reflection_memory(different, len(different), 1000, count_words)
+    first, second = _notes(draw), _notes(draw)
+    doubled = _with_doubles(draw, first)
+    whole = solutions.reflection_memory(second, 5, 1000, count_letters)
+    exact = count_letters(whole)
     for inputs in (
-        (notes, len(different), 1000, count_words),
-        (notes[::-1], draw.randint(2, 3), 1000, count_words),
-        (different, len(different), draw.randint(9, count_words(text) - 1), count_words),
-        (different, len(different), draw.randint(50, count_letters(text) - 1), count_letters),
-        (different, len(different), count_letters(text), count_letters),
-        ([different[0], " "], 2, 5, count_words),
+        (doubled, 5, 1000, count_words),
+        (doubled[::-1], draw.randint(2, 3), 1000, count_words),
+        (first, 5, draw.randint(9, 18), count_words),
+        (second, 5, draw.randint(50, 65), count_letters),
+        (second, 5, exact, count_letters),
+        ([first[0], " "], 2, 5, count_words),
     ):
         wanted = solutions.reflection_memory(*inputs)
         yours.compare(inputs, wanted)
 
 
 def _notes(draw: Random) -> list[str]:
-    """Different notes, with blanks around some."""
+    """Five notes, with blanks around some."""
     lengths = draw.choices(range(2, 6), k=5)
     notes = [f"{_words(draw, length)}." for length in lengths]
     return [f"{draw.choice(['', ' '])}{note} " for note in notes]
