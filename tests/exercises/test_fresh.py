@@ -78,7 +78,7 @@ def drawn(name: str, seed: int) -> list[bytes]:
 
 
 def by_heart(name: str) -> Callable[..., Any]:
-    """A function that knows what the notebook's examples give, and says the first of it to all else."""
+    """A function that knows what the notebook's examples give, and says to all else what the nearest of them gives."""
     reference = EXERCISES[name].reference
     answers: dict[bytes, Any] = {}
 
@@ -92,8 +92,9 @@ def by_heart(name: str) -> Callable[..., Any]:
         return answers[asked]
 
     def recite(*inputs: Any) -> Any:
-        anything = next(iter(answers.values()))
-        answer = answers.get(plain(inputs), anything)
+        asked = plain(inputs)
+        nearest = min(answers, key=lambda known: (known != asked, abs(len(known) - len(asked))))
+        answer = answers[nearest]
         if isinstance(answer, ValueError):
             raise answer
         return answer

@@ -16,8 +16,6 @@ from course_utils.exercises.diagnosis import NO_GRADIENT, Attempt, Wrong
 from course_utils.exercises.unit_7_3 import solutions
 from course_utils.exercises.unit_7_3.inputs import Tree
 
-NOTHING = solutions.NOTHING
-
 # --- rotary ---------------------------------------------------------------------------------------------
 
 
@@ -76,7 +74,7 @@ def fresh_induction(yours: Attempt, draw: Random) -> None:
         everywhere = torch.ones(n, n, dtype=torch.bool)
         future = everywhere.triu(1)
         scores = drawing.normal(draw, layers, heads, n, n)
-        maps = scores.masked_fill(future, float("-inf")).softmax(-1)
+        maps = scores.masked_fill(future, solutions.NOTHING).softmax(-1)
         wanted = solutions.induction(maps, period)
         yours.compare((maps, period), wanted)
 
@@ -170,7 +168,7 @@ def _lesson(draw: Random, n: int) -> tuple[Tensor, Tensor, Tensor, float, float]
 def fresh_blockwise_softmax(yours: Attempt, draw: Random) -> None:
     """Blocks of several sizes one after the other; the first may be hidden, and some scores would overflow."""
     n, e = draw.randint(2, 4), draw.randint(2, 3)
-    state = (torch.full((n,), NOTHING), torch.zeros(n), torch.zeros(n, e))
+    state = (torch.full((n,), solutions.NOTHING), torch.zeros(n), torch.zeros(n, e))
     for scores in _blocks(draw, n):
         block = scores.shape[1]
         values = drawing.fractions(draw, block, e)
@@ -184,9 +182,9 @@ def _blocks(draw: Random, n: int) -> Iterator[Tensor]:
     row = draw.randrange(n)
     sizes = draw.sample(range(2, 7), 5)
     start, plain, hidden, large, small = (drawing.fractions(draw, n, size) for size in sizes)
-    start[row] = NOTHING
-    hidden[:, 0] = NOTHING
-    hidden[row] = NOTHING
+    start[row] = solutions.NOTHING
+    hidden[:, 0] = solutions.NOTHING
+    hidden[row] = solutions.NOTHING
     large += draw.choice([300, 500, 800])
     yield from (start, plain, hidden, large, small)
 
