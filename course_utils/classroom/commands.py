@@ -2,6 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 app = typer.Typer()
+
+
+@app.command()
+def bundle(
+    name: Annotated[str, typer.Argument(help="Yours, as your instructor knows it.")],
+    folder: Annotated[Path, typer.Option(help="Where your notebooks are.")] = Path("."),
+) -> None:
+    """Put your work into one file to hand in.
+
+    NAME.course.json, written here: the code of the notebooks that you worked on, kept and quiz answers, progress,
+    versions. It says what is in it, and sends nothing.
+    """
+    from course_utils.classroom import bundles
+    from course_utils.cli import plain_errors
+
+    with plain_errors():
+        content, notes = bundles.collect(name, folder)
+        path = bundles.write(content, Path.cwd())
+    for note in notes:
+        typer.echo(note, err=True)
+    typer.echo(str(content))
+    typer.echo(f"Written: {path.name}, {path.stat().st_size:,} bytes. Nothing else is in it, and nothing was sent.")
