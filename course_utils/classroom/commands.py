@@ -30,3 +30,25 @@ def bundle(
         typer.echo(note, err=True)
     typer.echo(str(content))
     typer.echo(f"Written: {path.name}, {path.stat().st_size:,} bytes. Nothing else is in it, and nothing was sent.")
+
+
+@app.command()
+def update(
+    folder: Annotated[Path, typer.Argument(help="The course's folder, or the one that you unpacked.")] = Path("."),
+    source: Annotated[Path | None, typer.Option("--from", help="A folder, zip or clone instead of the remote.")] = None,
+) -> None:
+    """Bring the newest course; your work stays.
+
+    A notebook that you edited is not touched, and the new one is put beside it. What was replaced is in before-update.
+    Run it again if it was interrupted.
+    """
+    from course_utils.classroom import updating
+    from course_utils.cli import plain_errors
+
+    with plain_errors():
+        try:
+            report = updating.update(folder, source, typer.echo)
+        except updating.StoppedError as error:
+            typer.echo(f"course: {error}", err=True)
+            raise typer.Exit(1) from error
+    typer.echo(str(report))
