@@ -385,10 +385,8 @@ def _from_git(folder: Path, source: Path | None, say: Callable[[str], object]) -
 
 def _refuse_half_done(clone: Clone) -> None:
     """ValueError where git has a merge, a rebase or the like half done."""
-    if Path(clone.ask("rev-parse", "--show-toplevel")).resolve() != clone.folder:
-        raise ValueError(f"{clone.folder} is not the top folder of its clone; go there")
     for name in BUSY:
-        if clone.path(name).exists():
+        if (clone.gits_own / name).exists():
             raise ValueError(f"git has left something half done here ({name}); `git status` says how to end it")
 
 
@@ -437,11 +435,11 @@ def _keep_committed(clone: Clone) -> str:
 
 def _copy_of_index(clone: Clone) -> Path:
     """An index of our own: git leaves a lock beside the one that it works on when it is killed."""
-    index = clone.path("course-index")
+    index = clone.gits_own / "course-index"
     for left_over in (index, index.with_name(f"{index.name}.lock")):
         left_over.unlink(missing_ok=True)
-    if clone.path("index").exists():
-        index.write_bytes(clone.path("index").read_bytes())
+    if (clone.gits_own / "index").exists():
+        index.write_bytes((clone.gits_own / "index").read_bytes())
     return index
 
 
@@ -449,7 +447,7 @@ def _move_head(clone: Clone, new: str) -> None:
     """HEAD and index at the new version; the student's commits, if there are any, stay in its history."""
     head = clone.commit("HEAD")
     common = clone.knows("merge-base", head, new)
-    if clone.path("index.lock").exists():
+    if (clone.gits_own / "index.lock").exists():
         raise ValueError("another git is at work here (.git/index.lock); when it has ended, run the update again")
     target = head if common == new else new
     if common not in (head, new):  # commits of the student's own
@@ -458,13 +456,13 @@ def _move_head(clone: Clone, new: str) -> None:
     index = _copy_of_index(clone)
     clone.ask("read-tree", target, index=index)
     clone.ask("update-ref", "-m", "course update", "HEAD", target, head)
-    os.replace(index, clone.path("index"))
+    os.replace(index, clone.gits_own / "index")
 
 
 def _remove_stale_locks(clone: Clone, folder: Path) -> None:
     """Remove git's locks that are younger than an update that was killed: they are its own. It never locks the index."""
     begun = (folder / UNDER_WAY).stat().st_mtime
-    top = clone.path("HEAD").parent
+    top = clone.gits_own
     locks = [*top.glob("*.lock"), *(top / "refs").rglob("*.lock")]
     for lock in locks:
         if lock.name != "index.lock" and lock.stat().st_mtime >= begun - 1:

@@ -220,6 +220,10 @@ class Clone:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        top, gits_own = self.ask("rev-parse", "--show-toplevel", "--absolute-git-dir").splitlines()
+        if Path(top).resolve() != folder:
+            raise ValueError(f"{folder} is not the top folder of its clone; go there")
+        self.gits_own = Path(gits_own)
 
     def ask(self, *words: str, index: Path | None = None) -> str:
         """What `git words` prints, without the last line break."""
@@ -252,10 +256,6 @@ class Clone:
     def commit(self, name: str) -> str:
         """The commit that `name` stands for; "" if there is none."""
         return self.knows("rev-parse", "-q", "--verify", f"{name}^{{commit}}")
-
-    def path(self, name: str) -> Path:
-        """A file of git's own: "index", "MERGE_HEAD"."""
-        return self.folder / self.ask("rev-parse", "--git-path", name)
 
     def version(self, commit: str) -> Version:
         """All ordinary files of a commit."""

@@ -1,0 +1,421 @@
+"""`course update`: the newest version comes, nothing that a student wrote is lost, wherever the update is killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from course_utils import cli
+from course_utils.classroom import updating, versions
+from course_utils.classroom.safe_files import BEFORE, OURS
+from course_utils.settings import ROOT
+
+MARKERS = (b"<<<<<<<", b">>>>>>>")
+
+
+def notebook(*cells: str, output: str = "") -> bytes:
+    listed = []
+    for cell in cells:
+        outputs = [{"output_type": "stream", "name": "stdout", "text": output}] if output else []
+        listed.append({"cell_type": "code", "source": cell, "outputs": outputs, "metadata": {}})
+    return json.dumps({"cells": listed, "nbformat": 4, "nbformat_minor": 5, "metadata": {}}).encode()
+
+
+def put(folder: Path, files: dict[str, bytes]) -> None:
+    for path, raw in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(raw)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a student's folder, but for git's and ours."""
+    found = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name.split("/")[0] not in (".git", OURS) and path.name != ".gitignore":
+            found[name] = path.read_bytes()
+    found.pop(versions.MANIFEST, None)
+    return found
+
+
+FIRST = {
+    "course_utils/__init__.py": b"1\n",
+    "course_utils/shop.py": b"price = 1\n",
+    "course_utils/gone.py": b"old\n",
+    "7.1_run.ipynb": notebook("a = 1"),
+    "7.1_edited.ipynb": notebook("b = 1"),
+    "7.1_untouched.ipynb": notebook("c = 1"),
+    "7.1_same.ipynb": notebook("same"),
+    "labs/7.1_lab \u00fc.ipynb": notebook("d = 1"),
+    "labs/7.1_deleted.ipynb": notebook("e = 1"),
+}
+SECOND = FIRST | {
+    "course_utils/__init__.py": b"2\n",
+    "course_utils/shop.py": b"price = 2\n",
+    "7.1_run.ipynb": notebook("a = 2"),
+    "7.1_edited.ipynb": notebook("b = 2"),
+    "7.1_untouched.ipynb": notebook("c = 2"),
+    "labs/7.1_lab \u00fc.ipynb": notebook("d = 2"),
+    "notes.md": b"the course's notes\n",
+    "extra/new.md": b"new\n",
+}
+del SECOND["course_utils/gone.py"]
+MINE = {
+    "7.1_run.ipynb": notebook("a = 1", output="my output"),
+    "7.1_edited.ipynb": notebook("b = 'mine'"),
+    "7.1_same.ipynb": notebook("same", "and more"),
+    "course_utils/shop.py": b"price = 1  # I think 3\n",
+    "notes.md": b"my notes\n",
+    "own \u00e4/own.txt": b"nobody else's\n",
+    "extra": b"a file where a folder will be\n",
+}
+
+
+class Upstream:
+    """What hands out versions: "git", a clone's origin, or "release", a folder with a manifest."""
+
+    def __init__(self, kind: str, place: Path) -> None:
+        self.kind, self.place, self.number = kind, place, 0
+        self.origin, self.student = place / "origin", place / "student \u00e4"
+        self.origin.mkdir(parents=True)
+        if kind == "git":
+            self.git("init", "-q", "-b", "main")
+
+    def git(self, *words: str, folder: Path | None = None) -> str:
+        person = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        command = ["git", "-C", str(folder or self.origin), *person, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def publish(self, files: dict[str, bytes]) -> None:
+        """The next version."""
+        self.number += 1
+        for path in contents(self.origin):
+            (self.origin / path).unlink()
+        put(self.origin, files)
+        if self.kind == "git":
+            self.git("add", "-A")
+            self.git("commit", "-q", "--allow-empty", "-m", str(self.number))
+        else:
+            manifest = versions.manifest_of(f"0.{self.number}.0", files)
+            (self.origin / versions.MANIFEST).write_bytes(versions.text_of(manifest))
+
+    def hand_out(self) -> Path:
+        """A student's folder with the newest version."""
+        if self.kind == "git":
+            self.git("clone", "-q", str(self.origin), str(self.student))
+        else:
+            put(self.student, contents(self.origin))
+            put(self.student, {versions.MANIFEST: (self.origin / versions.MANIFEST).read_bytes()})
+        return self.student
+
+    def update(self) -> updating.Report:
+        source = None if self.kind == "git" else self.origin
+        return updating.update(self.student, source, say=lambda words: None)
+
+
+@pytest.fixture(params=["git", "release"])
+def upstream(request: pytest.FixtureRequest, tmp_path: Path) -> Upstream:
+    made = Upstream(request.param, tmp_path)
+    made.publish(FIRST)
+    made.hand_out()
+    return made
+
+
+def work(folder: Path) -> None:
+    """What a student has done between two versions."""
+    put(folder, MINE)
+    (folder / "labs" / "7.1_deleted.ipynb").unlink()
+
+
+def lost(folder: Path, written: dict[str, bytes]) -> list[str]:
+    """What was written and is nowhere any more."""
+    here = set(contents(folder).values())
+    return [path for path, raw in written.items() if raw not in here]
+
+
+def test_every_rule(upstream: Upstream) -> None:
+    work(upstream.student)
+    upstream.publish(SECOND)
+    report = upstream.update()
+    kinds = {change.path: change.kind for change in report.changes}
+    here = contents(upstream.student)
+    assert lost(upstream.student, MINE) == []
+    assert here["7.1_edited.ipynb"] == MINE["7.1_edited.ipynb"] and kinds["7.1_edited.ipynb"] == "kept"
+    beside = next(change.other for change in report.changes if change.kind == "kept")
+    assert beside.startswith("7.1_edited.new-") and here[beside] == SECOND["7.1_edited.ipynb"]
+    assert here["7.1_same.ipynb"] == MINE["7.1_same.ipynb"] and "7.1_same.ipynb" not in kinds
+    assert kinds["7.1_run.ipynb"] == "run" and kinds["course_utils/shop.py"] == "aside"
+    assert kinds["notes.md"] == "renamed" and kinds["extra"] == "renamed"
+    for path in sorted(set(SECOND) - {"7.1_edited.ipynb", "7.1_same.ipynb"}):
+        assert here[path] == SECOND[path], path
+    assert here["own \u00e4/own.txt"] == MINE["own \u00e4/own.txt"] and "own.txt" not in str(report)
+    # A release may be of another unit, so what is not in it stays.
+    assert ("course_utils/gone.py" in here) == (upstream.kind == "release")
+    aside = [path for path in here if path.startswith(BEFORE)]
+    assert {here[path] for path in aside} == {MINE["7.1_run.ipynb"], MINE["course_utils/shop.py"]}
+    for change in report.changes:
+        assert change.other in str(report) or change.kind == "renewed"
+    assert upstream.update().changes == []
+
+
+def test_an_untouched_course_becomes_the_new_one(upstream: Upstream) -> None:
+    upstream.publish(SECOND)
+    report = upstream.update()
+    wanted = SECOND if upstream.kind == "git" else FIRST | SECOND
+    assert contents(upstream.student) == wanted
+    assert "you had not touched them" in str(report)
+    assert "Nothing had to be changed" in str(upstream.update())
+
+
+def test_the_new_one_that_a_student_takes_over_is_renewed_next_time(upstream: Upstream) -> None:
+    work(upstream.student)
+    upstream.publish(SECOND)
+    upstream.update()
+    put(upstream.student, {"7.1_edited.ipynb": SECOND["7.1_edited.ipynb"]})
+    third = SECOND | {"7.1_edited.ipynb": notebook("b = 3")}
+    upstream.publish(third)
+    kinds = {change.path: change.kind for change in upstream.update().changes}
+    assert kinds == {"7.1_edited.ipynb": "renewed"}
+
+
+def test_a_second_new_notebook_does_not_replace_the_first(upstream: Upstream) -> None:
+    """The student may have begun to work in the one that was put beside."""
+    work(upstream.student)
+    upstream.publish(SECOND)
+    (first,) = [change.other for change in upstream.update().changes if change.kind == "kept"]
+    begun = notebook("b = 2", "begun in the new one")
+    put(upstream.student, {first: begun})
+    upstream.publish(SECOND | {"7.1_edited.ipynb": notebook("b = 3")})
+    (second,) = [change.other for change in upstream.update().changes if change.kind == "kept"]
+    here = contents(upstream.student)
+    assert here[first] == begun and here[second] == notebook("b = 3")
+    assert here["7.1_edited.ipynb"] == MINE["7.1_edited.ipynb"]
+
+
+# ---------------------------------------------------------------- killed
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it, and nothing that would change the disk works after it."""
+
+
+class Fuse:
+    """Lets a number of changes to the disk, and of git's commands, pass; then all fail as if the process were dead."""
+
+    NAMES = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "write", "fsync", "open")
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.left, self.used, self.failure = 10**9, 0, Killed()
+        for name in self.NAMES:
+            action = getattr(os, name)
+            patch.setattr(os, name, self._guarded(name, self._pass if name == "fsync" else action))
+        patch.setattr(versions.subprocess, "run", self._guarded("run", subprocess.run))
+
+    def _guarded(self, name: str, action: Callable) -> Callable:
+        def guarded(*args, **options):
+            reads = name == "open" and not args[1] & os.O_CREAT
+            if reads or not self.is_set:
+                return action(*args, **options)
+            self.used += 1
+            if self.used > self.left:
+                if name == "write" and self.used == self.left + 1:
+                    action(args[0], args[1][: len(args[1]) // 2])  # half of it has arrived
+                raise self.failure
+            return action(*args, **options)
+
+        return guarded
+
+    is_set = False
+
+    @staticmethod
+    def _pass(handle: int) -> None:
+        """A test needs no disk that is quick."""
+
+    def burn(self, left: int, action: Callable[[], object]) -> bool:
+        """Whether `action` was killed after `left` changes."""
+        self.left, self.used, self.is_set = left, 0, True
+        try:
+            action()
+        except Killed:
+            return True
+        finally:
+            self.is_set = False
+        return False
+
+
+@pytest.fixture
+def fuse(monkeypatch: pytest.MonkeyPatch) -> Fuse:
+    return Fuse(monkeypatch)
+
+
+def assert_complete(upstream: Upstream, written: dict[str, bytes]) -> None:
+    """All that was written is there, and so is the new version."""
+    folder = upstream.student
+    here = contents(folder)
+    assert lost(folder, written) == []
+    assert not any(marker in raw for raw in here.values() for marker in MARKERS)
+    for path, raw in contents(upstream.origin).items():
+        assert here.get(path) == raw or here.get(path) in written.values(), f"{path} did not come"
+    assert not list((folder / OURS).glob("draft-*")) and not (folder / updating.UNDER_WAY).exists()
+    if upstream.kind == "git":
+        newest = upstream.git("rev-parse", "HEAD")
+        assert upstream.git("merge-base", "HEAD", newest, folder=folder) == newest
+        assert upstream.git("diff", "--cached", "--name-only", folder=folder) == ""
+
+
+def test_killed_after_every_single_step(tmp_path: Path, fuse: Fuse) -> None:
+    """Releases: at each of the steps that change the disk, and once more at each third of those of the second run."""
+    step, ended = 0, False
+    while not ended:
+        upstream = Upstream("release", tmp_path / str(step))
+        upstream.publish(FIRST)
+        work(upstream.hand_out())
+        upstream.publish(SECOND)
+        ended = not fuse.burn(step, upstream.update)
+        assert lost(upstream.student, MINE) == [], step
+        fuse.burn(step // 3, upstream.update)
+        assert lost(upstream.student, MINE) == [], step
+        upstream.update()
+        assert_complete(upstream, MINE)
+        assert contents(upstream.student)["7.1_edited.ipynb"] == MINE["7.1_edited.ipynb"]
+        step += 1
+    assert step > 80
+
+
+def test_a_clone_killed_after_every_few_steps(tmp_path: Path, fuse: Fuse) -> None:
+    step, ended = 0, False
+    while not ended:
+        upstream = Upstream("git", tmp_path / str(step))
+        upstream.publish(FIRST)
+        work(upstream.hand_out())
+        upstream.publish(SECOND)
+        ended = not fuse.burn(step, upstream.update)
+        assert lost(upstream.student, MINE) == [], step
+        upstream.update()
+        assert_complete(upstream, MINE)
+        assert upstream.update().changes == []
+        step += 7
+    assert step > 80
+
+
+def test_a_full_disk_ends_it_with_a_sentence(upstream: Upstream, fuse: Fuse) -> None:
+    work(upstream.student)
+    upstream.publish(SECOND)
+    fuse.failure = OSError(28, "No space left on device")
+    fuse.left, fuse.used, fuse.is_set = 40, 0, True
+    with pytest.raises(updating.StoppedError, match="No space left .*Nothing is lost; then run it again"):
+        upstream.update()
+    fuse.is_set = False
+    assert lost(upstream.student, MINE) == []
+    upstream.update()
+    assert_complete(upstream, MINE)
+
+
+# ---------------------------------------------------------------- many edits, many versions
+
+
+class Student:
+    """Writes, runs, deletes and renames at random. `written` is what must never be lost."""
+
+    def __init__(self, folder: Path, draw: random.Random) -> None:
+        self.folder, self.draw, self.count = folder, draw, 0
+        self.written: dict[str, bytes] = {}
+
+    def edit(self) -> None:
+        """One edit."""
+        deeds = (self.write_cell, self.run, self.write_code, self.own_file, self.delete, self.move)
+        self.draw.choices(deeds, weights=(4, 2, 1, 2, 1, 1))[0]()
+
+    def _some(self, ending: str) -> str | None:
+        names = [path for path in contents(self.folder) if path.endswith(ending) and not path.startswith(BEFORE)]
+        return self.draw.choice(sorted(names)) if names else None
+
+    def _save(self, path: str, raw: bytes) -> None:
+        """What the student overwrites is the student's own loss."""
+        place = self.folder / path
+        if place.is_file():
+            self._forget(place.read_bytes())
+        if not place.is_dir() and not any(parent.is_file() for parent in place.parents):
+            put(self.folder, {path: raw})
+            self.written[str(self.count)] = raw
+
+    def _forget(self, raw: bytes) -> None:
+        for key in [key for key, value in self.written.items() if value == raw]:
+            del self.written[key]
+
+    def write_cell(self) -> None:
+        self.count += 1
+        if path := self._some(".ipynb"):
+            self._save(path, notebook(f"mine = {self.count}"))
+
+    def run(self) -> None:
+        self.count += 1
+        if path := self._some(".ipynb"):
+            content = json.loads((self.folder / path).read_bytes())
+            for cell in content["cells"]:
+                cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": f"run {self.count}"}]
+            self._save(path, json.dumps(content).encode())
+
+    def write_code(self) -> None:
+        self.count += 1
+        if path := self._some(".py"):
+            self._save(path, f"mine = {self.count}\n".encode())
+
+    def own_file(self) -> None:
+        """Perhaps under a name that the course will use."""
+        self.count += 1
+        name = self.draw.choice(["own.txt", "labs/own.ipynb", "later_3.md", "later_9.ipynb", "folder_7", "x/y/z.md"])
+        self._save(name, notebook(f"own {self.count}") if name.endswith(".ipynb") else f"own {self.count}".encode())
+
+    def delete(self) -> None:
+        if path := self._some(""):
+            self._forget((self.folder / path).read_bytes())
+            (self.folder / path).unlink()
+
+    def move(self) -> None:
+        if path := self._some(".ipynb"):
+            target = self.folder / f"moved_{self.draw.randrange(5)}.ipynb"
+            if not target.exists():
+                (self.folder / path).rename(target)
+
+
+def next_version(files: dict[str, bytes], number: int, draw: random.Random) -> dict[str, bytes]:
+    """Some files changed, one new, one gone."""
+    files = dict(files)
+    for path in draw.sample(sorted(files), 4):
+        is_notebook = path.endswith(".ipynb")
+        files[path] = notebook(f"version {number}") if is_notebook else f"version = {number}\n".encode()
+    ending = draw.choice([".md", ".ipynb"])
+    files[f"later_{number}{ending}"] = notebook(f"new in {number}") if ending == ".ipynb" else b"new %d" % number
+    files[f"folder_{number}/inner.md"] = b"inner %d" % number
+    gone = draw.choice(sorted(set(files) - {"course_utils/__init__.py"}))
+    del files[gone]
+    return files
+
+
+def test_200_edits_against_20_versions_killed_at_random(upstream: Upstream, fuse: Fuse) -> None:
+    draw = random.Random(19)
+    student = Student(upstream.student, draw)
+    files, kills = FIRST, 0
+    for number in range(1, 21):
+        files = next_version(files, number, draw)
+        upstream.publish(files)
+        for _ in range(5):
+            student.edit()
+        for _ in range(draw.randrange(3)):
+            kills += fuse.burn(draw.randrange(1, 120), upstream.update)
+            assert lost(upstream.student, student.written) == [], f"killed in version {number}"
+        for _ in range(5):
+            student.edit()
+        upstream.update()
+        assert_complete(upstream, student.written)
+    assert student.count > 150 and kills >= 8
