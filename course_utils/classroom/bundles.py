@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import __version__
-from course_utils.exercises import answers, progress, registry
+from course_utils.exercises import answers, progress, registry, renames
 
 FORMAT = "course bundle 1"
 SUFFIX = ".course.json"
@@ -178,7 +178,7 @@ def _has_answers(cells: Cells) -> bool:
     written = {cell.strip() for cell in cells}
     known = registry.exercises()
     for cell in cells:
-        for name in CHECKED.findall(cell):
+        for name in map(renames.current, CHECKED.findall(cell)):
             if name in known and known[name].stub_source.strip() not in written:
                 return True
     return False
@@ -190,8 +190,8 @@ def quiz_answers(cells: Sequence[str]) -> dict[str, str]:
     known = registry.quizzes()
     for cell in cells:
         for name, letter in _quiz_calls(cell):
-            if name in known:
-                found[name] = letter
+            if renames.current(name) in known:
+                found[renames.current(name)] = letter
     return found
 
 

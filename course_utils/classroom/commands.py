@@ -11,6 +11,29 @@ app = typer.Typer()
 
 
 @app.command()
+def release(
+    place: Annotated[Path, typer.Argument(help="A folder, which is added to, or a file.zip.")],
+    unit: Annotated[str, typer.Option(help="7.1, and so on.")],
+    solutions_from: Annotated[str, typer.Option(help="A day, 2027-03-01, before which `solution` waits.")] = "",
+) -> None:
+    """Write a unit's notebooks to hand out.
+
+    Without outputs and solutions; the first cell brings exactly this version of the course. For nbgitpuller commit the
+    folder to a repository; for Google Classroom or a learning platform name a file.zip.
+    """
+    from course_utils.classroom import release as handing_out
+    from course_utils.cli import plain_errors
+
+    with plain_errors():
+        done = handing_out.release(unit, place, solutions_from)
+    for note in done.pin.notes:
+        typer.echo(f"Note: {note}", err=True)
+    typer.echo(f"{len(done.files)} notebooks in {done.place}, pinned to {done.pin.name}:")
+    for path in done.files:
+        typer.echo(f"  {path}")
+
+
+@app.command()
 def bundle(
     name: Annotated[str, typer.Argument(help="Yours, as your instructor knows it.")],
     folder: Annotated[Path, typer.Option(help="Where your notebooks are.")] = Path("."),
