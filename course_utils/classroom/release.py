@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import datetime
 import functools
+import inspect
 import io
 import posixpath
 import re
@@ -105,16 +106,16 @@ def find_pin() -> Pin:
 
 def _released(path: Path, name: str, names: list[str], pin: Pin, solutions_from: str) -> bytes:
     """A built notebook as students get it."""
-    import nbformat
+    from nbformat import v4  # without a second validation: `course notebooks` wrote it, and it takes seconds
 
-    notebook = nbformat.read(path, as_version=4)
+    notebook = v4.reads(path.read_text("utf-8"))
     if answers := solutions_in(notebook):
         raise ValueError(f"{name} shows the solution of {', '.join(answers)}; nobody would have to find it")
     for cell in notebook.cells:
         _prepare_cell(cell, name, names, pin, solutions_from)
     # Whoever collects notebooks knows this one by it, whatever its file is called then.
     notebook.metadata["course"] = {"notebook": name, "version": __version__, "commit": pin.name}
-    return (nbformat.writes(notebook).rstrip("\n") + "\n").encode()
+    return (v4.writes(notebook) + "\n").encode()
 
 
 def _prepare_cell(cell: Any, name: str, names: list[str], pin: Pin, solutions_from: str) -> None:
@@ -162,9 +163,17 @@ def _answers() -> dict[str, str]:
     """What the course's solutions do -> the exercise."""
     known = {}
     for task in registry.exercises().values():
-        for function in _functions(task.reference_source):
-            known[_body(function)] = task.name
+        functions = _solutions_beside(inspect.getfile(task.stub))
+        for name in (task.stub.__name__, *task.also):
+            known[functions[name]] = task.name
     return known
+
+
+@functools.cache
+def _solutions_beside(asked: str) -> dict[str, str]:
+    """What each function in a unit's file of solutions does. It is read, because importing it brings torch."""
+    source = Path(asked).with_name("solutions.py").read_text("utf-8")
+    return {function.name: _body(function) for function in _functions(source)}
 
 
 def _functions(source: str) -> Iterator[ast.FunctionDef]:

@@ -394,7 +394,9 @@ def _tracked(clone: Clone) -> tuple[str, str]:
     """The remote and the branch that new versions come from."""
     branch = clone.knows("symbolic-ref", "-q", "--short", "HEAD")
     if not branch:
-        raise ValueError(f"{clone.folder} is pinned to one version (it is on no branch); a newer release brings its own")
+        raise ValueError(
+            f"{clone.folder} is pinned to one version (it is on no branch); a newer release brings its own"
+        )
     remote = clone.knows("config", f"branch.{branch}.remote")
     merged = clone.knows("config", f"branch.{branch}.merge").removeprefix("refs/heads/")
     if remote and remote != "." and merged:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -303,7 +303,7 @@ def test_a_clone_killed_after_every_few_steps(tmp_path: Path, fuse: Fuse) -> Non
         upstream.update()
         assert_complete(upstream, MINE)
         assert upstream.update().changes == []
-        step += 7
+        step += 23
     assert step > 80
 
 
@@ -419,3 +419,239 @@ def test_200_edits_against_20_versions_killed_at_random(upstream: Upstream, fuse
         upstream.update()
         assert_complete(upstream, student.written)
     assert student.count > 150 and kills >= 8
+
+
+def test_a_process_that_is_really_killed(tmp_path: Path) -> None:
+    """SIGKILL to the update and to the git that it has started, at some moment of its work."""
+    upstream = Upstream("git", tmp_path)
+    upstream.publish(FIRST)
+    work(upstream.hand_out())
+    program = (
+        "import sys; from pathlib import Path; from course_utils.classroom import updating; import filelock\n"
+        "print('go', flush=True); updating.update(Path(sys.argv[1]))"
+    )
+    for delay in (0.02, 0.1, 0.25):
+        upstream.publish(SECOND | {"7.1_untouched.ipynb": notebook(f"after {delay}")})
+        command = [sys.executable, "-c", program, str(upstream.student)]
+        surroundings = os.environ | {"PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, env=surroundings) as process:
+            assert process.stdout.readline().strip() == b"go"
+            time.sleep(delay)
+            with_children = getattr(os, "killpg", None)
+            with_children(process.pid, signal.SIGKILL) if with_children else process.kill()
+        assert lost(upstream.student, MINE) == []
+    upstream.update()
+    assert_complete(upstream, MINE)
+
+
+# ---------------------------------------------------------------- clones
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Upstream:
+    made = Upstream("git", tmp_path)
+    made.publish(FIRST)
+    made.hand_out()
+    return made
+
+
+def test_a_students_commits_and_what_was_staged_are_kept(clone: Upstream) -> None:
+    student = clone.student
+    put(student, {"7.1_edited.ipynb": MINE["7.1_edited.ipynb"], "own.txt": b"committed"})
+    clone.git("add", "-A", folder=student)
+    clone.git("commit", "-q", "-m", "my work", folder=student)
+    mine = clone.git("rev-parse", "HEAD", folder=student)
+    put(student, {"own.txt": b"staged"})
+    clone.git("add", "-A", folder=student)
+    put(student, {"own.txt": b"on disk"})
+    clone.publish(SECOND)
+    report = clone.update()
+    assert_complete(clone, {"edited": MINE["7.1_edited.ipynb"], "own": b"on disk"})
+    assert clone.git("merge-base", "HEAD", mine, folder=student) == mine
+    assert clone.git("show", f"{report.before}:own.txt", folder=student) == "staged"
+    clone.publish(SECOND | {"7.1_edited.ipynb": notebook("b = 3")})
+    kinds = {change.path: change.kind for change in clone.update().changes}
+    assert kinds == {"7.1_edited.ipynb": "kept"}
+
+
+def test_another_clone_can_stand_in_for_the_remote(clone: Upstream, tmp_path: Path) -> None:
+    clone.git("remote", "remove", "origin", folder=clone.student)
+    with pytest.raises(ValueError, match="has no remote origin"):
+        clone.update()
+    for number in (2, 3):
+        clone.publish(SECOND | {"7.1_untouched.ipynb": notebook(f"version {number}")})
+        kinds = {change.kind for change in updating.update(clone.student, clone.origin).changes}
+        assert kinds <= {"new", "renewed", "gone"}
+    assert contents(clone.student) == contents(clone.origin)
+
+
+def test_a_history_that_was_written_anew_upstream(clone: Upstream) -> None:
+    put(clone.student, {"7.1_edited.ipynb": MINE["7.1_edited.ipynb"]})
+    clone.git("checkout", "-q", "--orphan", "other")
+    clone.git("branch", "-D", "main")
+    clone.git("branch", "-m", "main")
+    clone.publish(SECOND)
+    clone.update()
+    assert_complete(clone, {"edited": MINE["7.1_edited.ipynb"]})
+
+
+def test_locks_that_a_killed_update_left_are_removed_and_others_are_not(clone: Upstream) -> None:
+    clone.publish(SECOND)
+    own = clone.student / ".git"
+    (own / "index.lock").touch()
+    with pytest.raises(ValueError, match="another git is at work"):
+        clone.update()
+    (own / "HEAD.lock").touch()
+    (own / "refs" / "heads" / "main.lock").touch()
+    (own / "index.lock").unlink()
+    clone.update()
+    assert_complete(clone, {})
+
+
+def test_a_half_done_merge_and_a_pinned_copy_are_refused(clone: Upstream) -> None:
+    clone.git("checkout", "-q", "--detach", folder=clone.student)
+    with pytest.raises(ValueError, match="pinned to one version"):
+        clone.update()
+    (clone.student / ".git" / "MERGE_HEAD").write_text("x")
+    with pytest.raises(ValueError, match="half done here .MERGE_HEAD"):
+        clone.update()
+
+
+def test_no_network_is_said_and_changes_nothing(clone: Upstream) -> None:
+    before = contents(clone.student)
+    clone.origin.rename(clone.place / "gone")
+    with pytest.raises(ValueError, match="git fetch failed"):
+        clone.update()
+    assert contents(clone.student) == before
+
+
+def test_a_zip_is_no_source_for_a_clone(clone: Upstream, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a clone, and .* is none"):
+        updating.update(clone.student, tmp_path)
+
+
+# ---------------------------------------------------------------- folders and zips
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path) -> Upstream:
+    made = Upstream("release", tmp_path)
+    made.publish(FIRST)
+    made.hand_out()
+    return made
+
+
+def zipped(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, raw in files.items():
+            archive.writestr(name, raw)
+    return path
+
+
+def test_without_a_manifest_all_that_differs_counts_as_the_students(unpacked: Upstream, tmp_path: Path) -> None:
+    """A zip of a git host: one folder holds all of it, and nothing says what was handed out."""
+    work(unpacked.student)
+    (unpacked.student / versions.MANIFEST).write_text("{")
+    archive = zipped(tmp_path / "course-main.zip", {f"course-main/{path}": raw for path, raw in SECOND.items()})
+    said: list[str] = []
+    updating.update(unpacked.student, archive, said.append)
+    assert "nobody knows what was handed out" in said[0]
+    before = MINE | {path: FIRST[path] for path in ("7.1_untouched.ipynb", "course_utils/__init__.py")}
+    assert lost(unpacked.student, before) == []
+    here = contents(unpacked.student)
+    assert here["course_utils/shop.py"] == SECOND["course_utils/shop.py"]
+    assert here["7.1_edited.ipynb"] == MINE["7.1_edited.ipynb"]
+    assert updating.update(unpacked.student, archive, said.append).changes == []
+    assert len(said) == 1, "now it is known"
+
+
+def test_a_release_of_another_unit_is_added(unpacked: Upstream) -> None:
+    unpacked.publish({"7.2_new.ipynb": notebook("new")})
+    unpacked.update()
+    assert contents(unpacked.student) == FIRST | {"7.2_new.ipynb": notebook("new")}
+    unpacked.publish({"7.1_untouched.ipynb": notebook("c = 9")})
+    (change,) = unpacked.update().changes
+    assert change.kind == "renewed"
+
+
+HOSTILE = ["../out.ipynb", "/etc/x.ipynb", "a/../../x.ipynb", ".git/config", "C:/x.ipynb", "a\\b.ipynb", f"{OURS}/lock"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_paths_that_lead_out_are_refused(unpacked: Upstream, tmp_path: Path, name: str) -> None:
+    before = contents(unpacked.student)
+    archive = zipped(tmp_path / "bad.zip", {"a.ipynb": notebook("a"), name: notebook("b")})
+    with pytest.raises(ValueError, match="can't be handed out|not a path that can be handed out"):
+        updating.update(unpacked.student, archive)
+    assert contents(unpacked.student) == before
+
+
+def test_a_damaged_or_huge_source_is_refused(unpacked: Upstream, tmp_path: Path, monkeypatch) -> None:
+    before = contents(unpacked.student)
+    unpacked.publish(SECOND)
+    (unpacked.origin / "7.1_untouched.ipynb").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="7.1_untouched.ipynb is damaged"):
+        unpacked.update()
+    assert lost(unpacked.student, before) == []
+    bomb = zipped(tmp_path / "bomb.zip", {"a.ipynb": b"0" * 2_000_000})
+    monkeypatch.setattr(versions, "BIGGEST", 1_000_000)
+    with pytest.raises(ValueError, match="too much for a course"):
+        updating.update(unpacked.student, bomb)
+    (tmp_path / "text.zip").write_text("no zip")
+    for source, said in ((tmp_path / "text.zip", "no zip file"), (tmp_path / "nothing", "neither")):
+        with pytest.raises(ValueError, match=said):
+            updating.update(unpacked.student, source)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_nothing_is_written_through_a_link(unpacked: Upstream, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (unpacked.student / "labs").rename(elsewhere)
+    (unpacked.student / "labs").symlink_to(elsewhere)
+    unpacked.publish(SECOND)
+    before = contents(elsewhere)
+    with pytest.raises(ValueError, match="labs is a link"):
+        unpacked.update()
+    assert contents(elsewhere) == before
+
+
+def test_a_file_that_is_saved_while_it_is_replaced_is_named(unpacked: Upstream, monkeypatch) -> None:
+    """Jupyter saves by itself; what it wrote in the last moment is set aside, and said."""
+    unpacked.publish(SECOND)
+    path = "7.1_untouched.ipynb"
+    rename = os.rename
+
+    def saved_meanwhile(source, target) -> None:
+        if Path(source).name == path:
+            Path(source).write_bytes(b"saved in the last moment")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", saved_meanwhile)
+    report = unpacked.update()
+    assert lost(unpacked.student, {path: b"saved in the last moment"}) == []
+    assert f"{path}: replaced; what you had changed is {BEFORE}" in str(report)
+
+
+def test_two_updates_at_once(unpacked: Upstream) -> None:
+    import filelock
+
+    unpacked.publish(SECOND)
+    (unpacked.student / OURS).mkdir()
+    with (
+        filelock.FileLock(unpacked.student / OURS / "lock"),
+        pytest.raises(ValueError, match="another update .* is at work"),
+    ):
+        unpacked.update()
+
+
+def test_the_command(unpacked: Upstream, tmp_path: Path) -> None:
+    work(unpacked.student)
+    unpacked.publish(SECOND)
+    words = ["update", str(unpacked.student), "--from", str(unpacked.origin)]
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == 0 and "7.1_edited.ipynb: is yours and stays" in done.output
+    for folder, said in ((tmp_path / "nothing", "no folder"), (tmp_path, "neither the course nor a release")):
+        refused = CliRunner().invoke(cli.app, ["update", str(folder), "--from", str(unpacked.origin)])
+        assert refused.exit_code == 2 and said in refused.output.replace("\n", " ")
+    refused = CliRunner().invoke(cli.app, ["update", str(unpacked.student)])
+    assert refused.exit_code == 2 and "say where the new version is" in refused.output
