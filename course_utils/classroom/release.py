@@ -4,8 +4,8 @@ A released notebook's first cell brings the very commit that it was released fro
 written meanwhile. The folder is only ever added to, as nbgitpuller likes it, and its manifest lets `course update` tell
 what a student has changed.
 
-What this can't do: an open repository has no secrets. Who installs the course has `course_utils/exercises/*/solutions.py`
-on disk, and `solution("7.1.late_fusion")` prints it, for those who learn alone. `--solutions-from` only asks `solution`
+What this can't do: an open repository has no secrets. Who installs the course has its `exercises/*/solutions.py` on
+disk, and `solution("7.1.late_fusion")` prints it, for those who learn alone. `--solutions-from` only asks `solution`
 to wait. What protects grades is `course grade`: it reports copies, and uses fresh examples.
 """
 

@@ -242,7 +242,6 @@ class Bringing:
         return before + self.attempted.get(path, [])
 
     def _content(self, path: str) -> bytes:
-        assert self.new.read is not None
         return self.new.read(path)
 
     def _put(self, path: str, kind: str, other: str = "") -> None:
@@ -388,6 +387,8 @@ def _refuse_half_done(clone: Clone) -> None:
     for name in BUSY:
         if (clone.gits_own / name).exists():
             raise ValueError(f"git has left something half done here ({name}); `git status` says how to end it")
+    if (clone.gits_own / "index.lock").exists():
+        raise ValueError("another git is at work here, or was killed; when none is, remove .git/index.lock")
 
 
 def _tracked(clone: Clone) -> tuple[str, str]:
@@ -449,8 +450,6 @@ def _move_head(clone: Clone, new: str) -> None:
     """HEAD and index at the new version; the student's commits, if there are any, stay in its history."""
     head = clone.commit("HEAD")
     common = clone.knows("merge-base", head, new)
-    if (clone.gits_own / "index.lock").exists():
-        raise ValueError("another git is at work here (.git/index.lock); when it has ended, run the update again")
     target = head if common == new else new
     if common not in (head, new):  # commits of the student's own
         tree = clone.ask("rev-parse", f"{new}^{{tree}}")
@@ -462,7 +461,7 @@ def _move_head(clone: Clone, new: str) -> None:
 
 
 def _remove_stale_locks(clone: Clone, folder: Path) -> None:
-    """Remove git's locks that are younger than an update that was killed: they are its own. It never locks the index."""
+    """Remove git's locks that are younger than a killed update: they are its own, and it never locks the index."""
     begun = (folder / UNDER_WAY).stat().st_mtime
     top = clone.gits_own
     locks = [*top.glob("*.lock"), *(top / "refs").rglob("*.lock")]

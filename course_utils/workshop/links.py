@@ -61,7 +61,7 @@ def pinned_source(commit: str, version: str, solutions_from: str = "") -> str:
     folder = REPOSITORY.split("/")[1]
     needs_os = "import os\n" if solutions_from else ""
     wait = f'os.environ["COURSE_SOLUTIONS_FROM"] = "{solutions_from}"\n' if solutions_from else ""
-    return f"""# Finds the course's files, or fetches version {version}; Colab and Kaggle install what is missing (network).
+    return f"""# Finds the course's files, or fetches version {version}; Colab and Kaggle add what is missing (network).
 {needs_os}import subprocess
 import sys
 from importlib.util import find_spec
