@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 app = typer.Typer()
+
+
+@contextlib.contextmanager
+def plain_disk_errors() -> Iterator[None]:
+    """A disk that is full, or a folder that is closed, ends with one plain sentence and exit code 1."""
+    try:
+        yield
+    except OSError as error:
+        typer.echo(f"course: {error.filename or 'the disk'} can't be written to ({error.strerror})", err=True)
+        raise typer.Exit(1) from error
 
 
 @app.command()
@@ -24,7 +36,7 @@ def release(
     from course_utils.classroom import release as handing_out
     from course_utils.cli import plain_errors
 
-    with plain_errors():
+    with plain_errors(), plain_disk_errors():
         done = handing_out.release(unit, place, solutions_from)
     for note in done.pin.notes:
         typer.echo(f"Note: {note}", err=True)
@@ -46,7 +58,7 @@ def bundle(
     from course_utils.classroom import bundles
     from course_utils.cli import plain_errors
 
-    with plain_errors():
+    with plain_errors(), plain_disk_errors():
         content, notes = bundles.collect(name, folder)
         path = bundles.write(content, Path.cwd())
     for note in notes:

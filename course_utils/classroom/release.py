@@ -171,8 +171,17 @@ def _answers() -> dict[str, str]:
 
 @functools.cache
 def _solutions_beside(asked: str) -> dict[str, str]:
-    """What each function in a unit's file of solutions does. It is read, because importing it brings torch."""
+    """What each function that a unit's solutions define or import does. They are read: importing them brings torch."""
     source = Path(asked).with_name("solutions.py").read_text("utf-8")
+    found = {}
+    for line in ast.parse(source).body:
+        if isinstance(line, ast.ImportFrom) and str(line.module).startswith("course_utils."):
+            module = settings.ROOT / f"{line.module.replace('.', '/')}.py"
+            found |= _bodies(module.read_text("utf-8")) if module.exists() else {}
+    return found | _bodies(source)
+
+
+def _bodies(source: str) -> dict[str, str]:
     return {function.name: _body(function) for function in _functions(source)}
 
 
@@ -204,16 +213,23 @@ def _is_text(line: ast.stmt) -> bool:
 def _write_folder(place: Path, files: dict[str, bytes], manifest: dict[str, Any]) -> None:
     """Add to a folder. ValueError, and nothing is written, if it holds another file of one of these names."""
     known = _earlier(place)
-    for path in files:
-        target = place / path
-        if target.exists() and versions.sha256(target.read_bytes()) != known.get(path, {}).get("sha256"):
-            raise ValueError(f"{target} is not as it was released; move it away, or release into another folder")
     for path, raw in files.items():
         target = place / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(raw)
+        released = (known.get(path, {}).get("sha256"), versions.sha256(raw))
+        if target.exists() and versions.sha256(target.read_bytes()) not in released:
+            raise ValueError(f"{target} is not as it was released; move it away, or release into another folder")
+    for path, raw in files.items():
+        _write(place / path, raw)
     manifest["files"] = known | manifest["files"]
-    (place / MANIFEST).write_bytes(versions.text_of(manifest))
+    _write(place / MANIFEST, versions.text_of(manifest))
+
+
+def _write(target: Path, raw: bytes) -> None:
+    """Write in one step, so that an interrupted release leaves no half a file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.new")
+    draft.write_bytes(raw)
+    draft.replace(target)
 
 
 def _earlier(place: Path) -> dict[str, Any]:
@@ -228,5 +244,4 @@ def _write_zip(place: Path, files: dict[str, bytes], manifest: dict[str, Any]) -
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, raw in (files | {MANIFEST: versions.text_of(manifest)}).items():
             archive.writestr(zipfile.ZipInfo(path, (2020, 1, 1, 0, 0, 0)), raw, zipfile.ZIP_DEFLATED)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(buffer.getvalue())
+    _write(place, buffer.getvalue())

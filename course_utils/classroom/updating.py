@@ -19,6 +19,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -27,10 +28,13 @@ from pathlib import Path, PurePosixPath
 from course_utils.classroom import safe_files, versions
 from course_utils.classroom.safe_files import BEFORE, OURS
 from course_utils.classroom.versions import MANIFEST, Clone, Version
+from course_utils.colab import how_to_add
 
 UNDER_WAY = f"{OURS}/under-way.json"
 NEWEST = "refs/course/newest"  # git's name for what was fetched last
 BUSY = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")  # a git command half done
+
+NEEDS = ("pyproject.toml", "constraints.txt")
 
 
 class StoppedError(RuntimeError):
@@ -77,6 +81,8 @@ class Report:
                 lines.append(f"  {len(here)} files {words}")
         if not self.changes:
             lines.append("  Nothing had to be changed.")
+        if any(change.path in NEEDS for change in self.changes):
+            lines.append(f"What the course needs has changed: {how_to_add()}")
         return "\n".join(lines)
 
 
@@ -96,6 +102,8 @@ def update(folder: Path, source: Path | None = None, say: Callable[[str], object
         raise ValueError(f"{folder} holds neither the course nor a release of it; go to the folder that you unpacked")
     try:
         with _alone(folder):
+            if (folder / UNDER_WAY).exists():
+                say(f"An update that was interrupted goes on. What it set aside is in {BEFORE}/.")
             return _from_git(folder, source, say) if is_clone else _from_files(folder, source, say)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -251,7 +259,8 @@ class Bringing:
 
     def _put_beside(self, path: str) -> None:
         """The new notebook beside the student's, unless an update that was killed has put it there."""
-        tag = f"new-{self.new.name}"
+        name = re.sub(r"[^\w.-]+", "_", self.new.name)
+        tag = f"new-{name[:40]}"
         content = self._content(path)
         beside = Path(path).with_name(f"{Path(path).stem}.{tag}.ipynb").as_posix()
         if self._read(beside) != content:

@@ -109,7 +109,8 @@ def safe_path(path: str) -> str:
     parts = path.split("/")
     ours = (".git", OURS, BEFORE, MANIFEST)
     strange = any(part in ("", ".", "..") or part != part.rstrip(" .") for part in parts)
-    if strange or parts[0].lower() in ours or any(letter in path for letter in '\\:*?"<>|\0'):
+    odd_letters = not path.isprintable() or any(letter in path for letter in '\\:*?"<>|')
+    if strange or odd_letters or parts[0].lower() in ours:
         raise ValueError(f"{path!r} is not a path that can be handed out")
     return path
 

@@ -264,5 +264,7 @@ def test_the_command_says_what_it_wrote(one_unit: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli.app, ["release", str(tmp_path / "a.zip"), "--unit", "7.1"])
     assert done.exit_code == 0, done.output
     assert "7.1_small.ipynb" in done.output and PINNED.name in done.output
+    refused = CliRunner().invoke(cli.app, ["release", str(one_unit / "7.1_small.ipynb"), "--unit", "7.1"])
+    assert refused.exit_code == 1 and "can't be written to" in refused.output
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         assert json.loads(archive.read(versions.MANIFEST))["course"] == __version__

@@ -485,6 +485,19 @@ def test_another_clone_can_stand_in_for_the_remote(clone: Upstream, tmp_path: Pa
     assert contents(clone.student) == contents(clone.origin)
 
 
+def test_a_shallow_clone(clone: Upstream) -> None:
+    """As the first cell makes it on a hosted machine."""
+    shallow = clone.place / "shallow"
+    clone.git("clone", "-q", "--depth", "1", clone.origin.as_uri(), str(shallow))
+    clone.student = shallow
+    put(shallow, {"7.1_edited.ipynb": MINE["7.1_edited.ipynb"]})
+    clone.publish(SECOND | {"pyproject.toml": b"[project]"})
+    report = clone.update()
+    assert_complete(clone, {"edited": MINE["7.1_edited.ipynb"]})
+    assert {change.kind for change in report.changes} == {"new", "renewed", "kept", "gone"}
+    assert "What the course needs has changed" in str(report)
+
+
 def test_a_history_that_was_written_anew_upstream(clone: Upstream) -> None:
     put(clone.student, {"7.1_edited.ipynb": MINE["7.1_edited.ipynb"]})
     clone.git("checkout", "-q", "--orphan", "other")
@@ -574,7 +587,16 @@ def test_a_release_of_another_unit_is_added(unpacked: Upstream) -> None:
     assert change.kind == "renewed"
 
 
-HOSTILE = ["../out.ipynb", "/etc/x.ipynb", "a/../../x.ipynb", ".git/config", "C:/x.ipynb", "a\\b.ipynb", f"{OURS}/lock"]
+HOSTILE = [
+    "../out.ipynb",
+    "/etc/x.ipynb",
+    "a/../../x.ipynb",
+    ".git/config",
+    "C:/x.ipynb",
+    "a\\b.ipynb",
+    f"{OURS}/lock",
+    "a\nb.ipynb",
+]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
