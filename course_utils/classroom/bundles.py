@@ -197,6 +197,8 @@ def quiz_answers(cells: Sequence[str]) -> dict[str, str]:
 
 def _quiz_calls(cell: str) -> Iterator[tuple[str, str]]:
     """The name and the letter of each answer in a cell; nothing in one that is no Python."""
+    if "quiz" not in cell:
+        return
     try:
         tree = ast.parse(cell)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

