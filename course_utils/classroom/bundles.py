@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import __version__
+from course_utils.classroom.safe_files import BEFORE
 from course_utils.exercises import answers, progress, registry, renames
 
 FORMAT = "course bundle 1"
@@ -31,7 +32,7 @@ BIGGEST = 5_000_000  # bytes of a bundle
 BIGGEST_NOTEBOOK = 100_000_000  # bytes of a student's notebook, with its outputs
 MOST = 10_000  # entries of a table, cells of a notebook
 LONGEST_NAME = 200  # characters
-LEFT_OUT = ("before-update", "node_modules", "site-packages")  # folders without a student's notebooks
+LEFT_OUT = (BEFORE, "node_modules", "site-packages")  # folders without a student's notebooks
 
 Cells = tuple[str, ...]
 

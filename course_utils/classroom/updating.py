@@ -10,8 +10,8 @@
 | the student's own, of the same name | is renamed: notes.mine-20270131-101500.md |
 
 What was taken out of the course goes if it was not touched; a file that only the student has is not even looked at. No
-file is merged, so there is no conflict: nbgitpuller, whose rules these were, merges lines and loses the student's or
-the new ones where both changed. A killed update is finished by the next one.
+file is merged, so there is no conflict. nbgitpuller, whose rules for deleted and own files these are, merges lines, and
+where both changed a line the new one is lost. A killed update is finished by the next one.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ from course_utils.colab import how_to_add
 UNDER_WAY = f"{OURS}/under-way.json"
 NEWEST = "refs/course/newest"  # git's name for what was fetched last
 BUSY = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")  # a git command half done
-
-NEEDS = ("pyproject.toml", "constraints.txt")
+NEEDS = ("pyproject.toml", "constraints.txt")  # where packages are listed
 
 
 class StoppedError(RuntimeError):
@@ -249,19 +248,16 @@ class Bringing:
         before = [self.base.files[path]] if self.base and path in self.base.files else []
         return before + self.attempted.get(path, [])
 
-    def _content(self, path: str) -> bytes:
-        return self.new.read(path)
-
     def _put(self, path: str, kind: str, other: str = "") -> None:
         """The new file, where nothing is now."""
-        safe_files.write(self.folder, path, self._content(path), path in self.new.executable)
+        safe_files.write(self.folder, path, self.new.read(path), path in self.new.executable)
         self.changes.append(Change(path, kind, other))
 
     def _put_beside(self, path: str) -> None:
         """The new notebook beside the student's, unless an update that was killed has put it there."""
         name = re.sub(r"[^\w.-]+", "_", self.new.name)
         tag = f"new-{name[:40]}"
-        content = self._content(path)
+        content = self.new.read(path)
         beside = Path(path).with_name(f"{Path(path).stem}.{tag}.ipynb").as_posix()
         if self._read(beside) != content:
             beside = safe_files.free_name(self.folder, path, tag)
@@ -270,7 +266,7 @@ class Bringing:
 
     def _swap(self, path: str, kind: str) -> None:
         """The new file in the place of the old, which is set aside whatever it has become meanwhile."""
-        content = self._content(path)  # read before anything moves
+        content = self.new.read(path)  # read before anything moves
         aside = self._aside(path)
         safe_files.move(self.folder, path, aside)
         safe_files.write(self.folder, path, content, path in self.new.executable)
@@ -303,7 +299,7 @@ class Bringing:
         if raw is not None and self.new.fingerprint(raw) in self._known(path):
             safe_files.move(self.folder, path, self._aside(path))
             self.changes.append(Change(path, "gone"))
-            self._remove_empty((self.folder / path).parent, self.folder)
+            self._remove_empty((self.folder / path).parent)
         else:
             self.changes.append(Change(path, "left"))
 
@@ -314,14 +310,14 @@ class Bringing:
                 path = place.relative_to(stamp).as_posix()
                 if place.is_file() and not place.is_symlink() and self._is_handed_out(path, place):
                     os.unlink(place)
-                    self._remove_empty(place.parent, self.folder)
+                    self._remove_empty(place.parent)
 
     def _is_handed_out(self, path: str, place: Path) -> bool:
         return self.new.fingerprint(place.read_bytes()) in self._known(path)
 
-    def _remove_empty(self, place: Path, top: Path) -> None:
-        """Remove a folder that has become empty, and those above it below `top`."""
-        while place != top and not any(place.iterdir()):
+    def _remove_empty(self, place: Path) -> None:
+        """Remove a folder that has become empty, and those above it."""
+        while place != self.folder and not any(place.iterdir()):
             os.rmdir(place)
             place = place.parent
 
@@ -429,7 +425,9 @@ def _address(clone: Clone, remote: str, source: Path | None) -> str:
 
 def _fetch(clone: Clone, remote: str, address: str, branch: str, say: Callable[[str], object]) -> str:
     """The newest commit, brought into the clone."""
-    say(f"Asking {address} for what is new{'' if Path(address).exists() else ' (network)'}.")
+    network = "" if Path(address).exists() else " (network)"
+    shown = re.sub(r"//[^/@]*@", "//", address)  # it may hold a password
+    say(f"Asking {shown} for what is new{network}.")
     clone.ask("fetch", "-q", "--no-tags", remote, f"+refs/heads/{branch}:{NEWEST}")
     return clone.commit(NEWEST)
 
