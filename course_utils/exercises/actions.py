@@ -1,5 +1,7 @@
 """What a student calls: `check`, `hint`, `solution` and `quiz`. All print plain text, the same every time."""
 
+import datetime
+import os
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +25,7 @@ def check(name: str, function: Callable) -> Callable:
         say(f"not judged: `{changed}` of the checker was replaced in this notebook. Restart the kernel to be judged.")
         return function
     task = registry.exercise(name)
+    name = task.name  # it may have been called by an earlier one
     if function is task.reference:  # the check cell was run twice; this must not count as done
         say(f"This is the course's own solution of {name}. Run the cell with your function, then this one.")
         return function
@@ -52,6 +55,7 @@ def check(name: str, function: Callable) -> Callable:
 def hint(name: str) -> None:
     """Print the next hint; after the last one, all of them again. ValueError for an unknown exercise."""
     task = registry.exercise(name)
+    name = task.name
     record = progress.get("exercises", name)
     step, total = record.hints, len(task.hints)
     if step >= total:
@@ -63,8 +67,15 @@ def hint(name: str) -> None:
 
 
 def solution(name: str) -> None:
-    """Print the course's own code. ValueError for an unknown exercise."""
+    """Print the course's own code. ValueError for an unknown exercise.
+
+    A class may agree to wait: before the day in COURSE_SOLUTIONS_FROM nothing is shown.
+    """
     task = registry.exercise(name)
+    name = task.name
+    opens = os.environ.get("COURSE_SOLUTIONS_FROM", "")
+    if datetime.date.today().isoformat() < opens:
+        return say(f'Your class opens the solutions on {opens}. Until then hint("{name}") helps.')
     record = progress.get("exercises", name)
     if record.status == "open":
         say(f'You have not tried it yet. A try of your own teaches more, and hint("{name}") helps. Here it is:', "")
@@ -78,6 +89,7 @@ def quiz(name: str, answer: str | None = None) -> None:
     ValueError for a quiz or a letter that does not exist.
     """
     task = registry.quiz(name)
+    name = task.name
     if answer is None:
         choices = [f"  {letter}) {one.text}" for letter, one in task.letters.items()]
         return say(task.question, *choices, f'Your answer: quiz("{name}", "a") for a, and so on.')

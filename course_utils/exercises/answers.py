@@ -6,12 +6,16 @@ answers of this session are remembered, so that a late call keeps them, too.
 
 import datetime
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from course_utils import keeping
+from course_utils.exercises import renames
 
 FOLDER = "answers"  # in the kept folder
+
+_PASSED = re.compile(r"# [\w.]+: passed")
 
 _remembered: dict[str, tuple[str, str]] = {}  # exercise -> how its last answer did, and its source
 
@@ -72,10 +76,11 @@ def newest(name: str) -> Path | None:
     passed: list[Path] = []
 
     def look(kept: Path) -> None:
-        found.extend(_files(kept / FOLDER, name))
+        for known in renames.all_of(name):
+            found.extend(_files(kept / FOLDER, known))
         for path in found:
             head = path.read_text("utf-8", errors="replace").partition("\n")[0]
-            if head.startswith(f"# {name}: passed"):
+            if _PASSED.match(head):
                 passed.append(path)
 
     if not keeping.attempt(look):

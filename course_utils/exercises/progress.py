@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from course_utils import settings
-from course_utils.exercises import copies
+from course_utils.exercises import copies, renames
 
 KINDS = ("exercises", "quizzes")
 STATUSES = ("open", "tried", "done")  # in the order in which they are reached
@@ -194,7 +194,8 @@ def join_kept() -> int:
         _put_all(known)
     for path in _superseded(sound):
         copies.remove(path)
-    return len(_records(_read()))
+    names = {(kind, renames.current(name)) for kind, name, _ in _records(_read())}
+    return len(names)
 
 
 def _sound_copies() -> dict[Path, dict[str, Any]]:
@@ -313,7 +314,15 @@ def _sound(raw: bytes) -> dict[str, Any]:
     for kind in kinds:
         for entry in kind.values():
             _check_entry(entry)
+    _use_new_names(content)
     return content
+
+
+def _use_new_names(content: dict[str, Any]) -> None:
+    """What is kept under an earlier name counts for the new one. It stays, for an older course on this machine."""
+    for kind in KINDS:
+        for old, new in renames.in_table(content.get(kind, {})):
+            _merge(content, kind, new, _record(content, kind, old))
 
 
 def _no_number(word: str) -> None:

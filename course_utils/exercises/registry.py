@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from course_utils.exercises import renames
+
 PACKAGE = "course_utils.exercises"
 DIFFICULTIES = ("easy", "medium", "hard")
 
@@ -151,16 +153,17 @@ def quizzes() -> dict[str, Quiz]:
 
 
 def exercise(name: str) -> Exercise:
-    """The exercise `name`; ValueError with the known ones for another name."""
+    """The exercise `name`, also by an earlier name; ValueError with the known ones for another name."""
     return _find("exercise", name, exercises())
 
 
 def quiz(name: str) -> Quiz:
-    """The quiz `name`; ValueError with the known ones for another name."""
+    """The quiz `name`, also by an earlier name; ValueError with the known ones for another name."""
     return _find("quiz", name, quizzes())
 
 
 def _find(kind: str, name: str, known: dict[str, Any]) -> Any:
+    name = renames.current(name)
     if name not in known:
         raise ValueError(f"There is no {kind} {name!r}. There are {', '.join(known)}.")
     return known[name]

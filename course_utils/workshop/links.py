@@ -53,6 +53,39 @@ from course_utils import colab
 colab.prepare()"""
 
 
+def pinned_source(commit: str, version: str, solutions_from: str = "") -> str:
+    """The first code cell of a released notebook: as `bootstrap_source`, but it fetches the one commit (or tag).
+
+    `solutions_from`, a day, asks `solution` to wait for it.
+    """
+    folder = REPOSITORY.split("/")[1]
+    needs_os = "import os\n" if solutions_from else ""
+    wait = f'os.environ["COURSE_SOLUTIONS_FROM"] = "{solutions_from}"\n' if solutions_from else ""
+    return f"""# Finds the course's files, or fetches version {version}; Colab and Kaggle add what is missing (network).
+{needs_os}import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+SOURCE, COMMIT = "{address()}", "{commit}"
+{wait}if not find_spec("course_utils"):
+    fetched = Path.cwd() / "{folder}"
+    places = [Path.cwd(), *Path.cwd().parents, fetched]
+    root = next((place for place in places if (place / "course_utils").is_dir()), None)
+    if not root:
+        print("Fetching version {version} of the course from", SOURCE)
+        fetched.mkdir(exist_ok=True)
+        for words in ("init -q", f"fetch -q --depth 1 {{SOURCE}} {{COMMIT}}", "checkout -q FETCH_HEAD"):
+            if subprocess.run(["git", "-C", fetched, *words.split()]).returncode:
+                raise ConnectionError("{SWITCH}")
+    sys.path.insert(0, str(root or fetched))
+from course_utils import __version__, colab
+
+if __version__ != "{version}":
+    print("This notebook is of version {version} of the course, and here is", __version__)
+colab.prepare()"""
+
+
 def rewrite_links(root: Path | None = None, check: bool = False) -> list[Path]:
     """Puts the badge and the first cell of today's settings into the notebooks' text and the README below `root`.
 

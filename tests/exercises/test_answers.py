@@ -8,7 +8,7 @@ import hosted
 import pytest
 
 from course_utils import colab, keeping
-from course_utils.exercises import answers, check, registry
+from course_utils.exercises import answers, check, registry, renames
 
 NAME = "7.1.zero_shot"
 
@@ -89,3 +89,12 @@ def test_a_drive_that_is_gone_costs_a_sentence(kept, tmp_path, capsys):
     answers.note(NAME, wrong, passed=False)
     assert answers.newest(NAME) is None
     assert capsys.readouterr().out.count("can't be used") == 1 and not kept.exists()
+
+
+def test_an_answer_is_found_after_the_exercise_got_another_name(kept, monkeypatch):
+    (kept.parent / "answers").mkdir(exist_ok=True)
+    (kept / "7.1.old.1.py").write_text("# 7.1.old: passed (2026-01-31)\ndef old(): pass\n")
+    monkeypatch.setitem(renames.RENAMED, "7.1.old", NAME)
+    assert answers.newest(NAME).name == "7.1.old.1.py"
+    answers.note(NAME, wrong, passed=False)
+    assert answers.newest(NAME).name == "7.1.old.1.py"

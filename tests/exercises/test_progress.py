@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from course_utils.exercises import hint, progress
+from course_utils.exercises import hint, progress, registry, renames
 
 NAME = "7.1.zero_shot"
 
@@ -173,3 +173,21 @@ def test_a_home_that_is_not_known_is_no_trouble(kept: Path, monkeypatch, capsys)
     monkeypatch.chdir(kept.parent.parent)
     progress.put("exercises", NAME, done())
     assert progress.get("exercises", NAME) == done()
+
+
+def test_progress_survives_another_name_of_an_exercise(kept: Path, monkeypatch, capsys) -> None:
+    progress.put("exercises", "7.1.old", done())
+    progress.put("exercises", NAME, progress.Record("tried", attempts=7))
+    monkeypatch.setitem(renames.RENAMED, "7.1.old", NAME)
+    found = progress.get("exercises", NAME)
+    assert (found.status, found.attempts, found.done_on) == ("done", 7, "2026-01-31")
+    hint("7.1.old")  # in a notebook that an update has left as it was
+    assert progress.get("exercises", NAME).hints == 2 and "Hint 2" in capsys.readouterr().out
+    old = json.loads(kept.read_text())["exercises"]["7.1.old"]
+    assert old["status"] == "done"  # an older course beside this one still finds it
+
+
+def test_earlier_names_lead_to_what_is_there() -> None:
+    known = {**registry.exercises(), **registry.quizzes()}
+    assert set(renames.RENAMED.values()) <= set(known)
+    assert not set(renames.RENAMED) & set(known)
