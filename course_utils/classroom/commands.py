@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-=======
 import contextlib
 from collections.abc import Iterator
->>>>>>> s13_handing
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +12,6 @@ import typer
 app = typer.Typer()
 
 
-<<<<<<< HEAD
 @app.command()
 def quizzes(
     folder: Annotated[Path, typer.Argument(help="Where the files go; it is made where it is missing.")],
@@ -101,7 +97,8 @@ def certificate_check(
     with plain_errors():
         statement = certificates.check(file, certificates.public_key(key), unit)
     typer.echo(f"Real. {statement}")
-=======
+
+
 @contextlib.contextmanager
 def plain_disk_errors() -> Iterator[None]:
     """A disk that is full, or a folder that is closed, ends with one plain sentence and exit code 1."""
@@ -177,4 +174,3 @@ def update(
             typer.echo(f"course: {error}", err=True)
             raise typer.Exit(1) from error
     typer.echo(str(report))
->>>>>>> s13_handing
