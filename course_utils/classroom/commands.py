@@ -25,3 +25,47 @@ def quizzes(
     with plain_errors():
         for path in quiz_exports.write(folder, unit):
             typer.echo(f"written: {path}")
+
+
+@app.command()
+def bundle(
+    name: Annotated[str, typer.Argument(help="Yours, as your instructor knows it.")],
+    folder: Annotated[Path, typer.Option(help="Where your notebooks are.")] = Path("."),
+) -> None:
+    """Put your work into one file to hand in.
+
+    NAME.course.json, written here: the code of the notebooks that you worked on, kept and quiz answers, progress,
+    versions. It says what is in it, and sends nothing.
+    """
+    from course_utils.classroom import bundles
+    from course_utils.cli import plain_errors
+
+    with plain_errors():
+        content, notes = bundles.collect(name, folder)
+        path = bundles.write(content, Path.cwd())
+    for note in notes:
+        typer.echo(note, err=True)
+    typer.echo(str(content))
+    typer.echo(f"Written: {path.name}, {path.stat().st_size:,} bytes. Nothing else is in it, and nothing was sent.")
+
+
+@app.command()
+def update(
+    folder: Annotated[Path, typer.Argument(help="The course's folder, or the one that you unpacked.")] = Path("."),
+    source: Annotated[Path | None, typer.Option("--from", help="A folder, zip or clone instead of the remote.")] = None,
+) -> None:
+    """Bring the newest course; your work stays.
+
+    A notebook that you edited is not touched, and the new one is put beside it. What was replaced is in before-update.
+    Run it again if it was interrupted.
+    """
+    from course_utils.classroom import updating
+    from course_utils.cli import plain_errors
+
+    with plain_errors():
+        try:
+            report = updating.update(folder, source, typer.echo)
+        except updating.StoppedError as error:
+            typer.echo(f"course: {error}", err=True)
+            raise typer.Exit(1) from error
+    typer.echo(str(report))
