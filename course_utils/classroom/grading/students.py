@@ -66,8 +66,17 @@ def without_course(name: str) -> str:
     before = ""
     while before != name:
         before = name
-        name = _of_the_course().sub(" ", COPY.sub("", name)).strip(SIGNS)
+        name = _of_the_course().sub(" ", without_copy(name)).strip(SIGNS)
     return _tidy(name)
+
+
+def without_copy(name: str) -> str:
+    """A name without the words that say that it is a copy."""
+    before = ""
+    while before != name:
+        before = name
+        name = COPY.sub("", name).strip(SIGNS)
+    return name
 
 
 def copy_number(file: str) -> int:
