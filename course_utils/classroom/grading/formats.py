@@ -17,6 +17,7 @@ from course_utils.classroom.grading.unpacking import Refused
 
 NOTEBOOK, SCRIPT, BUNDLE = ".ipynb", ".py", bundles.SUFFIX
 KINDS = (NOTEBOOK, SCRIPT, BUNDLE)
+KEPT = "kept answers"  # what the part of a bundle is called that comes from no notebook
 MOST_CELLS = 5_000  # code cells of a file
 MOST_CODE = 2_000_000  # characters of a file's code
 MOST_LISTS, MOST_VALUES = 500_000, 5_000_000  # in a file of JSON; Python needs up to 200 and 40 bytes for each
@@ -135,7 +136,7 @@ def _of_bundle(name: str, raw: bytes, note: Note) -> list[Work]:
         functions = re.findall(r"(?m)^def (\w+)", source)
         kept += [source, f"check({exercise!r}, {functions[-1]})" if functions else ""]
     kept += [f"quiz({quiz!r}, {letter!r})" for quiz, letter in bundle.quizzes.items()]
-    parts = {"kept answers": kept} | bundle.notebooks
+    parts = {KEPT: kept} | bundle.notebooks
     note(f"{name} says that it is the work of {bundle.student}, of {bundle.made}.")
     return [Work(f"{name}: {part}", _limited(list(cells))) for part, cells in parts.items()]
 

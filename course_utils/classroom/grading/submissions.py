@@ -4,7 +4,7 @@ Whatever is wrong with a file is a sentence in its student's notes, and ends not
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -49,7 +49,7 @@ class File:
 def files(source: Path) -> Iterator[File]:
     """All files of a folder or a zip file; each has to be read before the next is taken.
 
-    The entries of a zip file stand below its name without ".zip". One that can't be opened is a file that can't be read.
+    The entries of a zip file stand below its name without ".zip". If it can't be opened, it is a file of its own.
     """
     if source.is_file():
         yield from _entries(_on_disk(source, ()), source.open("rb"), 0)
