@@ -5,6 +5,7 @@ definition, as a run from top to bottom would leave it, after the imports, helpe
 """
 
 import ast
+import functools
 import symtable
 import warnings
 from collections import defaultdict
@@ -16,13 +17,19 @@ from course_utils.exercises import registry
 from course_utils.exercises.registry import Exercise
 
 LONGEST_CELL = 100_000  # characters
-MOST_NEEDS = 20_000  # names looked up for one exercise
+DEEPEST = 200  # levels of a cell's tree; what walks through it calls itself for each
+MOST_NEEDS = 5_000  # names looked up for one exercise
+REMEMBERED = 2_000  # cells; most of a class's are those that were handed out
 BODY_MAGICS = ("time", "timeit", "capture", "prun")  # cell magics that run what is below them as Python
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
 WHOLE = (*DEFINITIONS, *IMPORTS, ast.Assign, ast.AnnAssign)  # what was bound before is forgotten
 COMPREHENSIONS = ("listcomp", "setcomp", "dictcomp", "genexpr")
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+
+
+class Tangled(Exception):
+    """A function that needs more than anybody writes."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,13 @@ class Statement:
 def extract(cells: Sequence[str]) -> Extract:
     """What counts of a notebook's code cells."""
     parsed, notes = _parsed(cells)
-    checked, letters = _calls_of_the_course(parsed)
-    statements = [statement for cell in parsed for statement in _statements(cell)]
+    checked: dict[str, ast.expr | None] = {}
+    letters: dict[str, str] = {}
+    statements: list[Statement] = []
+    for cell in parsed:
+        checked |= _checked(cell)
+        letters |= _letters(cell)
+        statements += _statements(cell)
     notebook = Notebook(statements)
     pieces, untouched, copied = {}, set(), set()
     for name, task in registry.exercises().items():
@@ -85,7 +97,10 @@ def extract(cells: Sequence[str]) -> Extract:
             continue
         if alike:
             notes.append(f"{name} is word for word the course's solution; it is so short that this may be chance.")
-        pieces[name] = notebook.piece(answer, task.stub.__name__)
+        try:
+            pieces[name] = notebook.piece(answer, task.stub.__name__)
+        except Tangled:
+            notes.append(f"{name} is left out: it needs more than {MOST_NEEDS:,} values of the notebook.")
     return Extract(pieces, frozenset(untouched), frozenset(copied), letters, tuple(notes))
 
 
@@ -121,6 +136,7 @@ def _listed(numbers: list[str]) -> str:
     return ", ".join(numbers[:10]) + more
 
 
+@functools.lru_cache(REMEMBERED)
 def _as_python(text: str) -> Cell:
     """A cell without what only IPython understands. A cell that is Python stays as it is."""
     try:
@@ -135,7 +151,19 @@ def _cell(text: str) -> Cell:
         raise ValueError("too long")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Cell(text, ast.parse(text))
+        tree = ast.parse(text)
+    if _depth(tree) > DEEPEST:
+        raise RecursionError
+    return Cell(text, tree)
+
+
+def _depth(tree: ast.AST) -> int:
+    """How many levels a tree has."""
+    level, depth = [tree], 0
+    while level:
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        depth += 1
+    return depth
 
 
 def _without_magics(text: str) -> str:
@@ -148,20 +176,35 @@ def _without_magics(text: str) -> str:
     return TransformerManager().transform_cell(text)
 
 
-def _calls_of_the_course(cells: Sequence[Cell]) -> tuple[dict[str, ast.expr | None], dict[str, str]]:
-    """What was last given to `check` for each exercise, and the last valid letter for each quiz."""
-    checked, letters = {}, {}
-    for cell in cells:
-        if "check" not in cell.text and "quiz" not in cell.text:
-            continue
-        for call in ast.walk(cell.tree):
-            if name := _text(_argument(call, "check", 0, "name")):
-                checked[name] = _argument(call, "check", 1, "function")
-            elif name := _text(_argument(call, "quiz", 0, "name")):
-                letter = _text(_argument(call, "quiz", 1, "answer")).strip().lower().rstrip(").")
-                if _is_answer(name, letter):
-                    letters[name] = letter
-    return checked, letters
+@functools.lru_cache(REMEMBERED)
+def _checked(cell: Cell) -> dict[str, ast.expr | None]:
+    """What is given to `check` in a cell, by exercise."""
+    calls = _run_at_once(cell.tree) if "check" in cell.text else ()
+    checked = {_text(_argument(call, "check", 0, "name")): _argument(call, "check", 1, "function") for call in calls}
+    return {name: function for name, function in checked.items() if name}
+
+
+@functools.lru_cache(REMEMBERED)
+def _letters(cell: Cell) -> dict[str, str]:
+    """The valid answers to quizzes in a cell."""
+    letters = {}
+    for call in _run_at_once(cell.tree) if "quiz" in cell.text else ():
+        name = _text(_argument(call, "quiz", 0, "name"))
+        letter = _text(_argument(call, "quiz", 1, "answer")).strip().lower().rstrip(").")
+        quiz = registry.quizzes().get(name)
+        if quiz and letter in quiz.letters:
+            letters[name] = letter
+    return letters
+
+
+def _run_at_once(tree: ast.Module) -> Iterator[ast.AST]:
+    """All parts of a cell, in their order, but for those that run only when a function is called."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting += reversed(list(ast.iter_child_nodes(node)))
 
 
 def _is_answer(name: str, letter: str) -> bool:
@@ -192,9 +235,11 @@ def _text(node: ast.expr | None) -> str:
 # --- statements and the names in them ---------------------------------------------------------------------
 
 
-def _statements(cell: Cell) -> Iterator[Statement]:
+@functools.lru_cache(REMEMBERED)
+def _statements(cell: Cell) -> list[Statement]:
     """The statements of a cell that may define something. `x = check("7.1.x", y)` counts as `x = y`."""
     lines = cell.text.split("\n")
+    statements = []
     for node in cell.tree.body:
         text = _source(lines, node)
         if isinstance(node, ast.Assign) and _text(_argument(node.value, "check", 0, "name")):
@@ -203,9 +248,9 @@ def _statements(cell: Cell) -> Iterator[Statement]:
                 continue
             node = ast.Assign(node.targets, given, lineno=node.lineno)
             text = ast.unparse(node)
-        with_names = _with_names(node, text)
-        if with_names:
-            yield with_names
+        if statement := _with_names(node, text):
+            statements.append(statement)
+    return statements
 
 
 def _stored(node: ast.expr) -> ast.expr:
@@ -225,7 +270,7 @@ def _source(lines: list[str], node: ast.stmt) -> str:
 
 def _with_names(node: ast.stmt, text: str) -> Statement | None:
     """A statement with the names that it binds and reads; None if it can't stand at the top of a module."""
-    if "get_ipython()" in text:  # what IPython made of a magic
+    if "get_ipython()" in text and not isinstance(node, DEFINITIONS):  # what IPython made of a magic
         return None
     try:
         table = symtable.symtable(text, "cell", "exec")
@@ -327,7 +372,9 @@ class Notebook:
         needed: set[int] = set()
         waiting = [(name, self.end) for name in names]
         seen = set(waiting)
-        while waiting and len(seen) < MOST_NEEDS:
+        while waiting:
+            if len(seen) > MOST_NEEDS:
+                raise Tangled
             name, time = waiting.pop()
             for place in self._behind(name, time):
                 needed.add(place)

@@ -122,7 +122,9 @@ def joined(extracts: Mapping[str, Extract]) -> tuple[Extract, list[str]]:
         copied = copied - extract.pieces.keys() | extract.copied
         quizzes |= extract.quizzes
         notes += [f"{file}: {note}" for note in extract.notes]
-    notes += [f"Several files answer {', '.join(names)}; {file} counts, the newest." for file, names in replaced.items()]
+    notes += [
+        f"Several files answer {', '.join(names)}; {file} counts, the newest." for file, names in replaced.items()
+    ]
     untouched = {name for extract in extracts.values() for name in extract.open} - answered.keys()
     return Extract(pieces, frozenset(untouched), frozenset(copied), quizzes), notes
 
