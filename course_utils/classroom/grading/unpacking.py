@@ -52,20 +52,30 @@ def files(source: Path) -> Iterator[File]:
     The entries of a zip file stand below its name without ".zip". If it can't be opened, it is a file of its own.
     """
     if source.is_file():
-        yield from _entries(_on_disk(source, ()), source.open("rb"), 0)
+        with source.open("rb") as stream:
+            yield from _entries(_on_disk(source, ()), stream, 0)
         return
     for folder, inner, names in os.walk(source):
         above = tuple(map(plain, Path(folder).relative_to(source).parts))
         links = [name for name in inner if os.path.islink(os.path.join(folder, name))]
         inner[:] = sorted(name for name in inner if _counts(name) and len(above) < DEEPEST)
         for name in sorted(filter(_counts, [*names, *links])):
-            path = Path(folder) / name
-            file = _on_disk(path, (*above, plain(name)))
-            if not _is_zip(file) or path.is_symlink():
-                yield file
-                continue
-            with path.open("rb") as stream:
-                yield from _entries(file, stream, 0)
+            yield from _with_entries(Path(folder) / name, (*above, plain(name)))
+
+
+def _with_entries(path: Path, place: tuple[str, ...]) -> Iterator[File]:
+    """A file on the disk, or the files in it if it is a zip file."""
+    file = _on_disk(path, place)
+    if not _is_zip(file):
+        yield file
+        return
+    try:
+        stream = _opened(path)
+    except Refused as error:
+        yield _unreadable(file, str(error))
+        return
+    with stream:
+        yield from _entries(file, stream, 0)
 
 
 def plain(name: str) -> str:
