@@ -1,7 +1,8 @@
 """What a hostile student might hand in for 7.3.majority_vote, and what they should read. Used by test_jail.py.
 
 Each is the body of the function. Where it gets to `print("DONE")`, it has done what it should not be able to do.
-A wall's name comes first (jail.OPEN), for machines where this wall can't be built; "" needs none.
+A wall's name comes first (jail.OPEN), for machines where this wall can't be built; "" needs none. The words come last,
+as a regular expression.
 """
 
 REFUSED = "PermissionError"
@@ -43,14 +44,14 @@ HOSTILE = {
     ),
     "100 GB at once": ("memory", "x = bytearray(100 * 2**30)", "took more than 0.25 GiB"),
     "100 GB of tensor": ("memory", "import torch; x = torch.ones(25 * 2**30)", "memory"),
-    "many small things": ("memory", "x = []\nwhile True: x.append([0] * 10**5)", "took more than 0.25 GiB"),
+    "many small things": ("memory", "x = []\nwhile True: x.append([0] * 10**5)", "took more than|ran longer"),
     "memory in a file": ("memory", "import os; os.write(os.memfd_create('x'), b'x' * 2**20); print('DONE')", REFUSED),
     "shared memory": (
         "files",
         "from multiprocessing.shared_memory import SharedMemory; SharedMemory('x', True, 2**20); print('DONE')",
         REFUSED,
     ),
-    "output flood": ("", "for _ in range(10**5): print('x' * 1000)\nreturn '?'", "not right yet"),
+    "output flood": ("", "for _ in range(10**4): print('x' * 1000)\nreturn '?'", "not right yet"),
     "output flood past the worker": (
         "",
         """
@@ -62,13 +63,13 @@ HOSTILE = {
         """,
         "",
     ),
-    "huge result": ("", "return 'x' * 2**22", "can't be examined (it has"),
-    "result of many lists": ("", "return [[]] * 2**19", "can't be examined"),
+    "huge result": ("", "return 'x' * 2**22", r"can't be examined \(it has"),
+    "result of many lists": ("", "return [[]] * 2**17", "can't be examined"),
     "result in a circle": ("", "x = []; x.append(x); return x", "RecursionError"),
-    "huge number": ("", "return 10**10**6", "can't be examined"),
+    "huge number": ("", "return 10**10**4", "can't be examined"),
     "exception with a book": ("", "raise ValueError('x' * 10**8)", "ValueError"),
     "disk flood": ("changes", "open('flood', 'wb').write(b'x' * 2**20); print('DONE')", REFUSED),
-    "disk flood elsewhere": ("changes", "import tempfile; tempfile.mkdtemp(); print('DONE')", "FileNotFoundError"),
+    "disk flood elsewhere": ("changes", "import tempfile; tempfile.mkdtemp(); print('DONE')", "PermissionError|FileNotFoundError"),
     "many open files": (
         "",
         "import os\nx = [open(os.devnull) for _ in range(1000)]\nprint('DONE')",
@@ -119,7 +120,7 @@ HOSTILE = {
     ),
     "works at exit": ("", "import atexit; atexit.register(print, 'DONE'); import os; raise SystemExit", "SystemExit"),
     # --- that ends or harms others
-    "os._exit": ("", "import os; os._exit(0)", "ended Python (exit code 0)"),
+    "os._exit": ("", "import os; os._exit(0)", r"ended Python \(exit code 0\)"),
     "crash": ("", "import ctypes; ctypes.string_at(0)", "ended Python by SIGSEGV"),
     "abort": ("", "import os; os.abort()", "ended Python by SIGABRT"),
     "kills the parent": ("signals", "import os; os.kill(os.getppid(), 9); print('DONE')", REFUSED),

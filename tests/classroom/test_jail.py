@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import textwrap
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hostile import HOSTILE, OWN
 
 from course_utils.classroom.grading import jail, judging
 from course_utils.classroom.grading.jail import Limits
-from course_utils.exercises import registry, sandbox
+from course_utils.exercises import diagnosis, registry, sandbox
 from course_utils.exercises.unit_7_3 import solutions
 
 VOTE = "7.3.majority_vote"
@@ -75,7 +76,7 @@ def test_a_hostile_function_does_not_pass(name: str, walls, neighbour) -> None:
         body = body.replace(field, str(value))
     verdict = judged(function(body))
     assert verdict.status == "not yet"
-    assert words in verdict.words
+    assert re.search(words, verdict.words)
     assert "DONE" not in verdict.printed
     assert SECRET not in verdict.words + verdict.printed
     assert len(verdict.words) <= judging.LONGEST
@@ -83,8 +84,8 @@ def test_a_hostile_function_does_not_pass(name: str, walls, neighbour) -> None:
 
 @pytest.mark.parametrize("way", OWN)
 def test_the_own_solution_is_reported(way: str) -> None:
-    assert judged(function(OWN[way])).status in {"own solution", "not yet"}
-    assert judged(function(OWN[way])).status == "own solution" or way == "registry"
+    verdict = judged(function(OWN[way]))
+    assert verdict.status == "own solution" and "does not count" in verdict.words
 
 
 def test_hostile_cells_before_the_function() -> None:
@@ -98,19 +99,23 @@ def test_hostile_cells_before_the_function() -> None:
 
 def test_answers_are_not_sent() -> None:
     with pytest.raises(sandbox.CannotStart, match="would hold the answer majority_vote"):
-        jail.packed(([1], lambda: solutions.majority_vote))
+        jail.packed(([1], solutions.majority_vote))
 
 
 def test_inputs_that_are_functions_hold_no_answer() -> None:
     """Every input of every public example can be sent, and is small."""
     sizes = []
 
-    class Watched(judging.diagnosis.Attempt):
+    class Watched(diagnosis.Attempt):
         """Calls the reference here."""
 
         def __call__(self, *inputs):
             sizes.append(len(jail.packed(inputs)))
-            return task.reference(*inputs)
+            try:
+                return task.reference(*inputs)
+            except Exception as error:
+                kinds = [kind.__name__ for kind in type(error).__mro__]
+                raise diagnosis.Wrong from diagnosis.Raised(kinds[0], kinds, str(error))
 
     for task in registry.exercises().values():
         task.examine(Watched(None, task.stub))
@@ -128,19 +133,6 @@ def test_a_jail_that_does_not_start_is_nobodys_fault(monkeypatch) -> None:
     monkeypatch.setattr(jail, "shared", jail.Jail)
     verdict = judged(RIGHT)
     assert verdict.status == "not judged" and "can't be started" in verdict.words
-
-
-def test_a_mould_that_was_killed_is_replaced() -> None:
-    own = jail.Jail()
-    try:
-        first = own.cell(SMALL)
-        own.mould.process.kill()
-        own.mould.process.wait()
-        assert first.listener.join(5) is None and not first.listener.is_alive()  # its processes end with it
-        second = own.cell(SMALL)
-        own.give_back(second)
-    finally:
-        own.close()
 
 
 def test_the_source_of_a_solution_is_closed_everywhere() -> None:

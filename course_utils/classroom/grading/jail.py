@@ -129,7 +129,7 @@ class Run(sandbox.Run):
 
     def failure(self, error: str, places: list) -> str:
         """What was raised before the function could be called, and where."""
-        brief = error.split("\n")[0][:200]
+        brief = error.split("\n")[0][:200].removesuffix(": ")
         words = f"Your code stopped with {brief} before `{self.task.stub.__name__}` could be called."
         match self.own(places):
             case [(_, int(number))]:
