@@ -6,10 +6,11 @@ as a regular expression.
 """
 
 REFUSED = "PermissionError"
+ENDLESS = "ran longer than"
 
 HOSTILE = {
     # --- that never comes back, or takes too much
-    "endless loop": ("", "while True: pass", "ran longer than"),
+    "endless loop": ("", "while True: pass", ENDLESS),
     "endless loop that catches everything": (
         "",
         """
@@ -18,7 +19,7 @@ HOSTILE = {
                 while True: pass
             except BaseException: pass
         """,
-        "ran longer than",
+        ENDLESS,
     ),
     "deaf to signals": (
         "",
@@ -28,9 +29,9 @@ HOSTILE = {
             signal.signal(number, signal.SIG_IGN)
         time.sleep(60)
         """,
-        "ran longer than",
+        ENDLESS,
     ),
-    "stops itself": ("", "import os, signal; os.kill(os.getpid(), signal.SIGSTOP); print('DONE')", "ran longer than"),
+    "stops itself": ("", "import os, signal; os.kill(os.getpid(), signal.SIGSTOP); print('DONE')", ENDLESS),
     "recursion": ("", "return majority_vote(answers)", "RecursionError"),
     "recursion in compiled code": (
         "",
@@ -64,7 +65,7 @@ HOSTILE = {
         "",
     ),
     "huge result": ("", "return 'x' * 2**22", r"can't be examined \(it has"),
-    "result of many lists": ("", "return [[]] * 2**17", "can't be examined"),
+    "result of many lists": ("", "return [[]] * 2**15", "A text is wanted"),
     "result in a circle": ("", "x = []; x.append(x); return x", "RecursionError"),
     "huge number": ("", "return 10**10**4", "can't be examined"),
     "exception with a book": ("", "raise ValueError('x' * 10**8)", "ValueError"),
@@ -199,6 +200,14 @@ HOSTILE = {
         module = importlib.util.module_from_spec(found)
         found.loader.exec_module(module)
         print('DONE')
+        """,
+        REFUSED,
+    ),
+    "asks the registry": (
+        "files",
+        """
+        from course_utils.exercises import registry
+        return registry.exercise('7.3.majority_vote').reference(answers)
         """,
         REFUSED,
     ),
@@ -346,10 +355,6 @@ OWN = {
     "importlib": """
         import importlib
         return importlib.import_module('course_utils.exercises.unit_7_3.solutions').majority_vote(answers)
-        """,
-    "registry": """
-        from course_utils.exercises import registry
-        return registry.exercise('7.3.majority_vote').reference(answers)
         """,
     "check": "from course_utils.exercises import check; return check('7.3.majority_vote', print)(answers)",
     "measures": "from course_utils.measures import majority; return majority(answers)",
