@@ -70,7 +70,11 @@ HOSTILE = {
     "huge number": ("", "return 10**10**4", "can't be examined"),
     "exception with a book": ("", "raise ValueError('x' * 10**8)", "ValueError"),
     "disk flood": ("changes", "open('flood', 'wb').write(b'x' * 2**20); print('DONE')", REFUSED),
-    "disk flood elsewhere": ("changes", "import tempfile; tempfile.mkdtemp(); print('DONE')", "PermissionError|FileNotFoundError"),
+    "disk flood elsewhere": (
+        "changes",
+        "import tempfile; tempfile.mkdtemp(); print('DONE')",
+        "PermissionError|FileNotFoundError",
+    ),
     "many open files": (
         "",
         "import os\nx = [open(os.devnull) for _ in range(1000)]\nprint('DONE')",
@@ -173,7 +177,11 @@ HOSTILE = {
         """,
         "not right yet",
     ),
-    "reads the parent's memory": ("files", "import os; open(f'/proc/{os.getppid()}/mem', 'rb'); print('DONE')", REFUSED),
+    "reads the parent's memory": (
+        "files",
+        "import os; open(f'/proc/{os.getppid()}/mem', 'rb'); print('DONE')",
+        REFUSED,
+    ),
     "reads the judge's environment": ("files", "print(open('/proc/{judge}/environ').read(), 'DONE')", REFUSED),
     # --- that reads or writes where it should not
     "reads another's work": ("files", "print(open({neighbour!r}).read(), 'DONE')", REFUSED),

@@ -11,7 +11,6 @@ import json
 import linecache
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
