@@ -4,6 +4,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import random
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -90,9 +91,17 @@ class Exercise:
         """The diagnosing test: takes a `diagnosis.Attempt` and raises `diagnosis.Wrong`."""
         return getattr(self._solutions(), f"examine_{self.stub.__name__}")
 
+    @property
+    def examine_fresh(self) -> Callable[[Any, random.Random], None]:
+        """More examples, for grading: takes a `diagnosis.Attempt` and what draws them, raises `diagnosis.Wrong`."""
+        return getattr(self._module("fresh"), f"fresh_{self.stub.__name__}")
+
     def _solutions(self) -> ModuleType:
-        """Imported when needed, because it brings torch."""
-        return importlib.import_module(f"{PACKAGE}.{_folder(unit_of(self.name))}.solutions")
+        return self._module("solutions")
+
+    def _module(self, name: str) -> ModuleType:
+        """A module of the unit's folder; imported when needed, because it brings torch."""
+        return importlib.import_module(f"{PACKAGE}.{_folder(unit_of(self.name))}.{name}")
 
 
 @dataclass(frozen=True)

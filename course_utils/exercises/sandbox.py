@@ -72,9 +72,7 @@ class Run:
         try:
             return worker.ask(self, "call", self.packed(inputs), self.seconds)
         except TimeoutError:
-            raise Stopped(
-                f"Your function ran longer than {self.seconds} s. Is there a loop that never ends?"
-            ) from None
+            raise Stopped(f"Your function ran longer than {self.seconds} s. Is there a loop that never ends?") from None
 
     def worker(self) -> "Worker":
         """The process, holding the function."""

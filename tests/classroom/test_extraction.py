@@ -47,12 +47,19 @@ def test_the_last_definition_counts() -> None:
         ["class late_fusion:\n    def __new__(self, p, w):\n        return 5"],
         ["if True:\n    def late_fusion(p, w):\n        return 5"],
         ["from functools import partial\ndef fuse(n, p, w):\n    return n", "late_fusion = partial(fuse, 5)"],
-        ["def late_fusion(p, w):\n    return 4", "first = late_fusion\ndef late_fusion(p, w):\n    return first(p, w) + 1"],
-        ["def wrong(p, w):\n    return 1", f'check("{FUSION}", wrong)', "def late_fusion(p, w):\n    return 5",
-         f'check("{FUSION}", late_fusion)'],
+        [
+            "def late_fusion(p, w):\n    return 4",
+            "first = late_fusion\ndef late_fusion(p, w):\n    return first(p, w) + 1",
+        ],
+        [
+            "def wrong(p, w):\n    return 1",
+            f'check("{FUSION}", wrong)',
+            "def late_fusion(p, w):\n    return 5",
+            f'check("{FUSION}", late_fusion)',
+        ],
         ["def late_fusion(p, w):\n    return 5", f'def ask():\n    check("{FUSION}", print)'],
     ],
-)  # fmt: skip
+)
 def test_a_function_is_found_however_it_is_defined(cells: list[str]) -> None:
     assert value(*cells)(0, 0) == 5
 
@@ -66,22 +73,32 @@ def test_a_function_is_found_however_it_is_defined(cells: list[str]) -> None:
         ["SMALL = 2", "def half(x):\n    return SMALL + 1", "def late_fusion(p, w):\n    return half(0) + SMALL"],
         ["import math as m", "def late_fusion(p, w):\n    return m.floor(5.5)"],
         ["from math import *", "def late_fusion(p, w):\n    return floor(5.5)"],
-        ["try:\n    import nothing_of_this_name as np\nexcept ImportError:\n    np = 5", "def late_fusion(p, w):\n    return np"],
+        [
+            "try:\n    import nothing_of_this_name as np\nexcept ImportError:\n    np = 5",
+            "def late_fusion(p, w):\n    return np",
+        ],
         ["TABLE = {}", "for n in range(3):\n    TABLE[n] = n + 3", "def late_fusion(p, w):\n    return TABLE[2]"],
         ["WORDS = []", "WORDS.append(5)", "def late_fusion(p, w):\n    return WORDS[0]"],
         ["n = 2", "n += 3", "def late_fusion(p, w):\n    return n"],
         ["k = 5", "x = k", "k = 7", "def late_fusion(p, w):\n    return x"],
         ["k = 5", "def make():\n    return k", "x = make()", "k = 7", "def late_fusion(p, w):\n    return x"],
         ["def late_fusion(p, w):\n    return helper()", "def helper():\n    return 5"],
-        ["import functools", "def plus(f):\n    @functools.wraps(f)\n    def g(*a):\n        return f(*a) + 1\n    return g",
-         "@plus  # one more\ndef late_fusion(p, w):\n    return 4"],
-        ["from dataclasses import dataclass", "@dataclass\nclass Pair:\n    a: int = 5", "def late_fusion(p, w):\n    return Pair().a"],
+        [
+            "import functools",
+            "def plus(f):\n    @functools.wraps(f)\n    def g(*a):\n        return f(*a) + 1\n    return g",
+            "@plus  # one more\ndef late_fusion(p, w):\n    return 4",
+        ],
+        [
+            "from dataclasses import dataclass",
+            "@dataclass\nclass Pair:\n    a: int = 5",
+            "def late_fusion(p, w):\n    return Pair().a",
+        ],
         ["a = 1; b = 4", "def late_fusion(p, w):\n    return a + b"],
         ["TEXT = '''x\n\nyz'''", "def late_fusion(p, w):\n    return len(TEXT)"],
         ["def late_fusion(p, w):\n    late_fusion.n += 1\n    return late_fusion.n", "late_fusion.n = 4"],
         ["from __future__ import annotations", "def late_fusion(p: Nobody, w: Knows):\n    return 5"],
     ],
-)  # fmt: skip
+)
 def test_a_function_comes_with_what_it_needs(cells: list[str]) -> None:
     assert value(*cells)(0, 0) == 5
 

@@ -206,18 +206,22 @@ class Desk:
 
     def judged(self, submission: Submission) -> tuple[Result, bool]:
         """A result, and whether it is one to keep: if the judge was lost, another run tries again."""
-        judge = getattr(self.own, "judge", None) or Judge()
-        self.own.judge = judge
-        self.judges.append(judge)
         try:
-            return judge.ask(submission, self.seed), True
+            return self.judge().ask(submission, self.seed), True
         except TimeoutError:
             why = f"took more than {LONGEST} s"
         except EOFError:
             why = "ended its process"
+        self.own.judge.close()
         self.own.judge = None
-        judge.close()
         return lost(submission, why), False
+
+    def judge(self) -> Judge:
+        """The judge of this thread."""
+        if getattr(self.own, "judge", None) is None:
+            self.own.judge = Judge()
+            self.judges.append(self.own.judge)
+        return self.own.judge
 
     def close(self) -> None:
         """End all judges."""

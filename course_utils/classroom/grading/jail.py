@@ -11,7 +11,6 @@ import json
 import linecache
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
@@ -129,7 +128,7 @@ class Run(sandbox.Run):
 
     def failure(self, error: str, places: list) -> str:
         """What was raised before the function could be called, and where."""
-        brief = error.split("\n")[0][:200]
+        brief = error.split("\n")[0][:200].removesuffix(": ")
         words = f"Your code stopped with {brief} before `{self.task.stub.__name__}` could be called."
         match self.own(places):
             case [(_, int(number))]:

@@ -60,7 +60,7 @@ def available() -> bool:
 
 
 def restrict() -> None:
-    """From here on this process computes, and little else: no programs, sockets, signals to others, changes to files."""
+    """From here on this process only computes: no programs, sockets, signals to others or changes to files."""
     program = _program(os.getpid())
     lines = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(lines))

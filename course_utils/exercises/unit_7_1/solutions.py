@@ -5,13 +5,13 @@ them and a student can follow by hand.
 """
 
 from collections.abc import Callable, Sequence
-from zlib import crc32
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from course_utils.exercises.diagnosis import Attempt, Raised, Wrong
+from course_utils.exercises.unit_7_1.inputs import encode_texts
 from course_utils.prisma.speech import word_error_rate, word_errors
 
 # --- zero_shot ------------------------------------------------------------------------------------------
@@ -28,18 +28,6 @@ def zero_shot(
     mean = torch.stack(vectors).mean(0)  # (templates, classes, d) becomes (classes, d)
     classes = F.normalize(mean, dim=-1)
     return (images @ classes.T).argmax(dim=1)
-
-
-def encode_texts(texts: list[str]) -> Tensor:
-    """Stands in for the text tower: the same random unit vector (8,) for the same text, on every machine."""
-    if isinstance(texts, str):
-        raise Wrong("`encode_texts` wants a list of texts. You gave it one string, which it reads letter by letter.")
-    rows = []
-    for text in texts:
-        seed = crc32(text.encode())
-        draw = torch.Generator().manual_seed(seed)
-        rows.append(torch.randn(8, generator=draw))
-    return F.normalize(torch.stack(rows), dim=-1)
 
 
 def examine_zero_shot(yours: Attempt) -> None:
@@ -258,16 +246,16 @@ def examine_late_fusion(yours: Attempt) -> None:
     yours.compare(inputs, late_fusion(*inputs), fusion_mistakes(picture, sound))
     inputs = ([picture, None, text], [2.0, 1.0, 0.5])
     yours.compare(inputs, late_fusion(*inputs), missing_mistakes(picture, text))
-    _examine_nothing_there(yours)
+    examine_nothing_there(yours, 2)
     inputs = ([None, sound[:1]], [3.0, 1.0])
     yours.compare(inputs, late_fusion(*inputs))
 
 
-def _examine_nothing_there(yours: Attempt) -> None:
-    """All modalities missing: a ValueError is wanted."""
+def examine_nothing_there(yours: Attempt, count: int) -> None:
+    """All of `count` modalities missing: a ValueError is wanted."""
     wish = 'With all modalities missing your function should `raise ValueError("...")` and say why.'
     try:
-        came = yours([None, None], [1.0, 1.0])
+        came = yours([None] * count, [1.0] * count)
     except Wrong as wrong:
         raised = wrong.__cause__
         if not isinstance(raised, Raised):  # something else is wrong

@@ -1,7 +1,7 @@
 """Unit 7.2's exercises: the course's own solutions, and tests that tell known mistakes apart.
 
 A test compares with the result of every mistake it knows. Small inputs come first, so that a message can show
-them and a student can follow by hand. Tools, people and counters here are scripted: they answer the same every time.
+them and a student can follow by hand. Tools, people and counters stand in inputs.py.
 """
 
 import copy
@@ -13,6 +13,7 @@ from itertools import chain, zip_longest
 from typing import Any
 
 from course_utils.exercises.diagnosis import Attempt
+from course_utils.exercises.unit_7_2.inputs import Desk, Scripted, clock, count_words, orders, stock
 
 # --- act ------------------------------------------------------------------------------------------------
 
@@ -40,21 +41,6 @@ def act(prompt: str, reply: str, tools: dict[str, Callable[[str], str]]) -> tupl
     said = reply[: line.end()] if line else reply
     seen = observation(action, tools)
     return f"{prompt}{said}\nObservation: {seen}\n", ""
-
-
-def orders(number: str) -> str:
-    """A tool that knows one order."""
-    return f"order {number}: 3 cubes, shipped" if number == "4821" else f"error: no order {number}"
-
-
-def clock(nothing: str) -> str:
-    """A tool without an argument."""
-    return "noon" if nothing == "" else "error: no argument is taken"
-
-
-def stock(product: str) -> str:
-    """A tool that is broken."""
-    raise RuntimeError("the database is locked")
 
 
 TOOLS = {"orders": orders, "clock": clock, "stock": stock}
@@ -533,23 +519,6 @@ def retrying_toolbox(
     return "error: timeout" if harmless else "error: timeout, it may have been done"
 
 
-class Scripted:
-    """A toolbox that gives one outcome after the other, whatever it is asked; exceptions are raised."""
-
-    def __init__(self, *outcomes: str | Exception) -> None:
-        self.left = list(outcomes)
-
-    def __call__(self, tool: str, argument: str) -> str:
-        outcome = self.left.pop(0)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return f"{tool}[{argument}]: {outcome}"
-
-    def __repr__(self) -> str:
-        named = [repr(one) if isinstance(one, Exception) else one for one in self.left]
-        return f"one after the other: {', '.join(named)}"
-
-
 READ_ONLY = ("orders", "policy")
 LATE = TimeoutError()
 UNSURE = "error: timeout, it may have been done"
@@ -650,25 +619,6 @@ def approval_gate(
 
 
 NO = "error: a person said no"
-
-
-class Desk:
-    """A person who decides, and tools that run; an answer tells how many questions and runs there were by then."""
-
-    def __init__(self, decisions: dict[tuple[str, str], list[tuple[str, str]]]) -> None:
-        self.decisions = copy.deepcopy(decisions)
-        self.asked = self.ran = 0
-
-    def ask(self, tool: str, argument: str) -> tuple[str, str]:
-        """The person's next decision about this very call."""
-        self.asked += 1
-        known = self.decisions.get((tool, argument), [])
-        return known.pop(0) if known else ("reject", "nobody expected this question")
-
-    def run(self, tool: str, argument: str) -> str:
-        """Run a call."""
-        self.ran += 1
-        return f"{tool}[{argument}] ran, the {self.ran}. call, after {self.asked} questions"
 
 
 CALLS = (
@@ -861,11 +811,6 @@ def reflection_memory(reflections: Sequence[str], last: int, budget: int, count:
     while count(as_text(kept)) > budget:
         kept.pop(0)
     return as_text(kept)
-
-
-def count_words(text: str) -> int:
-    """Stands in for a tokenizer: a word is a token, and so is a dash."""
-    return len(text.split())
 
 
 HEADING = "What earlier trials taught:"

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from course_utils.exercises.diagnosis import NO_GRADIENT, Attempt, Wrong, near
+from course_utils.exercises.unit_7_3.inputs import TREE
 
 NOTHING = float("-inf")  # the score of a token that may not be seen
 
@@ -390,46 +391,7 @@ def beam_over_thoughts(
     return beam
 
 
-STEPS = {
-    "": ["a", "b", "c"],
-    "a": ["ab", "ac", "ad"],
-    "b": ["ab", "bd"],
-    "c": ["ca", "cb"],
-    "ab": ["abc", "abd"],
-    "bd": ["bda", "bdc"],
-    "ca": ["cab"],
-    "abc": ["abcd"],
-    "bda": ["bdac"],
-}
-WORTH = {
-    "": 0.0,
-    "a": 0.75,
-    "b": 0.5,
-    "c": 0.25,
-    "ab": 0.625,
-    "ac": 0.5,
-    "ad": 0.875,
-    "bd": 0.625,
-    "ca": 1.0,
-    "cb": 0.125,
-    "abc": 0.375,
-    "abd": 0.75,
-    "bda": 0.75,
-    "bdc": 0.25,
-    "cab": 1.0,
-    "abcd": 1.0,
-    "bdac": 0.125,
-}
-
-
-def propose(state: str) -> list[str]:
-    """The states that can follow a state; none if it is complete."""
-    return list(STEPS.get(state, []))
-
-
-def value(state: str) -> float:
-    """How good a state looks."""
-    return WORTH[state]
+propose, value = TREE.propose, TREE.value
 
 
 def examine_beam_over_thoughts(yours: Attempt) -> None:
@@ -467,8 +429,8 @@ def beam_mistakes(width: int, depth: int) -> dict[str, Any]:
             search(alphabet=True)
         ),
         "Your function returns the best state alone. The whole last beam is wanted.": right[0],
-        "Your function returns pairs with the values. Return the states alone.": [(WORTH[one], one) for one in right],
-        "Your function returns pairs with the values. Return the states alone. ": [(one, WORTH[one]) for one in right],
+        "Your function returns pairs with the values. Return the states alone.": [(value(one), one) for one in right],
+        "Your function returns pairs with the values. Return the states alone. ": [(one, value(one)) for one in right],
     }
     return _told_apart(given, right)
 
