@@ -4,6 +4,7 @@ Each function draws a few inputs and compares a student's results with those of 
 keeps to the stub's promises, and no result hangs on rounding or on a tie that nobody has decided.
 """
 
+from itertools import product
 from random import Random
 
 import torch
@@ -29,13 +30,14 @@ def fresh_zero_shot(yours: Attempt, draw: Random) -> None:
         chosen = draw.sample(TEMPLATES, templates)
         images = _clear_pictures(draw, pictures, names, chosen)
         inputs = (images, names, chosen, encode_texts)
-        yours.compare(inputs, solutions.zero_shot(*inputs))
+        wanted = solutions.zero_shot(*inputs)
+        yours.compare(inputs, wanted)
 
 
 def _names(draw: Random, count: int) -> list[str]:
     """Different names of classes."""
-    names = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
-    return draw.sample(names, count)
+    toys = [*product(COLOURS, SHAPES)]
+    return [" ".join(toy) for toy in draw.sample(toys, count)]
 
 
 def _clear_pictures(draw: Random, count: int, names: list[str], templates: list[str]) -> Tensor:
@@ -59,7 +61,8 @@ def fresh_contrastive_loss(yours: Attempt, draw: Random) -> None:
     """Batches of several sizes, one of a single pair; then the gradient."""
     for pairs in (draw.randint(2, 4), draw.randint(5, 9), 1):
         inputs = _batch(draw, pairs)
-        yours.compare(inputs, solutions.contrastive_loss(*inputs))
+        wanted = solutions.contrastive_loss(*inputs)
+        yours.compare(inputs, wanted)
     image, text, scale = _batch(draw, 4)
     wanted = solutions.contrastive_loss(image, text, scale)
     came = yours.compare((image, text.requires_grad_(), scale), wanted)
@@ -94,7 +97,8 @@ def fresh_word_error_rate(yours: Attempt, draw: Random) -> None:
         ([short, long], ["", long]),
         ([short], [f"{long} {short} {long}"]),
     ):
-        yours.compare(inputs, solutions.word_error_rate(*inputs))
+        wanted = solutions.word_error_rate(*inputs)
+        yours.compare(inputs, wanted)
 
 
 def _sentence(draw: Random, length: int) -> str:
@@ -120,7 +124,8 @@ def fresh_late_fusion(yours: Attempt, draw: Random) -> None:
     count = draw.randint(3, 5)
     for missing in (0, 1, count - 1):
         inputs = _senses(draw, count, missing)
-        yours.compare(inputs, solutions.late_fusion(*inputs))
+        wanted = solutions.late_fusion(*inputs)
+        yours.compare(inputs, wanted)
     solutions.examine_nothing_there(yours, count)
 
 
@@ -145,7 +150,8 @@ def fresh_cross_attention(yours: Attempt, draw: Random) -> None:
     whole, hidden, seen = (_tokens(draw, draw.randint(3, 6)) for _ in range(3))
     some, none = _missing(draw, hidden[1]), torch.zeros(seen[1].shape[:2], dtype=torch.bool)
     for inputs in (whole, (*hidden, some), (*seen, none), _tokens(draw, 1)):
-        yours.compare(inputs, solutions.cross_attention(*inputs))
+        wanted = solutions.cross_attention(*inputs)
+        yours.compare(inputs, wanted)
 
 
 def _tokens(draw: Random, m: int) -> tuple[Tensor, ...]:

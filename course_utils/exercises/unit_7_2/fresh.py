@@ -1,10 +1,9 @@
 """Unit 7.2: fresh examples for grading. Who learned the notebook's by heart fails here.
 
 Each function draws a few inputs and compares a student's results with those of the course's solution. What is drawn
-keeps to the stub's promises. Stateful inputs are copied for the solution, so that it leaves them as they were.
+keeps to the stub's promises. An input that remembers what it was asked is made twice, once for each of both.
 """
 
-import copy
 import json
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -19,11 +18,13 @@ WORDS = ("red", "cube", "cone", "late", "paid", "lost", "fee", "Ada", "Monday", 
 
 
 def _words(draw: Random, count: int) -> str:
-    return " ".join(draw.sample(WORDS, count))
+    words = draw.sample(WORDS, count)
+    return " ".join(words)
 
 
 def _number(draw: Random) -> str:
-    return str(draw.randint(1000, 9999))
+    number = draw.randint(1000, 9999)
+    return str(number)
 
 
 # --- act ------------------------------------------------------------------------------------------------
@@ -53,13 +54,14 @@ def fresh_act(yours: Attempt, draw: Random) -> None:
         f"{thought}{answer}\n{action}",
         f"{thought}Action: {bare}[]",
         f"{thought}Action: {absent}[{argument}]",
-        f"{action.replace(good, broken)}\n{thought}",
+        f"Action: {broken}[{argument}]\n{thought}",
         f"Then I write {action}",
         f"It was {told}.",
         draw.choice(other_forms),
     ):
         inputs = (prompt, reply, tools)
-        yours.compare(inputs, solutions.act(*inputs))
+        wanted = solutions.act(*inputs)
+        yours.compare(inputs, wanted)
 
 
 # --- find_calls -----------------------------------------------------------------------------------------
@@ -69,7 +71,8 @@ def fresh_find_calls(yours: Attempt, draw: Random) -> None:
     """Calls in all wrappings; between thoughts; beside what is no call, and beside broken ones; none."""
     beside = (_in_wrappings(draw), _beside_no_calls(draw), _beside_broken(draw), _chatter(draw))
     for reply in (*beside, *_with_thoughts(draw)):
-        yours.compare((reply,), solutions.find_calls(reply))
+        wanted = solutions.find_calls(reply)
+        yours.compare((reply,), wanted)
 
 
 def _call(draw: Random) -> str:
@@ -77,7 +80,9 @@ def _call(draw: Random) -> str:
     values = [draw.randint(1, 99), _words(draw, 2), "{", "} or }", [1, {"a": None}], {"deep": {"er": True}}, 0.5]
     keys = draw.sample(WORDS, draw.randint(0, 2))
     arguments = {key: draw.choice(values) for key in keys}
-    return json.dumps({"name": draw.choice(TOOLS), "arguments": arguments}, indent=draw.choice([None, None, 2]))
+    call = {"name": draw.choice(TOOLS), "arguments": arguments}
+    indent = draw.choice([None, None, 2])
+    return json.dumps(call, indent=indent)
 
 
 def _chatter(draw: Random) -> str:
@@ -86,14 +91,13 @@ def _chatter(draw: Random) -> str:
 
 def _in_wrappings(draw: Random) -> str:
     """Several calls, each in another wrapping."""
-    sentence, fenced, tagged = _call(draw), _call(draw), _call(draw)
-    listed = f"[{_call(draw)}, {_call(draw)}]"
+    bare, fenced, tagged, listed, last = (_call(draw) for _ in range(5))
     wrapped = [
-        f"{_chatter(draw)} {sentence}",
+        f"{_chatter(draw)} {bare}",
         f"```json\n{fenced}\n```",
         f"<tool_call>\n{tagged}\n</tool_call>",
-        listed,
-        f"The set {{1, {draw.randint(2, 9)}}} is {_call(draw)}",
+        f"[{listed}, {fenced}]",
+        f"The set {{1, 2}} is none, {last} is",
     ]
     draw.shuffle(wrapped)
     return "\n".join(wrapped)
@@ -101,12 +105,13 @@ def _in_wrappings(draw: Random) -> str:
 
 def _with_thoughts(draw: Random) -> Iterator[str]:
     """Calls that count, and calls that a model only thinks of."""
-    think = f"<think>Perhaps {_call(draw)}\nor not.</think>"
-    again = f"<think>{_chatter(draw)} {_call(draw)}</think>"
-    yield f"{think}\n{_call(draw)}{again}\n{_call(draw)}"
-    yield f"{_call(draw)}{think}{_chatter(draw)}{_call(draw)}{again}"
-    yield f"{_call(draw)}\n<think>Or {_call(draw)}"
-    yield f"{_chatter(draw)} {_call(draw)}? No.</think>\n{_call(draw)}"
+    said, more, thought, other = (_call(draw) for _ in range(4))
+    think = f"<think>Perhaps {thought}\nor not.</think>"
+    again = f"<think>{_chatter(draw)} {other}</think>"
+    yield f"{think}\n{said}{again}\n{more}"
+    yield f"{said}{think}{more}{again}"
+    yield f"{said}\n<think>Or {thought}"
+    yield f"{_chatter(draw)} {thought}? No.</think>\n{said}"
 
 
 def _beside_no_calls(draw: Random) -> str:
@@ -155,14 +160,16 @@ def fresh_loop_detector(yours: Attempt, draw: Random) -> None:
         (draw.choices([a, b], k=5 * other), other),
         (draw.choices([a, b, changing[0]], k=8 * other), other),
     ):
-        yours.compare((steps, times), solutions.loop_detector(steps, times))
+        wanted = solutions.loop_detector(steps, times)
+        yours.compare((steps, times), wanted)
 
 
 def _steps(draw: Random) -> list[tuple[str, str]]:
     """Three steps; two of them see the same."""
     seen, other = _words(draw, 2), _words(draw, 3)
-    actions = [f"{tool}[{_number(draw)}]" for tool in draw.sample(TOOLS, 3)]
-    return list(zip(actions, (seen, seen, other), strict=True))
+    tools = draw.sample(TOOLS, 3)
+    number = _number(draw)
+    return [(f"{tool}[{number}]", text) for tool, text in zip(tools, (seen, seen, other), strict=True)]
 
 
 # --- retrying_toolbox -----------------------------------------------------------------------------------
@@ -172,10 +179,10 @@ def fresh_retrying_toolbox(yours: Attempt, draw: Random) -> None:
     """Time-outs and errors, of tools that read and of tools that write."""
     *read_only, writes = draw.sample(TOOLS, 3)
     reads = draw.choice(read_only)
-    tries = draw.randint(3, 5)
+    number, tries = _number(draw), draw.randint(3, 5)
     late = [TimeoutError()] * (tries - 1)
     more = [_words(draw, 2) for _ in range(tries + 1)]  # what comes if the tool is called too often
-    error = draw.choice([ValueError, RuntimeError, ConnectionError, KeyError])(_words(draw, 3))
+    error = draw.choice([ValueError, RuntimeError, ConnectionError])(_words(draw, 3))
     for tool, outcomes in (
         (reads, [*late, *more]),
         (reads, [*late, TimeoutError(), *more]),
@@ -184,9 +191,9 @@ def fresh_retrying_toolbox(yours: Attempt, draw: Random) -> None:
         (draw.choice([reads, writes]), more),
         (writes, [error, *more]),
     ):
-        inputs = (Scripted(*outcomes), tool, _number(draw), read_only, tries)
-        wanted = solutions.retrying_toolbox(copy.deepcopy(inputs[0]), *inputs[1:])
-        yours.compare(inputs, wanted)
+        rest = (tool, number, read_only, tries)
+        wanted = solutions.retrying_toolbox(Scripted(*outcomes), *rest)
+        yours.compare((Scripted(*outcomes), *rest), wanted)
 
 
 # --- approval_gate --------------------------------------------------------------------------------------
@@ -226,32 +233,36 @@ def _decisions(draw: Random, calls: Sequence[tuple[str, str]]) -> dict[tuple[str
 
 def fresh_reflection_memory(yours: Attempt, draw: Random) -> None:
     """Many notes and room for all; several budgets; another counter; no note."""
-    different = _notes(draw)
-    notes = _with_doubles(draw, different)
-    text = solutions.reflection_memory(different, len(different), 1000, count_words)
+    first, second = _notes(draw), _notes(draw)
+    doubled = _with_doubles(draw, first)
+    whole = solutions.reflection_memory(second, 5, 1000, count_letters)
+    exact = count_letters(whole)
     for inputs in (
-        (notes, len(different), 1000, count_words),
-        (notes[::-1], draw.randint(2, 3), 1000, count_words),
-        (different, len(different), draw.randint(9, count_words(text) - 1), count_words),
-        (different, len(different), draw.randint(50, count_letters(text) - 1), count_letters),
-        (different, len(different), count_letters(text), count_letters),
-        ([different[0], " "], 2, 5, count_words),
+        (doubled, 5, 1000, count_words),
+        (doubled[::-1], draw.randint(2, 3), 1000, count_words),
+        (first, 5, draw.randint(9, 18), count_words),
+        (second, 5, draw.randint(50, 65), count_letters),
+        (second, 5, exact, count_letters),
+        ([first[0], " "], 2, 5, count_words),
     ):
-        yours.compare(inputs, solutions.reflection_memory(*inputs))
+        wanted = solutions.reflection_memory(*inputs)
+        yours.compare(inputs, wanted)
 
 
 def _notes(draw: Random) -> list[str]:
-    """Different notes, with blanks around some."""
-    return [f"{draw.choice(['', ' '])}{_words(draw, draw.randint(2, 5))}. " for _ in range(5)]
+    """Five notes, with blanks around some."""
+    lengths = draw.choices(range(2, 6), k=5)
+    notes = [f"{_words(draw, length)}." for length in lengths]
+    return [f"{draw.choice(['', ' '])}{note} " for note in notes]
 
 
 def _with_doubles(draw: Random, notes: Sequence[str]) -> list[str]:
-    """With some of them again, in other letters or with other blanks, and with one that is empty."""
-    first, second, third = draw.sample(notes, 3)
-    more = [*notes, first.upper(), second.replace(" ", "  "), third.title()]
-    draw.shuffle(more)
+    """With three of them again, in other letters or with other blanks, and with one that is empty."""
+    first, second, *others = draw.sample(notes, len(notes))
+    newest = [first, first.upper(), second, second.replace(" ", "  "), others[0].title()]
+    draw.shuffle(newest)
     empty = draw.choice(["", "  "])
-    return [*more[:-1], empty, more[-1]]
+    return [*others, *newest[:-1], empty, newest[-1]]
 
 
 # --- chunk ----------------------------------------------------------------------------------------------
@@ -264,9 +275,11 @@ def fresh_chunk(yours: Attempt, draw: Random) -> None:
         lengths = [*draw.choices(range(1, 5), k=12), size + draw.randint(1, 3)]
         draw.shuffle(lengths)
         sentences = [_sentence(draw, length) for length in lengths]
-        yours.compare((sentences, size, overlap), solutions.chunk(sentences, size, overlap))
+        wanted = solutions.chunk(sentences, size, overlap)
+        yours.compare((sentences, size, overlap), wanted)
     for sentences in ([_sentence(draw, 8)], []):
-        yours.compare((sentences, 5, 2), solutions.chunk(sentences, 5, 2))
+        wanted = solutions.chunk(sentences, 5, 2)
+        yours.compare((sentences, 5, 2), wanted)
 
 
 def _sentence(draw: Random, length: int) -> str:
@@ -278,7 +291,8 @@ def _sentence(draw: Random, length: int) -> str:
 
 def fresh_rank_fusion(yours: Attempt, draw: Random) -> None:
     """Two searches, and several values of k; ties; one search, and an empty one."""
-    ids = draw.sample([f"{word}-{number}" for word in WORDS for number in range(9)], 12)
+    ids = [f"{word}-{_number(draw)}" for word in WORDS]
+    draw.shuffle(ids)
     few, small = ids[:3], draw.randint(1, 2)
     for rankings, k in (
         (_searches(draw, ids, 60), 60),
@@ -286,17 +300,30 @@ def fresh_rank_fusion(yours: Attempt, draw: Random) -> None:
         ([few, few[::-1]], draw.randint(1, 60)),
         ([[], ids[:4]], draw.randint(10, 60)),
     ):
-        yours.compare((rankings, k), solutions.rank_fusion(rankings, k))
+        wanted = solutions.rank_fusion(rankings, k)
+        yours.compare((rankings, k), wanted)
 
 
 def _searches(draw: Random, ids: Sequence[str], k: int) -> list[list[str]]:
     """Two rankings in which only ids of the same ranks have the same score: no tie hangs on how sums are rounded."""
     while True:
         rankings = [draw.sample(ids[:9], 7), draw.sample(ids[3:], 8)]
-        ranks = {tuple(sorted(ranking.index(one) + 1 for ranking in rankings if one in ranking)) for one in ids}
-        scores = {sum(Fraction(1, k + rank) for rank in places) for places in ranks}
+        ranks = {_ranks(one, rankings) for one in ids}
+        scores = {_score(places, k) for places in ranks}
         if len(scores) == len(ranks):
             return rankings
+
+
+def _ranks(one: str, rankings: Sequence[Sequence[str]]) -> tuple[int, ...]:
+    """The places of an id, the best first."""
+    ranks = [ranking.index(one) + 1 for ranking in rankings if one in ranking]
+    return tuple(sorted(ranks))
+
+
+def _score(ranks: Sequence[int], k: int) -> Fraction:
+    """The score without any rounding."""
+    parts = [Fraction(1, k + rank) for rank in ranks]
+    return sum(parts, Fraction())
 
 
 # --- as_mcp ---------------------------------------------------------------------------------------------
@@ -314,7 +341,8 @@ def fresh_as_mcp(yours: Attempt, draw: Random) -> None:
         function = {"name": draw.choice(TOOLS), "description": description, "parameters": parameters}
         given = {key: value for key, value in function.items() if value is not absent}
         tool = {"type": "function", "function": given}
-        yours.compare((tool,), solutions.as_mcp(tool))
+        wanted = solutions.as_mcp(tool)
+        yours.compare((tool,), wanted)
 
 
 def _schema(draw: Random) -> dict:
