@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from course_utils.classroom.texts import template
+from course_utils.classroom.outputs import save, template
 from course_utils.exercises import registry
 from course_utils.exercises.registry import Quiz
 
@@ -23,21 +23,15 @@ SAME_DAY = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can name, so that 
 def write(folder: Path, unit: str = "") -> list[Path]:
     """Write both files for `unit`, or for every unit with quizzes; their paths.
 
-    ValueError for another unit, or a folder that can't be written to.
+    ValueError for another unit, or a file that can't be written.
     """
     units = by_unit()
     if unit not in ("", *units):
         raise ValueError(f"There are no quizzes for unit {unit!r}. There are some for {', '.join(units)}.")
     paths = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in [unit] if unit else units:
-            paths.append(folder / f"quizzes_{name}.qti.zip")
-            paths[-1].write_bytes(as_qti(name, units[name]))
-            paths.append(folder / f"quizzes_{name}.moodle.xml")
-            paths[-1].write_bytes(as_moodle(name, units[name]))
-    except OSError as error:
-        raise ValueError(f"{folder} can't be written to ({error.strerror}). Name another folder.") from error
+    for name in [unit] if unit else units:
+        contents = {"qti.zip": as_qti(name, units[name]), "moodle.xml": as_moodle(name, units[name])}
+        paths += [save(folder / f"quizzes_{name}.{ending}", content) for ending, content in contents.items()]
     return paths
 
 

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from course_utils.classroom.grading import gradebook
-from course_utils.classroom.grading.gradebook import Task
+from course_utils.classroom.grading.points import Task, answer_to, by_unit, points, tasks, total, verdict_on
 from course_utils.classroom.grading.results import Result
-from course_utils.classroom.texts import file_names, plain, template, visible
+from course_utils.classroom.outputs import file_names, save, template
 from course_utils.exercises import registry
 
 FOLDER = "feedback"
 PRINTED = 2_000  # characters that a page shows of what a function printed
 HINT = '`hint("{name}")` gives the next step.'
 NEXT = {
+    "passed": "What to notice: {notice}",
     "not yet": HINT,
     "open": f"You left the stub as it was. {HINT}",
     "missing": f"No cell of what you handed in defines `{{function}}`. {HINT}",
@@ -30,71 +30,66 @@ NEXT = {
 
 
 def write(results: Sequence[Result], out: Path) -> list[Path]:
-    """Write a page for each student into the folder `out`/feedback; the pages in the order of `results`."""
-    folder = out / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    counted = gradebook.tasks(results)
+    """Write a page for each student into the folder `out`/feedback; the pages in the order of `results`.
+
+    ValueError if a page can't be written.
+    """
+    counted = tasks(results)
     students = [result.student for result in results]
-    pages = [folder / f"{name}.html" for name in file_names(students)]
-    for page, result in zip(pages, results, strict=True):
-        others = [name for name in students if name != result.student]
-        page.write_text(as_page(result, counted, others), encoding="utf-8")
+    pages = []
+    for name, result in zip(file_names(students), results, strict=True):
+        others = [student for student in students if student != result.student]
+        page = as_page(result, counted, others)
+        pages.append(save(out / FOLDER / f"{name}.html", page.encode()))
     return pages
 
 
 def as_page(result: Result, counted: Sequence[Task], others: Sequence[str] = ()) -> str:
     """One student's page. A note that names one of the `others` is left out: it is for the instructor."""
-    units = dict.fromkeys(registry.unit_of(task.name) for task in counted)
-    return template("feedback.html").render(
-        student=plain(result.student),
-        points=_in_words(gradebook.total(result, counted)),
-        units=[_unit(result, counted, unit) for unit in units],
-        files=[plain(PurePath(name).name) for name in result.files],
-        notes=[plain(note) for note in result.notes if not _names_one_of(others, note)],
-    )
+    files = [PurePath(name).name for name in result.files]  # the folders are the instructor's
+    notes = [note for note in result.notes if not _names_another(note, result.student, others)]
+    units = [_unit(result, unit, group) for unit, group in by_unit(counted).items()]
+    reached = _in_words(*total(result, counted))
+    page = template("feedback.html")
+    return page.render(student=result.student, points=reached, units=units, files=files, notes=notes)
 
 
-def _names_one_of(others: Sequence[str], note: str) -> bool:
-    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", note) for name in others if name)
+def _names_another(note: str, student: str, others: Sequence[str]) -> bool:
+    """Whether a note names another student, as a word or as a part of a file's name such as Ben_7.1.ipynb."""
+    rest = note.replace(student, "")  # Anna_2 names no Anna
+    names = [re.escape(name) for name in others if name]
+    if not names:
+        return False
+    pattern = rf"(?<![^\W_])({'|'.join(names)})(?![^\W_])"
+    return re.search(pattern, rest, re.IGNORECASE) is not None
 
 
-def _in_words(total: tuple[int, int]) -> str:
-    reached, possible = total
+def _in_words(reached: int, possible: int) -> str:
     return f"{reached} of {possible} point{'' if possible == 1 else 's'}"
 
 
-def _unit(result: Result, counted: Sequence[Task], unit: str) -> dict[str, Any]:
+def _unit(result: Result, unit: str, group: Sequence[Task]) -> dict[str, Any]:
     """What the page shows of a unit."""
-    here = [task for task in counted if registry.unit_of(task.name) == unit]
-    exercises = [_exercise(result, task) for task in here if task.kind == "exercise"]
-    quizzes = [_quiz(result, task) for task in here if task.kind == "quiz"]
-    points = _in_words(gradebook.total(result, here))
-    return {"name": unit, "points": points, "exercises": exercises, "quizzes": quizzes}
+    exercises = [_exercise(result, task) for task in group if task.kind == "exercise"]
+    quizzes = [_quiz(result, task) for task in group if task.kind == "quiz"]
+    reached = _in_words(*total(result, group))
+    return {"name": unit, "points": reached, "exercises": exercises, "quizzes": quizzes}
 
 
-def _exercise(result: Result, task: Task) -> dict[str, str]:
+def _exercise(result: Result, task: Task) -> dict[str, Any]:
+    """What the page shows of an exercise."""
     asked = registry.exercise(task.name)
-    verdict = gradebook.verdict_on(result, task)
-    reached = gradebook.points(result, task)
-    following = NEXT.get(verdict.status, "What to notice: {notice}")
-    names = {"name": task.name, "function": asked.stub.__name__, "notice": asked.notice}
-    return {
-        "name": task.name,
-        "title": asked.title,
-        "status": verdict.status,
-        "points": "no points yet" if reached is None else _in_words((reached, task.most)),
-        "words": verdict.words.strip(),
-        "next": following.format(**names),
-        "printed": visible(verdict.printed[:PRINTED]).rstrip(),
-    }
+    verdict = verdict_on(result, task)
+    reached = points(result, task)
+    in_words = "no points yet" if reached is None else _in_words(reached, task.most)
+    function = asked.stub.__name__
+    following = NEXT[verdict.status].format(name=task.name, function=function, notice=asked.notice)
+    printed = verdict.printed[:PRINTED]
+    return {"asked": asked, "verdict": verdict, "points": in_words, "next": following, "printed": printed}
 
 
-def _quiz(result: Result, task: Task) -> dict[str, str]:
+def _quiz(result: Result, task: Task) -> dict[str, Any]:
+    """What the page shows of a quiz: the question, and the answer that was chosen, if there is one."""
     asked = registry.quiz(task.name)
-    chosen = asked.letters.get(gradebook.answer_to(result, task))
-    about = {"name": task.name, "question": asked.question}
-    if chosen is None:
-        question = f'No answer yet. `quiz("{task.name}")` asks the question.'
-        return about | {"kind": "open", "status": "no answer", "answer": "", "explanation": question}
-    kind, status = ("passed", "right") if chosen.right else ("not-yet", "not right")
-    return about | {"kind": kind, "status": status, "answer": chosen.text, "explanation": chosen.explanation}
+    letter = answer_to(result, task)
+    return {"asked": asked, "chosen": asked.letters.get(letter)}
