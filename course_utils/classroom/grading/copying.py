@@ -11,7 +11,6 @@ import ast
 import functools
 import inspect
 import re
-import textwrap
 
 from course_utils.exercises.registry import Exercise
 
@@ -30,38 +29,53 @@ def is_stub(definition: ast.stmt) -> bool:
 
 def is_alike(definition: ast.stmt, task: Exercise) -> bool:
     """Whether a function is the course's own solution, word for word."""
-    return isinstance(definition, ast.FunctionDef) and _bare(definition) == _bare(_solution(task))
+    if not isinstance(definition, ast.FunctionDef):
+        return False
+    solution = _solution(task)
+    return _bare(definition) == _bare(solution)
 
 
 def is_no_chance(task: Exercise) -> bool:
     """Whether nobody writes the course's solution word for word without having seen it."""
-    return len(own_names(task)) >= FEWEST_NAMES
+    names = own_names(task)
+    return len(names) >= FEWEST_NAMES
 
 
 def own_names(task: Exercise) -> set[str]:
     """The variables of the course's solution whose names stand neither in the stub's code nor in that of a hint."""
     words = " ".join([task.stub_source, *task.hints])
-    first_line = task.stub_source.partition('"""')[0]
-    code = first_line + " ".join(re.findall(r"`[^`]*`", words))
+    first_line, _, _ = task.stub_source.partition('"""')
+    quoted = re.findall(r"`[^`]*`", words)
+    code = " ".join([first_line, *quoted])
     given = set(re.findall(r"\w+", code))
-    stored = {node.id for node in ast.walk(_solution(task)) if _is_stored(node)}
-    return {name for name in stored - given if len(name) > 1}
+    own = _variables(task) - given
+    return {name for name in own if len(name) > 1}
 
 
-def _is_stored(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+def _variables(task: Exercise) -> set[str]:
+    names = set()
+    for node in ast.walk(_solution(task)):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+    return names
 
 
 @functools.cache
 def _solution(task: Exercise) -> ast.FunctionDef:
     source = inspect.getsource(task.reference)
-    return ast.parse(textwrap.dedent(source)).body[0]
+    tree = ast.parse(source)
+    return tree.body[0]
 
 
 def _bare(function: ast.FunctionDef) -> str:
     """A function without its name, docstring and annotations."""
-    plain = _Plain().visit(ast.parse(ast.unparse(function)).body[0])  # a tree of our own to change
-    return ast.dump(ast.Module([plain.args, *_without_docstring(plain.body)], []))
+    text = ast.unparse(function)
+    own = ast.parse(text)  # a tree that may be changed
+    plain = _Plain().visit(own.body[0])
+    body = _without_docstring(plain.body)
+    parts = [ast.dump(part) for part in (plain.args, *body)]
+    return "\n".join(parts)
 
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
@@ -79,4 +93,5 @@ class _Plain(ast.NodeTransformer):
         return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:  # noqa: N802, ast's name
-        return ast.Assign([node.target], node.value or ast.Constant(None), lineno=node.lineno)
+        value = node.value or ast.Constant(None)
+        return ast.Assign([node.target], value, lineno=node.lineno)

@@ -66,7 +66,9 @@ def without_course(name: str) -> str:
     before = ""
     while before != name:
         before = name
-        name = _of_the_course().sub(" ", without_copy(name)).strip(SIGNS)
+        rest = without_copy(name)
+        rest = _of_the_course().sub(" ", rest)
+        name = rest.strip(SIGNS)
     return _tidy(name)
 
 
@@ -75,14 +77,15 @@ def without_copy(name: str) -> str:
     before = ""
     while before != name:
         before = name
-        name = COPY.sub("", name).strip(SIGNS)
+        rest = COPY.sub("", name)
+        name = rest.strip(SIGNS)
     return name
 
 
 def copy_number(file: str) -> int:
     """2 for "7.1 (2).ipynb" and for Canvas's "7.1-2.ipynb"; 0 for the first."""
-    number = re.search(r"(\((\d{1,6})\)|-(\d{1,6})|-copy(\d{1,6}))$", stem(file), re.IGNORECASE)
-    return int(next(filter(None, number.groups()[1:]))) if number else 0
+    number = re.search(r"(?:\(|-|-copy)(\d{1,6})\)?$", stem(file), re.IGNORECASE)
+    return int(number[1]) if number else 0
 
 
 @functools.cache
@@ -90,9 +93,12 @@ def _of_the_course() -> re.Pattern:
     """The names of notebooks, long ones first, and of units. No digit or dot may stand beside."""
     notebooks = [path.stem for path in settings.NOTEBOOKS.rglob("*.ipynb")]
     units = {registry.unit_of(name) for name in registry.exercises()}
-    words = [re.escape(word) for word in sorted(notebooks, key=len, reverse=True) + sorted(units)]
-    return re.compile(rf"(?<![\d.])({'|'.join(words)})(?![\d.])", re.IGNORECASE)
+    notebooks.sort(key=len, reverse=True)
+    words = "|".join(map(re.escape, [*notebooks, *sorted(units)]))
+    return re.compile(rf"(?<![\d.])({words})(?![\d.])", re.IGNORECASE)
 
 
 def _tidy(name: str) -> str:
-    return unicodedata.normalize("NFC", " ".join(name.split())).strip(SIGNS) or name
+    one_line = " ".join(name.split())
+    composed = unicodedata.normalize("NFC", one_line)
+    return composed.strip(SIGNS) or name
