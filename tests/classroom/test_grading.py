@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from course_utils import cli
-from course_utils.classroom.grading import extraction, grading, submissions
+from course_utils.classroom.grading import extraction, formats, grading
 from course_utils.classroom.grading.results import Result, Verdict
 from course_utils.classroom.grading.submissions import Submission
 from course_utils.exercises import registry
@@ -59,7 +59,7 @@ def test_no_mistake_passes_and_nearly_all_get_their_diagnosis(judged) -> None:
 def test_the_command_grades_a_class(tmp_path: Path) -> None:
     quiz = next(iter(registry.quizzes()))
     folder = tmp_path / "Übung 1"
-    handed_in.save(folder / "anna" / "7.1.ipynb", ["import torch\nfrom torch import *", RIGHT, f'quiz("{quiz}", "a")'])
+    handed_in.save(folder / "anna" / "7.1.ipynb", [formats.IMPORTS, RIGHT, f'quiz("{quiz}", "a")'])
     handed_in.save(folder / "ben" / "7.1.ipynb", ["def late_fusion(p, w):\n    return 1"])
     handed_in.save(folder / "cem" / "7.1.ipynb", [registry.exercise(FUSION).stub_source, "def broken("])
     arguments = ["grade", str(folder), "--seed", "4", "--csv", "--jobs", "1"]
@@ -126,10 +126,8 @@ def class_of_three(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setattr(grading, "Judge", Ended)
     monkeypatch.setattr(Ended, "asked", [])
     for student in ("anna", "ben", "cem"):
-        handed_in.save(tmp_path / "class" / f"{student}_7.3.ipynb", [f"def majority_vote(answers): {student}"])
-        handed_in.save(
-            tmp_path / "class" / f"{student}_7.3.ipynb", [f"def majority_vote(answers):\n    return '{student}'"]
-        )
+        cell = f"def majority_vote(answers):\n    return '{student}'"
+        handed_in.save(tmp_path / "class" / f"{student}_7.3.ipynb", [cell])
     return tmp_path / "class"
 
 
@@ -212,4 +210,3 @@ def test_a_result_survives_its_file(tmp_path: Path) -> None:
     path.write_text(json.dumps({"checksum": "c", "result": grading.asdict(result)}), encoding="utf-8")
     assert grading.kept(path, "c") == result and result.number == "7"
     assert grading.kept(path, "d") is None
-    assert submissions.Submission("anna") != submission

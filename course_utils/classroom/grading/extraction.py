@@ -20,6 +20,8 @@ LONGEST_CELL = 100_000  # characters
 DEEPEST = 200  # levels of a cell's tree; what walks through it calls itself for each
 MOST_NEEDS = 5_000  # names looked up for one exercise
 REMEMBERED = 2_000  # cells; most of a class's are those that were handed out
+OPEN, COPIED = "open", "copied"
+ALIKE = "is word for word the course's solution, which is so short that this may be chance"
 BODY_MAGICS = ("time", "timeit", "capture", "prun")  # cell magics that run what is below them as Python
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
@@ -82,26 +84,32 @@ def extract(cells: Sequence[str]) -> Extract:
         letters |= _letters(cell)
         statements += _statements(cell)
     notebook = Notebook(statements)
-    pieces, untouched, copied = {}, set(), set()
+    pieces: dict[str, str] = {}
+    settled: dict[str, set[str]] = {OPEN: set(), COPIED: set()}
     for name, task in registry.exercises().items():
         answer = _answer(task, checked.get(name), notebook)
-        if answer is None:
-            continue
-        definition = notebook.definition(answer)
-        if definition and copying.is_stub(definition):
-            untouched.add(name)
-            continue
-        alike = definition is not None and copying.is_alike(definition, task)
-        if alike and copying.is_no_chance(task):
-            copied.add(name)
-            continue
-        if alike:
-            notes.append(f"{name} is word for word the course's solution; it is so short that this may be chance.")
-        try:
-            pieces[name] = notebook.piece(answer, task.stub.__name__)
-        except Tangled:
-            notes.append(f"{name} is left out: it needs more than {MOST_NEEDS:,} values of the notebook.")
-    return Extract(pieces, frozenset(untouched), frozenset(copied), letters, tuple(notes))
+        kind = _kind(task, answer, notebook)
+        if kind in settled:
+            settled[kind].add(name)
+        elif answer is not None:
+            notes += [f"{name} {ALIKE}."] if kind == ALIKE else []
+            try:
+                pieces[name] = notebook.piece(answer, task.stub.__name__)
+            except Tangled:
+                notes.append(f"{name} is left out: it needs more than {MOST_NEEDS:,} values of the notebook.")
+    return Extract(pieces, frozenset(settled[OPEN]), frozenset(settled[COPIED]), letters, tuple(notes))
+
+
+def _kind(task: Exercise, answer: ast.expr | None, notebook: "Notebook") -> str:
+    """What an answer is by its text alone: OPEN, COPIED, ALIKE, or "" for the student's own."""
+    definition = notebook.definition(answer)
+    if definition is None:
+        return ""
+    if copying.is_stub(definition):
+        return OPEN
+    if not copying.is_alike(definition, task):
+        return ""
+    return COPIED if copying.is_no_chance(task) else ALIKE
 
 
 def _answer(task: Exercise, checked: ast.expr | None, notebook: "Notebook") -> ast.expr | None:
@@ -121,7 +129,7 @@ def _parsed(cells: Sequence[str]) -> tuple[list[Cell], list[str]]:
     parsed, unread = [], []
     for number, text in enumerate(cells, 1):
         try:
-            parsed.append(_as_python(text.replace("\r\n", "\n")))
+            parsed.append(_as_python(text.replace("\r\n", "\n").replace("\r", "\n")))
         except UNREADABLE:
             unread.append(str(number))
     if not unread:
@@ -344,7 +352,7 @@ class Notebook:
         """Whether an answer is more than a name that nothing defines."""
         return not isinstance(answer, ast.Name) or answer.id in self.bound
 
-    def definition(self, answer: ast.expr) -> ast.stmt | None:
+    def definition(self, answer: ast.expr | None) -> ast.stmt | None:
         """The last statement that binds an answer which is a name; `x = y` leads on to y."""
         end = self.end
         while isinstance(answer, ast.Name):
