@@ -79,8 +79,8 @@ def test_the_command_grades_a_class(tmp_path: Path) -> None:
 # --- which file counts
 
 
-def extracts(**cells: list[str]) -> dict[str, extraction.Extract]:
-    return {file: extraction.extract(code) for file, code in cells.items()}
+def extracts(**cells: list[str]) -> list[tuple[str, extraction.Extract]]:
+    return [(file, extraction.extract(code)) for file, code in cells.items()]
 
 
 def test_the_newest_attempt_counts_and_a_stub_is_none() -> None:
@@ -90,10 +90,15 @@ def test_the_newest_attempt_counts_and_a_stub_is_none() -> None:
     assert "return 2" in found.pieces[FUSION] and not found.open
     assert notes == [f"Several files answer {FUSION}; b counts, the newest."]
     copied = extraction.Extract(copied=frozenset([FUSION]))
-    found, _ = grading.joined({"a": extraction.extract([old]), "b": copied})
+    found, _ = grading.joined([*extracts(a=[old]), ("b", copied)])
     assert found.copied == {FUSION} and not found.pieces
-    found, _ = grading.joined({"a": copied, "b": extraction.extract([old])})
+    found, _ = grading.joined([("a", copied), *extracts(b=[old])])
     assert not found.copied and FUSION in found.pieces
+
+
+def test_files_of_one_name_are_both_read() -> None:
+    files = [*extracts(a=["def late_fusion(p, w):\n    return 1"]), *extracts(a=["def act(p, r, t):\n    return 1"])]
+    assert grading.joined(files)[0].pieces.keys() == {FUSION, "7.2.act"}
 
 
 def test_files_of_a_student_do_not_mix() -> None:

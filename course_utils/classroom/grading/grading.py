@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
@@ -90,13 +90,13 @@ def result_of(submission: Submission, seed: int) -> Result:
     from course_utils.classroom.grading import judging
 
     start = time.monotonic()
-    extracts = {work.file: extraction.extract(work.cells) for work in submission.works}
+    extracts = [(work.file, extraction.extract(work.cells)) for work in submission.works]
     extract, notes = joined(extracts)
     judged = judging.judge(extract.pieces, seed)
     verdicts = {name: judged.get(name) or _unjudged(name, extract) for name in registry.exercises()}
     quizzes = {name: _quiz_result(name, letter) for name, letter in extract.quizzes.items()}
     seconds = round(time.monotonic() - start, 2)
-    return _result(submission, verdicts, quizzes, [*notes, *extract.notes], seconds)
+    return _result(submission, verdicts, quizzes, notes, seconds)
 
 
 def _result(submission: Submission, verdicts: dict, quizzes: dict, notes: Sequence[str], seconds: float) -> Result:
@@ -105,27 +105,30 @@ def _result(submission: Submission, verdicts: dict, quizzes: dict, notes: Sequen
     return Result(submission.student, files, verdicts, quizzes, told, seconds, submission.number)
 
 
-def joined(extracts: Mapping[str, Extract]) -> tuple[Extract, list[str]]:
+def joined(extracts: Sequence[tuple[str, Extract]]) -> tuple[Extract, list[str]]:
     """What counts of several files, the newest last, and a sentence where one takes the place of another."""
     pieces: dict[str, str] = {}
     copied: set[str] = set()
+    untouched: set[str] = set()
     quizzes: dict[str, str] = {}
     notes: list[str] = []
     answered: dict[str, str] = {}  # exercise -> the file that counts
     replaced = defaultdict(list)  # a file that counts -> exercises that another one answers, too
-    for file, extract in extracts.items():
+    for file, extract in extracts:
         for name in [*extract.pieces, *extract.copied]:
             if name in answered and not answered[name].endswith(formats.KEPT):
                 replaced[file].append(name)
             answered[name] = file
-        pieces = {name: piece for name, piece in pieces.items() if name not in extract.copied} | extract.pieces
-        copied = copied - extract.pieces.keys() | extract.copied
+            pieces.pop(name, None)
+            copied.discard(name)
+        pieces |= extract.pieces
+        copied |= extract.copied
+        untouched |= extract.open
         quizzes |= extract.quizzes
         notes += [f"{file}: {note}" for note in extract.notes]
-    notes += [
-        f"Several files answer {', '.join(names)}; {file} counts, the newest." for file, names in replaced.items()
-    ]
-    untouched = {name for extract in extracts.values() for name in extract.open} - answered.keys()
+    for file, names in replaced.items():
+        notes.append(f"Several files answer {', '.join(names)}; {file} counts, the newest.")
+    untouched -= answered.keys()
     return Extract(pieces, frozenset(untouched), frozenset(copied), quizzes), notes
 
 
