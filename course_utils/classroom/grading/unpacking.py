@@ -140,20 +140,22 @@ def _entries(file: File, stream: BinaryIO, depth: int) -> Iterator[File]:
         return
     above = (*file.place[:-1], file.name[: -len(".zip")]) if file.place else ()
     for entry in archive.infolist():
-        parts = entry.filename.replace("\\", "/").split("/")
-        if entry.is_dir() or not all(map(_counts, filter(None, parts))):
-            continue
-        yield from _entry(archive, entry, above, depth)
+        if not entry.is_dir():
+            yield from _entry(archive, entry, above, depth)
 
 
 def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, above: tuple[str, ...], depth: int) -> Iterator[File]:
-    """A file in a zip file, or the files in it if it is a zip file, too."""
+    """A file in a zip file, or the files in it if it is a zip file, too; nothing if it does not count."""
     parts = entry.filename.replace("\\", "/").split("/")
-    inside = [plain(part) for part in parts if part not in ("", ".", "..")]
-    place = (*above, *(inside or ["_"]))[-DEEPEST:]
+    inside = [part for part in parts if part not in ("", ".", "..")]
+    if not inside or not all(map(_counts, inside)):
+        return
+    place = (*above, *map(plain, inside))
     file = File(place, _when(entry), lambda: _unpacked(archive, entry, LARGEST_FILE))
     if ".." in parts or parts[0] == "" or ":" in parts[0]:
         yield _unreadable(file, "has a path that leads out of its zip file")
+    elif len(place) > DEEPEST:
+        yield _unreadable(file, f"is more than {DEEPEST} folders deep")
     elif not _is_zip(file):
         yield file
     elif depth == DEEPEST_ZIP:
