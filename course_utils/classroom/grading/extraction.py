@@ -215,11 +215,6 @@ def _run_at_once(tree: ast.Module) -> Iterator[ast.AST]:
             waiting += reversed(list(ast.iter_child_nodes(node)))
 
 
-def _is_answer(name: str, letter: str) -> bool:
-    known = registry.quizzes()
-    return name in known and letter in known[name].letters
-
-
 def _argument(call: ast.AST, function: str, place: int, keyword: str) -> ast.expr | None:
     """An argument of a call of `function`, by its place or its name."""
     if not isinstance(call, ast.Call) or _own_name(call.func) != function:
@@ -266,14 +261,15 @@ def _stored(node: ast.expr) -> ast.expr:
 
 
 def _source(lines: list[str], node: ast.stmt) -> str:
-    """The text of a statement, its decorators and comments included."""
+    """The text of a statement, as it stands in the cell where that is possible, its decorators included."""
     if isinstance(node, DEFINITIONS):
         first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
         return "\n".join(lines[first - 1 : node.end_lineno])
-    alone = node.col_offset == 0 and lines[node.end_lineno - 1].encode()[node.end_col_offset :].strip() == b""
-    if alone:
+    last_line = lines[node.end_lineno - 1].encode()  # columns count bytes
+    after = last_line[node.end_col_offset :].strip()
+    if node.col_offset == 0 and not after:
         return "\n".join(lines[node.lineno - 1 : node.end_lineno])
-    return ast.unparse(node)  # it shares a line with another
+    return ast.unparse(node)  # it shares a line with another, or with a comment
 
 
 def _with_names(node: ast.stmt, text: str) -> Statement | None:
@@ -314,7 +310,7 @@ def _changes(node: ast.stmt) -> set[str]:
         return _roots([node.target])
     if isinstance(node, ast.For | ast.While | ast.If | ast.With | ast.Try):
         inner = [part for part in ast.iter_child_nodes(node) if isinstance(part, ast.stmt)]
-        return set().union(*map(_changes, inner))
+        return {name for part in inner for name in _changes(part)}
     return set()
 
 
