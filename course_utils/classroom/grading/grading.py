@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from course_utils import __version__
-from course_utils.classroom import texts
+from course_utils.classroom import outputs
 from course_utils.classroom.grading import extraction, formats, submissions
 from course_utils.classroom.grading.extraction import Extract
 from course_utils.classroom.grading.results import QuizResult, Result, Verdict
@@ -49,10 +49,9 @@ def grade(source: Path, out: Path, jobs: int, seed: int | None = None, tell: Tel
     handed_in = submissions.read(source)
     known = kept_seed(out) if seed is None else seed
     seed = secrets.randbelow(10**6) if known is None else known
-    out.mkdir(parents=True, exist_ok=True)
     _write(out / RUN, {"course": __version__, "seed": seed})
     tell(f"0 of {len(handed_in)} graded")
-    names = texts.file_names(submission.student for submission in handed_in)
+    names = outputs.file_names(submission.student for submission in handed_in)
     desk = Desk(out / RESULTS, seed, len(handed_in), tell)
     with ThreadPoolExecutor(jobs) as threads:
         try:
@@ -76,9 +75,9 @@ def kept_seed(out: Path) -> int | None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """In one step: a run that is killed leaves the old file or the new one."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    """In one step: a run that is killed leaves the old file or the new one. ValueError if it can't be written."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    draft = outputs.save(path.with_name(f".{path.name}.draft"), text.encode())
     os.replace(draft, path)
 
 
@@ -193,7 +192,6 @@ class Desk:
         self.done = 0
         self.own = local()
         self.judges: list[Judge] = []
-        folder.mkdir(exist_ok=True)
 
     def result(self, submission: Submission, name: str) -> Result:
         """The kept result of this very submission, or else that of a judge."""
