@@ -84,6 +84,8 @@ def grade(
     Each submission is judged in a process of its own, without network. A run that was interrupted goes on where it
     stopped, and what has not changed since is not judged again.
     """
+    from rich.text import Text
+
     from course_utils.classroom.grading import feedback, gradebook, grading
     from course_utils.cli import console, interruptible, plain_errors
 
@@ -91,7 +93,8 @@ def grade(
     with plain_errors(), interruptible():
         out = out or folder.resolve().with_name(f"{folder.resolve().stem}-graded")
         with screen.status("Reading what was handed in ...") as line:
-            results = grading.grade(folder, out, jobs or grading.default_jobs(), seed, line.update)
+            at_once = jobs or grading.default_jobs()
+            results = grading.grade(folder, out, at_once, seed, lambda words: line.update(Text(words)))
         gradebook.write(results, out, csv)
         feedback.write(results, out)
     screen.print(gradebook.table(results))
