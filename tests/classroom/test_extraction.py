@@ -83,6 +83,7 @@ def test_a_function_is_found_however_it_is_defined(cells: list[str]) -> None:
         ["k = 5", "x = k", "k = 7", "def late_fusion(p, w):\n    return x"],
         ["k = 5", "def make():\n    return k", "x = make()", "k = 7", "def late_fusion(p, w):\n    return x"],
         ["def late_fusion(p, w):\n    return helper()", "def helper():\n    return 5"],
+        ["def late_fusion(p, w):\n    return sum(helper(n) for n in [1])", "def helper(n):\n    return 5"],
         [
             "import functools",
             "def plus(f):\n    @functools.wraps(f)\n    def g(*a):\n        return f(*a) + 1\n    return g",

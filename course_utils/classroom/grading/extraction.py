@@ -283,20 +283,21 @@ def _with_names(node: ast.stmt, text: str) -> Statement | None:
     binds = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
     now = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
     later: set[str] = set()
-    for scope in _scopes(table):
+    for scope, at_once in _scopes(table):
         names = {symbol.get_name() for symbol in scope.get_symbols() if symbol.is_global()}
-        at_once = scope.get_type() == "class" or scope.get_name() in COMPREHENSIONS
         (now if at_once else later).update(names)
     return Statement(node, text, *map(frozenset, (binds, _changes(node), now, later)))
 
 
-def _scopes(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
-    """The functions, classes and comprehensions in a statement, inner ones included."""
-    waiting = list(table.get_children())
+def _scopes(table: symtable.SymbolTable) -> Iterator[tuple[symtable.SymbolTable, bool]]:
+    """The functions, classes and comprehensions in a statement, and whether they run with it, not when called."""
+    waiting = [(table, True)]
     while waiting:
-        scope = waiting.pop()
-        yield scope
-        waiting += scope.get_children()
+        outer, outer_at_once = waiting.pop()
+        for scope in outer.get_children():
+            at_once = scope.get_type() == "class" or scope.get_name() in COMPREHENSIONS
+            yield scope, outer_at_once and at_once
+            waiting.append((scope, outer_at_once and at_once))
 
 
 def _changes(node: ast.stmt) -> set[str]:
