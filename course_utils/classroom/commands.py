@@ -174,3 +174,33 @@ def update(
             typer.echo(f"course: {error}", err=True)
             raise typer.Exit(1) from error
     typer.echo(str(report))
+
+
+@app.command()
+def grade(
+    folder: Annotated[Path, typer.Argument(help="What students handed in: files, folders, zip files, or one zip.")],
+    out: Annotated[Path | None, typer.Option(help="Where the results go; beside FOLDER if left out.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Also write files for Canvas, Moodle and nbgrader.")] = False,
+    jobs: Annotated[int | None, typer.Option(min=1, max=64, help="Submissions at once; one core is left free.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Draws the fresh examples; kept in --out if left out.")] = None,
+) -> None:
+    """Grade notebooks: a table of points, and a page of feedback for each student.
+
+    Each submission is judged in a process of its own, without network. A run that was interrupted goes on where it
+    stopped, and what has not changed since is not judged again.
+    """
+    from rich.text import Text
+
+    from course_utils.classroom.grading import feedback, gradebook, grading
+    from course_utils.cli import console, interruptible, plain_errors
+
+    screen = console()
+    with plain_errors(), interruptible():
+        out = out or folder.resolve().with_name(f"{folder.resolve().stem}-graded")
+        with screen.status("Reading what was handed in ...") as line:
+            at_once = jobs or grading.default_jobs()
+            results = grading.grade(folder, out, at_once, seed, lambda words: line.update(Text(words)))
+        gradebook.write(results, out, csv)
+        feedback.write(results, out)
+    screen.print(gradebook.table(results))
+    typer.echo(f"Tables and pages are in {out}. Fresh examples were drawn with --seed {grading.kept_seed(out)}.")

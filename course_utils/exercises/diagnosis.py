@@ -28,6 +28,10 @@ class Wrong(Exception):
     """A diagnosis in words for the student. `__cause__` is the exception of their code, if there was one."""
 
 
+class OwnSolution(Wrong):
+    """The function calls the course's own solution."""
+
+
 class NotAttempted(Exception):
     """The function still raises NotImplementedError, as the stub does."""
 
@@ -53,20 +57,24 @@ def examine(exercise: Exercise, function: Any, tell: Callable[[str], None] = pri
         raise Wrong(f"`{exercise.stub.__name__}` should be a function. What came is {_a(function)}.")
     if _same_code(function, exercise.stub):  # no process has to be started to know
         raise NotAttempted
-    attempt = Attempt(function, exercise.stub)
+    attempt = Attempt(sandbox.Run(function), exercise.stub)
     with sandbox.alone():
         try:
-            exercise.examine(attempt)
-        except (NotAttempted, Wrong):
-            raise
-        except sandbox.CannotStart as error:
-            raise NotJudged(
-                f"Your function runs in a Python of its own, and that can't be started: {error}."
-            ) from error
-        except Exception as error:  # a result so odd that comparing it fails
-            raise Wrong(f"What your function returns can't be examined ({_brief(error)}).") from error
+            put_to(exercise.examine, attempt)
         finally:
             attempt.end(tell)
+
+
+def put_to(test: Callable, attempt: "Attempt", *more: Any) -> None:
+    """Run `test(attempt, *more)`. Raises NotAttempted, Wrong or NotJudged, and nothing else."""
+    try:
+        test(attempt, *more)
+    except (NotAttempted, Wrong):
+        raise
+    except sandbox.CannotStart as error:
+        raise NotJudged(f"Your function runs in a Python of its own, and that can't be started: {error}.") from error
+    except Exception as error:  # a result so odd that comparing it fails
+        raise Wrong(f"What your function returns can't be examined ({_brief(error)}).") from error
 
 
 def _same_code(function: Callable, stub: Callable) -> bool:
@@ -77,11 +85,14 @@ def _same_code(function: Callable, stub: Callable) -> bool:
 
 
 class Attempt:
-    """A student's function as diagnosing tests call it: in its own process, and what it raises becomes Wrong."""
+    """A student's function as diagnosing tests call it: in its own process, and what it raises becomes Wrong.
 
-    def __init__(self, function: Callable, stub: Callable) -> None:
+    `run` is where it runs: a `sandbox.Run`, or what stands for one.
+    """
+
+    def __init__(self, run: Any, stub: Callable) -> None:
         self.signature = inspect.signature(stub)
-        self.run = sandbox.Run(function)
+        self.run = run
 
     def __call__(self, *inputs: Any) -> Any:
         """Its result. Raises Wrong if it fails or changes an input, NotAttempted if it is still a stub."""
@@ -93,6 +104,8 @@ class Attempt:
             case ("returned", result, list(after)):
                 self._refuse_changes(inputs, after)
                 return result
+            case ("raised", "OwnSolution", _, str(words), _, _):
+                raise OwnSolution(words)
             case ("raised", "Wrong", _, str(words), _, _):  # one of the inputs says what is wrong with its use
                 raise Wrong(words)
             case ("raised", str(name), list(kinds), str(text), bool(bare), list(places)):

@@ -17,7 +17,7 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +35,7 @@ SECONDS_TO_START = 120  # importing torch from a cold or a network disk
 MEMORY = 2**30  # bytes
 LARGEST_FUNCTION = 100 * 2**20  # bytes, with all that it uses from the notebook
 LOOK_EVERY = 0.05  # seconds between two looks at clock and memory
+STREAMS = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
 PRINTED = 4000  # letters kept of what a function prints
 
 
@@ -58,19 +59,28 @@ class Run:
         self.function = function
         self.printed, self.left_out = "", 0
         self.complete = self.threads_left = False
+        self.seconds, self.seconds_in_all = SECONDS, SECONDS_IN_ALL
         self._ends = 0.0  # when all calls together have taken too long; set with the first
 
     def __call__(self, inputs: tuple) -> tuple:
-        worker = _worker_with(self)
-        self._ends = self._ends or time.monotonic() + SECONDS_IN_ALL
+        worker = self.worker()
+        self._ends = self._ends or time.monotonic() + self.seconds_in_all
         if time.monotonic() > self._ends:
             raise Stopped(
-                f"Your function has taken more than {SECONDS_IN_ALL} s in this check. Is there a way to do less?"
+                f"Your function has taken more than {self.seconds_in_all} s in this check. Is there a way to do less?"
             )
         try:
-            return worker.ask(self, "call", pickle.dumps(inputs), SECONDS)
+            return worker.ask(self, "call", self.packed(inputs), self.seconds)
         except TimeoutError:
-            raise Stopped(f"Your function ran longer than {SECONDS} s. Is there a loop that never ends?") from None
+            raise Stopped(f"Your function ran longer than {self.seconds} s. Is there a loop that never ends?") from None
+
+    def worker(self) -> "Worker":
+        """The process, holding the function."""
+        return _worker_with(self)
+
+    def packed(self, inputs: tuple) -> bytes:
+        """Inputs as bytes for the process."""
+        return pickle.dumps(inputs)
 
     def end(self) -> None:
         """Ask for what is known at the end, and let the process forget the function."""
@@ -97,21 +107,16 @@ class Run:
 class Worker:
     """The process, as the notebook sees it."""
 
+    largest = wire.LARGEST  # bytes of a reply
+    waiting = 100  # replies that may wait to be read
+
     def __init__(self) -> None:
         self.owner = os.getpid()
         self.holds: Run | None = None
-        self.replies: queue.Queue = queue.Queue(maxsize=100)
-        paths = os.pathsep.join(str(path) for path in sys.path if path)
-        settings = {"PYTHONPATH": paths, "PYTHONBREAKPOINT": "0", "OMP_NUM_THREADS": "1", "COURSE_PROGRESS": "off"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "course_utils.exercises.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | settings,
-            **_away_from_ctrl_c(),
-        )
-        threading.Thread(target=self._listen, daemon=True).start()
+        self.replies: queue.Queue = queue.Queue(maxsize=self.waiting)
+        self.process = self.start()
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
         self.before = sys.maxsize  # nothing is too much while it starts
         try:
             self.before = self._wait_until_ready()
@@ -119,10 +124,18 @@ class Worker:
             self.kill()
             raise
 
+    def start(self) -> subprocess.Popen:
+        """Start the process."""
+        return started("course_utils.exercises.worker", os.environ)
+
+    def most(self) -> int:
+        """Bytes of memory that it may take in addition to what it has after the start."""
+        return MEMORY
+
     def _listen(self) -> None:
         with suppress(EOFError, ValueError, OSError):
             while True:
-                self.replies.put(wire.receive(self.process.stdout))
+                self.replies.put(wire.receive(self.process.stdout, self.largest))
         self.process.stdout.close()
         self.replies.put(None)
 
@@ -134,7 +147,7 @@ class Worker:
             raise CannotStart(f"it did not start within {SECONDS_TO_START} s") from None
         except EOFError:
             raise CannotStart(f"it ended at once, with exit code {self.process.wait()}") from None
-        return self._memory()
+        return self.memory()
 
     def alive(self) -> bool:
         """Whether it runs and belongs to this process, not to the one that this one was forked from."""
@@ -150,10 +163,7 @@ class Worker:
             raise
         except MemoryError:
             self.kill()
-            limit = f"{MEMORY / 2**30:g} GiB"
-            raise Stopped(
-                f"Your function took more than {limit} of memory, and was stopped. Does a list grow?"
-            ) from None
+            raise Stopped(too_much(self.most())) from None
         except (EOFError, OSError):
             words = self._how_it_ended()
             self.kill()
@@ -177,19 +187,20 @@ class Worker:
         while time.monotonic() < deadline:
             with suppress(queue.Empty):
                 return _opened(self.replies.get(timeout=LOOK_EVERY))
-            if self._memory() - self.before > MEMORY:
+            if self.memory() - self.before > self.most():
                 raise MemoryError
         raise TimeoutError
 
-    def _memory(self) -> int:
+    def memory(self) -> int:
         """Bytes in use, with those of its own children (on Windows an environment's Python is one)."""
         total = 0
-        for process in self._family():
+        for process in self.family():
             with suppress(psutil.Error):
                 total += process.memory_info().rss
         return total
 
-    def _family(self) -> list[psutil.Process]:
+    def family(self) -> list[psutil.Process]:
+        """The process and its children."""
         try:
             process = psutil.Process(self.process.pid)
             return [process, *process.children(recursive=True)]
@@ -210,7 +221,7 @@ class Worker:
         """End it and its children; harmless for one that has ended."""
         if self.owner != os.getpid():
             return
-        for process in reversed(self._family()):
+        for process in reversed(self.family()):
             with suppress(psutil.Error):
                 process.kill()
         self.process.kill()
@@ -218,6 +229,25 @@ class Worker:
             self.process.wait(5)
         with suppress(OSError):
             self.process.stdin.close()
+
+
+def started(module: str, environment: Mapping[str, str], *arguments: str, **more: Any) -> subprocess.Popen:
+    """A Python that runs `module`, finds what this one finds, and talks through its standard streams.
+
+    `more` goes to Popen.
+    """
+    paths = os.pathsep.join(str(path) for path in sys.path if path)
+    settings = {"PYTHONPATH": paths, "PYTHONBREAKPOINT": "0", "OMP_NUM_THREADS": "1", "COURSE_PROGRESS": "off"}
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        env={**environment, **settings},
+        **STREAMS | _away_from_ctrl_c() | more,
+    )
+
+
+def too_much(memory: int) -> str:
+    """What to say of a function that took more than so many bytes."""
+    return f"Your function took more than {memory / 2**30:g} GiB of memory, and was stopped. Does a list grow?"
 
 
 def _opened(data: bytes | None) -> Any:
@@ -275,13 +305,13 @@ def _worker_with(run: Run) -> Worker:
     payload = _by_value(run.function)
     if worker is None or not worker.alive():
         close()
-        worker = _state.worker = _started()
+        worker = _state.worker = _new_worker()
     _load(worker, run, payload)
     worker.holds = run
     return worker
 
 
-def _started() -> Worker:
+def _new_worker() -> Worker:
     try:
         return Worker()
     except OSError as error:

@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import torch
@@ -51,15 +51,15 @@ INSIDE = {
 
 def main() -> None:
     """Answer requests until the process that asks has gone."""
-    requests, replies = _take_channels()
+    requests, replies = take_channels()
     inbox: queue.Queue = queue.Queue()
     for job in ((_listen, requests, inbox), (_end_with, os.getppid())):
         threading.Thread(target=job[0], args=job[1:], daemon=True).start()
     _close_ways_round()
-    Bench(replies).work(inbox)
+    Bench(replies).work(_arriving(inbox))
 
 
-def _take_channels() -> tuple[BinaryIO, BinaryIO]:
+def take_channels() -> tuple[BinaryIO, BinaryIO]:
     """Requests and replies; a function that reads, prints to or closes the usual streams does not meet them."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -76,6 +76,15 @@ def _listen(requests: BinaryIO, inbox: queue.Queue) -> None:
         os._exit(0)
 
 
+def _arriving(inbox: queue.Queue) -> Iterator[tuple]:
+    """One request after the other; the end of the process if none comes."""
+    while True:
+        try:
+            yield inbox.get(timeout=IDLE)
+        except queue.Empty:
+            os._exit(0)
+
+
 def _end_with(parent: int) -> None:
     """End when the kernel is gone: its own child processes may hold the other end of our input open."""
     while os.getppid() == parent:
@@ -86,10 +95,13 @@ def _end_with(parent: int) -> None:
 # --- what a function may not use -------------------------------------------------------------------------
 
 
-def _refuse(*inputs: Any, **named: Any) -> None:
-    from course_utils.exercises.diagnosis import Wrong  # here, because this code runs in the place of other functions
+def refuse(*inputs: Any, **named: Any) -> None:
+    # Imported here, because this code runs in the place of other functions.
+    from course_utils.exercises.diagnosis import OwnSolution
 
-    raise Wrong("Your function calls the course's own solution, or `check`. That does not count: write the steps.")
+    raise OwnSolution(
+        "Your function calls the course's own solution, or `check`. That does not count: write the steps."
+    )
 
 
 def _no_input(prompt: object = "") -> str:
@@ -100,15 +112,20 @@ def _close_ways_round() -> None:
     """Make the course's own solutions useless here, by whatever name a function reaches them."""
     for task in registry.exercises().values():
         for part in task.reference_parts:
-            part.__code__ = _refuse.__code__
-    actions.check.__code__ = _refuse.__code__
+            part.__code__ = refuse.__code__
+    close_elsewhere()
+
+
+def close_elsewhere() -> None:
+    """The same for `check`, and for what else in the course computes what is asked."""
+    actions.check.__code__ = refuse.__code__
     for module_name, function_name in ELSEWHERE.items():
         module = types.ModuleType(module_name)
-        setattr(module, function_name, _refuse)
+        setattr(module, function_name, refuse)
         sys.modules[module_name] = module
     for module_name, function_name in INSIDE.items():
         module = importlib.import_module(module_name)
-        getattr(module, function_name).__code__ = _refuse.__code__
+        getattr(module, function_name).__code__ = refuse.__code__
     builtins.input = _no_input
     builtins.display = print  # a notebook has it everywhere
 
@@ -119,10 +136,13 @@ def _close_ways_round() -> None:
 class Bench:
     """Holds one student's function at a time, and calls it."""
 
+    largest = wire.LARGEST  # bytes of a reply
+
     def __init__(self, replies: BinaryIO) -> None:
         self.replies, self.sending = replies, threading.Lock()
-        self.function: Callable = _refuse
+        self.function: Callable = refuse
         self.printed = Printed(self.send)
+        self.jobs = {"load": self.load, "call": self.call, "end": self.end}
 
     def send(self, *reply: Any) -> None:
         """Send a reply of plain data."""
@@ -133,51 +153,57 @@ class Bench:
         with self.sending:
             wire.send(self.replies, reply)
 
-    def work(self, inbox: queue.Queue) -> None:
-        """Answer one request after the other."""
-        jobs = {"load": self.load, "call": self.call, "end": self.end}
+    def work(self, requests: Iterator[tuple]) -> None:
+        """Answer one request after the other: its kind, bytes that belong to it, and the seconds that it may take."""
         self.threads = threading.active_count()
         self.send("ready")
-        while True:
-            try:
-                kind, payload, seconds = inbox.get(timeout=IDLE)
-            except queue.Empty:
-                os._exit(0)
+        for kind, payload, seconds in requests:
             # Python can't be asked while compiled code runs, so a watch without Python ends what nobody ends.
             faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=2)
-            reply = jobs[kind](payload)
+            reply = self.jobs[kind](payload)
             faulthandler.cancel_dump_traceback_later()
             self.send_packed(reply)
 
     def load(self, payload: bytes) -> bytes:
         """Take a function, and begin as a fresh notebook does."""
-        self.printed = Printed(self.send)
-        _fresh()
+        self.begin()
         try:
             self.function = pickle.loads(payload)
         except BaseException as error:
             return wire.pack(("unloadable", _summary(error)))
         return wire.pack(("loaded",))
 
+    def begin(self) -> None:
+        """Forget what was printed, and what an earlier function may have set."""
+        self.printed = Printed(self.send)
+        random.seed(0)
+        torch.manual_seed(0)
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+
+    def pass_on_prints(self) -> None:
+        """From here on what is printed goes to whoever asks."""
+        sys.stdout = sys.stderr = io.TextIOWrapper(self.printed, "utf-8", errors="replace", write_through=True)
+
     def call(self, payload: bytes) -> bytes:
         """What the function does with the inputs, and the inputs afterwards."""
         inputs = pickle.loads(payload)
-        sys.stdout = sys.stderr = io.TextIOWrapper(self.printed, "utf-8", errors="replace", write_through=True)
+        self.pass_on_prints()
         try:
             result = self.function(*inputs)
         except BaseException as error:
-            return wire.pack(_told(error))
+            return wire.pack(told(error))
         try:
             reply = wire.pack(("returned", result, list(inputs)))
         except BaseException as error:
             return wire.pack(("unfit", _summary(error)))
-        if len(reply) > wire.LARGEST:
+        if len(reply) > self.largest:
             return wire.pack(("unfit", f"it has {len(reply):,} bytes"))
         return reply
 
     def end(self, _: bytes) -> bytes:
         """Let go of the function; say how many bytes of output were left out, and whether threads still run."""
-        self.function = _refuse
+        self.function = refuse
         threads_left = threading.active_count() > self.threads
         return wire.pack(("ended", self.printed.left_out, threads_left))
 
@@ -204,15 +230,7 @@ class Printed(io.RawIOBase):
         """Stay open: a function that closes its output is no reason to lose the rest."""
 
 
-def _fresh() -> None:
-    """Settings that an earlier function may have changed."""
-    random.seed(0)
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float32)
-    torch.set_grad_enabled(True)
-
-
-def _told(error: BaseException) -> tuple:
+def told(error: BaseException) -> tuple:
     """An exception as plain data: its name, built-in types, text, whether it is bare, and the student's line."""
     kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"]
     frames = list(traceback.walk_tb(error.__traceback__))[1:]  # the first is our own call

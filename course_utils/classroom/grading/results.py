@@ -33,7 +33,10 @@ class QuizResult:
 
 @dataclass(frozen=True)
 class Result:
-    """One student. `files` are the files that were read, `notes` what the instructor should know of them."""
+    """One student. `files` are the files that were read, `notes` what the instructor should know of them.
+
+    number: what the LMS calls the student, "" if no name of a file says it.
+    """
 
     student: str
     files: tuple[str, ...]
@@ -41,3 +44,4 @@ class Result:
     quizzes: dict[str, QuizResult] = field(default_factory=dict)  # by quiz
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    number: str = ""

@@ -1,0 +1,142 @@
+"""Hostile submissions: none ends the run, none passes, none harms a neighbour, and each is told what happened."""
+
+import inspect
+import os
+import re
+import textwrap
+from pathlib import Path
+
+import psutil
+import pytest
+from hostile import ENDLESS, HOSTILE, OWN
+
+from course_utils.classroom.grading import jail, judging
+from course_utils.classroom.grading.jail import Limits
+from course_utils.exercises import diagnosis, registry, sandbox
+from course_utils.exercises.unit_7_3 import solutions
+
+VOTE = "7.3.majority_vote"
+SMALL = Limits(seconds=2, seconds_to_load=4, seconds_in_all=4, memory=2**28, threads=16)
+QUICK = Limits(seconds=0.3, memory=2**28, threads=16)  # for what never comes back
+SECRET = "the neighbour's answer"
+RIGHT = """
+from collections import Counter
+
+def majority_vote(answers):
+    counts = Counter(answer for answer in answers if answer)
+    return max(counts, key=counts.get, default="")
+"""
+
+
+def function(body: str) -> str:
+    """The source of a function with this body."""
+    lines = textwrap.indent(textwrap.dedent(body).strip("\n"), "    ")
+    return f"def majority_vote(answers):\n{lines}\n"
+
+
+def judged(source: str, limits: Limits = SMALL) -> judging.Verdict:
+    return judging.judge({VOTE: source}, 1, limits)[VOTE]
+
+
+@pytest.fixture(scope="module")
+def walls() -> dict[str, bool]:
+    return jail.protections(SMALL)
+
+
+@pytest.fixture(scope="module")
+def neighbour(tmp_path_factory) -> Path:
+    """What another student handed in."""
+    path = tmp_path_factory.mktemp("submissions") / "anna.py"
+    path.write_text(f"# {SECRET}\n" * 5)
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nobody_is_harmed(walls, neighbour):
+    """Before and after all of this a neighbour is judged the same, by the same processes, and nothing is left."""
+    before = judged(RIGHT)
+    mine = {child.pid for child in psutil.Process().children(recursive=True)}
+    content, mode = neighbour.read_bytes(), neighbour.stat().st_mode
+    yield
+    after = judged(RIGHT)
+    assert (after.status, after.words, after.printed) == (before.status, before.words, before.printed)
+    assert after.status == "passed"
+    left = {child.pid for child in psutil.Process().children(recursive=True)}
+    assert left == mine
+    assert list(neighbour.parent.iterdir()) == [neighbour]
+    assert (neighbour.read_bytes(), neighbour.stat().st_mode) == (content, mode)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_function_does_not_pass(name: str, walls, neighbour) -> None:
+    wall, body, words = HOSTILE[name]
+    if wall and not walls[wall]:
+        pytest.skip(f"this machine has no wall around {wall}")
+    places = {"{judge}": os.getpid(), "{neighbour!r}": repr(str(neighbour)), "{solutions!r}": repr(solutions.__file__)}
+    for field, value in places.items():
+        body = body.replace(field, str(value))
+    verdict = judged(function(body), QUICK if words == ENDLESS else SMALL)
+    assert verdict.status == "not yet"
+    assert re.search(words, verdict.words)
+    assert "DONE" not in verdict.printed
+    assert SECRET not in verdict.words + verdict.printed
+    assert len(verdict.words) <= judging.LONGEST
+
+
+@pytest.mark.parametrize("way", OWN)
+def test_the_own_solution_is_reported(way: str) -> None:
+    verdict = judged(function(OWN[way]))
+    assert verdict.status == "own solution" and "does not count" in verdict.words
+
+
+def test_hostile_cells_before_the_function() -> None:
+    """What stands around the function runs behind the same walls."""
+    assert "SystemExit before `majority_vote` could be called" in judged(f"raise SystemExit\n{RIGHT}").words
+    assert "ended Python (exit code 3)" in judged(f"import os; os._exit(3)\n{RIGHT}").words
+    impatient = Limits(seconds_to_load=0.3)
+    assert "runs longer than 0.3 s before" in judged(f"while True: pass\n{RIGHT}", impatient).words
+    broken = judged(f"x = 1 / 0\n{RIGHT}").words
+    assert "ZeroDivisionError" in broken and "line 1: x = 1 / 0" in broken
+
+
+def test_answers_are_not_sent() -> None:
+    with pytest.raises(sandbox.CannotStart, match="would hold the answer majority_vote"):
+        jail.packed(([1], solutions.majority_vote))
+
+
+def test_inputs_that_are_functions_hold_no_answer() -> None:
+    """Every input of every public example can be sent, and is small."""
+    sizes = []
+
+    class Watched(diagnosis.Attempt):
+        """Calls the reference here."""
+
+        def __call__(self, *inputs):
+            sizes.append(len(jail.packed(inputs)))
+            try:
+                return task.reference(*inputs)
+            except Exception as error:
+                kinds = [kind.__name__ for kind in type(error).__mro__]
+                raise diagnosis.Wrong from diagnosis.Raised(kinds[0], kinds, str(error))
+
+    for task in registry.exercises().values():
+        task.examine(Watched(None, task.stub))
+    assert max(sizes) < 2**20
+
+
+def test_walls_that_are_missing_are_told() -> None:
+    assert jail.missing_walls(dict.fromkeys(jail.OPEN, True)) == []
+    told = jail.missing_walls(dict.fromkeys(jail.OPEN, True) | {"network": False})
+    assert told == ["A student's code can use the network.", jail.ADVICE]
+
+
+def test_the_source_of_a_solution_is_closed_everywhere() -> None:
+    from course_utils.classroom.grading import jailed, landlock
+
+    answers = {"course_utils.prisma.speech": "word_error_rate"}
+    closed = jailed.closed_files(answers)
+    opened = [path for root in jailed.readable_roots() for path in landlock.without(root, closed)]
+    for task in registry.exercises().values():
+        for part in task.reference_parts:
+            file = Path(inspect.getsourcefile(part))
+            assert not any(file.is_relative_to(path) for path in opened)
