@@ -261,12 +261,14 @@ class Clone:
     def version(self, commit: str) -> Version:
         """All ordinary files of a commit."""
         files, executable = {}, set()
-        for line in self.ask("ls-tree", "-r", "-z", "--full-tree", commit).split("\0"):
+        listing = self.ask("ls-tree", "-r", "-z", "--full-tree", commit)
+        for line in filter(None, listing.split("\0")):
             about, _, path = line.partition("\t")
-            mode, kind, blob = (about.split() + ["", "", ""])[:3]
-            if kind == "blob" and mode != "120000":  # no links: they could lead out of the folder
+            mode, _, blob = about.split()
+            if mode == "100755":
+                executable.add(path)
+            if mode in ("100644", "100755"):  # no links, which could lead out of the folder, and no other clones
                 files[safe_path(path)] = blob
-                executable |= {path} if mode == "100755" else set()
 
         def read(path: str) -> bytes:
             return self.ask_bytes("cat-file", "blob", files[path])

@@ -404,23 +404,24 @@ def next_version(files: dict[str, bytes], number: int, draw: random.Random) -> d
 
 
 def test_200_edits_against_20_versions_killed_at_random(upstream: Upstream, fuse: Fuse) -> None:
+    """Clones, for which git starts forty processes an update, get eight versions."""
     draw = random.Random(19)
     student = Student(upstream.student, draw)
+    rounds = 20 if upstream.kind == "release" else 8
     files, kills = FIRST, 0
-    for number in range(1, 21):
+    for number in range(1, rounds + 1):
         files = next_version(files, number, draw)
         upstream.publish(files)
         for _ in range(5):
             student.edit()
-        is_quick = upstream.kind == "release"  # forty processes of git take longer
-        for _ in range(draw.randrange(3) if is_quick or number % 3 == 0 else 0):
+        for _ in range(draw.randrange(3)):
             kills += fuse.burn(draw.randrange(1, 120), upstream.update)
             assert lost(upstream.student, student.written) == [], f"killed in version {number}"
         for _ in range(5):
             student.edit()
         upstream.update()
         assert_complete(upstream, student.written)
-    assert student.count > 150 and kills >= 3
+    assert student.count > 7 * rounds and kills >= rounds / 4
 
 
 def test_a_process_that_is_really_killed(tmp_path: Path) -> None:
@@ -510,15 +511,16 @@ def test_a_history_that_was_written_anew_upstream(clone: Upstream) -> None:
     assert_complete(clone, {"edited": MINE["7.1_edited.ipynb"]})
 
 
-def test_locks_that_a_killed_update_left_are_removed_and_others_are_not(clone: Upstream) -> None:
+def test_locks_that_a_killed_update_left_are_removed_and_others_are_not(clone: Upstream, fuse: Fuse) -> None:
     clone.publish(SECOND)
     own = clone.student / ".git"
     (own / "index.lock").touch()
     with pytest.raises(ValueError, match="another git is at work"):
         clone.update()
+    (own / "index.lock").unlink()
+    assert fuse.burn(40, clone.update)
     (own / "HEAD.lock").touch()
     (own / "refs" / "heads" / "main.lock").touch()
-    (own / "index.lock").unlink()
     clone.update()
     assert_complete(clone, {})
 
