@@ -33,6 +33,7 @@ LETTERS = 330  # of a text on one slide; the sentence that begins before is the 
 HEADING = re.compile(r"(#{1,6}) +(.+)")
 LABEL = re.compile(r"\*\*([^*\n]+?)(?:[.:]\*\*|(?<=\?)\*\*|\*\*(?=\n))\s*")  # "**What to notice.** The loss ..."
 SENTENCE = re.compile(r"(?<=[.!?])(?<!et al\.)(?<!e\.g\.)(?<!i\.e\.)\s+(?=[A-Z\"*`$(])")
+FENCED = re.compile(r"(?s)```python\n(.*)\n```")
 NO_PARAGRAPH = ("- ", "* ", "1. ", "|", "$$", "```")
 PRACTICAL = ("Time", "Downloads", "Before it", "Next", "Papers")  # for the reader of the notebook, not for the class
 
@@ -244,8 +245,10 @@ def code_slides(cell: Any, topic: str, whole: bool = False) -> list[Slide]:
     if source.startswith("quiz("):
         return [Slide("Quiz", _quiz(cell.outputs[0].text), kind="quiz")]
     is_real = source.startswith("%%real")
+    is_stub = "raise NotImplementedError" in source
+    only_shows = source.startswith("figures.source(")  # what it shows is the code
     made = []
-    if whole or is_real or "raise NotImplementedError" in source:
+    if is_real or is_stub or (whole and not only_shows):
         made.append(Slide(topic, code(source), kind="code"))
     return made + output_slides(cell.outputs, topic, everything=whole or is_real)
 
@@ -270,7 +273,7 @@ def _quiz(printed: str) -> str:
 def output_slides(outputs: Iterable[Any], topic: str, everything: bool) -> list[Slide]:
     """A slide for each figure and table, what was printed below it; text alone only if `everything` is asked for."""
     parts = [part for output in outputs for part in _parts(output)]
-    if not parts or (not everything and all(kind == "printed" for kind, _ in parts)):
+    if not parts or (not everything and all(kind in ("printed", "code") for kind, _ in parts)):
         return []
     slides: list[Slide] = []
     beside = ""  # little things, for the slide of the first figure or table
@@ -303,7 +306,9 @@ def _parts(output: Any) -> Iterator[tuple[str, str]]:
         else:
             yield "sound" if "<audio" in content else "figure", content
     elif "text/markdown" in data:
-        yield "printed", to_html(data["text/markdown"])
+        text = data["text/markdown"]
+        fenced = FENCED.fullmatch(text)
+        yield ("code", code(fenced[1])) if fenced else ("printed", to_html(text))
 
 
 def split_table(table: str) -> Iterator[str]:
