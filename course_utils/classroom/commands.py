@@ -1,4 +1,4 @@
-"""The `course` commands for classes. Each calls one function; what is heavy is imported by the command that needs it."""
+"""The `course` commands for classes. Each calls one function; what is heavy is imported by the one that needs it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def slides(
 ) -> None:
     """Make slides of notebooks: HTML and PDF.
 
-    Each notebook becomes one page that needs no network, with speaker notes, and a PDF if a browser is here to print it.
+    Each notebook becomes one page that needs no network, with speaker notes, and a PDF where a browser can print it.
     """
     from course_utils.classroom import slides
     from course_utils.cli import interruptible, plain_errors

@@ -1,8 +1,8 @@
 """`course site`: the whole course as pages that need no network, built from the executed notebooks.
 
 Sphinx with myst-nb and the theme furo. All three work offline, and the pages bring their own search, styles and
-scripts; mystmd and Jupyter Book 2 fetch their theme from a server at every first build. Formulas are drawn when the site
-is built, so that nobody needs MathJax.
+scripts; mystmd and Jupyter Book 2 fetch their theme from a server at the first build. Formulas are drawn when the
+site is built, so that nobody needs MathJax.
 """
 
 from __future__ import annotations
@@ -121,14 +121,14 @@ def _copy(path: Path, folder: Path, chosen: list[Path]) -> None:
 def relink(text: str, path: Path, chosen: list[Path], ending: str) -> str:
     """Markdown of the notebook `path` for a site of the `chosen` ones: links to these get the `ending`.
 
-    Other notebooks are on GitHub, and so is the notebook itself.
+    Other notebooks are on GitHub, and so is the notebook itself. A link to none of them stays, and is found later.
     """
 
     def moved(link: re.Match[str]) -> str:
         target = (path.parent / f"{link[1]}.ipynb").resolve()
         if target in chosen:
             return f"]({link[1]}{ending}{link[2]})"
-        return f"]({_on_github(target)}{link[2]})"
+        return f"]({_on_github(target)}{link[2]})" if target.exists() else link[0]
 
     # The badge is a picture that every reader's browser would fetch from Google.
     text = BADGE.sub(rf"[Open in Colab](\1) [Notebook on GitHub]({_on_github(path)})", text)
@@ -176,7 +176,7 @@ def _run_sphinx(source: Path, pages: Path, space: Path) -> list[str]:
 
 
 class Page(HTMLParser):
-    """The places that a page names, and the addresses on it: `links` to click, `loads` that a browser fetches unasked."""
+    """The places that a page names, and its addresses: `links` to click, `loads` that a browser fetches unasked."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -2,7 +2,8 @@
 
 A rule makes the slides, so that a notebook needs few tags and a new section has its slides at once: headings and
 questions, figures and tables, exercises with their stubs, quizzes, "What to notice", the plain lines for a real model.
-Of a longer text the slide shows the sentences that matter; all of it is in the speaker notes. Two tags overrule the rule:
+Of a longer text the slide shows the beginning and the questions; all of it is in the speaker notes. Two tags of a cell
+overrule the rule:
 
     slide      the whole cell: the code and all that it printed, or every word of a text
     no-slide   nothing of the cell
@@ -12,13 +13,12 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from course_utils import settings
 from course_utils.agents.hands import browser_tool
 from course_utils.workshop import notebooks, runner
 from course_utils.workshop.tex import draw_formulas
@@ -48,24 +48,23 @@ class Slide:
     kind: str = "text"  # title, section, text, code, figure
 
 
-def make(names: list[str], out: Path, say: Any) -> list[Path]:
-    """Writes the slides of the notebooks that `names` mean ("7.1": its core notebooks) into `out`, HTML and PDF.
+def make(names: list[str], out: Path, say: Callable[[str], None]) -> Iterator[Path]:
+    """Writes the slides of the notebooks that `names` mean ("7.1": its core notebooks) into `out`; yields the files.
 
-    Returns the files. `say` is told why there is no PDF where no browser can be driven. ValueError for an unknown unit.
+    `say` is told why there is no PDF where no browser can be driven. ValueError for an unknown unit.
     """
-    files = []
+    paths = runner.resolve(names)
     cure = browser_tool.problem()
     out.mkdir(parents=True, exist_ok=True)
-    for path in runner.resolve(names):
+    for path in paths:
         page = out / f"{path.stem}.html"
         text = deck(notebooks.load(built(path)))
         page.write_text(text, encoding="utf-8", newline="\n")
-        files.append(page)
+        yield page
         if not cure:
-            files.append(to_pdf(page))
+            yield to_pdf(page)
     if cure:
-        say(f"No PDF. {cure} Or print the page from your own browser: one slide is one sheet, nothing else is lost.")
-    return files
+        say(f"No PDF. {cure} Or print the page from your own browser: each slide is a sheet of its own.")
 
 
 def built(path: Path) -> Path:
@@ -77,16 +76,20 @@ def built(path: Path) -> Path:
 
 def to_pdf(page: Path) -> Path:
     """The slides of an HTML file as PDF beside it, printed by a Chromium without a window."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import Error, sync_playwright
 
     place = page.with_suffix(".pdf")
-    with sync_playwright() as playwright:
-        program = browser_tool.find()
-        browser = playwright.chromium.launch(executable_path=program, args=browser_tool.flags([]))
-        tab = browser.new_page()
-        tab.goto(page.resolve().as_uri())
-        tab.pdf(path=place, prefer_css_page_size=True, print_background=True)
-        browser.close()
+    program = browser_tool.find()
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=program, args=browser_tool.flags([]))
+            tab = browser.new_page()
+            tab.goto(page.resolve().as_uri())
+            tab.pdf(path=place, prefer_css_page_size=True, print_background=True)
+            browser.close()
+    except Error as error:
+        reason = error.message.splitlines()[0]
+        raise ValueError(f"{program} did not print {page.name}; print it from your own browser. ({reason})") from error
     return place
 
 
@@ -117,7 +120,7 @@ def _colours() -> str:
 
     light = HtmlFormatter(style="friendly").get_style_defs("pre.code")
     dark = HtmlFormatter(style="monokai").get_style_defs(".dark pre.code")
-    return f"{light}\n{dark}"
+    return f"{light}\n@media screen {{\n{dark}\n}}"  # paper is white
 
 
 def to_html(markdown: str) -> str:
@@ -272,7 +275,9 @@ def _quiz(printed: str) -> str:
 
 def output_slides(outputs: Iterable[Any], topic: str, everything: bool) -> list[Slide]:
     """A slide for each figure and table, what was printed below it; text alone only if `everything` is asked for."""
-    parts = [part for output in outputs for part in _parts(output)]
+    parts: list[tuple[str, str]] = []
+    for output in outputs:
+        parts += _parts(output)
     if not parts or (not everything and all(kind in ("printed", "code") for kind, _ in parts)):
         return []
     slides: list[Slide] = []
