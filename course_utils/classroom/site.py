@@ -61,8 +61,8 @@ def build(out: Path, names: list[str] | None = None) -> Path:
     `names` ("7.1", "labs", a notebook's name) are the notebooks in it; all of them, and the teaching notes, if left
     out. ValueError if Sphinx is missing, for a folder that holds something else, and for a site with a fault.
     """
-    if missing := [name for name in ("sphinx", "myst_nb", "furo") if not find_spec(name)]:
-        raise ValueError(f"{' and '.join(missing)} is not here. To get it: {colab.how_to_add_extra('site')}")
+    if gap := missing():
+        raise ValueError(gap)
     start = out / "index.html"
     if out.exists() and any(out.iterdir()) and not start.exists():
         raise ValueError(f"{out} holds something that is no site; name an empty folder with --out.")
@@ -75,6 +75,13 @@ def build(out: Path, names: list[str] | None = None) -> Path:
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(pages, out)
     return start
+
+
+def missing() -> str:
+    """Which packages are not here, and how to get them; "" if all are."""
+    names = [name for name in ("sphinx", "myst_nb", "furo") if not find_spec(name)]
+    cure = colab.how_to_add_extra("site")
+    return f"A site needs packages that are not here: {', '.join(names)}. To get them: {cure}" if names else ""
 
 
 # ---------------------------------------------------------------- what Sphinx reads

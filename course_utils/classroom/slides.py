@@ -192,7 +192,7 @@ def _part_slides(source: str, topic: str, whole: bool) -> list[Slide]:
         return [Slide(title, f"<p>{COURSE}</p>", kind=kind)]
     if title in PRACTICAL or (kind == "text" and not text.strip()):
         return []
-    blocks = text.strip().split("\n\n")
+    blocks = [block for block in text.strip().split("\n\n") if block]
     tables = [block for block in blocks if block.startswith("|")]
     others = [block for block in blocks if block not in tables]
     made = []
