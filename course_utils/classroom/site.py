@@ -50,7 +50,7 @@ that you serve yourself, and models that you teach something new. Each page is a
 run. To run it yourself, in Colab or on your own machine, follow the links at its top; no account, no GPU and no
 download are needed for the smallest models.
 
-Begin with [Start here](0_start_here.ipynb). `Search` at the left finds words in all pages.
+The search at the left finds words in all pages.
 
 """
 

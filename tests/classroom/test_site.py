@@ -21,9 +21,9 @@ needs_sphinx = pytest.mark.skipif(bool(SPHINX_MISSING), reason=SPHINX_MISSING)
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> Path:
-    """A site of the start page and one lab."""
+    """A site of two labs."""
     folder = tmp_path_factory.mktemp("site") / "für alle"
-    site.build(folder, ["0_start_here", LAB])
+    site.build(folder, ["7.5_lab_more_tuning", LAB])
     return folder
 
 
