@@ -149,8 +149,14 @@ def _on_github(path: Path) -> str:
 
 def contents(chosen: list[Path], notes: list[Path]) -> str:
     """The lists of pages, in Sphinx's words: the start, each unit with its labs, what is for instructors."""
-    lists: dict[str, list[Path]] = {"Start": []}
-    for path in chosen:
+    start = (settings.NOTEBOOKS / "0_start_here.ipynb").read_text(encoding="utf-8")
+
+    def place(path: Path) -> tuple[str, bool, int]:
+        # Core notebooks stand in the order in which the start page names them, which is that of reading.
+        return notebooks.unit_of(path), path.parent.name == "labs", start.find(f"({path.name})")
+
+    lists: dict[str, list[Path]] = {}
+    for path in sorted(chosen, key=place):
         unit = notebooks.unit_of(path)
         title = f"{unit} {UNITS[unit].title}" if unit in UNITS else "Start"
         lists.setdefault(title, []).append(path)

@@ -53,11 +53,14 @@ def test_the_badge_becomes_two_links_without_a_picture_from_elsewhere() -> None:
     assert f"/blob/main/notebooks/labs/{LAB}.ipynb)" in text
 
 
-def test_pages_are_listed_by_unit_and_notes_for_instructors_last() -> None:
-    listed = site.contents([NOTEBOOKS / "0_start_here.ipynb", *CHOSEN], [NOTEBOOKS / "teaching" / "7.2_labs.md"])
+def test_pages_are_listed_by_unit_as_they_are_read_and_notes_for_instructors_last() -> None:
+    second = NOTEBOOKS / "7.4_in_production.ipynb"
+    notebooks = [second, *CHOSEN, NOTEBOOKS / "0_start_here.ipynb"]
+    listed = site.contents(notebooks, [NOTEBOOKS / "teaching" / "7.2_labs.md"])
     captions = [line.removeprefix(":caption: ") for line in listed.splitlines() if "caption" in line]
     assert captions == ["Start", "7.4 Self-hosting", "For instructors"]
-    assert f"\nlabs/{LAB}.ipynb\n" in listed and "\nteaching/7.2_labs.md\n" in listed
+    assert f"\n7.4_self_hosting.ipynb\n{second.name}\nlabs/{LAB}.ipynb\n" in listed
+    assert "\nteaching/7.2_labs.md\n" in listed
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,13 @@ def test_a_stub_belongs_to_its_exercise_and_the_lines_for_a_real_model_are_shown
         code("def count():\n    raise NotImplementedError"),
         code("%%real model\nprint('hello')", printed("RECORDING of these lines\nhello\n")),
     )
-    assert [slide.title for slide in made] == ["Part", "Exercise: Count (easy)", "Exercise: Count (easy)", "Part", "Part"]
+    assert [slide.title for slide in made] == [
+        "Part",
+        "Exercise: Count (easy)",
+        "Exercise: Count (easy)",
+        "Part",
+        "Part",
+    ]
     assert "NotImplementedError" in made[2].body and "RECORDING" in made[4].body
 
 
