@@ -26,6 +26,8 @@ from course_utils.workshop.tex import draw_formulas
 COURSE = "Advanced generative AI, hands on"
 HERE = Path(__file__).parent
 ROWS = 12  # of a table on one slide
+WORDY = 1200  # letters of a table on one slide
+CODE = 26  # lines of code on one slide
 LINES = 18  # of printed text on one slide
 BESIDE = 8  # printed lines that fit below a figure
 LETTERS = 330  # of a text on one slide; the sentence that begins before is the last
@@ -313,12 +315,33 @@ def _parts(output: Any) -> Iterator[tuple[str, str]]:
     elif "text/markdown" in data:
         text = data["text/markdown"]
         fenced = FENCED.fullmatch(text)
-        yield ("code", code(fenced[1])) if fenced else ("printed", to_html(text))
+        if fenced:
+            yield from (("code", code(part)) for part in split_code(fenced[1]))
+        else:
+            yield "printed", to_html(text)
 
 
 def split_table(table: str) -> Iterator[str]:
-    """An HTML table in parts of at most ROWS rows, each with the heading."""
+    """An HTML table in parts that a slide holds: at most ROWS rows and about WORDY letters, each with the heading."""
     head, body, tail = re.split(r"(?s)(?<=<tbody>)|(?=</tbody>)", table, maxsplit=2)
-    rows = re.findall(r"(?s)<tr\b.*?</tr>", body)
-    for start in range(0, len(rows), ROWS):
-        yield head + "\n".join(rows[start : start + ROWS]) + tail
+    part: list[str] = []
+    letters = 0
+    for row in re.findall(r"(?s)<tr\b.*?</tr>", body):
+        length = len(re.sub(r"<[^>]*>", "", row))
+        if len(part) == ROWS or (part and letters + length > WORDY):
+            yield head + "\n".join(part) + tail
+            part, letters = [], 0
+        part.append(row)
+        letters += length
+    yield head + "\n".join(part) + tail
+
+
+def split_code(source: str) -> Iterator[str]:
+    """Code in parts of at most CODE lines, cut at empty lines where there are any."""
+    lines = source.splitlines()
+    while len(lines) > CODE:
+        empty = [number for number in range(CODE // 2, CODE) if not lines[number].strip()]
+        cut = empty[-1] if empty else CODE
+        yield "\n".join(lines[:cut])
+        lines = lines[cut:]
+    yield "\n".join(lines)

@@ -86,6 +86,18 @@ def test_a_long_table_goes_on_with_its_heading() -> None:
     assert in_text.kind == "table" and 'alt="x"' in in_text.body
 
 
+def test_rows_of_many_words_take_more_slides() -> None:
+    wordy = table(3).replace("row", "word " * 100)
+    assert len(slides_of(code("show()", shown(wordy)))) == 2
+
+
+def test_long_code_is_cut_at_an_empty_line() -> None:
+    source = "\n".join(["x = 1"] * 20 + [""] + ["y = 2"] * 20)
+    first, second = slides.split_code(source)
+    assert first == "\n".join(["x = 1"] * 20) and second.endswith("y = 2")
+    assert [part.count("x") for part in slides.split_code("x\n" * 30)] == [slides.CODE, 30 - slides.CODE]
+
+
 def test_code_that_only_prepares_or_prints_has_no_slide() -> None:
     assert slides_of(code("import torch"), code("print(1)", printed("1\n"))) == []
 
