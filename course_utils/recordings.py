@@ -133,6 +133,15 @@ def _is_progress_bar(data: dict[str, str]) -> bool:
     return list(data) == ["text/plain"] and bool(re.search(r"\d%\|.*\| \d+/\d+ ", data["text/plain"]))
 
 
+def begins(name: str, code: str) -> bool:
+    """Whether these lines are the first cell of the recording `name`; also where there is no recording."""
+    try:
+        first = read(name).cells[0]
+    except ValueError:
+        return True
+    return first.code.strip() == code.strip()
+
+
 def show_or_say(name: str, code: str) -> None:
     """The recording of these lines; a sentence if there is none."""
     try:
@@ -191,22 +200,31 @@ def _lacks_network_or_room(error: Exception) -> bool:
 def magic(unit: Unit, shell: Any) -> Callable[[str, str], None]:
     """What `%%real NAME` does in the session of `unit`."""
 
+    cut_short: set[str] = set()  # sections of which a cell did not get to its end here
+
     def real(line: str, cell: str) -> None:
         """Runs these plain lines at the small or full tier; shows what they gave elsewhere at the bundled one."""
+        section = line.strip()
         reason = why_not_here(unit)
         if reason:
             way = f'open_unit("{unit.name}", tier="small") runs these lines.'
             asked = reason.endswith("(asked for)")
             print(f"Not run here: {reason}. {way if asked else f'With a network, {way}'}")
-            show_or_say(line.strip(), cell)
+            show_or_say(section, cell)
             return
+        if section in cut_short and not begins(section, cell):
+            print("These lines need what an earlier cell of this section did not get done here. Instead:")
+            show_or_say(section, cell)
+            return
+        cut_short.discard(section)
         try:
             run_here(shell, cell)
         except Exception as error:
             if not _lacks_network_or_room(error):
                 raise
             print(f"These lines did not get to their end here ({_in_a_line(error)}). Instead:")
-            show_or_say(line.strip(), cell)
+            show_or_say(section, cell)
+            cut_short.add(section)
 
     return real
 

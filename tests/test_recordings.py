@@ -124,6 +124,27 @@ def test_without_network_or_memory_it_says_so_and_steps_down(error, folder, shel
     assert "changed these lines" in said  # the recording is of other lines
 
 
+def two_cells() -> dict:
+    """A recording of two cells: the first fails while `broken` is set, the second needs it."""
+    times = {"seconds": 1.0, "processor": 1.0}
+    first = {"code": "if broken:\n    raise OSError('no program')\nready = 1", "outputs": [], **times}
+    second = {"code": "print(ready)", "outputs": [STREAM], **times}
+    return content() | {"name": "pair", "cells": [first, second]}
+
+
+def test_after_a_cell_that_stepped_down_the_rest_of_its_section_is_shown(folder, shell, capsys) -> None:
+    recordings.write(two_cells())
+    shell.register_magic_function(recordings.magic(session("small"), shell), "cell", "real")
+    cells = [f"%%real pair\n{cell.code}" for cell in recordings.read("pair").cells]
+    shell.user_ns["broken"] = True
+    assert shell.run_cell(cells[0]).success and shell.run_cell(cells[1]).success
+    said = capsys.readouterr().out
+    assert "need what an earlier cell of this section did not get done" in said and "42, as recorded" in said
+    shell.user_ns["broken"] = False  # installed meanwhile: both run
+    assert shell.run_cell(cells[0]).success and shell.run_cell(cells[1]).success
+    assert capsys.readouterr().out == "1\n"
+
+
 @pytest.mark.parametrize("tier", ["bundled"])
 @pytest.mark.parametrize(
     ("first", "code", "said"),

@@ -44,3 +44,20 @@ def site(
     with plain_errors(), interruptible():
         start = site.build(out or settings.BUILD / "site", units)
     typer.echo(f"Open {start} in a browser, or put the folder onto any web server.")
+
+
+@app.command()
+def quizzes(
+    folder: Annotated[Path, typer.Argument(help="Where the files go; it is made where it is missing.")],
+    unit: Annotated[str, typer.Option(help="7.1, 7.2 ...; every unit if left out.")] = "",
+) -> None:
+    """Write the quizzes for a learning platform.
+
+    QTI 2.1 (Canvas, Blackboard, OpenOlat) and Moodle XML, each with the explanation of every answer.
+    """
+    from course_utils.classroom import quiz_exports
+    from course_utils.cli import plain_errors
+
+    with plain_errors():
+        for path in quiz_exports.write(folder, unit):
+            typer.echo(f"written: {path}")

@@ -898,6 +898,54 @@ print(reply.usage.completion_tokens, "tokens, finished by:", reply.choices[0].fi
 # it multiplies to 8 bits, too. Both answers can be sent. And nobody asked for a key: leave such a server on loopback,
 # or put a gate in front of it.
 #
+# Last vLLM, the engine for many users: `vllm serve MODEL` in a terminal. The program has to be on your path
+# (`course setup vllm` puts it into `.venv-vllm/bin`), and it listens to the whole network unless you name a host.
+# Before you look, guess: with sixteen questions at once, how many times the tokens a second of one at a time?
+
+# %% tags=["topic:vllm"]
+# %%real vllm
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+
+from openai import OpenAI
+
+hub_name = "HuggingFaceTB/SmolLM2-135M-Instruct"
+program = ["vllm", "serve", hub_name, "--host", "127.0.0.1", "--port", "8012"]
+quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+engine = subprocess.Popen([*program, "--max-model-len", "1024"], **quiet)
+asking = OpenAI(base_url="http://127.0.0.1:8012/v1", api_key="none", max_retries=100)
+
+
+def ask(question):
+    turns = [{"role": "user", "content": question}]
+    return asking.chat.completions.create(
+        model=hub_name, messages=turns, max_tokens=40, temperature=0
+    )
+
+
+began = perf_counter()
+reply = ask("Where do penguins live? Answer in one sentence.")  # waits until it is loaded
+print(f"ready after {perf_counter() - began:.0f} s:", reply.choices[0].message.content)
+
+# %%
+# %%real vllm
+animals = "penguin owl bear fox crab lion wolf eel frog goat hare ibis newt seal toad wren".split()
+questions = [f"Where does a {animal} live?" for animal in animals]
+try:
+    for users in (1, 4, 16):
+        began = perf_counter()
+        with ThreadPoolExecutor(users) as pool:
+            replies = list(pool.map(ask, questions))
+        tokens = sum(reply.usage.completion_tokens for reply in replies)
+        seconds = perf_counter() - began
+        print(f"{users:2d} at once: {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} a s")
+finally:
+    engine.terminate()
+
+# %% [markdown]
+# **What to notice.** NOTICE
+#
 # ## What you take with you
 # - Weights are easy: parameters x bits / 8. What surprises people is the cache, which grows with every user and every
 #   token, and differs from model to model by its attention.

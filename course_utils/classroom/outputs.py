@@ -1,0 +1,65 @@
+"""The files that a command writes for an instructor: their names, their templates, and how they are saved."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from course_utils.classroom.texts import UNKNOWN, as_html, plain, visible
+
+UNNAMED = re.compile(rf'[<>:"/\\|?*\s{UNKNOWN}]+')  # what some system admits in no file's name, and spaces
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows keeps these names for itself
+LONGEST = 60  # characters of a file's name; a system counts bytes, up to 255
+
+
+def save(path: Path, content: bytes) -> Path:
+    """Write a file, with its folder where that is missing. ValueError if it can't be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        advice = "Close it if it is open in another program, or name another folder."
+        raise ValueError(f"{path} can't be written ({reason}). {advice}") from error
+    return path
+
+
+def file_names(names: Iterable[str]) -> list[str]:
+    """A file's name for each of `names`, in order: all different, also where case doesn't count, and valid anywhere."""
+    taken: set[str] = set()
+    chosen = []
+    for name in names:
+        base = _file_name(name)
+        candidate, number = base, 1
+        while candidate.casefold() in taken:
+            number += 1
+            candidate = f"{base}_{number}"
+        taken.add(candidate.casefold())
+        chosen.append(candidate)
+    return chosen
+
+
+def _file_name(name: str) -> str:
+    composed = unicodedata.normalize("NFC", plain(name))
+    text = UNNAMED.sub("_", composed)
+    short = text[:LONGEST].strip("._") or "student"  # a dot at the end is lost on Windows, one in front hides a file
+    return f"_{short}" if DEVICES.fullmatch(short) else short
+
+
+@cache
+def template(name: str) -> Any:
+    """A page or an XML file of the folder `templates`, to be filled in with `render`. Whatever goes in is escaped.
+
+    The filters `plain` and `visible` are those of texts.py. `text | marked` is its `as_html`, which escapes already: a
+    page adds `| safe`, and XML that holds HTML as text doesn't.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("course_utils.classroom", "templates")
+    templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    templates.trim_blocks = templates.lstrip_blocks = True  # a line that holds a statement leaves no blank line
+    templates.keep_trailing_newline = True
+    templates.filters |= {"plain": plain, "visible": visible, "marked": as_html}
+    return templates.get_template(name)
