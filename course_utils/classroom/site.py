@@ -21,7 +21,7 @@ from course_utils.unit import UNITS
 from course_utils.workshop import links, notebooks, runner
 from course_utils.workshop.tex import draw_formulas
 
-STYLE = Path(__file__).with_name("site.css")
+STYLE = Path(__file__).parent / "templates" / "site.css"
 BADGE = re.compile(r"\[!\[Open In Colab\]\([^)]*\)\]\(([^)]*)\)")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)\.ipynb(#[^)\s]*|)\)")
 FOLDED = {"bootstrap": "hide-input"}  # the course's tag, and myst-nb's for a cell that opens at a click

@@ -24,7 +24,7 @@ from course_utils.workshop import notebooks, runner
 from course_utils.workshop.tex import draw_formulas
 
 COURSE = "Advanced generative AI, hands on"
-HERE = Path(__file__).parent
+TEMPLATES = Path(__file__).parent / "templates"
 ROWS = 12  # of a table on one slide
 WORDY = 1200  # letters of a table on one slide
 CODE = 26  # lines of code on one slide
@@ -100,8 +100,8 @@ def deck(notebook: Any) -> str:
     slides = slides_of(notebook)
     title = html.escape(slides[0].title)
     shown = [_section(slide, number, len(slides), title) for number, slide in enumerate(slides, start=1)]
-    parts = {name: (HERE / f"slides.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
-    template = Template((HERE / "slides.html").read_text(encoding="utf-8"))
+    parts = {name: (TEMPLATES / f"slides.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
+    template = Template((TEMPLATES / "slides.html").read_text(encoding="utf-8"))
     return template.substitute(parts, title=title, slides="\n".join(shown), colours=_colours())
 
 
