@@ -9,7 +9,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -476,6 +476,7 @@ def _show_progress(exercises: list[dict], quizzes: list[dict]) -> None:
 def notebooks(
     units: Units = None,
     check: Annotated[bool, typer.Option("--check", help="Only say what differs; change nothing.")] = False,
+    tags: Annotated[bool, typer.Option("--tags", help="Only carry the cells' tags over; run nothing.")] = False,
 ) -> None:
     """Build the .ipynb files from their text.
 
@@ -483,10 +484,12 @@ def notebooks(
     """
     from course_utils.workshop import notebooks
 
+    if check and tags:
+        raise typer.BadParameter("--check changes nothing and --tags does; choose one.")
     with plain_errors(), interruptible():
         chosen = _texts(units) if units else notebooks.sources()
         if not check:
-            faults = _build_all(chosen)
+            faults = _build_all(chosen, notebooks.retag if tags else notebooks.build)
         elif units:
             faults = _differences(chosen)
         else:
@@ -519,14 +522,14 @@ def _texts(units: list[str]) -> list[Path]:
     return chosen
 
 
-def _build_all(chosen: list[Path]) -> list[str]:
+def _build_all(chosen: list[Path], build: Callable[[Path], Path]) -> list[str]:
     """Builds one after the other, and keeps going when one fails; returns what went wrong."""
     from course_utils.workshop import notebooks
 
     faults = []
     for source in chosen:
         try:
-            typer.echo(f"built {notebooks.build(source).name}")
+            typer.echo(f"built {build(source).name}")
         except notebooks.BuildError as error:
             faults.append(str(error))
     return faults

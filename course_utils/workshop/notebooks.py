@@ -81,6 +81,26 @@ def build(source: Path) -> Path:
     return place
 
 
+def retag(source: Path) -> Path:
+    """Carries the tags of the text file `source` into its .ipynb, whose outputs stay; returns the .ipynb's path.
+
+    Tags decide what slides show and which topic a cell covers, and no cell reads them: nothing has to run again.
+    Raises BuildError where there is no .ipynb, or where more than tags differs.
+    """
+    import nbformat
+
+    text, place = convert(source), target(source)
+    if not place.exists():
+        raise BuildError(f"{place.name} is missing; `course notebooks {source.stem}` makes it")
+    notebook = nbformat.read(place, as_version=4)
+    if cell_ids(text) != cell_ids(notebook):
+        raise BuildError(f"{place.name} differs in more than tags; `course notebooks {source.stem}` builds it")
+    for ours, theirs in zip(text.cells, notebook.cells, strict=True):
+        theirs.metadata = ours.metadata
+    _write(notebook, place)
+    return place
+
+
 def convert(source: Path) -> Any:
     """The notebook in the text file `source`, not executed, with fixed metadata and reproducible cell ids."""
     notebook = runner.read(source)

@@ -118,7 +118,7 @@ Audio(clips[0].audio, rate=speech.RATE)
 # and multiply it by one matrix. The library writes this as a convolution. Is it really the same?
 
 
-# %% tags=["topic:vit-patches"]
+# %% tags=["slide", "topic:vit-patches"]
 def patch_tokens(pixels: Tensor, weight: Tensor) -> Tensor:
     """Cut pixels (n, 3, h, w) into patches and project each: (n, patches, width).
 
@@ -617,7 +617,7 @@ figures.show(fig, alt=f"Two log-mel spectrograms of one request: {told}.")
 # What happens between the sound and this picture? Six steps, all of them plain: windows, their frequencies, bands,
 # logarithm, a floor, a scale. Here they are by hand, beside the library's.
 
-# %% tags=["topic:whisper-transcribe"]
+# %% tags=["slide", "topic:whisper-transcribe"]
 figures.source(listening.log_mel)
 
 # %% tags=["topic:whisper-transcribe"]
@@ -805,7 +805,7 @@ def positions(tokens: int, width: int) -> nn.Parameter:
     return nn.Parameter(start * 0.1)
 
 
-# %% tags=["topic:early-fusion"]
+# %% tags=["slide", "topic:early-fusion"]
 class Early(nn.Module):
     def __init__(self, width: int = 64) -> None:
         super().__init__()
@@ -843,7 +843,7 @@ class Alone(nn.Module):
         return self.answer(states.mean(1))
 
 
-# %% tags=["topic:late-fusion"]
+# %% tags=["slide", "topic:late-fusion"]
 class Late(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -963,7 +963,7 @@ quiz("7.1.who_asks")
 # In the network, four such heads work side by side (`nn.MultiheadAttention`), in both directions:
 
 
-# %% tags=["topic:cross-attention"]
+# %% tags=["slide", "topic:cross-attention"]
 class Cross(nn.Module):
     def __init__(self, width: int = 64) -> None:
         super().__init__()

@@ -185,7 +185,7 @@ figures.source(tools.calculate, tools.value_of)
 # there, runs the tool, writes the *Observation* into the text, and lets it continue. This is all of it; it
 # is the code that runs in the rest of this notebook:
 
-# %%
+# %% tags=["slide"]
 figures.source(react.run_react, react.act)
 
 # %% [markdown]
@@ -246,7 +246,7 @@ def act(prompt: str, reply: str, tools: dict[str, Callable[[str], str]]) -> tupl
 act = check("7.2.act", act)
 
 
-# %% tags=["topic:react", "topic:perceive-reason-act"]
+# %% tags=["slide", "topic:react", "topic:perceive-reason-act"]
 def tool_named(name: str) -> Callable[[str], str]:
     """One tool of the box, as a function of its argument."""
     return lambda argument: toolbox(name, argument).text
@@ -621,7 +621,7 @@ figures.table(rows, caption=f"With {whose(find_calls)}")
 # JSON from a model is text from a stranger. Read it with `json.loads`, hold it against the schema, and
 # answer what doesn't fit. The message goes to the model, so it should say what is wrong:
 
-# %% tags=["topic:function-calling"]
+# %% tags=["slide", "topic:function-calling"]
 written = [
     '{"name": "orders", "arguments": {"number": 4821}}',
     '{"name": "orders", "arguments": {"number": 4821}',
@@ -745,7 +745,7 @@ bars(runs, "One model, four ways to use it")
 # Which of these names will work? And does it help to allow a result only one line, without markers and
 # without the loop's own words? That is all that the wrapper `Guarded` does:
 
-# %%
+# %% tags=["slide"]
 figures.source(toolboxes.Guarded)
 
 # %% tags=["topic:tool-misuse"]

@@ -576,7 +576,7 @@ figures.table(rows)
 # query, rare words first, and returns the best one. It needs no training and no model; the lab on retrieval compares
 # it with vectors.
 
-# %% tags=["topic:tool-retrieval"]
+# %% tags=["slide", "topic:tool-retrieval"]
 page = [shop.policy_text(prisma, topic) for topic in shop.TOPICS]
 page += [
     "gift cards are valid for 36 months",
@@ -766,7 +766,7 @@ print(outcome.text, f"| {3 * len(names)} calls of tools in one turn, for {len(na
 # an empty environment and an empty folder. An attempt is *out* if the secret, a file or a call proves it, whatever
 # the code says.
 
-# %%
+# %% tags=["slide"]
 figures.source(code_sandbox.run)
 
 # %% tags=["topic:tool-compute"]
@@ -850,7 +850,7 @@ quiz("7.2.sandbox")
 # Our agent finds out what an order cost, asks whether to pay it back, and pays. Here are two of its nodes, and how
 # they are joined:
 
-# %%
+# %% tags=["slide"]
 figures.source(graph.Steps.approve, graph.Steps.refund, graph.build)
 
 # %% [markdown]
@@ -968,7 +968,7 @@ quiz("7.2.worst_moment")
 # program decides whether a person is needed, the person approves, edits or rejects, and the record keeps who decided
 # what. The gate is short:
 
-# %%
+# %% tags=["slide"]
 figures.source(approval.Gate.__call__)
 
 # %% [markdown]

@@ -125,7 +125,7 @@ for name, score in whole.items():
 # A weight is a number. How exact must it be? In groups of 64 neighbours we keep one **scale** in 16 bits and for each
 # weight a small whole number. Guess before you run on: at how many bits does prisma-lm break?
 
-# %%
+# %% tags=["slide"]
 figures.source(quantisation.quantise)
 
 # %% tags=["nbval-check-output", "topic:quantisation-bits"]
@@ -242,7 +242,7 @@ explorer.bits(prisma, questions, text.SYSTEM["steps"], max_new_tokens=64)
 # 1506.02626). **Structured pruning** cuts out whole parts: heads, or *channels*, the numbers in the wide middle of an
 # MLP. Which of the two makes a model faster? Guess first.
 
-# %%
+# %% tags=["slide"]
 figures.source(pruning.magnitude, pruning.two_of_four)
 
 # %% [markdown]
@@ -562,7 +562,7 @@ print(f"six blocks of {whose(blockwise_softmax)} against one softmax: {differenc
 # keys. A block that lies wholly in the future is not computed at all.
 
 
-# %% tags=["topic:flash-attention"]
+# %% tags=["slide", "topic:flash-attention"]
 def tiled_attention(
     q: Tensor, k: Tensor, v: Tensor, causal: bool = False, size: int = 128
 ) -> Tensor:
@@ -698,7 +698,7 @@ quiz("7.3.flash_exact")
 #
 # By hand it is one class, which PyTorch calls forwards and backwards:
 
-# %%
+# %% tags=["slide"]
 figures.source(checkpointing.Again)
 
 # %% tags=["topic:gradient-checkpointing"]

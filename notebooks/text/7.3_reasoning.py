@@ -272,7 +272,7 @@ print(f"{whose(majority_vote)}, {N} replies each: {share(matches(elected, truth)
 # %% [markdown]
 # How does that depend on the number of replies? A smaller vote is drawn from the same twelve, many times over.
 
-# %% tags=["topic:self-consistency"]
+# %% tags=["slide", "topic:self-consistency"]
 sizes = [1, 2, 4, 8, N]
 
 
@@ -320,7 +320,7 @@ quiz("7.3.vote_limit")
 # For sums no judge of steps has to be trained. A program can check each step, and does not need the right answer for
 # it: is the arithmetic true, and does each number come from the question or from an earlier step?
 
-# %% tags=["topic:process-reward"]
+# %% tags=["slide", "topic:process-reward"]
 example = problems[0]
 slip = "9 * 9 = 80. "
 for step in verifiers.check_steps(example.question, slip + example.steps):
@@ -396,7 +396,7 @@ figures.table(rows, caption="How often a right reply gets a higher score than a 
 # 2, of 4, of 12 replies, what happens to the share that is right?
 
 
-# %% tags=["topic:process-reward"]
+# %% tags=["slide", "topic:process-reward"]
 def best_of(scores: list[float], worth: list[float], n: int) -> list[float]:
     """For each problem, the mean worth of the reply that `scores` choose among n."""
     means = []
@@ -553,7 +553,7 @@ for width in (1, 2, 4):
 # A value that looks only at the distance throws away a state that seems far off and is one step from the goal. A
 # wider beam keeps it. Now with the model; the steps are its own, and all sums are searched together:
 
-# %% tags=["topic:tree-of-thoughts"]
+# %% tags=["slide", "topic:tree-of-thoughts"]
 figures.source(search_thoughts.beam)
 
 

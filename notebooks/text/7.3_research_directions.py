@@ -98,7 +98,7 @@ clip = unit.load("image-text")
 # five lines:
 
 
-# %% tags=["topic:attention-formula"]
+# %% tags=["slide", "topic:attention-formula"]
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Scaled dot-product attention (arXiv 1706.03762, equation 1): the result and the weights.
 
@@ -126,7 +126,7 @@ print("every row of weights adds up to 1:", torch.allclose(sums, torch.ones(1, 8
 # **heads**, attends in each, and joins the results. Here is what `nn.MultiheadAttention` does inside:
 
 
-# %% tags=["topic:attention-formula"]
+# %% tags=["slide", "topic:attention-formula"]
 def multi_head_attention(x: Tensor, module: nn.MultiheadAttention) -> tuple[Tensor, Tensor]:
     """What `module` does to x (batch, n, width): project, split into heads, attend, join, project.
 
@@ -214,7 +214,7 @@ print(f"after shuffling the tokens, the result differs by {difference:.1e}")
 # The first is the one of *Attention Is All You Need*. Its numbers come in pairs. Each pair is a hand of a clock, and
 # every clock has its own speed: the first hand turns by one radian a token, the last by hardly anything.
 
-# %% tags=["topic:positional"]
+# %% tags=["slide", "topic:positional"]
 figures.source(angles, sinusoidal)
 
 # %% [markdown]
@@ -518,7 +518,7 @@ if alone:
 # input.
 
 
-# %% tags=["topic:attention-visualisation"]
+# %% tags=["slide", "topic:attention-visualisation"]
 def rollout(maps: Tensor) -> Tensor:
     """Attention followed through all layers (arXiv 2005.00928): (layers, heads, n, n) to (n, n).
 
@@ -663,7 +663,7 @@ figures.show(
     f"{high} of {copies.numel()} heads are above 0.3; the highest is {copies.max():.2f}.",
 )
 
-# %%
+# %% tags=["slide"]
 figures.source(induction_scores)
 
 # %% [markdown]

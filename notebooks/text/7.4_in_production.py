@@ -164,7 +164,7 @@ figures.source(quantising.gptq, quantising.awq_power, quantising.stretched)
 # text that nobody calibrated on?
 
 
-# %% tags=["topic:quantisation-methods"]
+# %% tags=["slide", "topic:quantisation-methods"]
 def nearest(weights, inputs, bits):
     """Rounding as a method that takes inputs and does not look at them."""
     return quantising.round_to_nearest(weights, bits)
@@ -688,7 +688,7 @@ for round_up in (1, 64):
 # To find the one user who causes half of the load, you want to tell users apart without knowing them. A hash looks
 # right: nobody can compute backwards. But does one have to?
 
-# %% tags=["topic:logging"]
+# %% tags=["slide", "topic:logging"]
 secret = secrets.token_bytes(32)  # lives with the server, never in the log
 
 
@@ -835,7 +835,7 @@ async def library(client: openai.AsyncOpenAI, prompt: str) -> str:
 # twice.
 
 
-# %% tags=["topic:timeouts-fallbacks"]
+# %% tags=["slide", "topic:timeouts-fallbacks"]
 class Broken(Exception):
     """What came is no answer."""
 
@@ -1110,7 +1110,7 @@ figures.table(rows, caption=f"Of {len(victims)} orders, none of which was return
 # from our own database and which no customer can write.
 
 
-# %% tags=["topic:prompt-injection"]
+# %% tags=["slide", "topic:prompt-injection"]
 def passes_filter(note: str) -> bool:
     """Whether a note has neither markers nor what looks like a record."""
     marker = re.search(r"<\|\w+\|>", note)

@@ -144,7 +144,7 @@ figures.table(rows, caption="prisma-lm in 32 bits, bytes")
 # smallest card (or set of up to eight equal cards) that holds the model in 4 bits.
 
 
-# %% tags=["topic:vram-table"]
+# %% tags=["slide", "topic:vram-table"]
 def cards(needed: float, names=("rtx3060", "rtx4090", "a100-40", "a100-80")) -> str:
     """The first set of 1, 2, 4 or 8 equal cards, small cards first, with `needed` GiB."""
     for count in (1, 2, 4, 8):
@@ -362,7 +362,7 @@ print("tokens:  ", reply.usage.prompt_tokens, "read,", reply.usage.completion_to
 # and **time per token** (writing).
 
 
-# %% tags=["topic:streaming"]
+# %% tags=["slide", "topic:streaming"]
 def stream(
     client: openai.OpenAI, model: str, messages: list[dict], max_tokens: int = 48
 ) -> list[tuple[float, str]]:

@@ -127,7 +127,7 @@ quiz("7.5.todays_price")
 # Guess, then read on. Here is all of it:
 
 
-# %% tags=["topic:lora-by-hand"]
+# %% tags=["slide", "topic:lora-by-hand"]
 class LoRALinear(nn.Module):
     """A frozen W with a trained change of low rank: W + (alpha / r) B A (arXiv 2106.09685)."""
 
@@ -290,7 +290,7 @@ figures.table(rows, caption="What LoRA trains, counted from the shapes")
 # block of 64 weights to its largest.
 
 
-# %% tags=["topic:qlora"]
+# %% tags=["slide", "topic:qlora"]
 def evenly_quantised(weights: torch.Tensor, block: int = 64) -> torch.Tensor:
     """The same weights through 15 even levels, scaled to the largest in each block of `block`."""
     blocks = weights.float().reshape(-1, block)  # (blocks, block)
@@ -913,7 +913,7 @@ def merge(weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
 # %%
 merge = check("7.5.merge", merge)
 
-# %% tags=["topic:merge-swap-serve"]
+# %% tags=["slide", "topic:merge-swap-serve"]
 layer = final.model.base_model.model.model.layers[0].mlp.up_proj
 W = layer.base_layer.weight.data.float().cpu()
 A = layer.lora_A["default"].weight.data.float().cpu()

@@ -224,7 +224,7 @@ figures.table(rows, caption=f"{asked.name}, {len(cases)} test messages, 95 % int
 # (part 1 takes almost four times as many, of twice the size). Which parts of the style will be there first?
 
 
-# %% tags=["topic:full-vs-peft"]
+# %% tags=["slide", "topic:full-vs-peft"]
 RATES = {"full": 1e-3, "lora": 5e-3, "qlora": 5e-3}
 base = dataclasses.replace(qlora.RECIPES["bundled"], epochs=1, batch=4, at_once=4, measured=1)
 short = dataclasses.replace(base, conversations=320)
@@ -317,7 +317,7 @@ left_out = 1 - work["lora"] / work["full"]
 print(f"LoRA leaves out {left_out:.0%} of them")
 
 
-# %% tags=["topic:full-vs-peft"]
+# %% tags=["slide", "topic:full-vs-peft"]
 def four_matrices(width: int, lora: bool) -> torch.nn.Module:
     """Four linear layers one behind the other, with or without LoRA of rank 16."""
     layers = [torch.nn.Linear(width, width, bias=False) for _ in range(4)]
@@ -471,7 +471,7 @@ trainer = few(Sample())
 seconds = sft.train(trainer)
 print(f"The rest took {seconds:.0f} s.")
 
-# %% tags=["topic:overfit-forgetting", "topic:training-monitoring"]
+# %% tags=["slide", "topic:overfit-forgetting", "topic:training-monitoring"]
 curves = sft.curves(trainer)
 
 

@@ -102,6 +102,25 @@ def test_agree_says_what_differs_and_where(built: Path, tmp_path: Path) -> None:
     assert "wrote to stderr" in said(cell(1, outputs=[stderr]))
 
 
+def test_tags_are_carried_over_and_outputs_stay(built: Path, tmp_path: Path) -> None:
+    copy = altered(built, tmp_path, lambda book: None)
+    copy.write_text(SOURCE.replace('"other"', '"slide"'))
+    assert notebooks.agree(copy) == ["7.2_agents.ipynb: cell 2 differs in its tags: `total = sum(range(10))`"]
+    notebooks.retag(copy)
+    assert notebooks.agree(copy) == []
+    cell = notebooks.load(notebooks.target(copy)).cells[1]
+    assert cell.metadata.tags == ["topic:react", "slide"] and cell.outputs[0].text == "total 45\n"
+
+
+def test_where_more_than_tags_differs_a_build_is_asked_for(built: Path, tmp_path: Path) -> None:
+    copy = altered(built, tmp_path, lambda book: None)
+    copy.write_text(SOURCE.replace("range(10)", "range(11)"))
+    before = notebooks.target(copy).read_bytes()
+    with pytest.raises(notebooks.BuildError, match="differs in more than tags; `course notebooks 7.2_agents` builds"):
+        notebooks.retag(copy)
+    assert notebooks.target(copy).read_bytes() == before
+
+
 def test_a_missing_ipynb_is_named_with_its_cure(tmp_path: Path) -> None:
     source = text_below(tmp_path, "7.1_new.py")
     source.write_text("# %%\n1\n")
