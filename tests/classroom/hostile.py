@@ -265,6 +265,18 @@ HOSTILE = {
         """,
         "something else came",
     ),
+    "reply without a bottom": (
+        "",
+        """
+        import os
+        forged = b'[' * 10**5
+        for stream in range(3, 20):
+            try: os.write(stream, len(forged).to_bytes(8, 'big') + forged)
+            except OSError: pass
+        return '?'
+        """,
+        "something else came",
+    ),
     "half a reply": (
         "",
         "import os\nfor stream in range(3, 20):\n    try: os.write(stream, bytes(7) + b'\\x20abc')\n"
@@ -359,6 +371,10 @@ HOSTILE = {
 
 # Five ways and more to the course's own solution: by its name, by `check`, by `solution`, by another module.
 OWN = {
+    "from the package": """
+        from course_utils.exercises.unit_7_3 import solutions
+        return solutions.majority_vote(answers)
+        """,
     "import": "from course_utils.exercises.unit_7_3.solutions import majority_vote as own; return own(answers)",
     "importlib": """
         import importlib

@@ -155,12 +155,11 @@ def test_without_forks_and_walls(monkeypatch) -> None:
     before = psutil.Process().children(recursive=True)
     endless = "def word_error_rate(a, b):\n    while True: pass"
     rank = IMPORTS + registry.exercise("7.2.rank_fusion").reference_source
+    stand = jail.protections(SMALL)
     verdicts = judging.judge({VOTE: VOTES, "7.2.rank_fusion": rank, RATE: endless}, 1, SMALL)
     assert [verdict.status for verdict in verdicts.values()] == ["passed", "passed", "not yet"]
     assert "ran longer than 1 s" in verdicts[RATE].words
     assert own.kept is None and own.folder is None
     assert psutil.Process().children(recursive=True) == before
-    stand = jail.protections(SMALL)
-    own.close()
     assert not stand["network"] and not stand["files"]
     assert "A student's code can use the network." in jail.missing_walls(stand)

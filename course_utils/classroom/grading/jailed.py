@@ -34,6 +34,7 @@ from course_utils.exercises import diagnosis, wire, worker
 
 COURSE = Path(__file__).resolve().parents[2]
 EXERCISES = COURSE / "exercises"
+LARGEST_PLAN = 10_000  # bytes of a message to the mould
 SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/usr/share/zoneinfo")
 DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero", "/sys/devices/system/cpu")
 NOBODY = 65534  # the user with the fewest rights
@@ -63,9 +64,11 @@ def close_answers(answers: dict[str, str]) -> None:
     for module_name, function_name in answers.items():
         getattr(import_module(module_name), function_name).__code__ = worker.refuse.__code__
     for folder in EXERCISES.glob("unit_*"):
+        unit = import_module(f"course_utils.exercises.{folder.name}")
         for name in ("solutions", "fresh"):
-            full = f"course_utils.exercises.{folder.name}.{name}"
-            sys.modules[full] = Closed(full)
+            closed = Closed(f"{unit.__name__}.{name}")
+            sys.modules[closed.__name__] = closed
+            setattr(unit, name, closed)
 
 
 class Closed(types.ModuleType):
@@ -107,7 +110,22 @@ def limit(limits: dict[str, Any]) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         amounts["RLIMIT_AS"] = pages * resource.getpagesize() + limits["memory"]
     for name, amount in amounts.items():
-        resource.setrlimit(getattr(resource, name), (amount, amount))
+        kind = getattr(resource, name)
+        _, highest = resource.getrlimit(kind)
+        lower = amount if highest == resource.RLIM_INFINITY else min(amount, highest)
+        resource.setrlimit(kind, (lower, lower))
+
+
+def rules_for_files(answers: dict[str, str]) -> int:
+    """Landlock's rules: what Python needs is readable, and no answer. -1 where the system has no Landlock."""
+    if not landlock.version():
+        return -1
+    closed = closed_files(answers)
+    roots = readable_roots()
+    readable: list[Path] = []
+    for root in roots:
+        readable += landlock.without(root, closed)
+    return landlock.rules(readable, roots)
 
 
 def give_up_root() -> None:
@@ -136,12 +154,7 @@ class Mould:
     def __init__(self, control: socket.socket, answers: dict[str, str]) -> None:
         self.control = control
         self.children: set[int] = set()
-        self.rules = -1
-        if landlock.version():
-            closed = closed_files(answers)
-            roots = readable_roots()
-            readable = [path for root in roots for path in landlock.without(root, closed)]
-            self.rules = landlock.rules(readable, roots)
+        self.rules = rules_for_files(answers)
         give_up_root()
         warm_up()
 
@@ -149,7 +162,7 @@ class Mould:
         """Answer until the other side has gone; then end what still runs."""
         jobs = {"fork": self.fork, "wait": self.wait, "kill": self.kill}
         while True:
-            message, files, _, _ = socket.recv_fds(self.control, 10_000, 2)
+            message, files, _, _ = socket.recv_fds(self.control, LARGEST_PLAN, 2)
             if not message:
                 break
             kind, *values = json.loads(message)
