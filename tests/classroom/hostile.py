@@ -381,6 +381,7 @@ OWN = {
         return importlib.import_module('course_utils.exercises.unit_7_3.solutions').majority_vote(answers)
         """,
     "check": "from course_utils.exercises import check; return check('7.3.majority_vote', print)(answers)",
+    "a part of another": "from course_utils.prisma.speech import word_errors; return word_errors([], [])",
     "measures": "from course_utils.measures import majority; return majority(answers)",
     "sys.modules": """
         import sys

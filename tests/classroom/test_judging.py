@@ -8,7 +8,7 @@ import pytest
 
 from course_utils.classroom.grading import jail, judging
 from course_utils.classroom.grading.jail import Limits
-from course_utils.exercises import registry
+from course_utils.exercises import registry, sandbox
 from course_utils.exercises.diagnosis import Attempt
 
 VOTE, RATE = "7.3.majority_vote", "7.1.word_error_rate"
@@ -117,6 +117,17 @@ def test_fresh_examples_depend_on_the_seed_and_the_exercise(monkeypatch) -> None
     for seed in (1, 1, 2):
         judging.judge({VOTE: VOTES}, seed)
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_run_goes_on_after_a_crash() -> None:
+    """A test may look what a function raises, and go on."""
+    task = registry.exercise(VOTE)
+    source = f"{VOTES}\nright = majority_vote\ndef majority_vote(answers):\n    return right(answers or exit_now())\n"
+    run = jail.Run(jail.shared(), task, f"{source}\ndef exit_now():\n    import os; os._exit(1)", SMALL)
+    with pytest.raises(sandbox.Stopped, match="exit code 1"):
+        run(([],))
+    assert run((["a"],)) == ("returned", "a", [["a"]])
+    run.end()
 
 
 def test_a_submission_has_a_limit(monkeypatch) -> None:

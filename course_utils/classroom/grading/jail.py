@@ -95,7 +95,8 @@ class Run(sandbox.Run):
 
     def worker(self) -> "Cell":
         """The process, holding the function."""
-        if self.cell is None:
+        if self.cell is None or not self.cell.alive():
+            self.end()
             self.cell = self.jail.cell(self.limits)
             self.load(self.cell)
         return self.cell
@@ -195,7 +196,7 @@ def packed(value: Any) -> bytes:
 def plan(limits: Limits) -> str:
     """What jailed.py is told at its start: answers outside of the files of solutions, whether it forks, the limits."""
     outside = [part for part in _reference_parts() if not part.__module__.startswith(UNIT)]
-    answers = {part.__module__: part.__name__ for part in outside}
+    answers = [(part.__module__, part.__name__) for part in outside]
     return json.dumps({"answers": answers, "forks": FORKS, "limits": asdict(limits)})
 
 

@@ -58,10 +58,10 @@ def main() -> None:
 # --- what a function may not use -------------------------------------------------------------------------
 
 
-def close_answers(answers: dict[str, str]) -> None:
-    """Make useless what computes an answer. `answers` names functions outside of the files of solutions, by module."""
+def close_answers(answers: list[list[str]]) -> None:
+    """Make useless what computes an answer. `answers` are modules and names outside of the files of solutions."""
     worker.close_elsewhere()
-    for module_name, function_name in answers.items():
+    for module_name, function_name in answers:
         getattr(import_module(module_name), function_name).__code__ = worker.refuse.__code__
     for folder in EXERCISES.glob("unit_*"):
         unit = import_module(f"course_utils.exercises.{folder.name}")
@@ -80,9 +80,10 @@ class Closed(types.ModuleType):
         return worker.refuse
 
 
-def closed_files(answers: dict[str, str]) -> set[Path]:
+def closed_files(answers: list[list[str]]) -> set[Path]:
     """Files and folders of the course that a student's code can't read."""
-    modules = worker.ELSEWHERE.keys() | worker.INSIDE.keys() | answers.keys()
+    own_modules = {module for module, _ in answers}
+    modules = worker.ELSEWHERE.keys() | worker.INSIDE.keys() | own_modules
     names = {Path(*module.split(".")[1:]) for module in modules}
     return {EXERCISES} | {COURSE / name.with_suffix(".py") for name in names}
 
@@ -116,7 +117,7 @@ def limit(limits: dict[str, Any]) -> None:
         resource.setrlimit(kind, (lower, lower))
 
 
-def rules_for_files(answers: dict[str, str]) -> int:
+def rules_for_files(answers: list[list[str]]) -> int:
     """Landlock's rules: what Python needs is readable, and no answer. -1 where the system has no Landlock."""
     if not landlock.version():
         return -1
@@ -151,7 +152,7 @@ def give_up_root() -> None:
 class Mould:
     """Forks a process for each exercise, and waits for its end. It runs no code of students itself."""
 
-    def __init__(self, control: socket.socket, answers: dict[str, str]) -> None:
+    def __init__(self, control: socket.socket, answers: list[list[str]]) -> None:
         self.control = control
         self.children: set[int] = set()
         self.rules = rules_for_files(answers)
