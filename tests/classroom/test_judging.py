@@ -130,7 +130,7 @@ def test_a_run_goes_on_after_a_crash() -> None:
     run.end()
 
 
-def test_a_submission_has_a_limit(monkeypatch) -> None:
+def test_a_submission_has_a_limit() -> None:
     limits = Limits(seconds=0.5, seconds_of_submission=0.2)
     verdicts = judging.judge({RATE: "def word_error_rate(a, b):\n    while True: pass", VOTE: VOTES}, 1, limits)
     assert verdicts[RATE].status == "not yet"
@@ -145,6 +145,7 @@ def test_a_mould_that_was_killed_is_replaced() -> None:
     mould.process.wait()
     cell.listener.join(10)
     assert not cell.listener.is_alive()  # its processes end with it
+    jail.shared().give_back(cell)
     assert judged(VOTES).status == "passed"
     assert jail.shared().mould is not mould
 

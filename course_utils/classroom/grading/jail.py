@@ -24,9 +24,11 @@ from typing import Any
 
 import cloudpickle
 
+from course_utils.classroom.grading import seccomp
 from course_utils.exercises import diagnosis, registry, sandbox
 
 JAILED = "course_utils.classroom.grading.jailed"
+KILLED = 9  # SIGKILL, which Windows does not name
 SECONDS_TO_HEAR = 5  # of what a process that was ended has left in its pipe
 UNIT = f"{registry.PACKAGE}.unit_"
 FORKS = sys.platform == "linux"
@@ -274,9 +276,13 @@ class Forked:
         return self.returncode
 
     def kill(self) -> None:
-        """As Popen's, and wait for its end."""
-        if self.returncode is None:
+        """As Popen's, and wait for its end. It ends with its mould, too."""
+        if self.returncode is not None:
+            return
+        try:
             self.returncode = self.mould.ask("kill", self.pid)
+        except sandbox.CannotStart:
+            self.returncode = -KILLED
 
 
 class Cell(sandbox.Worker):
@@ -307,8 +313,8 @@ class Cell(sandbox.Worker):
         return numbers.get("RssAnon:", 0) * 1024
 
     def family(self) -> list:
-        """The process and its children; on Linux it can have none."""
-        return [] if FORKS else super().family()
+        """The process and its children; behind seccomp it can have none."""
+        return [] if FORKS and seccomp.available() else super().family()
 
     def kill(self) -> None:
         """End it, and whatever it still says."""
