@@ -65,10 +65,10 @@ HOSTILE = {
         "",
     ),
     "huge result": ("", "return 'x' * 2**22", r"can't be examined \(it has"),
-    "result of many lists": ("", "return [[]] * 2**15", "A text is wanted"),
+    "result of many lists": ("", "return [[]] * 2**12", "A text is wanted"),
     "result in a circle": ("", "x = []; x.append(x); return x", "RecursionError"),
     "huge number": ("", "return 10**10**4", "can't be examined"),
-    "exception with a book": ("", "raise ValueError('x' * 10**8)", "ValueError"),
+    "exception with a book": ("", "raise ValueError('x' * 10**6)", "ValueError"),
     "disk flood": ("changes", "open('flood', 'wb').write(b'x' * 2**20); print('DONE')", REFUSED),
     "disk flood elsewhere": (
         "changes",

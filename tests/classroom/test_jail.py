@@ -18,8 +18,8 @@ from course_utils.exercises import diagnosis, registry, sandbox
 from course_utils.exercises.unit_7_3 import solutions
 
 VOTE = "7.3.majority_vote"
-SMALL = Limits(seconds=2, seconds_to_load=4, seconds_in_all=4, memory=2**28, threads=16)
-QUICK = Limits(seconds=0.3, memory=2**28, threads=16)  # for what never comes back
+SMALL = Limits(seconds=5, seconds_to_load=10, seconds_in_all=10, memory=2**28, threads=16)
+QUICK = Limits(seconds=0.3, memory=2**28, threads=16)  # for what may never come back
 SECRET = "the neighbour's answer"
 RIGHT = """
 from collections import Counter
@@ -77,7 +77,7 @@ def test_a_hostile_function_does_not_pass(name: str, walls, neighbour) -> None:
     places = {"{judge}": os.getpid(), "{neighbour!r}": repr(str(neighbour)), "{solutions!r}": repr(solutions.__file__)}
     for field, value in places.items():
         body = body.replace(field, str(value))
-    verdict = judged(function(body), QUICK if words == ENDLESS else SMALL)
+    verdict = judged(function(body), QUICK if words in ("", ENDLESS) else SMALL)
     assert verdict.status == "not yet"
     assert re.search(words, verdict.words)
     assert "DONE" not in verdict.printed
