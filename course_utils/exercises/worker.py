@@ -99,9 +99,8 @@ def refuse(*inputs: Any, **named: Any) -> None:
     # Imported here, because this code runs in the place of other functions.
     from course_utils.exercises.diagnosis import OwnSolution
 
-    raise OwnSolution(
-        "Your function calls the course's own solution, or `check`. That does not count: write the steps."
-    )
+    words = "Your function calls the course's own solution, or `check`. That does not count: write the steps."
+    raise OwnSolution(words)
 
 
 def _no_input(prompt: object = "") -> str:

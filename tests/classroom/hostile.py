@@ -65,10 +65,10 @@ HOSTILE = {
         "",
     ),
     "huge result": ("", "return 'x' * 2**22", r"can't be examined \(it has"),
-    "result of many lists": ("", "return [[]] * 2**15", "A text is wanted"),
+    "result of many lists": ("", "return [[]] * 2**12", "A text is wanted"),
     "result in a circle": ("", "x = []; x.append(x); return x", "RecursionError"),
     "huge number": ("", "return 10**10**4", "can't be examined"),
-    "exception with a book": ("", "raise ValueError('x' * 10**8)", "ValueError"),
+    "exception with a book": ("", "raise ValueError('x' * 10**6)", "ValueError"),
     "disk flood": ("changes", "open('flood', 'wb').write(b'x' * 2**20); print('DONE')", REFUSED),
     "disk flood elsewhere": (
         "changes",
@@ -265,6 +265,18 @@ HOSTILE = {
         """,
         "something else came",
     ),
+    "reply without a bottom": (
+        "",
+        """
+        import os
+        forged = b'[' * 10**5
+        for stream in range(3, 20):
+            try: os.write(stream, len(forged).to_bytes(8, 'big') + forged)
+            except OSError: pass
+        return '?'
+        """,
+        "something else came",
+    ),
     "half a reply": (
         "",
         "import os\nfor stream in range(3, 20):\n    try: os.write(stream, bytes(7) + b'\\x20abc')\n"
@@ -359,12 +371,17 @@ HOSTILE = {
 
 # Five ways and more to the course's own solution: by its name, by `check`, by `solution`, by another module.
 OWN = {
+    "from the package": """
+        from course_utils.exercises.unit_7_3 import solutions
+        return solutions.majority_vote(answers)
+        """,
     "import": "from course_utils.exercises.unit_7_3.solutions import majority_vote as own; return own(answers)",
     "importlib": """
         import importlib
         return importlib.import_module('course_utils.exercises.unit_7_3.solutions').majority_vote(answers)
         """,
     "check": "from course_utils.exercises import check; return check('7.3.majority_vote', print)(answers)",
+    "a part of another": "from course_utils.prisma.speech import word_errors; return word_errors([], [])",
     "measures": "from course_utils.measures import majority; return majority(answers)",
     "sys.modules": """
         import sys

@@ -1,6 +1,8 @@
 """Hostile submissions: none ends the run, none passes, none harms a neighbour, and each is told what happened."""
 
+import importlib.util
 import inspect
+import json
 import os
 import re
 import textwrap
@@ -10,14 +12,14 @@ import psutil
 import pytest
 from hostile import ENDLESS, HOSTILE, OWN
 
-from course_utils.classroom.grading import jail, judging
+from course_utils.classroom.grading import jail, jailed, judging, landlock
 from course_utils.classroom.grading.jail import Limits
 from course_utils.exercises import diagnosis, registry, sandbox
 from course_utils.exercises.unit_7_3 import solutions
 
 VOTE = "7.3.majority_vote"
-SMALL = Limits(seconds=2, seconds_to_load=4, seconds_in_all=4, memory=2**28, threads=16)
-QUICK = Limits(seconds=0.3, memory=2**28, threads=16)  # for what never comes back
+SMALL = Limits(seconds=5, seconds_to_load=10, seconds_in_all=10, memory=2**28, threads=16)
+QUICK = Limits(seconds=0.3, memory=2**28, threads=16)  # for what may never come back
 SECRET = "the neighbour's answer"
 RIGHT = """
 from collections import Counter
@@ -75,7 +77,7 @@ def test_a_hostile_function_does_not_pass(name: str, walls, neighbour) -> None:
     places = {"{judge}": os.getpid(), "{neighbour!r}": repr(str(neighbour)), "{solutions!r}": repr(solutions.__file__)}
     for field, value in places.items():
         body = body.replace(field, str(value))
-    verdict = judged(function(body), QUICK if words == ENDLESS else SMALL)
+    verdict = judged(function(body), QUICK if words in ("", ENDLESS) else SMALL)
     assert verdict.status == "not yet"
     assert re.search(words, verdict.words)
     assert "DONE" not in verdict.printed
@@ -131,12 +133,23 @@ def test_walls_that_are_missing_are_told() -> None:
 
 
 def test_the_source_of_a_solution_is_closed_everywhere() -> None:
-    from course_utils.classroom.grading import jailed, landlock
-
-    answers = {"course_utils.prisma.speech": "word_error_rate"}
+    answers = json.loads(jail.plan(SMALL))["answers"]
+    assert ["course_utils.prisma.speech", "word_errors"] in answers
     closed = jailed.closed_files(answers)
     opened = [path for root in jailed.readable_roots() for path in landlock.without(root, closed)]
     for task in registry.exercises().values():
         for part in task.reference_parts:
             file = Path(inspect.getsourcefile(part))
-            assert not any(file.is_relative_to(path) for path in opened)
+            compiled = Path(importlib.util.cache_from_source(file))
+            assert not any(file.is_relative_to(path) or compiled.is_relative_to(path) for path in opened)
+
+
+def test_closed_files_of_an_installed_course(tmp_path) -> None:
+    """In site-packages the course stands among other packages; its answers stay closed, their compiled form too."""
+    course, other = tmp_path / "course", tmp_path / "other"
+    for folder in (course / "__pycache__", course / "exercises", other / "__pycache__"):
+        folder.mkdir(parents=True)
+    for file in ("answer.py", "answer_sheet.py", "__pycache__/answer.cpython-311.pyc"):
+        (course / file).touch()
+    opened = list(landlock.without(tmp_path, {course / "answer.py", course / "exercises"}))
+    assert opened == [course / "answer_sheet.py", other]

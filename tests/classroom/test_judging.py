@@ -8,7 +8,7 @@ import pytest
 
 from course_utils.classroom.grading import jail, judging
 from course_utils.classroom.grading.jail import Limits
-from course_utils.exercises import registry
+from course_utils.exercises import registry, sandbox
 from course_utils.exercises.diagnosis import Attempt
 
 VOTE, RATE = "7.3.majority_vote", "7.1.word_error_rate"
@@ -119,7 +119,18 @@ def test_fresh_examples_depend_on_the_seed_and_the_exercise(monkeypatch) -> None
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_a_submission_has_a_limit(monkeypatch) -> None:
+def test_a_run_goes_on_after_a_crash() -> None:
+    """A test may look what a function raises, and go on."""
+    task = registry.exercise(VOTE)
+    source = f"{VOTES}\nright = majority_vote\ndef majority_vote(answers):\n    return right(answers or exit_now())\n"
+    run = jail.Run(jail.shared(), task, f"{source}\ndef exit_now():\n    import os; os._exit(1)", SMALL)
+    with pytest.raises(sandbox.Stopped, match="exit code 1"):
+        run(([],))
+    assert run((["a"],)) == ("returned", "a", [["a"]])
+    run.end()
+
+
+def test_a_submission_has_a_limit() -> None:
     limits = Limits(seconds=0.5, seconds_of_submission=0.2)
     verdicts = judging.judge({RATE: "def word_error_rate(a, b):\n    while True: pass", VOTE: VOTES}, 1, limits)
     assert verdicts[RATE].status == "not yet"
@@ -134,6 +145,7 @@ def test_a_mould_that_was_killed_is_replaced() -> None:
     mould.process.wait()
     cell.listener.join(10)
     assert not cell.listener.is_alive()  # its processes end with it
+    jail.shared().give_back(cell)
     assert judged(VOTES).status == "passed"
     assert jail.shared().mould is not mould
 
@@ -155,12 +167,11 @@ def test_without_forks_and_walls(monkeypatch) -> None:
     before = psutil.Process().children(recursive=True)
     endless = "def word_error_rate(a, b):\n    while True: pass"
     rank = IMPORTS + registry.exercise("7.2.rank_fusion").reference_source
+    stand = jail.protections(SMALL)
     verdicts = judging.judge({VOTE: VOTES, "7.2.rank_fusion": rank, RATE: endless}, 1, SMALL)
     assert [verdict.status for verdict in verdicts.values()] == ["passed", "passed", "not yet"]
     assert "ran longer than 1 s" in verdicts[RATE].words
     assert own.kept is None and own.folder is None
     assert psutil.Process().children(recursive=True) == before
-    stand = jail.protections(SMALL)
-    own.close()
     assert not stand["network"] and not stand["files"]
     assert "A student's code can use the network." in jail.missing_walls(stand)

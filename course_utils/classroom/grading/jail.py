@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -23,9 +24,12 @@ from typing import Any
 
 import cloudpickle
 
+from course_utils.classroom.grading import seccomp
 from course_utils.exercises import diagnosis, registry, sandbox
 
 JAILED = "course_utils.classroom.grading.jailed"
+KILLED = 9  # SIGKILL, which Windows does not name
+SECONDS_TO_HEAR = 5  # of what a process that was ended has left in its pipe
 UNIT = f"{registry.PACKAGE}.unit_"
 FORKS = sys.platform == "linux"
 KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP")  # of the environment; the rest is nobody's business
@@ -93,7 +97,8 @@ class Run(sandbox.Run):
 
     def worker(self) -> "Cell":
         """The process, holding the function."""
-        if self.cell is None:
+        if self.cell is None or not self.cell.alive():
+            self.end()
             self.cell = self.jail.cell(self.limits)
             self.load(self.cell)
         return self.cell
@@ -149,8 +154,15 @@ class Run(sandbox.Run):
 @functools.cache
 def _answers() -> dict[int, str]:
     """The functions that no student's process may be sent, by id."""
-    parts = [part for task in registry.exercises().values() for part in task.reference_parts]
-    return {id(part): part.__qualname__ for part in parts}
+    return {id(part): part.__name__ for part in _reference_parts()}
+
+
+def _reference_parts() -> list[Callable]:
+    """The course's own solutions, with the functions that they call."""
+    parts: list[Callable] = []
+    for task in registry.exercises().values():
+        parts += task.reference_parts
+    return parts
 
 
 class _Pickler(cloudpickle.Pickler):
@@ -158,7 +170,8 @@ class _Pickler(cloudpickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         if id(value) in _answers():
-            raise sandbox.CannotStart(f"an input would hold the answer {_answers()[id(value)]}")
+            name = _answers()[id(value)]
+            raise sandbox.CannotStart(f"an input would hold the answer {name}")
         return super().reducer_override(value)
 
 
@@ -184,9 +197,8 @@ def packed(value: Any) -> bytes:
 
 def plan(limits: Limits) -> str:
     """What jailed.py is told at its start: answers outside of the files of solutions, whether it forks, the limits."""
-    parts = [part for task in registry.exercises().values() for part in task.reference_parts]
-    outside = [part for part in parts if not part.__module__.startswith(UNIT)]
-    answers = {part.__module__: part.__name__ for part in outside}
+    outside = [part for part in _reference_parts() if not part.__module__.startswith(UNIT)]
+    answers = [(part.__module__, part.__name__) for part in outside]
     return json.dumps({"answers": answers, "forks": FORKS, "limits": asdict(limits)})
 
 
@@ -242,16 +254,12 @@ class Forked:
         self.mould = mould
         self.returncode: int | None = None
         requests, their_requests = socket.socketpair()
-        replies, their_replies = os.pipe()
-        try:
-            files = (their_requests.fileno(), their_replies)
+        replies, their_replies = map(os.fdopen, os.pipe(), ("rb", "wb"))
+        with requests, their_requests, their_replies:
+            requests.settimeout(limits.seconds_to_load)  # who never reads must not hold us up
+            self.stdin, self.stdout = requests.makefile("wb"), replies
+            files = (their_requests.fileno(), their_replies.fileno())
             self.pid = mould.ask("fork", asdict(limits), files=files)
-        finally:
-            their_requests.close()
-            os.close(their_replies)
-        requests.settimeout(limits.seconds_to_load)  # who never reads must not hold us up
-        self.stdin, self.stdout = requests.makefile("wb"), os.fdopen(replies, "rb")
-        requests.close()
 
     def poll(self) -> int | None:
         """As Popen's."""
@@ -268,9 +276,13 @@ class Forked:
         return self.returncode
 
     def kill(self) -> None:
-        """As Popen's, and wait for its end."""
-        if self.returncode is None:
+        """As Popen's, and wait for its end. It ends with its mould, too."""
+        if self.returncode is not None:
+            return
+        try:
             self.returncode = self.mould.ask("kill", self.pid)
+        except sandbox.CannotStart:
+            self.returncode = -KILLED
 
 
 class Cell(sandbox.Worker):
@@ -295,21 +307,20 @@ class Cell(sandbox.Worker):
             lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         except OSError:  # it has ended
             return 0
-        values = {name: words.split() for name, _, words in (line.partition(":") for line in lines)}
-        if "RssAnon" not in values:  # it is ending
-            return 0
-        if int(values["Threads"][0]) > self.limits.threads:
+        numbers = {words[0]: int(words[1]) for words in map(str.split, lines) if words[0] in ("RssAnon:", "Threads:")}
+        if numbers.get("Threads:", 0) > self.limits.threads:
             raise sandbox.Stopped(f"Your function started more than {self.limits.threads} threads, and was stopped.")
-        return int(values["RssAnon"][0]) * 1024
+        return numbers.get("RssAnon:", 0) * 1024
 
     def family(self) -> list:
-        """The process and its children; on Linux it can have none."""
-        return [] if FORKS else super().family()
+        """The process and its children; behind seccomp it can have none."""
+        return [] if FORKS and seccomp.available() else super().family()
 
     def kill(self) -> None:
         """End it, and whatever it still says."""
         super().kill()
-        while self.listener.is_alive():
+        deadline = time.monotonic() + SECONDS_TO_HEAR
+        while self.listener.is_alive() and time.monotonic() < deadline:
             with suppress(Exception):
                 self.replies.get_nowait()
             self.listener.join(0.001)

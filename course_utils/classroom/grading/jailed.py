@@ -34,6 +34,7 @@ from course_utils.exercises import diagnosis, wire, worker
 
 COURSE = Path(__file__).resolve().parents[2]
 EXERCISES = COURSE / "exercises"
+LARGEST_PLAN = 10_000  # bytes of a message to the mould
 SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/usr/share/zoneinfo")
 DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero", "/sys/devices/system/cpu")
 NOBODY = 65534  # the user with the fewest rights
@@ -57,15 +58,17 @@ def main() -> None:
 # --- what a function may not use -------------------------------------------------------------------------
 
 
-def close_answers(answers: dict[str, str]) -> None:
-    """Make useless what computes an answer. `answers` names functions outside of the files of solutions, by module."""
+def close_answers(answers: list[list[str]]) -> None:
+    """Make useless what computes an answer. `answers` are modules and names outside of the files of solutions."""
     worker.close_elsewhere()
-    for module_name, function_name in answers.items():
+    for module_name, function_name in answers:
         getattr(import_module(module_name), function_name).__code__ = worker.refuse.__code__
     for folder in EXERCISES.glob("unit_*"):
+        unit = import_module(f"course_utils.exercises.{folder.name}")
         for name in ("solutions", "fresh"):
-            full = f"course_utils.exercises.{folder.name}.{name}"
-            sys.modules[full] = Closed(full)
+            closed = Closed(f"{unit.__name__}.{name}")
+            sys.modules[closed.__name__] = closed
+            setattr(unit, name, closed)
 
 
 class Closed(types.ModuleType):
@@ -77,9 +80,10 @@ class Closed(types.ModuleType):
         return worker.refuse
 
 
-def closed_files(answers: dict[str, str]) -> set[Path]:
+def closed_files(answers: list[list[str]]) -> set[Path]:
     """Files and folders of the course that a student's code can't read."""
-    modules = worker.ELSEWHERE.keys() | worker.INSIDE.keys() | answers.keys()
+    own_modules = {module for module, _ in answers}
+    modules = worker.ELSEWHERE.keys() | worker.INSIDE.keys() | own_modules
     names = {Path(*module.split(".")[1:]) for module in modules}
     return {EXERCISES} | {COURSE / name.with_suffix(".py") for name in names}
 
@@ -107,7 +111,22 @@ def limit(limits: dict[str, Any]) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         amounts["RLIMIT_AS"] = pages * resource.getpagesize() + limits["memory"]
     for name, amount in amounts.items():
-        resource.setrlimit(getattr(resource, name), (amount, amount))
+        kind = getattr(resource, name)
+        _, highest = resource.getrlimit(kind)
+        lower = amount if highest == resource.RLIM_INFINITY else min(amount, highest)
+        resource.setrlimit(kind, (lower, lower))
+
+
+def rules_for_files(answers: list[list[str]]) -> int:
+    """Landlock's rules: what Python needs is readable, and no answer. -1 where the system has no Landlock."""
+    if not landlock.version():
+        return -1
+    closed = closed_files(answers)
+    roots = readable_roots()
+    readable: list[Path] = []
+    for root in roots:
+        readable += landlock.without(root, closed)
+    return landlock.rules(readable, roots)
 
 
 def give_up_root() -> None:
@@ -133,15 +152,10 @@ def give_up_root() -> None:
 class Mould:
     """Forks a process for each exercise, and waits for its end. It runs no code of students itself."""
 
-    def __init__(self, control: socket.socket, answers: dict[str, str]) -> None:
+    def __init__(self, control: socket.socket, answers: list[list[str]]) -> None:
         self.control = control
         self.children: set[int] = set()
-        self.rules = -1
-        if landlock.version():
-            closed = closed_files(answers)
-            roots = readable_roots()
-            readable = [path for root in roots for path in landlock.without(root, closed)]
-            self.rules = landlock.rules(readable, roots)
+        self.rules = rules_for_files(answers)
         give_up_root()
         warm_up()
 
@@ -149,7 +163,7 @@ class Mould:
         """Answer until the other side has gone; then end what still runs."""
         jobs = {"fork": self.fork, "wait": self.wait, "kill": self.kill}
         while True:
-            message, files, _, _ = socket.recv_fds(self.control, 10_000, 2)
+            message, files, _, _ = socket.recv_fds(self.control, LARGEST_PLAN, 2)
             if not message:
                 break
             kind, *values = json.loads(message)

@@ -32,8 +32,9 @@ def rules(readable: Iterable[Path], listed: Iterable[Path]) -> int:
     known = version()
     files = (1 << FILE_RIGHTS.get(known, 16)) - 1
     handled = [files, TCP if known >= 4 else 0, SCOPES if known >= 6 else 0]
-    fields = 3 if known >= 6 else 2 if known >= 4 else 1
-    attributes = struct.pack(f"={fields}Q", *handled[:fields])
+    while handled[-1] == 0:  # older versions take fewer numbers
+        handled.pop()
+    attributes = struct.pack(f"={len(handled)}Q", *handled)
     ruleset = _checked(_call(CREATE_RULESET, attributes, len(attributes), 0))
     for path in readable:
         _allow(ruleset, path, READ_FILE | READ_DIR)
@@ -61,10 +62,10 @@ def without(root: Path, closed: set[Path]) -> Iterator[Path]:
 
 
 def is_closed(path: Path, closed: set[Path]) -> bool:
-    """Whether a path is closed, or is the compiled form of a file that is."""
-    source = path.parent.parent / f"{path.name.partition('.')[0]}.py"
-    compiled = path.parent.name == "__pycache__" and source in closed
-    return compiled or path in closed
+    """Whether a path is closed, or holds the compiled form of files that are."""
+    if path.name == "__pycache__":
+        return any(path.parent == file.parent for file in closed)
+    return path in closed
 
 
 def _allow(ruleset: int, path: Path, rights: int) -> None:

@@ -49,7 +49,8 @@ TYPE_OR_SIGNAL = (0x5412, 0x8901, 0x8902)  # TIOCSTI, FIOSETOWN, SIOCSPGRP
 MACHINES = {"x86_64": (1, 0xC000003E), "aarch64": (2, 0xC00000B7)}  # column above, AUDIT_ARCH
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # places in what the kernel hands to the filter
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # instructions
-ALLOW, REFUSE, DIE = 0x7FFF0000, 0x00050000, 0x80000000
+ALLOW, REFUSE, DIE = 0x7FFF0000, 0x00050000, 0x80000000  # answers
+NOT_PERMITTED, NOT_THERE = REFUSE | errno.EPERM, REFUSE | errno.ENOSYS
 OTHER_NUMBERS = 0x40000000  # x86_64's second set of numbers, x32
 SET_FILTER, FILTER_MODE, NO_NEW_PRIVILEGES = 22, 2, 38  # of prctl
 
@@ -80,12 +81,12 @@ def _program(own: int) -> bytes:
         _line(RETURN, DIE),
         _line(LOAD, NUMBER),
         _line(AT_LEAST, OTHER_NUMBERS, 0, 1),
-        _line(RETURN, REFUSE | errno.ENOSYS),
+        _line(RETURN, NOT_THERE),
     ]
     for call in REFUSED.replace("\n", ";").split(";"):
-        lines += _if_called(call, column, [_line(RETURN, REFUSE | errno.EPERM)])
+        lines += _if_called(call, column, [_line(RETURN, NOT_PERMITTED)])
     # Without clone3, whose arguments a filter can't see, libraries turn to clone.
-    lines += _if_called(CLONE3, column, [_line(RETURN, REFUSE | errno.ENOSYS)])
+    lines += _if_called(CLONE3, column, [_line(RETURN, NOT_THERE)])
     lines += _if_called(CLONE, column, _only(0, [NEW_THREAD], ANY_BIT))
     lines += _if_called(KILL, column, _only(0, [own]))
     lines += _if_called(TGKILL, column, _only(0, [own]))
@@ -115,12 +116,12 @@ def _only(argument: int, values: Iterable[int], test: int = EQUAL) -> list[bytes
     lines = [_line(LOAD, ARGUMENTS + 8 * argument)]
     for value in values:
         lines += [_line(test, value, 0, 1), _line(RETURN, ALLOW)]
-    return [*lines, _line(RETURN, REFUSE | errno.EPERM)]
+    return [*lines, _line(RETURN, NOT_PERMITTED)]
 
 
 def _never(argument: int, values: Iterable[int]) -> list[bytes]:
     """Refuse the call for these values (32 bits) of an argument."""
     lines = [_line(LOAD, ARGUMENTS + 8 * argument)]
     for value in values:
-        lines += [_line(EQUAL, value, 0, 1), _line(RETURN, REFUSE | errno.EPERM)]
+        lines += [_line(EQUAL, value, 0, 1), _line(RETURN, NOT_PERMITTED)]
     return [*lines, _line(RETURN, ALLOW)]
