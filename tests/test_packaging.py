@@ -26,12 +26,13 @@ PACKAGES = {
     "whisper": "openai-whisper",
     "open_clip": "open-clip-torch",
     "IPython": "ipython",
+    "myst_nb": "myst-nb",
 }
 PACKAGES |= {"yaml": "pyyaml", "mlflow": "mlflow-skinny"}
 # google.colab is there, or nothing of it is used
 COLABS_OWN = ("google", ("keeping.py", "hosted.py", "7.2_lab_capstone.py"))
 UNASKED = ("benchmarks",)  # the extras that `make` does not install
-OPTIONAL = (*UNASKED, "tracking", "agents")  # code that imports what is in these works without them
+OPTIONAL = (*UNASKED, "tracking", "agents", "site")  # code that imports what is in these works without them
 
 
 def project():

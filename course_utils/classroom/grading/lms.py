@@ -30,14 +30,14 @@ def columns(counted: Iterable[Task]) -> dict[str, list[Task]]:
 
 
 def canvas(results: Sequence[Result]) -> list[list]:
-    """Canvas looks for the login, then for the name. It asks about students and columns that it doesn't know."""
+    """Canvas looks for its own number where a file's name told it, for the login, then for the name. It asks about students and columns that it doesn't know."""
     groups = columns(tasks(results))
     most = [_possible(group) for group in groups.values()]
     rows = [["Student", "ID", "SIS User ID", "SIS Login ID", "Section", *groups]]
     rows.append([POSSIBLE, None, None, None, None, *most])
     for result in results:
         reached = [whole(result, group) for group in groups.values()]
-        rows.append([result.student, None, None, result.student, None, *reached])
+        rows.append([result.student, result.number, None, result.student, None, *reached])
     return rows
 
 
