@@ -8,7 +8,6 @@ starts only as many servers as the machine has memory for. The Littlest JupyterH
 """
 
 # ruff: noqa: F821, JupyterHub hands over `c` and `load_subconfig`
-import csv
 import os
 import sys
 from pathlib import Path
@@ -29,12 +28,9 @@ c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:8001"
 c.Spawner.ip = "127.0.0.1"
 c.Spawner.default_url = "/lab"
 
-# Who may sign in: accounts of this machine whose names are on the list of keys.
+# Who may sign in: accounts of this machine whose names are on the list of keys (students.py).
 c.JupyterHub.authenticator_class = "pam"
 c.JupyterHub.spawner_class = "jupyterhub.spawner.LocalProcessSpawner"
-if listed := os.environ.get("COURSE_HUB_KEYS"):
-    with Path(listed).open(encoding="utf-8", newline="") as lines:
-        c.Authenticator.allowed_users = {row["student"] for row in csv.DictReader(lines)}
 if teacher := os.environ.get("COURSE_HUB_TEACHER"):
     c.Authenticator.admin_users = {teacher}
 

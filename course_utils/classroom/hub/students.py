@@ -28,14 +28,13 @@ if cache := os.environ.get("COURSE_HUB_CACHE"):
     c.Spawner.environment |= {"HF_HUB_CACHE": cache, "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
-def key_of(student: str) -> str | None:
-    """The student's key; read anew at each start of a server, so that a new list counts at once."""
+def read_keys() -> dict[str, str]:
+    """The class's keys; read anew at each start of a server, so that a new list counts at once."""
     file = os.environ.get("COURSE_HUB_KEYS")
     if not file:
-        return None
+        return {}
     with Path(file).open(encoding="utf-8", newline="") as lines:
-        keys = {row["student"]: row["key"] for row in csv.DictReader(lines)}
-    return keys.get(student)
+        return {row["student"]: row["key"] for row in csv.DictReader(lines)}
 
 
 def give_key(spawner: Any) -> None:
@@ -43,7 +42,7 @@ def give_key(spawner: Any) -> None:
     address = os.environ.get("COURSE_HUB_MODELS")
     if not address:
         return
-    key = key_of(spawner.user.name)
+    key = read_keys().get(spawner.user.name)
     if key is None:
         spawner.log.warning("%s has no key of the model server: `course keys` makes one.", spawner.user.name)
         return
@@ -51,3 +50,6 @@ def give_key(spawner: Any) -> None:
 
 
 c.Spawner.pre_spawn_hook = give_key
+
+# Who may sign in. The list is read when the hub starts: start it anew after a change.
+c.Authenticator.allowed_users.update(set(read_keys()))
