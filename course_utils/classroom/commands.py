@@ -1,4 +1,4 @@
-"""The `course` commands for classes. Each calls one function; what is heavy is imported by the command that needs it."""
+"""The `course` commands for classes. Each calls one function; what is heavy is imported by the one that needs it."""
 
 from __future__ import annotations
 

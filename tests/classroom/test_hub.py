@@ -1,4 +1,4 @@
-"""A hub for the class: the keys, what students' servers get, files that fit together, a server that is shared fairly."""
+"""A hub for the class: keys, what students' servers get, files that fit together, a server that is shared fairly."""
 
 import asyncio
 import csv

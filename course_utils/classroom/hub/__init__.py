@@ -1,4 +1,4 @@
-"""A JupyterHub for a class, with a model server that all share. README.md leads an instructor through it.
+"""A JupyterHub for a class, with a model server that all share.
 
     README.md               from top to bottom: which hub, which machine, how to set it up
     keys.py                 a key of the model server for each student
@@ -8,5 +8,8 @@
     tljh.yaml               The Littlest JupyterHub: one server
     values.yaml             Zero to JupyterHub: Kubernetes
     Dockerfile              the image that students' servers run in there
+    model-server.yaml       Kubernetes: vLLM with a GPU, and the gateway (gateway.Dockerfile)
     litellm.yaml            LiteLLM in front of vLLM, for a larger room; litellm_keys.py lets it read the keys
+
+The README leads an instructor through it.
 """

@@ -2,9 +2,9 @@
 
     jupyterhub -f jupyterhub_config.py
 
-It listens on loopback; a web server with a certificate stands in front (README.md). students.py says which variables it
-reads, and there is one more: COURSE_HUB_TEACHER, the name of an administrator. This hub cannot limit a student's memory: it
-starts only as many servers as the machine has memory for. The Littlest JupyterHub limits each one, too.
+It listens on loopback; a web server with a certificate stands in front (README.md). students.py says which variables
+it reads, and there is one more: COURSE_HUB_TEACHER, the name of an administrator. This hub cannot limit a student's
+memory: it starts only as many servers as the machine has memory for. The Littlest JupyterHub limits each one, too.
 """
 
 # ruff: noqa: F821, JupyterHub hands over `c` and `load_subconfig`
