@@ -12,26 +12,29 @@ from pathlib import Path
 from course_utils.serving.clients import hashed
 
 PLAIN, HASHED = "keys.csv", "keys.json"
+HEAD = ["student", "key"]
 NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")  # what hubs allow, and no spreadsheet takes for a formula
+ALLOWED = "Use small letters, digits and . _ @ -."
 KEY_BYTES = 24
+BEGIN = "course-"  # so that no spreadsheet takes a key for a number or a formula
 
 
 def read_names(path: Path) -> list[str]:
     """A class list: a name in each line, as students sign in to the hub. ValueError names the line that is none."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as a list of names in UTF-8 ({type(error).__name__}).") from None
     names: list[str] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         name = line.strip().lower()  # the hub, too, writes names in small letters
         if not name or name.startswith("#"):
             continue
+        place = f"{path}, line {number}"
         if not NAME.fullmatch(name):
-            allowed = "small letters, digits and . _ @ -"
-            raise ValueError(f"{path}, line {number}: {name[:80]!r} is no name of a hub's user. Use {allowed}.")
+            raise ValueError(f"{place}: {name[:80]!r} is no name of a hub's user. {ALLOWED}")
         if name in names:
-            raise ValueError(f"{path}, line {number}: {name!r} is there twice.")
+            raise ValueError(f"{place}: {name!r} is there twice.")
         names.append(name)
     if not names:
         raise ValueError(f"{path} holds no names: write one in each line.")
@@ -40,10 +43,11 @@ def read_names(path: Path) -> list[str]:
 
 def read_plain(path: Path) -> dict[str, str]:
     """The key of each student. ValueError if the file is not one that `make_keys` wrote."""
-    rows = list(csv.reader(io.StringIO(path.read_text("utf-8"))))
-    if not rows or rows[0] != ["student", "key"] or any(len(row) != 2 for row in rows):
+    lines = io.StringIO(path.read_text("utf-8"))
+    head, *rows = [*csv.reader(lines)] or [[]]
+    if head != HEAD or any(len(row) != len(HEAD) for row in rows):
         raise ValueError(f"{path} is no list of keys: it begins with the line student,key.")
-    return dict(rows[1:])
+    return dict(rows)
 
 
 def make_keys(names: Sequence[str], folder: Path) -> tuple[int, int]:
@@ -55,21 +59,25 @@ def make_keys(names: Sequence[str], folder: Path) -> tuple[int, int]:
     folder.mkdir(parents=True, exist_ok=True)
     plain = folder / PLAIN
     before = read_plain(plain) if plain.exists() else {}
-    keys = {name: before.get(name) or secrets.token_urlsafe(KEY_BYTES) for name in names}
+    fresh = {name: BEGIN + secrets.token_urlsafe(KEY_BYTES) for name in names}
+    keys = {name: before.get(name, key) for name, key in fresh.items()}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["student", "key"])
+    writer.writerow(HEAD)
     writer.writerows(keys.items())
     write_private(plain, text.getvalue())
     hashes = {name: hashed(key.encode()) for name, key in keys.items()}
     write_private(folder / HASHED, json.dumps(hashes, indent=1))
-    return len(keys.keys() - before.keys()), len(before.keys() - keys.keys())
+    made = keys.keys() - before.keys()
+    gone = before.keys() - keys.keys()
+    return len(made), len(gone)
 
 
 def write_private(path: Path, text: str) -> None:
     """Replace a file by one that only its owner may read, at once: nobody sees half of it."""
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+    number = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(number, "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(part, path)
