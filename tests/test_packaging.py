@@ -30,6 +30,7 @@ PACKAGES = {
 PACKAGES |= {"yaml": "pyyaml", "mlflow": "mlflow-skinny"}
 # google.colab is there, or nothing of it is used
 COLABS_OWN = ("google", ("keeping.py", "hosted.py", "7.2_lab_capstone.py"))
+ELSEWHERE = {("litellm_keys.py", "litellm"), ("prove.py", "aiohttp")}  # they run in other environments
 UNASKED = ("benchmarks",)  # the extras that `make` does not install
 OPTIONAL = (*UNASKED, "tracking", "agents")  # code that imports what is in these works without them
 

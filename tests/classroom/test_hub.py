@@ -249,6 +249,11 @@ def test_an_image_runs_as_a_user_and_takes_only_what_is_there(path):
     assert sources and all((place / source).exists() for source in sources)
 
 
+def test_the_volume_lies_where_the_image_has_its_home():
+    home = read("values.yaml")["singleuser"]["storage"]["homeMountPath"]
+    assert ["WORKDIR", home] in instructions(HUB / "Dockerfile")
+
+
 def test_the_image_takes_what_it_copies_and_nothing_else():
     kept = (HUB / "Dockerfile.dockerignore").read_text("utf-8").splitlines()
     assert kept[1] == "*"
