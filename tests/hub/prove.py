@@ -16,6 +16,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -254,7 +255,7 @@ async def in_chromium(url: str, name: str, password: str, cells: int) -> list[st
         await page.fill("#username_input", name)
         await page.fill("#password_input", password)
         await page.click("#login_submit")
-        await page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+        await page.wait_for_selector('[data-status="idle"]')  # the kernel is there
         await page.click("text=Run >> nth=0")
         await page.click('li[data-command="runmenu:run-all"]')
         home = Path(pwd.getpwnam(name).pw_dir) / NOTEBOOK
@@ -345,6 +346,7 @@ def main() -> int:
     asked = parser.parse_args()
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         sys.exit("This proof makes users of the machine: it needs Linux, and root.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the users are removed then, too
     token = secrets.token_hex(16)
     (ROOT / "build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name, users(asked.users) as names:
