@@ -255,7 +255,8 @@ async def in_chromium(url: str, name: str, password: str, cells: int) -> list[st
         await page.fill("#username_input", name)
         await page.fill("#password_input", password)
         await page.click("#login_submit")
-        await page.wait_for_selector('[data-status="idle"]')  # the kernel is there
+        # Before the kernel is connected, "Run All Cells" marks the cells as waiting, and nothing runs.
+        await page.wait_for_selector("text=/\\| Idle/")
         await page.click("text=Run >> nth=0")
         await page.click('li[data-command="runmenu:run-all"]')
         home = Path(pwd.getpwnam(name).pw_dir) / NOTEBOOK
