@@ -1,20 +1,20 @@
 """The gate in front of a model server: who may ask, what, how much, and a log that keeps no content."""
 
 import asyncio
-import hmac
 import json
 import os
 import time
 import uuid
 from collections import Counter, OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from course_utils.serving import bodies
 from course_utils.serving.bodies import Refused
+from course_utils.serving.clients import Turns, hashed
 
 if TYPE_CHECKING:
     from course_utils.serving.metrics import Answer, Metrics
@@ -55,7 +55,7 @@ class Reply:
 
 
 class Quota:
-    """How many requests each client may make in a minute. A client is an address."""
+    """How many requests each client may make in a minute. A client is a name, or else an address."""
 
     def __init__(self, per_minute: int, most_clients: int = 1000) -> None:
         self.per_minute, self.most_clients = per_minute, most_clients
@@ -81,16 +81,20 @@ class Gate:
 
     `count` gives the tokens of the prompt in a request for the server (ValueError if its messages cannot be put
     together); `window` is how many tokens prompt and answer may have together. `most_bytes` limits a request's
-    body, `most_tokens` an answer, `per_minute` the requests of one address, `at_once` those in work. A body must be
+    body, `most_tokens` an answer, `per_minute` the requests of one client, `at_once` those in work. A body must be
     there after `body_seconds`, an answer after `answer_seconds`. With `batching`, every answer is greedy and there
     are no stop marks. `log` takes a row for each request; `report` takes what the server raised. With `metrics`,
     the gate measures, and gives them at /metrics to whoever has the key.
+
+    `key` is one that all clients share, who are told apart by their addresses; or it gives the name of each client
+    by the hash of its key, and then each may have `each_at_once` requests in work. With `turns`, those in work wait
+    until it is their turn.
     """
 
     def __init__(
         self,
         app: Any,
-        key: str,
+        key: str | Mapping[str, str],
         model: str,
         *,
         count: Callable[[dict], int] | None = None,
@@ -99,6 +103,8 @@ class Gate:
         most_tokens: int = 512,
         per_minute: int = 600,
         at_once: int = 64,
+        each_at_once: int | None = None,
+        turns: Turns | None = None,
         body_seconds: float = 10,
         answer_seconds: float = 300,
         batching: bool = False,
@@ -106,10 +112,13 @@ class Gate:
         report: Callable[[Exception], None] = lambda error: None,
         metrics: "Metrics | None" = None,
     ) -> None:
-        self.app, self.key, self.model = app, key.encode(), model
+        self.app, self.model = app, model
+        self.names = {hashed(key.encode()): ""} if isinstance(key, str) else key
         self.count, self.window = count, window
         self.most_bytes, self.most_tokens = most_bytes, most_tokens
         self.at_once, self.in_work = at_once, 0
+        self.each_at_once, self.in_work_of = each_at_once, Counter()
+        self.turns = turns
         self.body_seconds, self.answer_seconds = body_seconds, answer_seconds
         self.batching = batching
         self.quota = Quota(per_minute)
@@ -166,44 +175,55 @@ class Gate:
             raise Refused(404, "This path is not served here.")
         if path == "/health":
             return await self.forward(scope, b"", receive, reply)
-        self.check_key(scope)
-        client = (scope.get("client") or ["unknown"])[0]
+        client = self.client(scope, row)
         if (method, path) == METRICS:  # outside the quota: who watches must see a server at its limits, too
             return await reply_metrics(reply, self.metrics.text())
         if path == "/v1/models":
             self.quota.take(client)
             return await reply_json(reply, 200, self.models())
-        with self.work():
+        with self.work(client):
             body = await self.read(scope, receive)
             row["bytes_in"] = len(body)
             asked = bodies.check(path, bodies.parse(body))
             # After the cheap checks: what is refused there takes nothing from anybody's quota.
             self.quota.take(client)
             wanted = self.rebuild(asked)
-            await self.forward(scope, json.dumps(wanted).encode(), receive, reply)
+            await self.forward(scope, json.dumps(wanted).encode(), receive, reply, client)
 
     def models(self) -> dict:
         row = {"id": self.model, "object": "model", "created": 0, "owned_by": "transformers"}
         return {"object": "list", "data": [row]}
 
-    def check_key(self, scope: dict) -> None:
+    def client(self, scope: dict, row: dict) -> str:
+        """Who asks: the name that the key belongs to, or the address where all share a key."""
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         sent = given[0].removeprefix(b"Bearer ") if len(given) == 1 else b""
-        if not hmac.compare_digest(sent, self.key):  # takes equally long however wrong the key is
+        name = self.names.get(hashed(sent))  # of hashes, the time of a comparison betrays nothing
+        if name is None:
             raise Refused(401, "The key is missing or wrong: send it as `Authorization: Bearer KEY`.")
+        if name:
+            row["client"] = name
+        return name or (scope.get("client") or ["unknown"])[0]
 
     @contextmanager
-    def work(self) -> Iterator[None]:
+    def work(self, client: str) -> Iterator[None]:
         """A place among the requests in work."""
+        own = self.in_work_of[client]
+        if self.each_at_once and own >= self.each_at_once:
+            raise Refused(429, f"{own} requests of yours are in work: wait for an answer, then ask again.", wait=1)
         if self.in_work >= self.at_once:
             raise Refused(429, f"{self.at_once} requests are in work: try again in a second.", wait=1)
         if self.metrics:
             self.metrics.ahead.observe(self.in_work)
         self.in_work += 1
+        self.in_work_of[client] += 1
         try:
             yield
         finally:
             self.in_work -= 1
+            self.in_work_of[client] -= 1
+            if not self.in_work_of[client]:
+                del self.in_work_of[client]
 
     async def read(self, scope: dict, receive: Receive) -> bytes:
         """The body. Refused as soon as it passes the limit, or does not arrive: neither may fill the server."""
@@ -270,9 +290,9 @@ class Gate:
             raise Refused(422, f"The prompt has {read} tokens, and the model's window has {self.window}. Shorten it.")
         return self.window - read
 
-    async def forward(self, scope: dict, body: bytes, receive: Receive, reply: Reply) -> None:
+    async def forward(self, scope: dict, body: bytes, receive: Receive, reply: Reply, client: str = "") -> None:
         """Hand the request on. What nobody waits for any more, or for too long, is cancelled."""
-        work = asyncio.create_task(self.app(onward(scope, body), replay(body), reply))
+        work = asyncio.create_task(self.in_turn(client, onward(scope, body), replay(body), reply))
         leaving = asyncio.create_task(until_gone(receive))
         try:
             waited = {work, leaving}
@@ -290,6 +310,12 @@ class Gate:
             await asyncio.wait({work, leaving}, timeout=5)
             if work.done() and not work.cancelled():
                 work.exception()  # looked at, or asyncio prints it
+
+    async def in_turn(self, client: str, scope: dict, receive: Receive, reply: Reply) -> None:
+        """Ask the server, when it is the client's turn. What comes from no client (/health) does not wait."""
+        waits = self.turns and client
+        async with self.turns.turn(client) if waits else nullcontext():
+            await self.app(scope, receive, reply)
 
 
 def check_host(scope: dict) -> None:

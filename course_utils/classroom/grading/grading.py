@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import local
+from threading import Lock, local
 from typing import Any
 
 import psutil
@@ -38,11 +38,13 @@ SETTINGS = {"COURSE_PROGRESS": "off", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": 
 Tell = Callable[[str], None]
 
 
-def grade(source: Path, out: Path, jobs: int, seed: int | None = None, tell: Tell = print) -> list[Result]:
+def grade(
+    source: Path, out: Path, jobs: int, seed: int | None = None, tell: Tell = print, warn: Tell = print
+) -> list[Result]:
     """Grade all submissions in `source`, `jobs` at a time, and keep the results in the folder `out`.
 
     Without `seed`, that of an earlier run with the same `out` is taken, or one is drawn. `tell` is given a line after
-    each submission. ValueError for input that can't be graded.
+    each submission, and `warn` a sentence for each wall that this machine lacks. ValueError for input that can't be graded.
     """
     if out.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{out} is inside {source}, and would be taken for a submission; choose another --out")
@@ -52,7 +54,7 @@ def grade(source: Path, out: Path, jobs: int, seed: int | None = None, tell: Tel
     _write(out / RUN, {"course": __version__, "seed": seed})
     tell(f"0 of {len(handed_in)} graded")
     names = outputs.file_names(submission.student for submission in handed_in)
-    desk = Desk(out / RESULTS, seed, len(handed_in), tell)
+    desk = Desk(out / RESULTS, seed, len(handed_in), tell, warn)
     with ThreadPoolExecutor(jobs) as threads:
         try:
             return list(threads.map(desk.result, handed_in, names))
@@ -155,10 +157,17 @@ class Judge:
         self.process.start()
         theirs.close()
 
+    def walls(self) -> list[str]:
+        """A sentence for each wall around students' code that this machine lacks. Raises as `ask`."""
+        return self._answer(None)
+
     def ask(self, submission: Submission, seed: int) -> Result:
         """The result. Raises TimeoutError or EOFError, and then this judge is of no more use."""
+        return self._answer((submission, seed))
+
+    def _answer(self, order: tuple[Submission, int] | None) -> Any:
         try:
-            self.connection.send((submission, seed))
+            self.connection.send(order)
             if not self.connection.poll(LONGEST):
                 raise TimeoutError
             return self.connection.recv()
@@ -180,18 +189,25 @@ def _judge(connection: Connection) -> None:
     os.environ |= SETTINGS
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
-            submission, seed = connection.recv()
-            connection.send(result_of(submission, seed))
+            order = connection.recv()
+            connection.send(result_of(*order) if order else _missing_walls())
+
+
+def _missing_walls() -> list[str]:
+    from course_utils.classroom.grading import jail
+
+    return jail.missing_walls(jail.protections())
 
 
 class Desk:
     """Hands submissions to judges, one for each thread, and keeps what they find."""
 
-    def __init__(self, folder: Path, seed: int, total: int, tell: Tell) -> None:
-        self.folder, self.seed, self.total, self.tell = folder, seed, total, tell
+    def __init__(self, folder: Path, seed: int, total: int, tell: Tell, warn: Tell) -> None:
+        self.folder, self.seed, self.total, self.tell, self.warn = folder, seed, total, tell, warn
         self.done = 0
         self.own = local()
         self.judges: list[Judge] = []
+        self.adding = Lock()
 
     def result(self, submission: Submission, name: str) -> Result:
         """The kept result of this very submission, or else that of a judge."""
@@ -221,8 +237,16 @@ class Desk:
         """The judge of this thread."""
         if getattr(self.own, "judge", None) is None:
             self.own.judge = Judge()
-            self.judges.append(self.own.judge)
+            with self.adding:
+                first = not self.judges
+                self.judges.append(self.own.judge)
+            if first:
+                self._tell_of_walls()
         return self.own.judge
+
+    def _tell_of_walls(self) -> None:
+        for sentence in self.own.judge.walls():
+            self.warn(sentence)
 
     def close(self) -> None:
         """End all judges."""

@@ -30,7 +30,10 @@ def columns(counted: Iterable[Task]) -> dict[str, list[Task]]:
 
 
 def canvas(results: Sequence[Result]) -> list[list]:
-    """Canvas looks for its own number where a file's name told it, for the login, then for the name. It asks about students and columns that it doesn't know."""
+    """Canvas looks for its own number, which a file's name may tell, for the login, then for the name.
+
+    It asks about students and columns that it doesn't know.
+    """
     groups = columns(tasks(results))
     most = [_possible(group) for group in groups.values()]
     rows = [["Student", "ID", "SIS User ID", "SIS Login ID", "Section", *groups]]
