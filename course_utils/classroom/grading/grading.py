@@ -44,7 +44,7 @@ def grade(
     """Grade all submissions in `source`, `jobs` at a time, and keep the results in the folder `out`.
 
     Without `seed`, that of an earlier run with the same `out` is taken, or one is drawn. `tell` is given a line after
-    each submission, and `warn` a sentence for each wall that this machine lacks. ValueError for input that can't be graded.
+    each submission, `warn` a sentence for each wall that this machine lacks. ValueError for input that can't be graded.
     """
     if out.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{out} is inside {source}, and would be taken for a submission; choose another --out")
