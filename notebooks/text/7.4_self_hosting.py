@@ -898,12 +898,14 @@ print(reply.usage.completion_tokens, "tokens, finished by:", reply.choices[0].fi
 # it multiplies to 8 bits, too. Both answers can be sent. And nobody asked for a key: leave such a server on loopback,
 # or put a gate in front of it.
 #
-# Last vLLM, the engine for many users: `vllm serve MODEL` in a terminal. The program has to be on your path
-# (`course setup vllm` puts it into `.venv-vllm/bin`), and it listens to the whole network unless you name a host.
-# Before you look, guess: with sixteen questions at once, how many times the tokens a second of one at a time?
+# Last vLLM, the engine for many users. Where it is installed like any package, `vllm serve MODEL` starts it. The
+# package for processors lacks that program, so these lines call the module behind it; COURSE_VLLM names the
+# environment that `course setup vllm` made. It listens to the whole network unless you name a host. Before you look,
+# guess: with sixteen questions at once, how many times the tokens a second of one at a time?
 
 # %% tags=["topic:vllm"]
 # %%real vllm
+import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
@@ -911,9 +913,11 @@ from time import perf_counter
 from openai import OpenAI
 
 hub_name = "HuggingFaceTB/SmolLM2-135M-Instruct"
-program = ["vllm", "serve", hub_name, "--host", "127.0.0.1", "--port", "8012"]
+place = os.environ.get("COURSE_VLLM", ".venv-vllm")  # an environment with vLLM
+program = [f"{place}/bin/python", "-m", "vllm.entrypoints.openai.api_server"]
+settings = ["--model", hub_name, "--max-model-len", "1024", "--host", "127.0.0.1"]
 quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-engine = subprocess.Popen([*program, "--max-model-len", "1024"], **quiet)
+engine = subprocess.Popen([*program, *settings, "--port", "8012"], **quiet)
 asking = OpenAI(base_url="http://127.0.0.1:8012/v1", api_key="none", max_retries=100)
 
 
