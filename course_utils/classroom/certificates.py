@@ -173,7 +173,8 @@ def _result(path: Path) -> Result:
         content = json.loads(path.read_text("utf-8"))["result"]
         verdicts = {name: Verdict(**verdict) for name, verdict in content["verdicts"].items()}
         quizzes = {name: QuizResult(**answer) for name, answer in content["quizzes"].items()}
-        return Result(str(content["student"]), tuple(content["files"]), verdicts, quizzes)
+        lost = bool(content.get("lost"))
+        return Result(str(content["student"]), tuple(content["files"]), verdicts, quizzes, lost=lost)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path.name} does not hold results as `course grade` writes them.") from error
 
