@@ -79,7 +79,6 @@ def make_keys(folder: Path, password: str = "") -> tuple[Path, Path]:
             f"There are keys in {folder} already. What was signed with them could no longer be checked if they were "
             "replaced: name another folder."
         )
-    folder.mkdir(parents=True, exist_ok=True)
     key = Ed25519PrivateKey.generate()
     lock = form.BestAvailableEncryption(password.encode()) if password else form.NoEncryption()
     secret = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, lock)
@@ -89,10 +88,14 @@ def make_keys(folder: Path, password: str = "") -> tuple[Path, Path]:
 
 
 def _write_new(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write a file that does not exist yet, with `mode` from its first moment on."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
+    """Write a file that does not exist yet, with `mode` from its first moment on. ValueError if it can't be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+    except OSError as error:
+        raise ValueError(f"{path} can't be written ({error.strerror}). Name another folder.") from error
 
 
 def is_locked(path: Path) -> bool:
@@ -152,7 +155,10 @@ def _bytes(path: Path, what: str) -> bytes:
         raise ValueError(f"There is no {what} {path}.")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path.name} is too large to be a {what}.")
-    return path.read_bytes()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} can't be read ({error.strerror}).") from error
 
 
 # --- what is certified ----------------------------------------------------------------------------------
@@ -174,7 +180,8 @@ def _result(path: Path) -> Result:
         verdicts = {name: Verdict(**verdict) for name, verdict in content["verdicts"].items()}
         quizzes = {name: QuizResult(**answer) for name, answer in content["quizzes"].items()}
         lost = bool(content.get("lost"))
-        return Result(str(content["student"]), tuple(content["files"]), verdicts, quizzes, lost=lost)
+        student, number = str(content["student"]), str(content.get("number", ""))
+        return Result(student, tuple(content["files"]), verdicts, quizzes, number=number, lost=lost)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path.name} does not hold results as `course grade` writes them.") from error
 
@@ -196,7 +203,8 @@ def statements(results: Sequence[Result], unit: str, issuer: str, key: Ed25519Pu
             raise ValueError(f"{result.student}: {', '.join(open_tasks)} could not be judged. Grade again first.")
         points, of = gradebook.total(result, counted)
         if points:
-            name = proper_name(result.student, "student")
+            alone = result.student.removesuffix(f" ({result.number})")  # which tells two of one name apart
+            name = proper_name(alone, "student")
             certified.append(Statement(name, unit, points, of, today, issuer, fingerprint(key)))
     return certified
 
@@ -235,15 +243,14 @@ def page(statement: Statement, key: Ed25519PrivateKey) -> str:
 
 
 def write(certified: Sequence[Statement], key: Ed25519PrivateKey, folder: Path) -> list[Path]:
-    """A page for each statement. ValueError if one of the files exists: nothing is replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """A page for each statement. ValueError if one exists, for nothing is replaced, or can't be written."""
     names = outputs.file_names(statement.name for statement in certified)
     paths = [folder / f"{name}_{statement.unit}.html" for name, statement in zip(names, certified, strict=True)]
     taken = [path.name for path in paths if path.exists()]
     if taken:
         raise ValueError(f"There is {taken[0]} in {folder} already. Name another folder.")
     for path, statement in zip(paths, certified, strict=True):
-        path.write_text(page(statement, key), encoding="ascii", newline="\n")
+        outputs.save(path, page(statement, key).encode("ascii"))
     return paths
 
 

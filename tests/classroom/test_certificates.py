@@ -304,6 +304,21 @@ def test_what_was_not_judged_is_graded_first(keys) -> None:
         certificates.statements([unjudged], "all", "S", certificates.public_key(keys[1]))
 
 
+def test_the_number_of_an_lms_is_nobodys_name(keys) -> None:
+    two = [replace(result(f"Ada ({number})", *["passed"] * 3), number=number) for number in ("7", "8")]
+    certified = certificates.statements(two, "all", "S", certificates.public_key(keys[1]))
+    assert [statement.name for statement in certified] == ["Ada", "Ada"]
+
+
+def test_a_place_that_cannot_be_written_gets_a_sentence(graded, keys, tmp_path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    code, said = run("keys", file / "k")
+    assert code == 2 and "can't be written" in said
+    code, said = run("make", graded, "--key", keys[0], "--issuer", "S", "--out", file)
+    assert code == 2 and "can't be written" in said
+
+
 def test_who_was_lost_is_graded_first(graded, keys) -> None:
     lost = Result("Ada", ("a.ipynb",), lost=True)
     (graded / "results" / "Ada.json").write_text(json.dumps({"result": asdict(lost)}), "utf-8")

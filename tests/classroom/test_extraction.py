@@ -79,6 +79,12 @@ def test_a_function_is_found_however_it_is_defined(cells: list[str]) -> None:
         ],
         ["TABLE = {}", "for n in range(3):\n    TABLE[n] = n + 3", "def late_fusion(p, w):\n    return TABLE[2]"],
         ["WORDS = []", "WORDS.append(5)", "def late_fusion(p, w):\n    return WORDS[0]"],
+        ["n = 5", "n: int", "def late_fusion(p, w):\n    return n"],
+        [
+            "import wsgiref.util",
+            "import wsgiref.headers",
+            "def late_fusion(p, w):\n    return wsgiref.util and 5",
+        ],
         ["n = 2", "n += 3", "def late_fusion(p, w):\n    return n"],
         ["k = 5", "x = k", "k = 7", "def late_fusion(p, w):\n    return x"],
         ["k = 5", "def make():\n    return k", "x = make()", "k = 7", "def late_fusion(p, w):\n    return x"],

@@ -115,6 +115,10 @@ class Ended:
     asked: list[str] = []  # noqa: RUF012  (the test empties it)
     fails: type[Exception] | None = EOFError
 
+    def walls(self) -> list[str]:
+        """None is missing."""
+        return []
+
     def ask(self, submission: Submission, seed: int) -> Result:
         self.asked.append(submission.student)
         if submission.student == "ben" and self.fails:

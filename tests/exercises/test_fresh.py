@@ -157,6 +157,18 @@ def test_other_styles_pass(name: str) -> None:
             EXERCISES[name].examine_fresh(attempt(name, function), random.Random(seed))
 
 
+def test_the_alphabet_of_equal_ids_is_everybodys() -> None:
+    """Whether capitals come first, the stub leaves open."""
+
+    def capitals_count_as_small(rankings: list[list[str]], k: int = 60) -> list[str]:
+        one_order = EXERCISES["7.2.rank_fusion"].reference
+        small = {one.lower(): one for ranking in rankings for one in ranking}
+        lowered = [[one.lower() for one in ranking] for ranking in rankings]
+        return [small[one] for one in one_order(lowered, k)]
+
+    assert all(passes("7.2.rank_fusion", capitals_count_as_small, seed) for seed in range(20))
+
+
 @pytest.mark.parametrize("unit", sorted({registry.unit_of(name) for name in FRESH}))
 def test_most_planted_mistakes_are_caught_by_fresh_examples_alone(unit: str) -> None:
     missed, total = [], 0

@@ -26,7 +26,7 @@ ALIKE = "is word for word the course's solution, which is so short that this may
 BODY_MAGICS = ("time", "timeit", "capture", "prun")  # cell magics that run what is below them as Python
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
-WHOLE = (*DEFINITIONS, *IMPORTS, ast.Assign, ast.AnnAssign)  # what was bound before is forgotten
+WHOLE = (*DEFINITIONS, *IMPORTS, ast.Assign)  # what was bound before is forgotten
 COMPREHENSIONS = ("listcomp", "setcomp", "dictcomp", "genexpr")
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
@@ -415,11 +415,20 @@ class Notebook:
                 continue
             places.append(place)
             statement = self.statements[place]
-            if isinstance(statement.node, WHOLE) and name not in statement.now:
+            if _is_whole(statement.node) and name not in statement.now:
                 break
         if not places or isinstance(self.statements[places[-1]].node, IMPORTS):
             return places  # a module stays as it is: what changes it may be anything
         return places + [place for place in self.changed.get(name, []) if places[-1] < place < time]
+
+
+def _is_whole(node: ast.stmt) -> bool:
+    """Whether a statement binds a name anew. `x: int` binds nothing, and `import a.b` leaves what `import a.c` did."""
+    if isinstance(node, ast.Import):
+        return not any("." in alias.name for alias in node.names)
+    if isinstance(node, ast.AnnAssign):
+        return node.value is not None
+    return isinstance(node, WHOLE)
 
 
 def _is_always_needed(node: ast.stmt) -> bool:

@@ -291,7 +291,7 @@ def _sentence(draw: Random, length: int) -> str:
 
 def fresh_rank_fusion(yours: Attempt, draw: Random) -> None:
     """Two searches, and several values of k; ties; one search, and an empty one."""
-    ids = [f"{word}-{_number(draw)}" for word in WORDS]
+    ids = [f"{word.lower()}-{_number(draw)}" for word in WORDS]  # whether B comes before a, the stub leaves open
     draw.shuffle(ids)
     few, small = ids[:3], draw.randint(1, 2)
     for rankings, k in (
