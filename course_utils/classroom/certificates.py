@@ -165,11 +165,15 @@ def _bytes(path: Path, what: str) -> bytes:
 
 
 def read_results(folder: Path) -> list[Result]:
-    """What `course grade` has kept of each student in its folder `results`. ValueError if there is nothing."""
-    inside = folder / "results"
-    paths = sorted((inside if inside.is_dir() else folder).glob("*.json"))
-    if not paths:
+    """What `course grade` found of each student in its last run. ValueError if there is none, or it was interrupted."""
+    run = folder / "run.json"
+    if not run.is_file():
         raise ValueError(f"There are no results in {folder}. Name the folder that `course grade` has written.")
+    try:
+        names = json.loads(run.read_text("utf-8"))["results"]
+        paths = [folder / "results" / f"{name}.json" for name in names]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(f"The last `course grade` with {folder} was not finished. Run it again.") from error
     return [_result(path) for path in paths]
 
 
@@ -182,7 +186,7 @@ def _result(path: Path) -> Result:
         lost = bool(content.get("lost"))
         student, number = str(content["student"]), str(content.get("number", ""))
         return Result(student, tuple(content["files"]), verdicts, quizzes, number=number, lost=lost)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path.name} does not hold results as `course grade` writes them.") from error
 
 

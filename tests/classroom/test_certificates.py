@@ -254,7 +254,14 @@ def graded(tmp_path) -> Path:
     for student, backoff in ((NAME, "passed"), ("Omar", "passed"), ("Lin", "open")):
         content = {"checksum": "c0ffee", "result": asdict(result(student, "passed", "not yet", backoff))}
         (folder / f"{student}.json").write_text(json.dumps(content), "utf-8")
+    (folder / "Gone.json").write_text(json.dumps(content).replace("Lin", "Gone"), "utf-8")  # of an earlier run
+    finish(folder.parent, NAME, "Omar", "Lin")
     return folder.parent
+
+
+def finish(folder: Path, *names: str) -> None:
+    """What `course grade` writes at the end."""
+    (folder / "run.json").write_text(json.dumps({"course": "1", "seed": 1, "results": names}), "utf-8")
 
 
 def run(*words: object, typed: str | None = None) -> tuple[int, str]:
@@ -285,8 +292,13 @@ def test_the_password_is_asked_for(graded, tmp_path) -> None:
 
 
 def test_results_that_are_none_get_a_sentence(graded, tmp_path) -> None:
+    assert [found.student for found in certificates.read_results(graded)] == [NAME, "Omar", "Lin"]
     with pytest.raises(ValueError, match="no results"):
         certificates.read_results(tmp_path / "graded" / "nowhere")
+    (graded / "run.json").write_text('{"seed": 1}')
+    with pytest.raises(ValueError, match="was not finished"):
+        certificates.read_results(graded)
+    finish(graded, "bad")
     for content in (
         "[]",
         "{",
@@ -322,6 +334,7 @@ def test_a_place_that_cannot_be_written_gets_a_sentence(graded, keys, tmp_path) 
 def test_who_was_lost_is_graded_first(graded, keys) -> None:
     lost = Result("Ada", ("a.ipynb",), lost=True)
     (graded / "results" / "Ada.json").write_text(json.dumps({"result": asdict(lost)}), "utf-8")
+    finish(graded, NAME, "Ada")
     with pytest.raises(ValueError, match=r"Ada: 7\.1\.fusion could not be judged"):
         certificates.statements(certificates.read_results(graded), "7.1", "S", certificates.public_key(keys[1]))
 

@@ -150,6 +150,7 @@ def test_a_lost_judge_is_told_and_harms_nobody_else(error, words, class_of_three
     monkeypatch.setattr(Ended, "fails", None)
     again = grading.grade(class_of_three, tmp_path / "out", 1, None, lambda _: None)
     assert Ended.asked == ["anna", "ben", "cem", "ben"]  # what was judged is not judged again
+    assert json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["results"] == ["anna", "ben", "cem"]
     assert again[0] == anna and again[1].verdicts[VOTE].status == "passed"
 
 

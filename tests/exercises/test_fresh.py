@@ -135,7 +135,8 @@ def test_no_answer_goes_where_a_students_function_runs(name: str) -> None:
 def test_functions_among_the_inputs_reach_another_process() -> None:
     names = [name for name in FRESH if any(b".inputs" in call for call in drawn(name, 1))]
     assert {"7.1.zero_shot", "7.2.act", "7.2.approval_gate", "7.3.beam_over_thoughts"} <= set(names)
-    for name in names:
+    one_of_a_unit = {registry.unit_of(name): name for name in names}  # each starts a Python, for a second or more
+    for name in one_of_a_unit.values():
         function = STYLES[name][0]
         yours = attempt(name, function)
         yours.run = sandbox.Run(function)

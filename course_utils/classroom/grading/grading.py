@@ -51,16 +51,19 @@ def grade(
     handed_in = submissions.read(source)
     known = kept_seed(out) if seed is None else seed
     seed = secrets.randbelow(10**6) if known is None else known
-    _write(out / RUN, {"course": __version__, "seed": seed})
+    run = {"course": __version__, "seed": seed}
+    _write(out / RUN, run)
     tell(f"0 of {len(handed_in)} graded")
     names = outputs.file_names(submission.student for submission in handed_in)
     desk = Desk(out / RESULTS, seed, len(handed_in), tell, warn)
     with ThreadPoolExecutor(jobs) as threads:
         try:
-            return list(threads.map(desk.result, handed_in, names))
+            results = list(threads.map(desk.result, handed_in, names))
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
             desk.close()
+    _write(out / RUN, run | {"results": names})  # files of students who are gone may lie beside them
+    return results
 
 
 def default_jobs() -> int:
