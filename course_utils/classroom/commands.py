@@ -243,6 +243,7 @@ def site(
     typer.echo(f"Open {start} in a browser, or put the folder onto any web server.")
 
 
+@app.command()
 def keys(
     students: Annotated[Path, typer.Argument(help="A text file: in each line a name, as in the hub.")],
     to: Annotated[Path, typer.Option(help="The folder of the keys; keep it out of any repository.")],
