@@ -176,13 +176,19 @@ def _has_answers(cells: Cells) -> bool:
     """Whether a quiz is answered, or an exercise that is checked is no longer the stub."""
     if quiz_answers(cells):
         return True
-    written = {cell.strip() for cell in cells}
     known = registry.exercises()
     for cell in cells:
         for name in map(renames.current, CHECKED.findall(cell)):
-            if name in known and known[name].stub_source.strip() not in written:
+            if name in known and not _is_stub(known[name], cells):
                 return True
     return False
+
+
+def _is_stub(task: registry.Exercise, cells: Cells) -> bool:
+    """Whether the stub is what counts: it is there, and no later cell defines the function anew."""
+    begin = re.compile(rf"(?m)^def {task.stub.__name__}\(")
+    defining = [cell.strip() for cell in cells if begin.search(cell)]
+    return bool(defining) and defining[-1] == task.stub_source.strip()
 
 
 def quiz_answers(cells: Sequence[str]) -> dict[str, str]:

@@ -61,7 +61,7 @@ def release(unit: str, place: Path, solutions_from: str = "") -> Release:
     if not paths:
         known = sorted({notebooks.unit_of(path) for path in notebooks.built()} - {""})
         raise ValueError(f"there is no unit {unit!r}; there are {', '.join(known)}")
-    _insist_on_a_day(solutions_from)
+    solutions_from = _day(solutions_from)
     pin = find_pin()
     names = [path.relative_to(settings.NOTEBOOKS).as_posix() for path in paths]
     files = {}
@@ -74,9 +74,12 @@ def release(unit: str, place: Path, solutions_from: str = "") -> Release:
     return Release(place, pin, tuple(files))
 
 
-def _insist_on_a_day(text: str) -> None:
+def _day(text: str) -> str:
+    """A day as `solution` compares it, however it was written (20270301); "" for none."""
+    if not text:
+        return ""
     try:
-        datetime.date.fromisoformat(text or "2000-01-01")
+        return datetime.date.fromisoformat(text).isoformat()
     except ValueError as error:
         raise ValueError(f"{text!r} is no day; write it as 2027-03-01") from error
 

@@ -188,6 +188,11 @@ def test_a_zip_is_the_same_every_time_and_updates_a_student(one_unit: Path, tmp_
     assert "x = 2" in (student / change.other).read_text("utf-8")
 
 
+def test_a_day_is_written_as_it_is_compared(one_unit: Path, tmp_path: Path) -> None:
+    release.release("7.1", tmp_path / "out", "20270301")
+    assert 'COURSE_SOLUTIONS_FROM\\"] = \\"2027-03-01' in (tmp_path / "out" / "7.1_small.ipynb").read_text("utf-8")
+
+
 # ---------------------------------------------------------------- the version
 
 
