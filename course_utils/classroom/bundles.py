@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import __version__
+from course_utils.classroom.outputs import DEVICES
 from course_utils.classroom.safe_files import BEFORE
 from course_utils.exercises import answers, progress, registry, renames
 
@@ -257,8 +258,7 @@ def _insist_on_a_bundle(path: Path) -> None:
 def file_name(student: str) -> str:
     """A student's name as a file name that every system takes."""
     name = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", student).strip(". ")[:100]
-    devices = re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name)
-    return f"{name}_" if devices or not name else name
+    return f"{name}_" if DEVICES.fullmatch(name) or not name else name
 
 
 def _checksum(content: dict[str, Any]) -> str:
