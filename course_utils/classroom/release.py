@@ -242,9 +242,20 @@ def _earlier(place: Path) -> dict[str, Any]:
 
 
 def _write_zip(place: Path, files: dict[str, bytes], manifest: dict[str, Any]) -> None:
-    """Write a zip, the same bytes for the same content."""
+    """Write a zip, the same bytes for the same content. ValueError if something else than a release has its name."""
+    if place.exists() and not _is_release(place):
+        raise ValueError(f"{place} is in the way and no release; move it away, or name another file")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, raw in (files | {MANIFEST: versions.text_of(manifest)}).items():
             archive.writestr(zipfile.ZipInfo(path, (2020, 1, 1, 0, 0, 0)), raw, zipfile.ZIP_DEFLATED)
     _write(place, buffer.getvalue())
+
+
+def _is_release(place: Path) -> bool:
+    """Whether a file is a zip that `course release` has written."""
+    try:
+        with zipfile.ZipFile(place) as archive:
+            return MANIFEST in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
