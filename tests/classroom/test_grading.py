@@ -211,6 +211,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
 def test_a_result_survives_its_file(tmp_path: Path) -> None:
     submission = replace(Submission("anna", "7"), notes=("ü",))
     result = grading.lost(submission, "ended")
+    assert result.lost
     path = tmp_path / "anna.json"
     path.write_text(json.dumps({"checksum": "c", "result": grading.asdict(result)}), encoding="utf-8")
     assert grading.kept(path, "c") == result and result.number == "7"
