@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import tomllib
+from pathlib import Path
 
 import pytest
 import typer
@@ -141,6 +142,24 @@ def test_whoever_installs_the_course_takes_its_pins(name: str) -> None:
     free = [line for line in lines if "-c constraints.txt" not in line]
     assert lines
     assert free == []
+
+
+# Documents
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("notebooks/teaching/*.md"), *ROOT.glob("course_utils/**/*.md")])
+SHOWN = re.compile(r"(?:`\n? *|/bin/)course ([a-z][a-z0-9-]+)([^`\n]*)")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_commands_that_a_document_shows_exist_with_their_options(path: Path) -> None:
+    for name, rest in SHOWN.findall(path.read_text("utf-8")):
+        command = typer.main.get_command(cli.app).commands.get(name)
+        assert command, f"course {name}"
+        inner = rest.split()[:1]
+        if inner and hasattr(command, "commands"):
+            command = command.commands[inner[0]]
+        known = {option for one in command.params for option in one.opts}
+        assert set(re.findall(r"--[a-z][a-z-]*", rest)) <= known, f"course {name}{rest}"
 
 
 # For coding assistants

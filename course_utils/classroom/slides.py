@@ -20,6 +20,7 @@ from string import Template
 from typing import Any
 
 from course_utils.agents.hands import browser_tool
+from course_utils.classroom.site import relink
 from course_utils.workshop import notebooks, runner
 from course_utils.workshop.tex import draw_formulas
 
@@ -35,6 +36,7 @@ LETTERS = 330  # of a text on one slide; the sentence that begins before is the 
 HEADING = re.compile(r"(#{1,6}) +(.+)")
 LABEL = re.compile(r"\*\*([^*\n]+?)(?:[.:]\*\*|(?<=\?)\*\*|\*\*(?=\n))\s*")  # "**What to notice.** The loss ..."
 SENTENCE = re.compile(r"(?<=[.!?])(?<!et al\.)(?<!e\.g\.)(?<!i\.e\.)\s+(?=[A-Z\"*`$(])")
+ANCHOR = re.compile(r'(?s)<a class="anchor-link".*?</a>')  # a heading's sign that leads to itself, a slide to nothing
 FENCED = re.compile(r"(?s)```python\n(.*)\n```")
 NO_PARAGRAPH = ("- ", "* ", "1. ", "|", "$$", "```")
 PRACTICAL = ("Time", "Downloads", "Before it", "Next", "Papers")  # for the reader of the notebook, not for the class
@@ -60,7 +62,7 @@ def make(names: list[str], out: Path, say: Callable[[str], None]) -> Iterator[Pa
     out.mkdir(parents=True, exist_ok=True)
     for path in paths:
         page = out / f"{path.stem}.html"
-        text = deck(notebooks.load(built(path)))
+        text = deck(load(built(path)))
         page.write_text(text, encoding="utf-8", newline="\n")
         yield page
         if not cure:
@@ -74,6 +76,15 @@ def built(path: Path) -> Path:
     if path.suffix == ".py":
         raise ValueError(f"{path.name} was not built yet; `course notebooks {path.stem}` does that.")
     return path
+
+
+def load(path: Path) -> Any:
+    """An executed notebook; its links to others lead to the repository, because slides are shown anywhere."""
+    notebook = notebooks.load(path)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = relink(cell.source, path, [], ".ipynb")
+    return notebook
 
 
 def to_pdf(page: Path) -> Path:
@@ -129,7 +140,8 @@ def to_html(markdown: str) -> str:
     """Markdown as HTML, its formulas drawn."""
     from nbconvert.filters import markdown2html
 
-    return markdown2html(draw_formulas(markdown))
+    page = markdown2html(draw_formulas(markdown))
+    return ANCHOR.sub("", page)
 
 
 def inline(markdown: str) -> str:

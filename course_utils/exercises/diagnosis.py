@@ -297,7 +297,7 @@ def _no_tensor(came: Any, wanted: Tensor) -> str:
 def show(value: Any) -> str:
     """A value as a message shows it: short tensors as numbers, long ones as a shape, functions by name."""
     if isinstance(value, Tensor):
-        if value.numel() > SHOWN:
+        if not _is_small(value.shape):
             return f"a tensor of shape {tuple(value.shape)}"
         numbers = _rounded(value.tolist())
         return str(numbers)
@@ -311,6 +311,12 @@ def show(value: Any) -> str:
         return _a(value)
     name = getattr(value, "__name__", None)
     return name or repr(_rounded(value))
+
+
+def _is_small(shape: Sequence[int]) -> bool:
+    """Whether all numbers can be shown. (10**9, 0) holds none, yet is a billion lists; 10**5 dimensions end Python."""
+    rows = math.prod(max(1, size) for size in shape)
+    return rows <= SHOWN and len(shape) <= SHOWN
 
 
 def _rounded(value: Any) -> Any:

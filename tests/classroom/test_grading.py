@@ -116,8 +116,7 @@ class Ended:
     fails: type[Exception] | None = EOFError
 
     def walls(self) -> list[str]:
-        """None is missing."""
-        return []
+        return ["A student's code can use the network."]
 
     def ask(self, submission: Submission, seed: int) -> Result:
         self.asked.append(submission.student)
@@ -175,6 +174,13 @@ def test_what_changed_is_judged_again(class_of_three, tmp_path, monkeypatch) -> 
     assert sorted(Ended.asked[3:]) == ["anna", "cem"] and grading.kept_seed(out) == seed
     grading.grade(class_of_three, out, 1, seed + 1, lambda _: None)
     assert len(Ended.asked) == 8 and grading.kept_seed(out) == seed + 1
+
+
+def test_missing_walls_are_told_once(class_of_three, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Ended, "fails", None)
+    warned: list[str] = []
+    grading.grade(class_of_three, tmp_path / "out", 2, 1, lambda _: None, warned.append)
+    assert warned == ["A student's code can use the network."]
 
 
 def test_two_students_whose_files_would_have_one_name(class_of_three, tmp_path) -> None:

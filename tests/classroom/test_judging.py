@@ -5,11 +5,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from course_utils.classroom.grading import jail, judging
 from course_utils.classroom.grading.jail import Limits
 from course_utils.exercises import registry, sandbox
-from course_utils.exercises.diagnosis import Attempt
+from course_utils.exercises.diagnosis import Attempt, show
 
 VOTE, RATE = "7.3.majority_vote", "7.1.word_error_rate"
 SMALL = Limits(seconds=1, seconds_to_load=3, seconds_in_all=2, memory=2**28)
@@ -175,3 +176,13 @@ def test_without_forks_and_walls(monkeypatch) -> None:
     assert psutil.Process().children(recursive=True) == before
     assert not stand["network"] and not stand["files"]
     assert "A student's code can use the network." in jail.missing_walls(stand)
+
+
+def test_a_tensor_that_would_end_the_judge_is_not_written_out() -> None:
+    """Its numbers are few, its lists are many or deep."""
+    for shape in ((10**6, 0), [1] * 20_000):
+        assert show(torch.zeros(shape)).startswith("a tensor of shape")
+    assert show(torch.zeros(0)) == "[]"
+    source = "import torch\ndef chunk(sentences, size, overlap):\n    return [torch.zeros(10**6, 0)]"
+    verdict = judged(source, "7.2.chunk")
+    assert verdict.status == "not yet" and "a tensor of shape (1000000, 0)" in verdict.words

@@ -57,8 +57,8 @@ addEventListener("load", () => {
   slides.forEach(fit);
   page.classList.add("running");
   scale();
-  show(Number(location.hash.slice(1) || 1) - 1);
+  show((Number(location.hash.slice(1)) || 1) - 1);
   setTimeout(() => document.querySelector(".help").remove(), 6000);
 });
 addEventListener("resize", scale);
-addEventListener("hashchange", () => show(Number(location.hash.slice(1)) - 1));
+addEventListener("hashchange", () => show((Number(location.hash.slice(1)) || 1) - 1));
