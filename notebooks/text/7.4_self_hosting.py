@@ -950,7 +950,11 @@ finally:
     engine.terminate()
 
 # %% [markdown]
-# **What to notice.** NOTICE
+# **What to notice.** vLLM gives the very words of `transformers`: both calculate in 16 bits, so the likeliest token is
+# the same each time. More questions at once gave more tokens a second, but far less than sixteen times as many. This
+# processor has no units for 16 bits and was busy with other programs, so the recorded seconds say little about vLLM:
+# on a card, and with section 7's small model, batching gains far more. Minutes passed before the first answer: an
+# engine for many users prepares itself at its start, and is not meant to be started for one question.
 #
 # ## What you take with you
 # - Weights are easy: parameters x bits / 8. What surprises people is the cache, which grows with every user and every
