@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import __version__
+from course_utils.classroom.outputs import DEVICES
 from course_utils.classroom.safe_files import BEFORE
 from course_utils.exercises import answers, progress, registry, renames
 
@@ -176,13 +177,19 @@ def _has_answers(cells: Cells) -> bool:
     """Whether a quiz is answered, or an exercise that is checked is no longer the stub."""
     if quiz_answers(cells):
         return True
-    written = {cell.strip() for cell in cells}
     known = registry.exercises()
     for cell in cells:
         for name in map(renames.current, CHECKED.findall(cell)):
-            if name in known and known[name].stub_source.strip() not in written:
+            if name in known and not _is_stub(known[name], cells):
                 return True
     return False
+
+
+def _is_stub(task: registry.Exercise, cells: Cells) -> bool:
+    """Whether the stub is what counts: it is there, and no later cell defines the function anew."""
+    begin = re.compile(rf"(?m)^def {task.stub.__name__}\(")
+    defining = [cell.strip() for cell in cells if begin.search(cell)]
+    return bool(defining) and defining[-1] == task.stub_source.strip()
 
 
 def quiz_answers(cells: Sequence[str]) -> dict[str, str]:
@@ -251,8 +258,7 @@ def _insist_on_a_bundle(path: Path) -> None:
 def file_name(student: str) -> str:
     """A student's name as a file name that every system takes."""
     name = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", student).strip(". ")[:100]
-    devices = re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name)
-    return f"{name}_" if devices or not name else name
+    return f"{name}_" if DEVICES.fullmatch(name) or not name else name
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from course_utils import __version__
-from course_utils.classroom import texts
+from course_utils.classroom import outputs, texts
 from course_utils.classroom.grading import gradebook
 from course_utils.classroom.grading.results import QuizResult, Result, Verdict
 from course_utils.exercises import registry
@@ -173,7 +173,8 @@ def _result(path: Path) -> Result:
         content = json.loads(path.read_text("utf-8"))["result"]
         verdicts = {name: Verdict(**verdict) for name, verdict in content["verdicts"].items()}
         quizzes = {name: QuizResult(**answer) for name, answer in content["quizzes"].items()}
-        return Result(str(content["student"]), tuple(content["files"]), verdicts, quizzes)
+        lost = bool(content.get("lost"))
+        return Result(str(content["student"]), tuple(content["files"]), verdicts, quizzes, lost=lost)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path.name} does not hold results as `course grade` writes them.") from error
 
@@ -225,7 +226,7 @@ def canonical(statement: Statement) -> str:
 
 def page(statement: Statement, key: Ed25519PrivateKey) -> str:
     """The certificate."""
-    filled = texts.template("certificate.html").render(
+    filled = outputs.template("certificate.html").render(
         statement=statement, whole=WHOLE, canonical=canonical(statement), public=PUBLIC
     )
     signed = filled.encode("ascii", "xmlcharrefreplace")
@@ -236,7 +237,7 @@ def page(statement: Statement, key: Ed25519PrivateKey) -> str:
 def write(certified: Sequence[Statement], key: Ed25519PrivateKey, folder: Path) -> list[Path]:
     """A page for each statement. ValueError if one of the files exists: nothing is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = texts.file_names(statement.name for statement in certified)
+    names = outputs.file_names(statement.name for statement in certified)
     paths = [folder / f"{name}_{statement.unit}.html" for name, statement in zip(names, certified, strict=True)]
     taken = [path.name for path in paths if path.exists()]
     if taken:

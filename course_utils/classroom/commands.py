@@ -221,7 +221,7 @@ def slides(
     from course_utils.classroom import slides
     from course_utils.cli import interruptible, plain_errors
 
-    with plain_errors(), interruptible():
+    with plain_disk_errors(), plain_errors(), interruptible():
         for path in slides.make(units, out or settings.BUILD / "slides", say=typer.echo):
             typer.echo(path)
 
@@ -238,11 +238,12 @@ def site(
     from course_utils.classroom import site
     from course_utils.cli import interruptible, plain_errors
 
-    with plain_errors(), interruptible():
+    with plain_disk_errors(), plain_errors(), interruptible():
         start = site.build(out or settings.BUILD / "site", units)
     typer.echo(f"Open {start} in a browser, or put the folder onto any web server.")
 
 
+@app.command()
 def keys(
     students: Annotated[Path, typer.Argument(help="A text file: in each line a name, as in the hub.")],
     to: Annotated[Path, typer.Option(help="The folder of the keys; keep it out of any repository.")],
@@ -251,7 +252,7 @@ def keys(
     from course_utils.classroom.hub import keys as key_files
     from course_utils.cli import plain_errors
 
-    with plain_errors():
+    with plain_errors(), plain_disk_errors():
         made, gone = key_files.make_keys(key_files.read_names(students), to)
     typer.echo(f"{made} new keys, {gone} taken back. {to / key_files.PLAIN} holds the keys, for the hub and to hand")
     typer.echo(f"out: keep it to yourself. {to / key_files.HASHED} holds their hashes, for the model server.")
@@ -272,7 +273,7 @@ def share(
     from course_utils.serving import ServerError
     from course_utils.serving.clients import read_keys
 
-    with plain_errors(), interruptible():
+    with plain_disk_errors(), plain_errors(), interruptible():
         try:
             names = read_keys(keys)
             sharing.share(model, names, port=port, places=places, per_minute=per_minute, usage=usage)

@@ -61,7 +61,7 @@ def release(unit: str, place: Path, solutions_from: str = "") -> Release:
     if not paths:
         known = sorted({notebooks.unit_of(path) for path in notebooks.built()} - {""})
         raise ValueError(f"there is no unit {unit!r}; there are {', '.join(known)}")
-    _insist_on_a_day(solutions_from)
+    solutions_from = _day(solutions_from)
     pin = find_pin()
     names = [path.relative_to(settings.NOTEBOOKS).as_posix() for path in paths]
     files = {}
@@ -74,9 +74,12 @@ def release(unit: str, place: Path, solutions_from: str = "") -> Release:
     return Release(place, pin, tuple(files))
 
 
-def _insist_on_a_day(text: str) -> None:
+def _day(text: str) -> str:
+    """A day as `solution` compares it, however it was written (20270301); "" for none."""
+    if not text:
+        return ""
     try:
-        datetime.date.fromisoformat(text or "2000-01-01")
+        return datetime.date.fromisoformat(text).isoformat()
     except ValueError as error:
         raise ValueError(f"{text!r} is no day; write it as 2027-03-01") from error
 
@@ -239,9 +242,20 @@ def _earlier(place: Path) -> dict[str, Any]:
 
 
 def _write_zip(place: Path, files: dict[str, bytes], manifest: dict[str, Any]) -> None:
-    """Write a zip, the same bytes for the same content."""
+    """Write a zip, the same bytes for the same content. ValueError if something else than a release has its name."""
+    if place.exists() and not _is_release(place):
+        raise ValueError(f"{place} is in the way and no release; move it away, or name another file")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, raw in (files | {MANIFEST: versions.text_of(manifest)}).items():
             archive.writestr(zipfile.ZipInfo(path, (2020, 1, 1, 0, 0, 0)), raw, zipfile.ZIP_DEFLATED)
     _write(place, buffer.getvalue())
+
+
+def _is_release(place: Path) -> bool:
+    """Whether a file is a zip that `course release` has written."""
+    try:
+        with zipfile.ZipFile(place) as archive:
+            return MANIFEST in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False

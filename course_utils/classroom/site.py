@@ -64,7 +64,8 @@ def build(out: Path, names: list[str] | None = None) -> Path:
     if gap := missing():
         raise ValueError(gap)
     start = out / "index.html"
-    if out.exists() and any(out.iterdir()) and not start.exists():
+    is_site = (out / "_static" / STYLE.name).exists()  # an index.html may be somebody's own
+    if out.exists() and not is_site and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} holds something that is no site; name an empty folder with --out.")
     with runner.scratch() as space:
         source, pages = space / "source", space / "pages"

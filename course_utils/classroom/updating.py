@@ -145,7 +145,7 @@ class UnderWay:
         try:
             content = json.loads((folder / UNDER_WAY).read_text("utf-8"))
             return cls(content["base"], content["attempted"])
-        except (OSError, ValueError, LookupError):
+        except (OSError, ValueError, LookupError, TypeError):
             return None
 
     def attempt(self, base: Version | None, new: Version) -> None:
@@ -394,6 +394,8 @@ def _refuse_half_done(clone: Clone) -> None:
             raise ValueError(f"git has left something half done here ({name}); `git status` says how to end it")
     if (clone.gits_own / "index.lock").exists():
         raise ValueError("another git is at work here, or was killed; when none is, remove .git/index.lock")
+    if clone.ask("ls-files", "--unmerged"):  # after `git stash pop`, for example
+        raise ValueError("git has left conflicts here; `git status` names the files and says how to end it")
 
 
 def _tracked(clone: Clone) -> tuple[str, str]:

@@ -7,15 +7,17 @@ import json
 import os
 import subprocess
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from course_utils.classroom.safe_files import BEFORE, OURS
 
 MANIFEST = "course-release.json"
 PASSED_OVER = ("__pycache__", ".venv", ".git", ".ipynb_checkpoints", OURS, BEFORE)  # in a folder without a manifest
+MACS_OWN = "__MACOSX/"  # macOS puts a folder of notes about the files beside them into its zips
 MOST_FILES = 20_000
 BIGGEST = 500_000_000  # bytes of all files of a version together
 
@@ -87,7 +89,8 @@ def read_manifest(raw: bytes) -> dict[str, Any]:
     try:
         manifest = json.loads(raw.decode("utf-8-sig"))
         for path, entry in manifest["files"].items():
-            safe_path(path)
+            if safe_path(path).lower() == MANIFEST:
+                raise ValueError("it lists itself")
             if not isinstance(entry["sha256"], str) or not isinstance(entry.get("cells", ""), str):
                 raise ValueError("a checksum is no text")
         if not isinstance(manifest["course"], str):
@@ -107,7 +110,7 @@ def from_manifest(manifest: dict[str, Any], read: Callable[[str], bytes] | None 
 def safe_path(path: str) -> str:
     """`path` if it names a file below the folder on every system, and none of ours or git's; else ValueError."""
     parts = path.split("/")
-    ours = (".git", OURS, BEFORE, MANIFEST)
+    ours = (".git", OURS, BEFORE)
     strange = any(part in ("", ".", "..") or part != part.rstrip(" .") for part in parts)
     odd_letters = not path.isprintable() or any(letter in path for letter in '\\:*?"<>|')
     if strange or odd_letters or parts[0].lower() in ours:
@@ -159,8 +162,12 @@ def _folder(source: Path) -> Version:
 
 def _zip(source: Path) -> Version:
     """A zip's content, without a folder that holds all of it, as archives of git hosts have."""
-    archive = zipfile.ZipFile(source)
-    entries = {entry.filename: entry for entry in archive.infolist() if not entry.is_dir()}
+    try:
+        archive = zipfile.ZipFile(source)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{source.name} is damaged; get it again") from error
+    listed = [entry for entry in archive.infolist() if not entry.is_dir()]
+    entries = {entry.filename: entry for entry in listed if not entry.filename.startswith(MACS_OWN)}
     size = sum(entry.file_size for entry in entries.values())
     if len(entries) > MOST_FILES or size > BIGGEST:
         raise ValueError(f"{source.name} holds {len(entries):,} files of {size:,} bytes, too much for a course")
@@ -170,7 +177,7 @@ def _zip(source: Path) -> Version:
         try:
             with archive.open(entries[top + path]) as stream:  # no more than the entry says, and checks its sum
                 return stream.read()
-        except (OSError, LookupError, RuntimeError, zipfile.BadZipFile) as error:
+        except (OSError, LookupError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is missing or damaged in {source.name}; get it again") from error
 
     if top + MANIFEST in entries:
@@ -180,7 +187,7 @@ def _zip(source: Path) -> Version:
 
 def _common_folder(names: list[str]) -> str:
     """ "course-main/" if all names begin so, else ""."""
-    first = {PurePosixPath(name).parts[0] for name in names}
+    first = {name.partition("/")[0] for name in names}
     in_folders = all("/" in name for name in names)
     return f"{first.pop()}/" if len(first) == 1 and in_folders else ""
 

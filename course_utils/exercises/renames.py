@@ -1,6 +1,7 @@
 """Names that exercises and quizzes had in earlier versions: work that was begun under one goes on under the new.
 
-An exercise that gets another name gets a line here, in the same commit. A student's notebook, which an update does not
+An exercise that gets another name gets a line here, in the same commit; earlier lines that lead to the old one are
+changed to lead to the new one, too. A student's notebook, which an update does not
 touch, may use the old one for years.
 """
 

@@ -90,7 +90,8 @@ class Turns:
     def next(self) -> asyncio.Future | None:
         """Whose turn it is, None if nobody may have a place now."""
         ranks = {name: rank for rank, name in enumerate(self.served)}
-        allowed = [place for place, name in self.waiting.items() if self.held[name] < self.most]
+        waiting = [place for place in self.waiting if not place.done()]  # done: cancelled, and about to leave
+        allowed = [place for place in waiting if self.held[self.waiting[place]] < self.most]
 
         def order(place: asyncio.Future) -> tuple[int, int]:
             name = self.waiting[place]

@@ -921,6 +921,8 @@ engine = subprocess.Popen([*program, *settings, "--port", "8012"], **quiet)
 asking = OpenAI(base_url="http://127.0.0.1:8012/v1", api_key="none", max_retries=100)
 
 
+# %%
+# %%real vllm
 def ask(question):
     turns = [{"role": "user", "content": question}]
     return asking.chat.completions.create(

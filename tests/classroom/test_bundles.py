@@ -64,6 +64,12 @@ def test_only_notebooks_with_answers_are_taken(work: Path) -> None:
     assert list(content.notebooks) == ["labs/7.1 (2).ipynb"]
 
 
+def test_an_answer_beside_the_stub_is_one(work: Path) -> None:
+    save_notebook(work / "beside.ipynb", registry.exercise("7.1.late_fusion").stub_source, ANSWER, CHECK)
+    content, _ = bundles.collect("Anna", work)
+    assert "beside.ipynb" in content.notebooks
+
+
 def test_the_courses_own_notebooks_hold_no_answers() -> None:
     with pytest.raises(ValueError, match="no notebook in .* has an answer of yours"):
         bundles.collect("Anna", NOTEBOOKS)

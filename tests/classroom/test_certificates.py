@@ -304,6 +304,13 @@ def test_what_was_not_judged_is_graded_first(keys) -> None:
         certificates.statements([unjudged], "all", "S", certificates.public_key(keys[1]))
 
 
+def test_who_was_lost_is_graded_first(graded, keys) -> None:
+    lost = Result("Ada", ("a.ipynb",), lost=True)
+    (graded / "results" / "Ada.json").write_text(json.dumps({"result": asdict(lost)}), "utf-8")
+    with pytest.raises(ValueError, match=r"Ada: 7\.1\.fusion could not be judged"):
+        certificates.statements(certificates.read_results(graded), "7.1", "S", certificates.public_key(keys[1]))
+
+
 def test_a_unit_that_nobody_handed_in_is_refused(keys) -> None:
     with pytest.raises(ValueError, match=r"unit '7\.2'"):
         certificates.statements([result("Ada", *["passed"] * 3)], "7.2", "S", certificates.public_key(keys[1]))

@@ -7,7 +7,7 @@ import handed_in
 import pytest
 
 from course_utils.classroom.grading import copying, extraction
-from course_utils.exercises import registry
+from course_utils.exercises import registry, renames
 
 FUSION = "7.1.late_fusion"
 STUB = registry.exercise(FUSION).stub_source
@@ -198,6 +198,15 @@ def test_honest_answers_are_no_copies() -> None:
 
 
 # --- quizzes
+
+
+def test_an_earlier_name_means_the_exercise_of_today(monkeypatch) -> None:
+    quiz = next(iter(registry.quizzes()))
+    monkeypatch.setattr(renames, "RENAMED", {"7.1.merge_all": FUSION, "7.1.old_quiz": quiz})
+    found = extraction.extract(
+        ["def mine(p, w):\n    return 5", 'check("7.1.merge_all", mine)', 'quiz("7.1.old_quiz", "b")']
+    )
+    assert FUSION in found.pieces and found.quizzes == {quiz: "b"}
 
 
 def test_the_last_valid_answer_to_a_quiz_counts() -> None:

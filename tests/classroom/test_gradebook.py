@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,15 @@ def test_the_total_leaves_out_what_was_not_judged() -> None:
     counted = points.tasks(CLASS)
     totals = [points.total(result, counted) for result in CLASS]
     assert totals == [(6, 6), (1, 4), (0, 6)]
+
+
+def test_a_lost_students_quizzes_are_blank_too() -> None:
+    lost = replace(student("Kim", easy="not judged"), lost=True)
+    counted = points.tasks([ANNA, lost])
+    assert points.total(lost, counted) == (0, 4)  # missing: its name is nowhere in the code
+    _, _, _, canvas = lms.canvas([ANNA, lost])
+    _, _, moodle = lms.moodle([ANNA, lost])
+    assert canvas[-1] is None and moodle[-2:] == ["-", f"{QUIZ}: not judged."]
 
 
 def test_a_student_who_handed_in_nothing_gets_no_points() -> None:

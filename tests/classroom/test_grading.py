@@ -115,6 +115,9 @@ class Ended:
     asked: list[str] = []  # noqa: RUF012  (the test empties it)
     fails: type[Exception] | None = EOFError
 
+    def walls(self) -> list[str]:
+        return ["A student's code can use the network."]
+
     def ask(self, submission: Submission, seed: int) -> Result:
         self.asked.append(submission.student)
         if submission.student == "ben" and self.fails:
@@ -172,6 +175,13 @@ def test_what_changed_is_judged_again(class_of_three, tmp_path, monkeypatch) -> 
     assert len(Ended.asked) == 8 and grading.kept_seed(out) == seed + 1
 
 
+def test_missing_walls_are_told_once(class_of_three, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Ended, "fails", None)
+    warned: list[str] = []
+    grading.grade(class_of_three, tmp_path / "out", 2, 1, lambda _: None, warned.append)
+    assert warned == ["A student's code can use the network."]
+
+
 def test_two_students_whose_files_would_have_one_name(class_of_three, tmp_path) -> None:
     handed_in.save(class_of_three / "CEM_7.3.ipynb", ["x = 1"])
     grading.grade(class_of_three, tmp_path / "out", 1, 1, lambda _: None)
@@ -222,6 +232,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
 def test_a_result_survives_its_file(tmp_path: Path) -> None:
     submission = replace(Submission("anna", "7"), notes=("ü",))
     result = grading.lost(submission, "ended")
+    assert result.lost
     path = tmp_path / "anna.json"
     path.write_text(json.dumps({"checksum": "c", "result": grading.asdict(result)}), encoding="utf-8")
     assert grading.kept(path, "c") == result and result.number == "7"

@@ -88,6 +88,12 @@ def test_a_list_that_is_none_is_refused_in_words(tmp_path, content, words):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_place_for_keys_that_is_none_is_named_in_words(tmp_path):
+    (tmp_path / "students.txt").write_text("anna", "utf-8")
+    done = course("keys", tmp_path / "students.txt", "--to", tmp_path / "students.txt")
+    assert done.exit_code == 1 and "students.txt can't be written to" in done.output
+
+
 def test_a_damaged_file_of_keys_is_not_overwritten(tmp_path):
     (tmp_path / keys.PLAIN).write_text("anna\n", "utf-8")
     with pytest.raises(ValueError, match="begins with the line student,key"):
@@ -142,6 +148,7 @@ def test_a_student_gets_the_own_key_and_the_servers_address(configured, tmp_path
     key = keys.read_plain(tmp_path / keys.PLAIN)["anna"]
     assert anna.environment == {"KEPT": "1", "OPENAI_BASE_URL": "http://127.0.0.1:8010/v1", "OPENAI_API_KEY": key}
     assert c.Authenticator.allowed_users == {"anna", "ben"}
+    assert c.Authenticator.allow_existing_users is False
 
 
 def test_a_student_without_a_key_has_a_server_all_the_same_and_the_hub_says_so(configured, tmp_path):
@@ -363,6 +370,8 @@ def test_sharing_refuses_what_cannot_work_in_words(tmp_path):
     assert missing.exit_code == 2 and "There is no model at" in missing.output
     strange = course("share", tmp_path / "no.gguf", "--keys", tmp_path / keys.PLAIN)
     assert strange.exit_code == 2 and "no file of keys" in strange.output
+    no_place = course("share", tmp_path / "no.gguf", "--keys", listed, "--usage", tmp_path / "nowhere" / "a.jsonl")
+    assert no_place.exit_code == 2 and "nowhere" in no_place.output
     none = course("share", tmp_path / "no.gguf", "--keys", listed, "--per-minute", 0)
     assert none.exit_code == 2 and "per_minute is 0" in none.output
 

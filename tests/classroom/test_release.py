@@ -172,6 +172,20 @@ def test_a_folder_is_added_to_and_what_was_changed_there_is_left_alone(one_unit:
     assert (out / "7.1_other.ipynb").read_text() == "changed by the instructor"
 
 
+def test_a_zip_replaces_an_older_release_and_nothing_else(one_unit: Path, tmp_path: Path) -> None:
+    place = tmp_path / "a.zip"
+    release.release("7.1", place)
+    before = place.read_bytes()
+    save_small(one_unit, "x = 2")
+    release.release("7.1", place)
+    assert place.read_bytes() != before
+    with zipfile.ZipFile(place, "w") as archive:
+        archive.writestr("photo.png", b"mine")
+    with pytest.raises(ValueError, match="a.zip is in the way and no release"):
+        release.release("7.1", place)
+    assert zipfile.ZipFile(place).namelist() == ["photo.png"]
+
+
 def test_a_zip_is_the_same_every_time_and_updates_a_student(one_unit: Path, tmp_path: Path) -> None:
     first, again, second = (tmp_path / f"{name}.zip" for name in ("first", "again", "second"))
     release.release("7.1", first)
@@ -186,6 +200,11 @@ def test_a_zip_is_the_same_every_time_and_updates_a_student(one_unit: Path, tmp_
     (change,) = updating.update(student, second).changes
     assert change.kind == "kept" and (student / "7.1_small.ipynb").read_text("utf-8") == mine
     assert "x = 2" in (student / change.other).read_text("utf-8")
+
+
+def test_a_day_is_written_as_it_is_compared(one_unit: Path, tmp_path: Path) -> None:
+    release.release("7.1", tmp_path / "out", "20270301")
+    assert 'COURSE_SOLUTIONS_FROM\\"] = \\"2027-03-01' in (tmp_path / "out" / "7.1_small.ipynb").read_text("utf-8")
 
 
 # ---------------------------------------------------------------- the version

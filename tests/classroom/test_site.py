@@ -90,11 +90,14 @@ def test_without_sphinx_one_sentence_names_the_extra(tmp_path: Path, monkeypatch
 
 
 @needs_sphinx
-def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("two years", encoding="utf-8")
+@pytest.mark.parametrize("name", ["thesis.txt", "index.html"])
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("two years", encoding="utf-8")
     with pytest.raises(ValueError, match="holds something that is no site"):
         site.build(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with pytest.raises(ValueError, match="holds something that is no site"):
+        site.build(tmp_path / name)
 
 
 # ---------------------------------------------------------------- a small site

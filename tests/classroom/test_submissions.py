@@ -52,6 +52,8 @@ def text_of(*cells: str) -> str:
         ("Zoë O'Neil_7_assignsubmission_file_7.1_multimodal_ai.ipynb", "Zoë O'Neil", "7"),
         ("schmidtanna_LATE_123_456_7.1.ipynb", "schmidtanna", "123"),
         ("schmidtanna_123_456_7.1-2.ipynb", "schmidtanna", "123"),
+        ("mueller_7_1_lab.ipynb", "mueller_7_1_lab", ""),
+        ("anna_7.1_multimodal_ai.new-2027-01-31.ipynb", "anna", ""),
         ("Homework 1_aschmidt_attempt_2026-01-31-10-00-00_7.1.ipynb", "aschmidt", ""),
         ("submitted/aschmidt/7.1/7.1_multimodal_ai.ipynb", "aschmidt", ""),
         ("7.1/anna.ipynb", "anna", ""),
@@ -93,6 +95,43 @@ def test_files_without_a_name_are_one_students_or_several(tmp_path: Path) -> Non
     assert "No folder and no file says whose this is" in submissions.read(folder)[0].notes[0]
 
 
+def test_what_an_update_leaves_is_no_other_student(tmp_path: Path) -> None:
+    folder = tmp_path / "anna"
+    for name in (
+        "7.1_multimodal_ai.ipynb",
+        "7.1_multimodal_ai.new-2027-01-31.ipynb",
+        "before-update/2027-01-31/7.1_multimodal_ai.ipynb",
+    ):
+        handed_in.save(folder / name, [name])
+    wanted = {"7.1_multimodal_ai.ipynb", "7.1_multimodal_ai.new-2027-01-31.ipynb"}  # what was replaced does not count
+    assert set(cells_of(folder)["anna"]) == wanted == set(cells_of(tmp_path)["anna"])
+
+
+def test_a_folder_of_pictures_is_no_other_student(tmp_path: Path) -> None:
+    folder = tmp_path / "anna"
+    for name in ("7.1_multimodal_ai.ipynb", "7.2.ipynb"):
+        handed_in.save(folder / name, [name])
+    for name in ("images", "data"):
+        (folder / name).mkdir()
+        (folder / name / "x.png").touch()
+    assert list(cells_of(folder)) == ["anna"] == list(cells_of(tmp_path))
+
+
+def test_a_folder_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch) -> None:
+    handed_in.save(tmp_path / "anna" / "7.1.ipynb", CELLS)
+    handed_in.save(tmp_path / "ben" / "7.1.ipynb", CELLS)
+    scandir = os.scandir
+
+    def closed(path: str) -> object:
+        if str(path).endswith("ben"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(ValueError, match=r"ben can't be opened \(Permission denied\)"):
+        submissions.read(tmp_path)
+
+
 def test_the_newest_file_comes_last(tmp_path: Path) -> None:
     names = ["anna_7.1 (1).ipynb", "anna_7.1.ipynb", "anna_7.1 (2).ipynb", "anna_7.2.ipynb"]
     for name, changed in zip(names, (2e9, 2e9, 2e9, 1e9), strict=True):
@@ -118,6 +157,18 @@ def test_a_zip_for_each_student_and_one_for_all(tmp_path: Path) -> None:
     moodle = {f"{name}_{i}_assignsubmission_file_/7.1.ipynb": text_of(name) for i, name in enumerate(wanted)}
     (all_ / "CS101-7.1-99.zip").write_bytes(zipped(moodle))
     assert cells_of(all_) == wanted
+
+
+def test_a_zip_file_of_macos_keeps_its_letters(tmp_path: Path) -> None:
+    name = "Zoë/Aufgabe: 7.1.ipynb"
+    misread = name.encode().decode("cp437")  # as zipfile reads UTF-8 that is not said to be
+    content = zipped({name: text_of("zoe")})
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        (entry,) = archive.infolist()
+    entry.flag_bits, entry.filename = 0, misread
+    assert unpacking.entry_name(entry) == name
+    (tmp_path / "class.zip").write_bytes(content)
+    assert cells_of(tmp_path / "class.zip") == {"Zoë": ("zoe",)}
 
 
 def test_who_handed_in_something_else_is_in_the_list(tmp_path: Path) -> None:
@@ -214,7 +265,7 @@ def test_a_bundle_holds_notebooks_kept_answers_and_quizzes(tmp_path: Path) -> No
         (b'{"cells": 1' + b"0" * 5000 + b"}", "is no notebook that can be read"),
         (b'{"cells": [3, {"cell_type": []}, {"cell_type": "code", "source": [1]}]}', "holds 3 cells in a form"),
         (text_of(*["1"] * 5_001).encode(), "more than 5,000 code cells"),
-        (text_of("1" * 2_000_001).encode(), "more than 2,000,000 characters of code"),
+        (text_of("1" * 500_001).encode(), "more than 500,000 characters of code"),
         (text_of("é").replace("\\u00e9", "é").encode("latin-1"), "is not in UTF-8"),
         (b"\xff\xfe\x00", "is not in UTF-8"),
     ],
@@ -240,11 +291,23 @@ def test_a_large_file_and_a_large_number_of_files_are_not_read(tmp_path: Path, m
     assert "MB are read of a student" in notes_of(tmp_path)
     monkeypatch.setattr(submissions, "MOST_BYTES", 10**6)
     assert "5 files are read of a student" in notes_of(tmp_path)
+    monkeypatch.setattr(submissions, "MOST_CODE", 1000)
+    assert "1,000 characters of code are read of a student" in notes_of(tmp_path)
 
 
 def test_a_bundle_that_was_changed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "anna.course.json").write_text('{"format": "course bundle 1", "quizzes": 3}')
     assert "it was changed or damaged" in notes_of(tmp_path)
+
+
+def test_half_characters_in_a_bundle_end_nothing(tmp_path: Path) -> None:
+    """No file can hold them, the one with the result included."""
+    bundle = bundles.Bundle("Anna", "\ud800" * 999, {}, {"7.1\ud800.ipynb": CELLS, "kept answers": CELLS}, {}, {})
+    bundles.write(bundle, tmp_path)
+    (found,) = submissions.read(tmp_path)
+    assert [work.cells for work in found.works[1:]] == [CELLS, CELLS]
+    texts = [*found.notes, *(work.file for work in found.works)]
+    assert max(map(len, "".join(texts).encode().splitlines())) < 500
 
 
 def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:

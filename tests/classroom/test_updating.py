@@ -534,6 +534,30 @@ def test_a_half_done_merge_and_a_pinned_copy_are_refused(clone: Upstream) -> Non
         clone.update()
 
 
+def test_conflicts_that_git_has_left_are_named(clone: Upstream) -> None:
+    put(clone.student, {"course_utils/shop.py": b"stashed\n"})
+    clone.git("stash", folder=clone.student)
+    put(clone.student, {"course_utils/shop.py": b"committed\n"})
+    clone.git("commit", "-qam", "mine", folder=clone.student)
+    with pytest.raises(subprocess.CalledProcessError):
+        clone.git("stash", "pop", folder=clone.student)
+    with pytest.raises(ValueError, match="git has left conflicts here"):
+        clone.update()
+
+
+def test_a_release_in_a_repository_is_updated_with_its_manifest(tmp_path: Path) -> None:
+    """As `course release` proposes for nbgitpuller."""
+    made = Upstream("git", tmp_path)
+    for number in (1, 2):
+        files = {"7.1_a.ipynb": notebook(f"a = {number}")}
+        made.publish(files | {versions.MANIFEST: versions.text_of(versions.manifest_of(f"0.{number}.0", files))})
+        if number == 1:
+            made.hand_out()
+    assert {change.kind for change in made.update().changes} == {"renewed"}
+    name = versions.MANIFEST
+    assert (made.student / name).read_bytes() == (made.origin / name).read_bytes()
+
+
 def test_no_network_is_said_and_changes_nothing(clone: Upstream) -> None:
     before = contents(clone.student)
     clone.origin.rename(clone.place / "gone")
@@ -591,6 +615,12 @@ def test_a_release_of_another_unit_is_added(unpacked: Upstream) -> None:
     assert change.kind == "renewed"
 
 
+def test_what_macos_adds_to_a_zip_is_passed_over(unpacked: Upstream, tmp_path: Path) -> None:
+    files = {f"course/{path}": raw for path, raw in SECOND.items()}
+    updating.update(unpacked.student, zipped(tmp_path / "m.zip", files | {"__MACOSX/course/._a.ipynb": b"x"}))
+    assert contents(unpacked.student) == FIRST | SECOND
+
+
 HOSTILE = [
     "../out.ipynb",
     "/etc/x.ipynb",
@@ -624,7 +654,15 @@ def test_a_damaged_or_huge_source_is_refused(unpacked: Upstream, tmp_path: Path,
     with pytest.raises(ValueError, match="too much for a course"):
         updating.update(unpacked.student, bomb)
     (tmp_path / "text.zip").write_text("no zip")
-    for source, said in ((tmp_path / "text.zip", "no zip file"), (tmp_path / "nothing", "neither")):
+    sound = zipped(tmp_path / "sound.zip", {"a.ipynb": notebook("a")}).read_bytes()
+    (tmp_path / "broken.zip").write_bytes(sound.replace(b"PK\x01\x02", b"PK\x00\x00"))
+    with zipfile.ZipFile(tmp_path / "flipped.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.ipynb", notebook(*map(str, range(100))))
+    raw = (tmp_path / "flipped.zip").read_bytes()
+    (tmp_path / "flipped.zip").write_bytes(raw[:50] + b"\xff" * 100 + raw[150:])
+    refused = {"text.zip": "no zip file", "nothing": "neither", "broken.zip": "damaged", "flipped.zip": "damaged"}
+    for name, said in refused.items():
+        source = tmp_path / name
         with pytest.raises(ValueError, match=said):
             updating.update(unpacked.student, source)
 

@@ -49,7 +49,8 @@ def test_two_who_ask_much_take_turns():
     assert all({order[i], order[i + 1]} == {"a", "b"} for i in range(0, 10, 2))
 
 
-def test_who_leaves_the_queue_or_fails_leaves_its_place_to_the_next():
+@pytest.mark.parametrize("holder_first", [True, False])
+def test_who_leaves_the_queue_or_fails_leaves_its_place_to_the_next(holder_first):
     async def leave():
         turns = Turns(1)
         entered = asyncio.Event()
@@ -63,12 +64,12 @@ def test_who_leaves_the_queue_or_fails_leaves_its_place_to_the_next():
         await entered.wait()
         waiter = asyncio.create_task(hold())
         await asyncio.sleep(0)
-        waiter.cancel()
-        holder.cancel()
-        await asyncio.gather(holder, waiter, return_exceptions=True)
-        return turns
+        for task in (holder, waiter) if holder_first else (waiter, holder):
+            task.cancel()
+        return turns, await asyncio.gather(holder, waiter, return_exceptions=True)
 
-    turns = asyncio.run(leave())
+    turns, ends = asyncio.run(leave())
+    assert [type(end) for end in ends] == [asyncio.CancelledError] * 2
     assert turns.free == 1 and not turns.waiting and not turns.held
 
 

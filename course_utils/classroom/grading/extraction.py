@@ -9,17 +9,18 @@ import functools
 import symtable
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from course_utils.classroom.grading import copying
-from course_utils.exercises import registry
+from course_utils.exercises import registry, renames
 from course_utils.exercises.registry import Exercise
 
 LONGEST_CELL = 100_000  # characters
 DEEPEST = 200  # levels of a cell's tree; what walks through it calls itself for each
 MOST_NEEDS = 5_000  # names looked up for one exercise
-REMEMBERED = 2_000  # cells; most of a class's are those that were handed out
+REMEMBERED, SHORT = 1_000, 1_000  # cells, and their characters; most of a class's are those that were handed out
 OPEN, COPIED = "open", "copied"
 ALIKE = "is word for word the course's solution, which is so short that this may be chance"
 BODY_MAGICS = ("time", "timeit", "capture", "prun")  # cell magics that run what is below them as Python
@@ -144,7 +145,18 @@ def _listed(numbers: list[str]) -> str:
     return ", ".join(numbers[:10]) + more
 
 
-@functools.lru_cache(REMEMBERED)
+def _remembering(reads: Callable) -> Callable:
+    """Remembers what was read from short cells. The trees of long ones would fill the memory."""
+    remembers = functools.lru_cache(REMEMBERED)(reads)
+
+    def read(cell: str | Cell) -> Any:
+        text = cell if isinstance(cell, str) else cell.text
+        return remembers(cell) if len(text) <= SHORT else reads(cell)
+
+    return read
+
+
+@_remembering
 def _as_python(text: str) -> Cell:
     """A cell without what only IPython understands. A cell that is Python stays as it is."""
     try:
@@ -184,20 +196,20 @@ def _without_magics(text: str) -> str:
     return TransformerManager().transform_cell(text)
 
 
-@functools.lru_cache(REMEMBERED)
+@_remembering
 def _checked(cell: Cell) -> dict[str, ast.expr | None]:
     """What is given to `check` in a cell, by exercise."""
     calls = _run_at_once(cell.tree) if "check" in cell.text else ()
-    checked = {_text(_argument(call, "check", 0, "name")): _argument(call, "check", 1, "function") for call in calls}
+    checked = {_name(call, "check"): _argument(call, "check", 1, "function") for call in calls}
     return {name: function for name, function in checked.items() if name}
 
 
-@functools.lru_cache(REMEMBERED)
+@_remembering
 def _letters(cell: Cell) -> dict[str, str]:
     """The valid answers to quizzes in a cell."""
     letters = {}
     for call in _run_at_once(cell.tree) if "quiz" in cell.text else ():
-        name = _text(_argument(call, "quiz", 0, "name"))
+        name = _name(call, "quiz")
         letter = _text(_argument(call, "quiz", 1, "answer")).strip().lower().rstrip(").")
         quiz = registry.quizzes().get(name)
         if quiz and letter in quiz.letters:
@@ -225,6 +237,12 @@ def _argument(call: ast.AST, function: str, place: int, keyword: str) -> ast.exp
     return named[0] if named else None
 
 
+def _name(call: ast.AST, function: str) -> str:
+    """What a call of `function` names, as it is called now; empty if it is no such call."""
+    name = _text(_argument(call, function, 0, "name"))
+    return renames.current(name)
+
+
 def _own_name(function: ast.expr) -> str:
     """`check` for check and for exercises.check."""
     return getattr(function, "id", getattr(function, "attr", ""))
@@ -238,7 +256,7 @@ def _text(node: ast.expr | None) -> str:
 # --- statements and the names in them ---------------------------------------------------------------------
 
 
-@functools.lru_cache(REMEMBERED)
+@_remembering
 def _statements(cell: Cell) -> list[Statement]:
     """The statements of a cell that may define something. `x = check("7.1.x", y)` counts as `x = y`."""
     lines = cell.text.split("\n")

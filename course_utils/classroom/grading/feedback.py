@@ -71,7 +71,7 @@ def _in_words(reached: int, possible: int) -> str:
 def _unit(result: Result, unit: str, group: Sequence[Task]) -> dict[str, Any]:
     """What the page shows of a unit."""
     exercises = [_exercise(result, task) for task in group if task.kind == "exercise"]
-    quizzes = [_quiz(result, task) for task in group if task.kind == "quiz"]
+    quizzes = [_quiz(result, task) for task in group if task.kind == "quiz" and not result.lost]
     reached = _in_words(*total(result, group))
     return {"name": unit, "points": reached, "exercises": exercises, "quizzes": quizzes}
 

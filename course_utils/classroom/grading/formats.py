@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from course_utils.classroom import bundles
-from course_utils.classroom.grading.unpacking import Refused
+from course_utils.classroom.grading.unpacking import Refused, plain
 
 NOTEBOOK, SCRIPT, BUNDLE = ".ipynb", ".py", bundles.SUFFIX
 KINDS = (NOTEBOOK, SCRIPT, BUNDLE)
 KEPT = "kept answers"  # what the part of a bundle is called that comes from no notebook
 MOST_CELLS = 5_000  # code cells of a file
-MOST_CODE = 2_000_000  # characters of a file's code
+MOST_CODE = 500_000  # characters of a file's code; a notebook of the course has up to 40,000
 MOST_LISTS, MOST_VALUES = 500_000, 5_000_000  # in a file of JSON; Python needs up to 200 and 40 bytes for each
 NEW_CELL = re.compile(r"(?m)^# (?:%%|In\[[\d ]*\]).*$")  # as jupytext, VS Code and nbconvert write it
 OTHER_ENCODINGS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # Windows' old Notepad
@@ -136,9 +136,9 @@ def _of_bundle(name: str, raw: bytes, note: Note) -> list[Work]:
         functions = re.findall(r"(?m)^def (\w+)", source)
         kept += [source, f"check({exercise!r}, {functions[-1]})" if functions else ""]
     kept += [f"quiz({quiz!r}, {letter!r})" for quiz, letter in bundle.quizzes.items()]
-    parts = {KEPT: kept} | bundle.notebooks
-    note(f"{name} says that it is the work of {bundle.student}, of {bundle.made}.")
-    return [Work(f"{name}: {part}", _limited(list(cells))) for part, cells in parts.items()]
+    note(f"{name} says that it is the work of {plain(bundle.student)}, of {plain(bundle.made)}.")
+    parts = [(KEPT, kept), *bundle.notebooks.items()]
+    return [Work(f"{name}: {plain(part)}", _limited(list(cells))) for part, cells in parts]
 
 
 def _bundle(name: str, raw: bytes) -> bundles.Bundle:
@@ -149,4 +149,4 @@ def _bundle(name: str, raw: bytes) -> bundles.Bundle:
             return bundles.read(path)
         except ValueError as error:
             why = str(error).removeprefix(f"{path.name} ")
-            raise Refused(why) from error
+            raise Refused(plain(why)) from error

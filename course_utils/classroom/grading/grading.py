@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock, local
@@ -78,7 +78,7 @@ def kept_seed(out: Path) -> int | None:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     """In one step: a run that is killed leaves the old file or the new one. ValueError if it can't be written."""
-    text = json.dumps(content, indent=1, ensure_ascii=False)
+    text = json.dumps(content, indent=1)  # ASCII: no file could hold half characters
     draft = outputs.save(path.with_name(f".{path.name}.draft"), text.encode())
     os.replace(draft, path)
 
@@ -268,7 +268,7 @@ def lost(submission: Submission, why: str) -> Result:
         status = "not judged" if task.stub.__name__ in code else "missing"
         verdicts[name] = Verdict(name, status, words if status == "not judged" else "")
     note = f"{words} Nothing of it is judged. The same command tries again; if that fails, look at its files."
-    return _result(submission, verdicts, {}, [note], 0.0)
+    return replace(_result(submission, verdicts, {}, [note], 0.0), lost=True)
 
 
 def _checksum(submission: Submission, seed: int) -> str:

@@ -74,6 +74,8 @@ def _in_words(result: Result, task: Task) -> str:
         verdict = verdict_on(result, task)
         words = f"{task.name}: {verdict.status}. {verdict.words}"
         return html.escape(words.strip(), quote=False)
+    if result.lost:
+        return f"{task.name}: not judged."
     if not answer_to(result, task):
         return f"{task.name}: no answer."
     return f"{task.name}: {'right' if points(result, task) else 'not right'}."

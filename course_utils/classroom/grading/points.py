@@ -65,6 +65,8 @@ def answer_to(result: Result, task: Task) -> str:
 def points(result: Result, task: Task) -> int | None:
     """What a student gets for a task; None if it could not be judged."""
     if task.kind == "quiz":
+        if result.lost:
+            return None
         answer = result.quizzes.get(task.name)
         return task.most if answer and answer.right else 0
     status = verdict_on(result, task).status

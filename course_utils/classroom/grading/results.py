@@ -36,6 +36,7 @@ class Result:
     """One student. `files` are the files that were read, `notes` what the instructor should know of them.
 
     number: what the LMS calls the student, "" if no name of a file says it.
+    lost: judging broke off, so nothing is known of it.
     """
 
     student: str
@@ -45,3 +46,4 @@ class Result:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     number: str = ""
+    lost: bool = False

@@ -12,7 +12,7 @@ from course_utils.exercises import registry
 # Each as the LMS names what an instructor downloads: of a file, or of a folder for a student.
 LMS = (
     re.compile(r"(?P<name>.+?)_(?P<number>\d+)_assignsubmission_\w+?(_(?P<file>.*))?"),  # Moodle
-    re.compile(r"(?P<name>[^_]+)(_LATE)?_(?P<number>\d+)_\d+_(?P<file>.+)"),  # Canvas
+    re.compile(r"(?P<name>[^_]+)(_LATE)?_(?P<number>\d+)_\d{3,}_(?P<file>.+)"),  # Canvas; "anna_7_1_lab" is none
     re.compile(r".+_(?P<name>[^_]+)_attempt_(?P<number>)\d{4}(-\d\d){5}(_(?P<file>.*))?"),  # Blackboard
 )
 COPY = re.compile(
@@ -57,8 +57,9 @@ def owner(place: Sequence[str]) -> Owner:
 
 
 def stem(file: str) -> str:
-    """A file's name without what its kind adds."""
-    return re.sub(r"(?i)(\.course\.json|\.ipynb|\.py|\.json|\.zip)+$", "", file)
+    """A file's name without what its kind adds, and what `course update` adds to the one that it puts beside."""
+    name = re.sub(r"(?i)(\.course\.json|\.ipynb|\.py|\.json|\.zip)+$", "", file)
+    return re.sub(r"\.(new|mine)-[\w.-]+$", "", name)
 
 
 def without_course(name: str) -> str:

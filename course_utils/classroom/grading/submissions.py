@@ -15,6 +15,7 @@ from course_utils.classroom.grading.unpacking import File, Refused
 
 MOST_BYTES = 400_000_000  # that are read of a student
 MOST_FILES = 200  # of a student
+MOST_CODE = 5_000_000  # characters of a student's code; all notebooks of the course have 800,000
 MOST_NOTES = 20
 SAME_TIME = 2  # seconds; a zip file knows times no better
 
@@ -52,7 +53,7 @@ def _piles(source: Path) -> list["Pile"]:
     piles: dict[Owner, Pile] = {}
     for file in unpacking.files(source):
         owner = students.owner(file.place[above:])
-        wanted = file.name.lower().endswith((*formats.KINDS, ".zip"))  # a zip file is here only if it can't be opened
+        wanted = _is_wanted(file.name)
         is_somebodys = bool(owner.number) or (len(file.place) > above + 1 and not owner.is_guess)
         if not wanted and not is_somebodys:
             continue
@@ -62,9 +63,16 @@ def _piles(source: Path) -> list["Pile"]:
     return _joined(list(piles.values()), source)
 
 
+def _is_wanted(name: str) -> bool:
+    return name.lower().endswith((*formats.KINDS, ".zip"))  # a zip file is here only if it can't be opened
+
+
 def _above_students(places: Sequence[tuple[str, ...]]) -> int:
     """1 if all stands in one folder or zip file which holds folders of several students, else 0."""
     tops = {place[0] for place in places}
+    notebooks = [place for place in places if _is_wanted(place[-1])]
+    if any(len(place) == 2 for place in notebooks):  # a student's folder may hold one of pictures, too
+        places = notebooks
     inner = {place[1] for place in places if len(place) > 2}
     named = [name for name in inner if students.without_course(name)]
     return int(len(tops) == 1 and len(named) > 1)
@@ -72,11 +80,12 @@ def _above_students(places: Sequence[tuple[str, ...]]) -> int:
 
 def _joined(piles: list["Pile"], source: Path) -> list["Pile"]:
     """One pile if nothing says whose the notebooks are and they are different ones: the folder is a student's."""
-    notebooks = {students.without_copy(pile.owner.name) for pile in piles}
-    if not all(pile.owner.is_guess for pile in piles) or len(notebooks) < len(piles) or not piles:
+    read = [pile for pile in piles if pile.works or pile.notes]  # a folder of pictures is no student beside them
+    notebooks = {students.without_copy(pile.owner.name) for pile in read}
+    if not all(pile.owner.is_guess for pile in read) or len(notebooks) < len(read) or not read:
         return piles
     one = Pile(Owner(unpacking.plain(students.stem(source.resolve().name))))
-    for pile in piles:
+    for pile in read:
         one.works += pile.works
         one.notes += pile.notes
     return [one]
@@ -89,7 +98,7 @@ class Pile:
         self.owner = owner
         self.works: list[tuple[tuple, Work]] = []  # each with the key that orders them
         self.notes: list[str] = []
-        self.room = MOST_BYTES
+        self.room, self.room_for_code = MOST_BYTES, MOST_CODE
 
     def note(self, words: str) -> None:
         """Keep a sentence for the instructor; after many of them nobody reads on."""
@@ -106,6 +115,7 @@ class Pile:
         age = round(file.changed / SAME_TIME), students.copy_number(file.name), file.place
         try:
             works = formats.works(file.name, self._bytes(file), self.note)
+            self._make_room(works)
         except Refused as error:
             self.note(f"{file.name} {error}.")
             return
@@ -117,6 +127,13 @@ class Pile:
         raw = file.read()
         self.room -= len(raw)
         return raw
+
+    def _make_room(self, works: Sequence[Work]) -> None:
+        """Raises Refused for more code than anybody writes: the code of all students is held at once."""
+        size = sum(len(cell) for work in works for cell in work.cells)
+        if size > self.room_for_code:
+            raise Refused(f"is left out: {MOST_CODE:,} characters of code are read of a student")
+        self.room_for_code -= size
 
     def submission(self, is_one_of_several: bool) -> Submission:
         """All works, the newest last. The number tells students of one name apart."""

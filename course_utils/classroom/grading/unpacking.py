@@ -14,6 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from course_utils.classroom.safe_files import BEFORE
+
 LARGEST_FILE = 50_000_000  # bytes of a notebook, with its outputs
 LARGEST_ZIP = 4_000_000_000  # bytes of the work of a class, packed
 LARGEST_INNER_ZIP = 100_000_000  # bytes of a zip file in another one
@@ -21,8 +23,9 @@ MOST_ENTRIES = 20_000  # files in a zip file
 DEEPEST = 20  # folders inside folders
 DEEPEST_ZIP = 2  # zip files inside zip files
 LONGEST_NAME = 200  # characters of a file's name
-IGNORED = ("__MACOSX", "__pycache__", "node_modules", "site-packages", "Thumbs.db", "desktop.ini")
+IGNORED = (BEFORE, "__MACOSX", "__pycache__", "node_modules", "site-packages", "Thumbs.db", "desktop.ini")
 BROKEN = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, zlib.error)
+IN_UTF_8 = 0x800  # the flag of an entry whose name is
 ENTRY = b"PK\x01\x02"  # what each entry of a zip file's table begins with
 
 
@@ -50,17 +53,30 @@ def files(source: Path) -> Iterator[File]:
     """All files of a folder or a zip file; each has to be read before the next is taken.
 
     The entries of a zip file stand below its name without ".zip". If it can't be opened, it is a file of its own.
+    ValueError for a folder that can't be opened: a whole student would be missing.
     """
     if source.is_file():
-        with source.open("rb") as stream:
+        try:
+            stream = source.open("rb")
+        except OSError as error:
+            raise _closed(error) from error
+        with stream:
             yield from _entries(_on_disk(source, ()), stream, 0)
         return
-    for folder, inner, names in os.walk(source):
+    for folder, inner, names in os.walk(source, onerror=_refuse_closed):
         above = tuple(map(plain, Path(folder).relative_to(source).parts))
         links = [name for name in inner if os.path.islink(os.path.join(folder, name))]
         inner[:] = sorted(name for name in inner if _counts(name) and len(above) < DEEPEST)
         for name in sorted(filter(_counts, [*names, *links])):
             yield from _with_entries(Path(folder) / name, (*above, plain(name)))
+
+
+def _refuse_closed(error: OSError) -> None:
+    raise _closed(error) from error
+
+
+def _closed(error: OSError) -> ValueError:
+    return ValueError(f"{error.filename} can't be opened ({error.strerror}); make it readable, or take it out")
 
 
 def _with_entries(path: Path, place: tuple[str, ...]) -> Iterator[File]:
@@ -146,13 +162,13 @@ def _entries(file: File, stream: BinaryIO, depth: int) -> Iterator[File]:
 
 def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, above: tuple[str, ...], depth: int) -> Iterator[File]:
     """A file in a zip file, or the files in it if it is a zip file, too; nothing if it does not count."""
-    parts = entry.filename.replace("\\", "/").split("/")
+    parts = entry_name(entry).replace("\\", "/").split("/")
     inside = [part for part in parts if part not in ("", ".", "..")]
     if not inside or not all(map(_counts, inside)):
         return
     place = (*above, *map(plain, inside))
     file = File(place, _when(entry), lambda: _unpacked(archive, entry, LARGEST_FILE))
-    if ".." in parts or parts[0] == "" or ":" in parts[0]:
+    if ".." in parts or parts[0] == "" or parts[0][1:] == ":":
         yield _unreadable(file, "has a path that leads out of its zip file")
     elif len(place) > DEEPEST:
         yield _unreadable(file, f"is more than {DEEPEST} folders deep")
@@ -162,6 +178,16 @@ def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, above: tuple[str, .
         yield _unreadable(file, "is a zip file too deep inside others")
     else:
         yield from _inner_entries(archive, entry, file, depth + 1)
+
+
+def entry_name(entry: zipfile.ZipInfo) -> str:
+    """An entry's name. macOS writes UTF-8 and doesn't say so, and then it was read in the way of DOS."""
+    if entry.flag_bits & IN_UTF_8:
+        return entry.filename
+    try:
+        return entry.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return entry.filename
 
 
 def _inner_entries(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: File, depth: int) -> Iterator[File]:

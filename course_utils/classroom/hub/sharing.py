@@ -50,12 +50,15 @@ def share(
 ) -> None:
     """Serve the GGUF file `model` on loopback until stopped. `usage` takes a row for each answer, with the name.
 
-    ValueError if the port is taken or a limit is none, ServerError if llama.cpp cannot serve the file.
+    ValueError if the port is taken or a limit is none, OSError if `usage` can't be written, ServerError if llama.cpp
+    cannot serve the file.
     """
     if per_minute < 1:
         raise ValueError(f"per_minute is {per_minute}, and must be 1 or more.")
     if not lifecycle.port_is_free(port):
         raise ValueError(f"Port {port} is in use: stop what listens there, or name another.")
+    if usage:
+        usage.open("a", encoding="utf-8").close()  # or every answer would end with an error
     with lifecycle.serve(model, backend="llama.cpp", users=places) as engine:
         gate = gate_for(engine, names, places, per_minute, usage)
         print(f"{engine.model} for {len(names)} students at http://{LOOPBACK}:{port}/v1, {places} answers at once.")

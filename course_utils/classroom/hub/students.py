@@ -52,4 +52,7 @@ def give_key(spawner: Any) -> None:
 c.Spawner.pre_spawn_hook = give_key
 
 # Who may sign in. The list is read when the hub starts: start it anew after a change.
-c.Authenticator.allowed_users.update(set(read_keys()))
+if listed := set(read_keys()):
+    c.Authenticator.allowed_users.update(listed)
+    # Or whoever was on it once would be admitted for ever: the hub remembers all whom it has seen.
+    c.Authenticator.allow_existing_users = False
