@@ -42,6 +42,7 @@ SETTINGS = {
     "PYTHONHASHSEED": "0",
     "PYTHONSAFEPATH": "1",  # import nothing from the folder in which grading was started
     "PYTHONUTF8": "1",
+    "TORCHINDUCTOR_CACHE_DIR": tempfile.gettempdir(),  # torch.optim wants it; a folder of its own can't be made
 }
 OPEN = {  # what a student's code can do where a wall is missing
     "files": "can read files of this user, such as other students' work and the course's solutions",
