@@ -148,6 +148,11 @@ HOSTILE = {
         "import fcntl; fcntl.fcntl(3, fcntl.F_SETOWN, {judge}); print('DONE')",
         REFUSED,
     ),
+    "keeps a file from others": (
+        "signals",
+        "import fcntl, os; fcntl.fcntl(open(os.__file__), fcntl.F_SETLEASE, fcntl.F_RDLCK); print('DONE')",
+        REFUSED,
+    ),
     "limits the judge": (
         "signals",
         "import resource; resource.prlimit({judge}, resource.RLIMIT_CPU, (1, 1)); print('DONE')",

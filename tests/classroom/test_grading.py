@@ -14,7 +14,7 @@ from course_utils import cli
 from course_utils.classroom.grading import extraction, formats, grading
 from course_utils.classroom.grading.results import Result, Verdict
 from course_utils.classroom.grading.submissions import Submission
-from course_utils.exercises import registry
+from course_utils.exercises import registry, sandbox
 
 FUSION, VOTE = "7.1.late_fusion", "7.3.majority_vote"
 RIGHT = registry.exercise(FUSION).reference_source.replace("total", "everything")
@@ -203,6 +203,17 @@ def test_a_judge_that_dies_or_hangs_is_noticed(monkeypatch) -> None:
             judge.ask(Submission("anna"), 1)
         judge.close()
         assert not judge.process.is_alive()
+
+
+def test_a_machine_that_can_run_no_code_is_told(monkeypatch) -> None:
+    from course_utils.classroom.grading import jail
+
+    def broken() -> None:
+        raise sandbox.CannotStart("no memory")
+
+    monkeypatch.setattr(jail, "protections", broken)
+    [told] = grading.missing_walls()
+    assert told.endswith("so nothing is judged: no memory.")
 
 
 # --- bad input

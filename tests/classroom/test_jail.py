@@ -5,6 +5,8 @@ import inspect
 import json
 import os
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import psutil
 import pytest
 from hostile import ENDLESS, HOSTILE, OWN
 
-from course_utils.classroom.grading import jail, jailed, judging, landlock
+from course_utils.classroom.grading import jail, jailed, judging, landlock, seccomp
 from course_utils.classroom.grading.jail import Limits
 from course_utils.exercises import diagnosis, registry, sandbox
 from course_utils.exercises.unit_7_3 import solutions
@@ -130,6 +132,34 @@ def test_walls_that_are_missing_are_told() -> None:
     assert jail.missing_walls(dict.fromkeys(jail.OPEN, True)) == []
     told = jail.missing_walls(dict.fromkeys(jail.OPEN, True) | {"network": False})
     assert told == ["A student's code can use the network.", jail.ADVICE]
+
+
+@pytest.mark.skipif(not seccomp.available(), reason="there is no filter for this machine")
+def test_files_are_kept_where_landlock_is_missing_or_old(tmp_path) -> None:
+    """Before Landlock's third version, who may read a file can empty it by opening it."""
+    kept = tmp_path / "anna.py"
+    kept.write_text(SECRET)
+    lines = """
+        import os, sys
+        from course_utils.classroom.grading import seccomp
+        seccomp.restrict(can_write=False)
+        for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_CREAT | os.O_APPEND):
+            try: os.open(sys.argv[1], flags)
+            except PermissionError: print("refused")
+        print(open(sys.argv[1]).read())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(lines), str(kept)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said == ["refused"] * 4 + [SECRET] and kept.read_text() == SECRET
+
+
+@pytest.mark.skipif(not jail.FORKS, reason="this system forks no processes")
+def test_children_are_looked_for_where_no_filter_stands() -> None:
+    cell = jail.shared().cell(SMALL)
+    assert cell.process.childless == (seccomp.available() and seccomp.works())
+    cell.process.childless = False
+    assert [process.pid for process in cell.family()] == [cell.process.pid]
+    cell.kill()
 
 
 def test_the_source_of_a_solution_is_closed_everywhere() -> None:

@@ -193,13 +193,18 @@ def _judge(connection: Connection) -> None:
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
             order = connection.recv()
-            connection.send(result_of(*order) if order else _missing_walls())
+            connection.send(result_of(*order) if order else missing_walls())
 
 
-def _missing_walls() -> list[str]:
+def missing_walls() -> list[str]:
+    """A sentence for each wall around students' code that this machine lacks."""
     from course_utils.classroom.grading import jail
+    from course_utils.exercises import sandbox
 
-    return jail.missing_walls(jail.protections())
+    try:
+        return jail.missing_walls(jail.protections())
+    except (sandbox.CannotStart, sandbox.Stopped, TimeoutError) as error:
+        return [f"The process for students' code can't be started, so nothing is judged: {error}."]
 
 
 class Desk:

@@ -20,11 +20,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cloudpickle
 
-from course_utils.classroom.grading import seccomp
 from course_utils.exercises import diagnosis, registry, sandbox
 
 JAILED = "course_utils.classroom.grading.jailed"
@@ -42,10 +42,11 @@ SETTINGS = {
     "PYTHONHASHSEED": "0",
     "PYTHONSAFEPATH": "1",  # import nothing from the folder in which grading was started
     "PYTHONUTF8": "1",
+    "TORCHINDUCTOR_CACHE_DIR": tempfile.gettempdir(),  # torch.optim wants it; a folder of its own can't be made
 }
 OPEN = {  # what a student's code can do where a wall is missing
     "files": "can read files of this user, such as other students' work and the course's solutions",
-    "changes": "can make files in its folder, which is removed afterwards, and perhaps elsewhere",
+    "changes": "can make files, and empty or remove those of this user",
     "network": "can use the network",
     "programs": "can start programs and further processes, which are ended with it if they can be found",
     "signals": "can send signals to processes of this user, and so end them",
@@ -165,6 +166,13 @@ def _reference_parts() -> list[Callable]:
     return parts
 
 
+@functools.cache
+def _units() -> list[ModuleType]:
+    """The packages that hold the units' exercises."""
+    names = {task.stub.__module__.rpartition(".")[0] for task in registry.exercises().values()}
+    return [sys.modules[name] for name in sorted(names)]
+
+
 class _Pickler(cloudpickle.Pickler):
     """cloudpickle, but for answers."""
 
@@ -181,13 +189,12 @@ def packed(value: Any) -> bytes:
     Raises sandbox.CannotStart for a value that holds an answer.
     """
     content = io.BytesIO()
-    modules = [module for name, module in list(sys.modules.items()) if name.startswith(UNIT)]
-    for module in modules:
+    for module in _units():
         cloudpickle.register_pickle_by_value(module)
     try:
         _Pickler(content).dump(value)
     finally:
-        for module in modules:
+        for module in _units():
             cloudpickle.unregister_pickle_by_value(module)
     return content.getvalue()
 
@@ -259,7 +266,7 @@ class Forked:
             requests.settimeout(limits.seconds_to_load)  # who never reads must not hold us up
             self.stdin, self.stdout = requests.makefile("wb"), replies
             files = (their_requests.fileno(), their_replies.fileno())
-            self.pid = mould.ask("fork", asdict(limits), files=files)
+            self.pid, self.childless = mould.ask("fork", asdict(limits), files=files)
 
     def poll(self) -> int | None:
         """As Popen's."""
@@ -314,7 +321,7 @@ class Cell(sandbox.Worker):
 
     def family(self) -> list:
         """The process and its children; behind seccomp it can have none."""
-        return [] if FORKS and seccomp.available() else super().family()
+        return [] if getattr(self.process, "childless", False) else super().family()
 
     def kill(self) -> None:
         """End it, and whatever it still says."""

@@ -40,7 +40,8 @@ DEVICES = ("/dev/urandom", "/dev/random", "/dev/zero", "/sys/devices/system/cpu"
 NOBODY = 65534  # the user with the fewest rights
 DIE_WITH_PARENT, DUMPABLE = 1, 4  # of prctl
 RIGHTS_IN_64_BITS = 0x20080522  # capset's third version
-LOOK_EVERY = 0.01  # seconds
+LARGE_PAGE, COLLAPSE = 2**21, 25  # bytes; of madvise
+LOOK_EVERY = 0.002  # seconds
 
 
 def main() -> None:
@@ -156,6 +157,7 @@ class Mould:
         self.control = control
         self.children: set[int] = set()
         self.rules = rules_for_files(answers)
+        self.filtered = seccomp.available() and seccomp.works()
         give_up_root()
         warm_up()
 
@@ -174,19 +176,22 @@ class Mould:
         for child in list(self.children):
             self.kill(child)
 
-    def fork(self, limits: dict[str, Any], files: list[int]) -> int:
-        """Start a process that reads requests from the first of `files` and replies to the second; its id."""
+    def fork(self, limits: dict[str, Any], files: list[int]) -> tuple[int, bool]:
+        """Start a process that reads requests from the first of `files` and replies to the second.
+
+        Its id, and whether it can have no children.
+        """
         mould = os.getpid()
         child = os.fork()
         if child == 0:
             try:
-                enclosed(mould, self.rules, limits, files)
+                enclosed(mould, self.rules, self.filtered, limits, files)
             finally:
                 os._exit(1)
         self.children.add(child)
         for file in files:
             os.close(file)
-        return child
+        return child, self.filtered
 
     def wait(self, child: int, seconds: float) -> int | None:
         """How a process ended (as Popen.returncode), None if it still runs after some seconds."""
@@ -215,24 +220,37 @@ def warm_up() -> None:
     diagnosis.near(loss, loss)
     gc.collect()
     gc.freeze()  # a collection in a fork would copy all of this memory
+    use_large_pages()
 
 
-def enclosed(mould: int, rules: int, limits: dict[str, Any], files: list[int]) -> None:
+def use_large_pages() -> None:
+    """Move this memory into large pages where the system can (Linux 6.1): a fork is there in a third of the time."""
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, rights, _, _, file, *_ = line.split()
+        if rights == "rw-p" and file == "0":
+            first, end = (int(place, 16) for place in span.split("-"))
+            start = -(-first // LARGE_PAGE) * LARGE_PAGE
+            if end > start:
+                madvise(start, end - start, COLLAPSE)
+
+
+def enclosed(mould: int, rules: int, filtered: bool, limits: dict[str, Any], files: list[int]) -> None:
     """What a forked process does: build the walls, then work until it is ended."""
     libc = ctypes.CDLL(None)
     libc.prctl(DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
     libc.prctl(DUMPABLE, 0, 0, 0, 0)
     if os.getppid() != mould:
         return
-    limit(limits)
-    if rules >= 0:
-        landlock.restrict(rules)
-    if seccomp.available():
-        with suppress(OSError):  # some containers allow no filters; `jail.protections` tells
-            seccomp.restrict()
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
+    limit(limits)
+    if rules >= 0:
+        landlock.restrict(rules)
+    if filtered:
+        seccomp.restrict(can_write=landlock.version() >= landlock.WHOLE)
     first, last = sorted(files)
     for start, end in ((3, first), (first + 1, last), (last + 1, limits["files"])):
         os.closerange(start, end)
@@ -297,8 +315,9 @@ def _refused(attempt: Any) -> bool:
 
 
 def _write() -> None:
-    path = Path("written-by-a-probe")
-    path.write_text("x")
+    """Where everybody may, so that only a wall refuses it. Empty: the limit of size is no wall around other files."""
+    path = Path(os.environ.get("TEMP", "/tmp"), f"written-by-a-probe-{os.getpid()}")
+    path.touch()
     path.unlink()
 
 

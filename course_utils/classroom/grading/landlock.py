@@ -16,6 +16,7 @@ PATH_BENEATH = 1
 WRITE_FILE, READ_FILE, READ_DIR = 1 << 1, 1 << 2, 1 << 3
 FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # by version: how many rights there are; later ones have 16
 TCP = 0b11  # bind, connect; from version 4
+WHOLE = 3  # the first version that keeps a file from being emptied by who may read it
 SCOPES = 0b11  # abstract Unix sockets, signals; from version 6
 NO_NEW_PRIVILEGES = 38  # of prctl; without it only root may restrict itself
 

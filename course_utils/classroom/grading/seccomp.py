@@ -10,6 +10,7 @@ import platform
 import struct
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 
 # name, number on x86_64, number on aarch64 ("-": not there). Refused whatever their arguments.
 REFUSED = """
@@ -43,8 +44,10 @@ CLONE, CLONE3, KILL, TGKILL = "clone 56 220", "clone3 435 435", "kill 62 129", "
 PRLIMIT, PRCTL, FCNTL, IOCTL = "prlimit64 302 261", "prctl 157 167", "fcntl 72 25", "ioctl 16 29"
 NEW_THREAD = 0x10000  # CLONE_THREAD
 UNTIE = (1, 4)  # PR_SET_PDEATHSIG, PR_SET_DUMPABLE
-SIGNAL_OTHERS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX
+REACH_OTHERS = (8, 10, 15, 1024)  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE (who opens the file has to wait)
 TYPE_OR_SIGNAL = (0x5412, 0x8901, 0x8902)  # TIOCSTI, FIOSETOWN, SIOCSPGRP
+OPENAT2, OPENAT, OPEN = "openat2 437 437", "openat 257 56", "open 2 -"
+WRITING = 0o1103  # O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, which also empties what is opened to be read
 
 MACHINES = {"x86_64": (1, 0xC000003E), "aarch64": (2, 0xC00000B7)}  # column above, AUDIT_ARCH
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # places in what the kernel hands to the filter
@@ -60,9 +63,23 @@ def available() -> bool:
     return sys.platform == "linux" and platform.machine() in MACHINES and sys.maxsize > 2**32
 
 
-def restrict() -> None:
-    """From here on this process only computes: no programs, sockets, signals to others or changes to files."""
-    program = _program(os.getpid())
+def works() -> bool:
+    """Whether the kernel takes the filter, which some containers and emulated machines do not: a fork tries."""
+    child = os.fork()
+    if child == 0:
+        with suppress(OSError):
+            restrict(can_write=True)
+            os._exit(0)
+        os._exit(1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def restrict(can_write: bool) -> None:
+    """From here on this process only computes: no programs, sockets, signals to others or changes to files.
+
+    With `can_write` it may open files to write, as is right where something else tells which.
+    """
+    program = _program(os.getpid(), can_write)
     lines = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(lines))
     libc = ctypes.CDLL(None, use_errno=True)
@@ -72,7 +89,7 @@ def restrict() -> None:
         raise OSError(number, f"seccomp: {os.strerror(number)}")
 
 
-def _program(own: int) -> bytes:
+def _program(own: int, can_write: bool) -> bytes:
     """The filter for the process with the id `own`."""
     column, architecture = MACHINES[platform.machine()]
     lines = [
@@ -92,8 +109,12 @@ def _program(own: int) -> bytes:
     lines += _if_called(TGKILL, column, _only(0, [own]))
     lines += _if_called(PRLIMIT, column, _only(0, [0, own]))
     lines += _if_called(PRCTL, column, _never(0, UNTIE))
-    lines += _if_called(FCNTL, column, _never(1, SIGNAL_OTHERS))
+    lines += _if_called(FCNTL, column, _never(1, REACH_OTHERS))
     lines += _if_called(IOCTL, column, _never(1, TYPE_OR_SIGNAL))
+    if not can_write:
+        lines += _if_called(OPENAT2, column, [_line(RETURN, NOT_THERE)])
+        lines += _if_called(OPENAT, column, _never(2, [WRITING], ANY_BIT))
+        lines += _if_called(OPEN, column, _never(1, [WRITING], ANY_BIT))
     lines.append(_line(RETURN, ALLOW))
     return b"".join(lines)
 
@@ -119,9 +140,9 @@ def _only(argument: int, values: Iterable[int], test: int = EQUAL) -> list[bytes
     return [*lines, _line(RETURN, NOT_PERMITTED)]
 
 
-def _never(argument: int, values: Iterable[int]) -> list[bytes]:
+def _never(argument: int, values: Iterable[int], test: int = EQUAL) -> list[bytes]:
     """Refuse the call for these values (32 bits) of an argument."""
     lines = [_line(LOAD, ARGUMENTS + 8 * argument)]
     for value in values:
-        lines += [_line(EQUAL, value, 0, 1), _line(RETURN, NOT_PERMITTED)]
+        lines += [_line(test, value, 0, 1), _line(RETURN, NOT_PERMITTED)]
     return [*lines, _line(RETURN, ALLOW)]
