@@ -204,7 +204,9 @@ def statements(results: Sequence[Result], unit: str, issuer: str, key: Ed25519Pu
     for result in results:
         open_tasks = [task.name for task in counted if gradebook.points(result, task) is None]
         if open_tasks:
-            raise ValueError(f"{result.student}: {', '.join(open_tasks)} could not be judged. Grade again first.")
+            names = ", ".join(open_tasks)
+            advice = "summary.txt says why. Let them hand in again, or grade again, first."
+            raise ValueError(f"{result.student}: {names} could not be judged. {advice}")
         points, of = gradebook.total(result, counted)
         if points:
             alone = result.student.removesuffix(f" ({result.number})")  # which tells two of one name apart

@@ -316,7 +316,9 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     assert found.works[0].cells == ("ok",) and "7.1.ipynb has more than 50 MB" in found.notes[0]
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", zipped({"a.ipynb": "x"})[:-30]])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04 broken", zipped({"a.ipynb": "x"})[:-30]], ids=["empty", "no zip", "cut"]
+)
 def test_a_broken_zip_is_told(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "anna.zip").write_bytes(content)
     assert "anna.zip is no zip file that can be read" in notes_of(tmp_path)

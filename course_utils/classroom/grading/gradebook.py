@@ -4,7 +4,7 @@
     summary.txt   what went wrong most often, how many passed each exercise, who is to be judged again
     canvas.csv, moodle.csv, nbgrader.csv   for other programs (lms.py)
 
-Points that could not be judged are blank, not 0.
+Points that could not be judged are blank, not 0; so are those for the course's own solution.
 """
 
 import io
@@ -116,7 +116,7 @@ def summary(results: Sequence[Result]) -> str:
     for task in counted:
         lines += _exercise(results, task) if task.kind == "exercise" else [_quiz(results, task)]
     lines += _who(results, "not judged", "Not judged, so blank in the tables; judge these again")
-    lines += _who(results, "own solution", "The course's own solution, so 0 points; talk with them first")
+    lines += _who(results, "own solution", "The course's own solution, so blank in the tables; talk with them")
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,8 @@
 """What counts, and the points for it.
 
 What counts is what somebody handed in: an exercise without a cell in any submission, and a quiz that nobody answered,
-were not asked for. What could not be judged counts neither for nor against a student.
+were not asked for. What could not be judged, and the course's own solution in the place of a student's, counts neither
+for nor against a student: a person decides.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,6 +10,9 @@ from dataclasses import dataclass
 
 from course_utils.classroom.grading.results import POINTS, Result, Verdict
 from course_utils.exercises import registry
+
+
+UNDECIDED = ("not judged", "own solution")
 
 
 @dataclass(frozen=True)
@@ -63,14 +67,14 @@ def answer_to(result: Result, task: Task) -> str:
 
 
 def points(result: Result, task: Task) -> int | None:
-    """What a student gets for a task; None if it could not be judged."""
+    """What a student gets for a task; None if no program can decide it."""
     if task.kind == "quiz":
         if result.lost:
             return None
         answer = result.quizzes.get(task.name)
         return task.most if answer and answer.right else 0
     status = verdict_on(result, task).status
-    if status == "not judged":
+    if status in UNDECIDED:
         return None
     return task.most if status == "passed" else 0
 
