@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from course_utils.classroom.grading.results import POINTS, Result, Verdict
 from course_utils.exercises import registry
 
-
 UNDECIDED = ("not judged", "own solution")
 
 
