@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # What to do where a hosted machine reaches nobody.
 SWITCH = "On Kaggle: Settings, Internet, On. Then run this cell again."
-FOR_DEVELOPERS = ("lab", "test", "dev")  # extras that make no sense on a hosted machine
+FOR_DEVELOPERS = ("lab", "test", "site", "dev")  # extras that make no sense on a hosted machine
 
 
 def host() -> str:

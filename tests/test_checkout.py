@@ -8,7 +8,7 @@ import pytest
 
 from course_utils.settings import ROOT
 
-BINARY = (".safetensors", ".png", ".ogg", ".pdf")
+BINARY = (".safetensors", ".png", ".ogg", ".pdf", ".gz")
 WINDOWS = ("-c", "core.autocrlf=true", "-c", "core.eol=crlf")  # how git is often set up there
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
