@@ -950,11 +950,11 @@ finally:
     engine.terminate()
 
 # %% [markdown]
-# **What to notice.** vLLM gives the very words of `transformers`: both calculate in 16 bits, so the likeliest token is
-# the same each time. More questions at once gave more tokens a second, but far less than sixteen times as many. This
-# processor has no units for 16 bits and was busy with other programs, so the recorded seconds say little about vLLM:
-# on a card, and with section 7's small model, batching gains far more. Minutes passed before the first answer: an
-# engine for many users prepares itself at its start, and is not meant to be started for one question.
+# **What to notice.** vLLM gives the very words of `transformers`: both calculated in 16 bits here. Sixteen questions at
+# once gave more tokens a second, but not twice as many. Reading the weights once for all of them helps little where
+# the calculation is the slow part, and that is our guess here: this processor has no units for 16 bits. Section 7 shows
+# batching where it pays. And minutes passed before the first answer: an engine for many users prepares itself at its
+# start, and is not meant to be started for one question.
 #
 # ## What you take with you
 # - Weights are easy: parameters x bits / 8. What surprises people is the cache, which grows with every user and every
