@@ -274,19 +274,29 @@ def _checksum(content: dict[str, Any]) -> str:
 def read(path: Path) -> Bundle:
     """The bundle in a file that anybody may have written; ValueError with a plain sentence if it is none."""
     try:
-        content = json.loads(_bytes(path).decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} is no bundle: {_reason(error)}") from error
+        return parse(_bytes(path))
+    except ValueError as error:
+        raise ValueError(f"{path.name} {error}") from error
     except OSError as error:
         raise ValueError(f"{path.name} can't be read: {error.strerror}") from error
+
+
+def parse(raw: bytes) -> Bundle:
+    """The bundle in a file's content; ValueError, whose words go on after the file's name, if it is none."""
+    if len(raw) > BIGGEST:
+        raise ValueError(f"is no bundle: it has more than {BIGGEST:,} bytes")
+    try:
+        content = json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is no bundle: {_reason(error)}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path.name} is no bundle of this course; `course bundle` writes one")
+        raise ValueError("is no bundle of this course; `course bundle` writes one")
     try:
         if content.get("checksum") != _checksum(content):
             raise ValueError("it was changed or damaged since it was written")
         return _bundle(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} is not a sound bundle: {_reason(error)}; ask for a new one") from error
+        raise ValueError(f"is not a sound bundle: {_reason(error)}; ask for a new one") from error
 
 
 def _reason(error: Exception) -> str:
@@ -297,15 +307,12 @@ def _reason(error: Exception) -> str:
 
 
 def _bytes(path: Path) -> bytes:
-    """A file's content; ValueError for a device, a link or more bytes than a bundle has."""
+    """A file's content, of a large one only the beginning; ValueError for a device or a link."""
     about = path.lstat()
     if not stat.S_ISREG(about.st_mode):
-        raise ValueError("it is no ordinary file")
+        raise ValueError("is no bundle: it is no ordinary file")
     with path.open("rb") as stream:
-        raw = stream.read(BIGGEST + 1)
-    if len(raw) > BIGGEST:
-        raise ValueError(f"it has more than {BIGGEST:,} bytes")
-    return raw
+        return stream.read(BIGGEST + 1)
 
 
 def _bundle(content: dict[str, Any]) -> Bundle:
