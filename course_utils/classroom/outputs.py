@@ -1,8 +1,10 @@
 """The files that a command writes for an instructor: their names, their templates, and how they are saved."""
 
+import io
 import re
 import unicodedata
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from course_utils.classroom.texts import UNKNOWN, as_html, plain, visible
 
 UNNAMED = re.compile(rf'[<>:"/\\|?*\s{UNKNOWN}]+')  # what some system admits in no file's name, and spaces
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows keeps these names for itself
+SAME_DAY = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can name
 LONGEST = 60  # characters of a file's name; a system counts bytes, up to 255
 
 
@@ -24,6 +27,16 @@ def save(path: Path, content: bytes) -> Path:
         advice = "Close it if it is open in another program, or name another folder."
         raise ValueError(f"{path} can't be written ({reason}). {advice}") from error
     return path
+
+
+def zipped(files: Mapping[str, str | bytes]) -> bytes:
+    """A zip file; the same files give the same bytes."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, SAME_DAY)
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+    return stream.getvalue()
 
 
 def file_names(names: Iterable[str]) -> list[str]:

@@ -15,7 +15,6 @@ import ast
 import datetime
 import functools
 import inspect
-import io
 import posixpath
 import re
 import zipfile
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import __version__, settings
-from course_utils.classroom import versions
+from course_utils.classroom import outputs, versions
 from course_utils.classroom.versions import MANIFEST
 from course_utils.exercises import registry
 from course_utils.workshop import links, notebooks
@@ -245,11 +244,7 @@ def _write_zip(place: Path, files: dict[str, bytes], manifest: dict[str, Any]) -
     """Write a zip, the same bytes for the same content. ValueError if something else than a release has its name."""
     if place.exists() and not _is_release(place):
         raise ValueError(f"{place} is in the way and no release; move it away, or name another file")
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, raw in (files | {MANIFEST: versions.text_of(manifest)}).items():
-            archive.writestr(zipfile.ZipInfo(path, (2020, 1, 1, 0, 0, 0)), raw, zipfile.ZIP_DEFLATED)
-    _write(place, buffer.getvalue())
+    _write(place, outputs.zipped(files | {MANIFEST: versions.text_of(manifest)}))
 
 
 def _is_release(place: Path) -> bool:
