@@ -14,7 +14,6 @@ import os
 import platform
 import re
 import stat
-import tempfile
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import __version__
-from course_utils.classroom.outputs import DEVICES
+from course_utils.classroom import outputs
 from course_utils.classroom.safe_files import BEFORE
 from course_utils.exercises import answers, progress, registry, renames
 
@@ -235,16 +234,7 @@ def write(bundle: Bundle, folder: Path) -> Path:
     path = folder / f"{file_name(bundle.student)}{SUFFIX}"
     if path.exists():
         _insist_on_a_bundle(path)
-    handle, draft = tempfile.mkstemp(dir=folder, prefix=".bundle-")
-    try:
-        with open(handle, "wb") as stream:
-            stream.write(raw)
-            os.fsync(stream.fileno())
-        os.chmod(draft, 0o644)
-        os.replace(draft, path)
-    except BaseException:
-        os.unlink(draft)
-        raise
+    outputs.write(path, raw)
     return path
 
 
@@ -258,7 +248,7 @@ def _insist_on_a_bundle(path: Path) -> None:
 def file_name(student: str) -> str:
     """A student's name as a file name that every system takes."""
     name = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", student).strip(". ")[:100]
-    return f"{name}_" if DEVICES.fullmatch(name) or not name else name
+    return f"{name}_" if outputs.DEVICES.fullmatch(name) or not name else name
 
 
 def _checksum(content: dict[str, Any]) -> str:

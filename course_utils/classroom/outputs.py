@@ -1,7 +1,9 @@
 """The files that a command writes for an instructor: their names, their templates, and how they are saved."""
 
 import io
+import os
 import re
+import secrets
 import unicodedata
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -17,11 +19,27 @@ SAME_DAY = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can name
 LONGEST = 60  # characters of a file's name; a system counts bytes, up to 255
 
 
-def save(path: Path, content: bytes) -> Path:
-    """Write a file, with its folder where that is missing. ValueError if it can't be written."""
+def write(path: Path, content: bytes) -> None:
+    """Write a file in one step, with its folder where that is missing: a kill leaves the old file or the new one.
+
+    OSError if it can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".new-{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        with draft.open("xb") as stream:
+            stream.write(content)
+            os.fsync(stream.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def save(path: Path, content: bytes) -> Path:
+    """Write a file as `write` does. ValueError, with what to do, if it can't be written."""
+    try:
+        write(path, content)
     except OSError as error:
         reason = error.strerror or str(error)
         advice = "Close it if it is open in another program, or name another folder."

@@ -114,7 +114,7 @@ def test_an_older_bundle_is_replaced_and_nothing_else(work: Path) -> None:
     path.write_text("my diary")
     with pytest.raises(ValueError, match="in the way"):
         bundles.write(content, work)
-    assert path.read_text() == "my diary" and not list(work.glob(".bundle-*"))
+    assert path.read_text() == "my diary" and not list(work.glob(".new-*"))
 
 
 def test_a_bundle_that_is_too_big_is_refused(work: Path) -> None:
