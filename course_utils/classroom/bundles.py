@@ -6,7 +6,6 @@ The checksum finds a file that was damaged on its way. It proves nothing of who 
 
 from __future__ import annotations
 
-import ast
 import datetime
 import hashlib
 import json
@@ -15,7 +14,7 @@ import platform
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 from course_utils import __version__
 from course_utils.classroom import outputs
+from course_utils.classroom.grading import extraction
 from course_utils.classroom.safe_files import BEFORE
 from course_utils.exercises import answers, progress, registry, renames
 
@@ -88,7 +88,7 @@ def collect(student: str, folder: Path) -> tuple[Bundle, list[str]]:
         raise ValueError(f"no notebook in {folder.resolve()} has an answer of yours; go to your notebooks. {told}")
     quizzes: dict[str, str] = {}
     for cells in notebooks.values():
-        quizzes |= quiz_answers(cells)
+        quizzes |= extraction.quiz_letters(cells)
     today = datetime.date.today().isoformat()
     return Bundle(student, today, _versions(), notebooks, kept, quizzes, _progress()), notes
 
@@ -174,7 +174,7 @@ CHECKED = re.compile(r"""\bcheck\(\s*["']([\w.]+)["']""")
 
 def _has_answers(cells: Cells) -> bool:
     """Whether a quiz is answered, or an exercise that is checked is no longer the stub."""
-    if quiz_answers(cells):
+    if extraction.quiz_letters(cells):
         return True
     known = registry.exercises()
     for cell in cells:
@@ -189,33 +189,6 @@ def _is_stub(task: registry.Exercise, cells: Cells) -> bool:
     begin = re.compile(rf"(?m)^def {task.stub.__name__}\(")
     defining = [cell.strip() for cell in cells if begin.search(cell)]
     return bool(defining) and defining[-1] == task.stub_source.strip()
-
-
-def quiz_answers(cells: Sequence[str]) -> dict[str, str]:
-    """quiz("7.1.fusion", "b") in code cells: the last letter for each quiz of the course."""
-    found = {}
-    known = registry.quizzes()
-    for cell in cells:
-        for name, letter in _quiz_calls(cell):
-            if renames.current(name) in known:
-                found[renames.current(name)] = letter
-    return found
-
-
-def _quiz_calls(cell: str) -> Iterator[tuple[str, str]]:
-    """The name and the letter of each answer in a cell; nothing in one that is no Python."""
-    if "quiz" not in cell:
-        return
-    try:
-        tree = ast.parse(cell)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "quiz":
-            words = [getattr(word, "value", None) for word in node.args]
-            words += [getattr(word.value, "value", None) for word in node.keywords if word.arg == "answer"]
-            if len(words) == 2 and all(isinstance(word, str) for word in words):
-                yield words[0], words[1].strip().lower().rstrip(").")
 
 
 # ---------------------------------------------------------------- writing
