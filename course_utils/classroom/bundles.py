@@ -6,7 +6,6 @@ The checksum finds a file that was damaged on its way. It proves nothing of who 
 
 from __future__ import annotations
 
-import ast
 import datetime
 import hashlib
 import json
@@ -14,16 +13,16 @@ import os
 import platform
 import re
 import stat
-import tempfile
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from course_utils import __version__
-from course_utils.classroom.outputs import DEVICES
+from course_utils.classroom import outputs
+from course_utils.classroom.grading import extraction
 from course_utils.classroom.safe_files import BEFORE
 from course_utils.exercises import answers, progress, registry, renames
 
@@ -89,7 +88,7 @@ def collect(student: str, folder: Path) -> tuple[Bundle, list[str]]:
         raise ValueError(f"no notebook in {folder.resolve()} has an answer of yours; go to your notebooks. {told}")
     quizzes: dict[str, str] = {}
     for cells in notebooks.values():
-        quizzes |= quiz_answers(cells)
+        quizzes |= extraction.quiz_letters(cells)
     today = datetime.date.today().isoformat()
     return Bundle(student, today, _versions(), notebooks, kept, quizzes, _progress()), notes
 
@@ -175,7 +174,7 @@ CHECKED = re.compile(r"""\bcheck\(\s*["']([\w.]+)["']""")
 
 def _has_answers(cells: Cells) -> bool:
     """Whether a quiz is answered, or an exercise that is checked is no longer the stub."""
-    if quiz_answers(cells):
+    if extraction.quiz_letters(cells):
         return True
     known = registry.exercises()
     for cell in cells:
@@ -190,33 +189,6 @@ def _is_stub(task: registry.Exercise, cells: Cells) -> bool:
     begin = re.compile(rf"(?m)^def {task.stub.__name__}\(")
     defining = [cell.strip() for cell in cells if begin.search(cell)]
     return bool(defining) and defining[-1] == task.stub_source.strip()
-
-
-def quiz_answers(cells: Sequence[str]) -> dict[str, str]:
-    """quiz("7.1.fusion", "b") in code cells: the last letter for each quiz of the course."""
-    found = {}
-    known = registry.quizzes()
-    for cell in cells:
-        for name, letter in _quiz_calls(cell):
-            if renames.current(name) in known:
-                found[renames.current(name)] = letter
-    return found
-
-
-def _quiz_calls(cell: str) -> Iterator[tuple[str, str]]:
-    """The name and the letter of each answer in a cell; nothing in one that is no Python."""
-    if "quiz" not in cell:
-        return
-    try:
-        tree = ast.parse(cell)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "quiz":
-            words = [getattr(word, "value", None) for word in node.args]
-            words += [getattr(word.value, "value", None) for word in node.keywords if word.arg == "answer"]
-            if len(words) == 2 and all(isinstance(word, str) for word in words):
-                yield words[0], words[1].strip().lower().rstrip(").")
 
 
 # ---------------------------------------------------------------- writing
@@ -235,16 +207,7 @@ def write(bundle: Bundle, folder: Path) -> Path:
     path = folder / f"{file_name(bundle.student)}{SUFFIX}"
     if path.exists():
         _insist_on_a_bundle(path)
-    handle, draft = tempfile.mkstemp(dir=folder, prefix=".bundle-")
-    try:
-        with open(handle, "wb") as stream:
-            stream.write(raw)
-            os.fsync(stream.fileno())
-        os.chmod(draft, 0o644)
-        os.replace(draft, path)
-    except BaseException:
-        os.unlink(draft)
-        raise
+    outputs.write(path, raw)
     return path
 
 
@@ -258,7 +221,7 @@ def _insist_on_a_bundle(path: Path) -> None:
 def file_name(student: str) -> str:
     """A student's name as a file name that every system takes."""
     name = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", student).strip(". ")[:100]
-    return f"{name}_" if DEVICES.fullmatch(name) or not name else name
+    return f"{name}_" if outputs.DEVICES.fullmatch(name) or not name else name
 
 
 def _checksum(content: dict[str, Any]) -> str:
@@ -274,19 +237,29 @@ def _checksum(content: dict[str, Any]) -> str:
 def read(path: Path) -> Bundle:
     """The bundle in a file that anybody may have written; ValueError with a plain sentence if it is none."""
     try:
-        content = json.loads(_bytes(path).decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} is no bundle: {_reason(error)}") from error
+        return parse(_bytes(path))
+    except ValueError as error:
+        raise ValueError(f"{path.name} {error}") from error
     except OSError as error:
         raise ValueError(f"{path.name} can't be read: {error.strerror}") from error
+
+
+def parse(raw: bytes) -> Bundle:
+    """The bundle in a file's content; ValueError, whose words go on after the file's name, if it is none."""
+    if len(raw) > BIGGEST:
+        raise ValueError(f"is no bundle: it has more than {BIGGEST:,} bytes")
+    try:
+        content = json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is no bundle: {_reason(error)}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path.name} is no bundle of this course; `course bundle` writes one")
+        raise ValueError("is no bundle of this course; `course bundle` writes one")
     try:
         if content.get("checksum") != _checksum(content):
             raise ValueError("it was changed or damaged since it was written")
         return _bundle(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} is not a sound bundle: {_reason(error)}; ask for a new one") from error
+        raise ValueError(f"is not a sound bundle: {_reason(error)}; ask for a new one") from error
 
 
 def _reason(error: Exception) -> str:
@@ -297,15 +270,12 @@ def _reason(error: Exception) -> str:
 
 
 def _bytes(path: Path) -> bytes:
-    """A file's content; ValueError for a device, a link or more bytes than a bundle has."""
+    """A file's content, of a large one only the beginning; ValueError for a device or a link."""
     about = path.lstat()
     if not stat.S_ISREG(about.st_mode):
-        raise ValueError("it is no ordinary file")
+        raise ValueError("is no bundle: it is no ordinary file")
     with path.open("rb") as stream:
-        raw = stream.read(BIGGEST + 1)
-    if len(raw) > BIGGEST:
-        raise ValueError(f"it has more than {BIGGEST:,} bytes")
-    return raw
+        return stream.read(BIGGEST + 1)
 
 
 def _bundle(content: dict[str, Any]) -> Bundle:

@@ -1,8 +1,12 @@
 """The files that a command writes for an instructor: their names, their templates, and how they are saved."""
 
+import io
+import os
 import re
+import secrets
 import unicodedata
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,19 +15,46 @@ from course_utils.classroom.texts import UNKNOWN, as_html, plain, visible
 
 UNNAMED = re.compile(rf'[<>:"/\\|?*\s{UNKNOWN}]+')  # what some system admits in no file's name, and spaces
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows keeps these names for itself
+SAME_DAY = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can name
 LONGEST = 60  # characters of a file's name; a system counts bytes, up to 255
 
 
-def save(path: Path, content: bytes) -> Path:
-    """Write a file, with its folder where that is missing. ValueError if it can't be written."""
+def write(path: Path, content: bytes) -> None:
+    """Write a file in one step, with its folder where that is missing: a kill leaves the old file or the new one.
+
+    OSError if it can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".new-{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        with draft.open("xb") as stream:
+            stream.write(content)
+            os.fsync(stream.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def save(path: Path, content: bytes) -> Path:
+    """Write a file as `write` does. ValueError, with what to do, if it can't be written."""
+    try:
+        write(path, content)
     except OSError as error:
         reason = error.strerror or str(error)
         advice = "Close it if it is open in another program, or name another folder."
         raise ValueError(f"{path} can't be written ({reason}). {advice}") from error
     return path
+
+
+def zipped(files: Mapping[str, str | bytes]) -> bytes:
+    """A zip file; the same files give the same bytes."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, SAME_DAY)
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+    return stream.getvalue()
 
 
 def file_names(names: Iterable[str]) -> list[str]:

@@ -7,17 +7,14 @@ QTI 2.1 and not 1.2: Canvas turns 1.2 into 2.1 when it imports, and Blackboard a
 quiz, Classic Quizzes take over what is said to each answer; New Quizzes leave it out.
 """
 
-import io
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from course_utils.classroom.outputs import save, template
+from course_utils.classroom.outputs import save, template, zipped
 from course_utils.exercises import registry
 from course_utils.exercises.registry import Quiz
 
 COURSE = "Advanced generative AI"  # the category in Moodle that holds one for each unit
-SAME_DAY = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can name, so that the same quizzes give the same bytes
 
 
 def write(folder: Path, unit: str = "") -> list[Path]:
@@ -54,7 +51,7 @@ def as_qti(unit: str, quizzes: Sequence[Quiz]) -> bytes:
     item = template("qti_item.xml")
     for quiz in quizzes:
         files[f"{quiz.name}.xml"] = item.render(quiz=quiz)
-    return _zipped(files)
+    return zipped(files)
 
 
 def as_moodle(unit: str, quizzes: Sequence[Quiz]) -> bytes:
@@ -66,12 +63,3 @@ def as_moodle(unit: str, quizzes: Sequence[Quiz]) -> bytes:
 def title_of(unit: str) -> str:
     """What a unit's quizzes are called on the platform."""
     return f"Unit {unit}: quizzes"
-
-
-def _zipped(files: dict[str, str]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as package:
-        for name, text in files.items():
-            entry = zipfile.ZipInfo(name, SAME_DAY)
-            package.writestr(entry, text, zipfile.ZIP_DEFLATED)
-    return stream.getvalue()

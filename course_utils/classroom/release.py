@@ -15,7 +15,6 @@ import ast
 import datetime
 import functools
 import inspect
-import io
 import posixpath
 import re
 import zipfile
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import __version__, settings
-from course_utils.classroom import versions
+from course_utils.classroom import outputs, versions
 from course_utils.classroom.versions import MANIFEST
 from course_utils.exercises import registry
 from course_utils.workshop import links, notebooks
@@ -222,17 +221,9 @@ def _write_folder(place: Path, files: dict[str, bytes], manifest: dict[str, Any]
         if target.exists() and versions.sha256(target.read_bytes()) not in released:
             raise ValueError(f"{target} is not as it was released; move it away, or release into another folder")
     for path, raw in files.items():
-        _write(place / path, raw)
+        outputs.write(place / path, raw)
     manifest["files"] = known | manifest["files"]
-    _write(place / MANIFEST, versions.text_of(manifest))
-
-
-def _write(target: Path, raw: bytes) -> None:
-    """Write in one step, so that an interrupted release leaves no half a file."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.new")
-    draft.write_bytes(raw)
-    draft.replace(target)
+    outputs.write(place / MANIFEST, versions.text_of(manifest))
 
 
 def _earlier(place: Path) -> dict[str, Any]:
@@ -245,11 +236,7 @@ def _write_zip(place: Path, files: dict[str, bytes], manifest: dict[str, Any]) -
     """Write a zip, the same bytes for the same content. ValueError if something else than a release has its name."""
     if place.exists() and not _is_release(place):
         raise ValueError(f"{place} is in the way and no release; move it away, or name another file")
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, raw in (files | {MANIFEST: versions.text_of(manifest)}).items():
-            archive.writestr(zipfile.ZipInfo(path, (2020, 1, 1, 0, 0, 0)), raw, zipfile.ZIP_DEFLATED)
-    _write(place, buffer.getvalue())
+    outputs.write(place, outputs.zipped(files | {MANIFEST: versions.text_of(manifest)}))
 
 
 def _is_release(place: Path) -> bool:

@@ -15,11 +15,9 @@ DRAFT = "draft-"
 BINARY = getattr(os, "O_BINARY", 0)  # Windows would write CR LF for every LF
 
 
-def prepare(folder: Path) -> None:
-    """Make our own folder in `folder`, and remove the drafts that a killed run has left there."""
-    ours = folder / OURS
-    make_folders(folder, ours)
-    for draft in ours.glob(f"{DRAFT}*"):
+def remove_drafts(folder: Path) -> None:
+    """Remove the drafts that a killed run has left in our own folder in `folder`."""
+    for draft in (folder / OURS).glob(f"{DRAFT}*"):
         os.unlink(draft)
 
 

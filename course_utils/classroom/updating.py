@@ -123,7 +123,7 @@ def _alone(folder: Path) -> Iterator[None]:
     lock = filelock.FileLock(folder / OURS / "lock", timeout=0)
     try:
         with lock:
-            safe_files.prepare(folder)
+            safe_files.remove_drafts(folder)
             yield
     except filelock.Timeout as error:
         raise ValueError(f"another update of {folder} is at work; wait for it") from error

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from course_utils import cli
 from course_utils.classroom import bundles
+from course_utils.classroom.grading import extraction
 from course_utils.exercises import progress, registry
 from course_utils.settings import NOTEBOOKS
 
@@ -70,6 +71,14 @@ def test_an_answer_beside_the_stub_is_one(work: Path) -> None:
     assert "beside.ipynb" in content.notebooks
 
 
+def test_quiz_answers_are_those_that_grading_counts(work: Path) -> None:
+    late = 'if True:\n    quiz("7.1.fusion", "a")\nquiz("7.1.fusion", "c")'
+    save_notebook(work / "quiz.ipynb", f"%%time\n{late}", 'def later():\n    quiz("7.1.fusion", "b")')
+    (work / "labs" / "7.1 (2).ipynb").unlink()
+    content, _ = bundles.collect("Anna", work)
+    assert content.quizzes == extraction.extract(content.notebooks["quiz.ipynb"]).quizzes == {"7.1.fusion": "c"}
+
+
 def test_the_courses_own_notebooks_hold_no_answers() -> None:
     with pytest.raises(ValueError, match="no notebook in .* has an answer of yours"):
         bundles.collect("Anna", NOTEBOOKS)
@@ -114,7 +123,7 @@ def test_an_older_bundle_is_replaced_and_nothing_else(work: Path) -> None:
     path.write_text("my diary")
     with pytest.raises(ValueError, match="in the way"):
         bundles.write(content, work)
-    assert path.read_text() == "my diary" and not list(work.glob(".bundle-*"))
+    assert path.read_text() == "my diary" and not list(work.glob(".new-*"))
 
 
 def test_a_bundle_that_is_too_big_is_refused(work: Path) -> None:

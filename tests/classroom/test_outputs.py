@@ -1,5 +1,6 @@
 """Files for an instructor: names that are valid anywhere, and a plain word where one can't be written."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,22 @@ def test_a_template_that_lacks_a_value_says_so() -> None:
 def test_a_file_is_saved_with_its_folder(tmp_path: Path) -> None:
     path = outputs.save(tmp_path / "für alle" / "a.csv", b"1")
     assert path.read_bytes() == b"1"
+
+
+def test_a_file_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = outputs.save(tmp_path / "a.csv", b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs.os, "fsync", full)
+        with pytest.raises(ValueError, match=r"a\.csv can't be written \(No space left"):
+            outputs.save(path, b"new")
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    outputs.save(path, b"new")
+    assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
+
+
+def full(handle: int) -> None:
+    """A disk without room."""
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -101,6 +101,15 @@ def extract(cells: Sequence[str]) -> Extract:
     return Extract(pieces, frozenset(settled[OPEN]), frozenset(settled[COPIED]), letters, tuple(notes))
 
 
+def quiz_letters(cells: Sequence[str]) -> dict[str, str]:
+    """The answers to quizzes in code cells, as `extract` counts them."""
+    parsed, _ = _parsed([cell for cell in cells if "quiz" in cell])
+    letters: dict[str, str] = {}
+    for cell in parsed:
+        letters |= _letters(cell)
+    return letters
+
+
 def _kind(task: Exercise, answer: ast.expr | None, notebook: "Notebook") -> str:
     """What an answer is by its text alone: OPEN, COPIED, ALIKE, or "" for the student's own."""
     definition = notebook.definition(answer)

@@ -6,10 +6,8 @@ Who wrote the file may have meant harm: whatever it holds, the answer is cells, 
 import codecs
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from course_utils.classroom import bundles
@@ -130,7 +128,7 @@ def _source(cell: dict) -> str | None:
 
 def _of_bundle(name: str, raw: bytes, note: Note) -> list[Work]:
     """Kept answers and quiz answers first, because the notebooks say what counts in the end."""
-    bundle = _bundle(name, raw)
+    bundle = _bundle(raw)
     kept = [IMPORTS]
     for exercise, source in bundle.answers.items():
         functions = re.findall(r"(?m)^def (\w+)", source)
@@ -141,12 +139,8 @@ def _of_bundle(name: str, raw: bytes, note: Note) -> list[Work]:
     return [Work(f"{name}: {plain(part)}", _limited(list(cells))) for part, cells in parts]
 
 
-def _bundle(name: str, raw: bytes) -> bundles.Bundle:
-    with tempfile.TemporaryDirectory(prefix="course-bundle-") as folder:
-        path = Path(folder) / f"handed-in{BUNDLE}"
-        path.write_bytes(raw)
-        try:
-            return bundles.read(path)
-        except ValueError as error:
-            why = str(error).removeprefix(f"{path.name} ")
-            raise Refused(plain(why)) from error
+def _bundle(raw: bytes) -> bundles.Bundle:
+    try:
+        return bundles.parse(raw)
+    except ValueError as error:
+        raise Refused(plain(str(error))) from error

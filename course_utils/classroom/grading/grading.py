@@ -80,10 +80,9 @@ def kept_seed(out: Path) -> int | None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """In one step: a run that is killed leaves the old file or the new one. ValueError if it can't be written."""
+    """ValueError if it can't be written."""
     text = json.dumps(content, indent=1)  # ASCII: no file could hold half characters
-    draft = outputs.save(path.with_name(f".{path.name}.draft"), text.encode())
-    os.replace(draft, path)
+    outputs.save(path, text.encode())
 
 
 # --- one submission ---------------------------------------------------------------------------------------
