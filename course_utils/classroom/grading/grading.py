@@ -68,8 +68,9 @@ def grade(
 
 def default_jobs() -> int:
     """One core is left to whoever uses the machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
+    from course_utils.models import hardware
+
+    return max(1, hardware.usable_cores() - 1)
 
 
 def kept_seed(out: Path) -> int | None:
