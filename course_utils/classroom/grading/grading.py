@@ -172,14 +172,16 @@ class Judge:
     def _answer(self, order: tuple[Submission, int] | None) -> Any:
         try:
             self.connection.send(order)
-            if not self.connection.poll(LONGEST):
-                raise TimeoutError
-            return self.connection.recv()
+            if self.connection.poll(LONGEST):
+                return self.connection.recv()
         except OSError as error:
-            raise error if isinstance(error, TimeoutError) else EOFError from error
+            raise EOFError from error
+        raise TimeoutError
 
     def close(self) -> None:
-        """End it, and all that it has started."""
+        """End it, and all that it has started; harmless for one that has ended."""
+        if not self.process.is_alive():  # its number may be another's by now
+            return
         with suppress(psutil.Error):
             for child in psutil.Process(self.process.pid).children(recursive=True):
                 with suppress(psutil.Error):
