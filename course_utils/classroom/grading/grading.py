@@ -26,12 +26,11 @@ from course_utils import __version__
 from course_utils.classroom import outputs
 from course_utils.classroom.grading import extraction, formats, submissions
 from course_utils.classroom.grading.extraction import Extract
-from course_utils.classroom.grading.results import QuizResult, Result, Verdict
+from course_utils.classroom.grading.results import RESULTS, RUN, QuizResult, Result, Verdict, from_json
 from course_utils.classroom.grading.submissions import Submission
 from course_utils.exercises import registry
 
 LONGEST = 600  # seconds for a submission; the judge's own limits end it much earlier
-RESULTS, RUN = "results", "run.json"  # in the output folder
 COPIED = "It is the course's own solution, word for word. That does not count: write the steps."
 SETTINGS = {"COURSE_PROGRESS": "off", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -288,12 +287,5 @@ def kept(path: Path, checksum: str) -> Result | None:
     with suppress(OSError, ValueError, LookupError, TypeError):
         content = json.loads(path.read_text("utf-8"))
         if content["checksum"] == checksum:
-            return _from_json(content["result"])
+            return from_json(content["result"])
     return None
-
-
-def _from_json(fields: dict[str, Any]) -> Result:
-    verdicts = {name: Verdict(**verdict) for name, verdict in fields["verdicts"].items()}
-    quizzes = {name: QuizResult(**quiz) for name, quiz in fields["quizzes"].items()}
-    files, notes = tuple(fields["files"]), tuple(fields["notes"])
-    return Result(**fields | {"verdicts": verdicts, "quizzes": quizzes, "files": files, "notes": notes})
