@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from course_utils import __version__
 from course_utils.classroom import outputs, texts
 from course_utils.classroom.grading import gradebook
-from course_utils.classroom.grading.results import QuizResult, Result, Verdict
+from course_utils.classroom.grading.results import RESULTS, RUN, Result, from_json
 from course_utils.exercises import registry
 
 if TYPE_CHECKING:
@@ -166,12 +166,12 @@ def _bytes(path: Path, what: str) -> bytes:
 
 def read_results(folder: Path) -> list[Result]:
     """What `course grade` found of each student in its last run. ValueError if there is none, or it was interrupted."""
-    run = folder / "run.json"
+    run = folder / RUN
     if not run.is_file():
         raise ValueError(f"There are no results in {folder}. Name the folder that `course grade` has written.")
     try:
         names = json.loads(run.read_text("utf-8"))["results"]
-        paths = [folder / "results" / f"{name}.json" for name in names]
+        paths = [folder / RESULTS / f"{name}.json" for name in names]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"The last `course grade` with {folder} was not finished. Run it again.") from error
     return [_result(path) for path in paths]
@@ -180,13 +180,9 @@ def read_results(folder: Path) -> list[Result]:
 def _result(path: Path) -> Result:
     """One student's results. ValueError for a file that holds something else."""
     try:
-        content = json.loads(path.read_text("utf-8"))["result"]
-        verdicts = {name: Verdict(**verdict) for name, verdict in content["verdicts"].items()}
-        quizzes = {name: QuizResult(**answer) for name, answer in content["quizzes"].items()}
-        lost = bool(content.get("lost"))
-        student, number = str(content["student"]), str(content.get("number", ""))
-        return Result(student, tuple(content["files"]), verdicts, quizzes, number=number, lost=lost)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        content = json.loads(path.read_text("utf-8"))
+        return from_json(content["result"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"{path.name} does not hold results as `course grade` writes them.") from error
 
 

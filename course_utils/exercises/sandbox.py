@@ -17,7 +17,7 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -378,15 +378,22 @@ def _by_value(function: Callable) -> bytes:
 
 def _pickled(value: Any) -> bytes:
     content = _Bytes()
-    modules = list(_beside_the_notebook())
-    for module in modules:
+    with taken_by_value(_beside_the_notebook()):
+        _Pickler(content).dump(value)
+    return content.getvalue()
+
+
+@contextmanager
+def taken_by_value(modules: Iterable[ModuleType]) -> Iterator[None]:
+    """What cloudpickle meets of these modules goes with its code, so it can be loaded where they are missing."""
+    known = list(modules)
+    for module in known:
         cloudpickle.register_pickle_by_value(module)
     try:
-        _Pickler(content).dump(value)
+        yield
     finally:
-        for module in modules:
+        for module in known:
             cloudpickle.unregister_pickle_by_value(module)
-    return content.getvalue()
 
 
 def _beside_the_notebook() -> Iterator[ModuleType]:

@@ -134,6 +134,15 @@ def test_walls_that_are_missing_are_told() -> None:
     assert told == ["A student's code can use the network.", jail.ADVICE]
 
 
+def test_what_windows_has_and_lacks(monkeypatch) -> None:
+    """Nothing limits memory there, which has to be told, and nobody is root."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.delattr(os, "setgroups", raising=False)
+    jailed.ATTEMPTS["memory"]()
+    with pytest.raises(AttributeError):
+        jailed.ATTEMPTS["root"]()
+
+
 @pytest.mark.skipif(not seccomp.available(), reason="there is no filter for this machine")
 def test_files_are_kept_where_landlock_is_missing_or_old(tmp_path) -> None:
     """Before Landlock's third version, who may read a file can empty it by opening it."""

@@ -57,9 +57,7 @@ class Here:
 
 
 def attempt(name: str, function: Callable) -> diagnosis.Attempt:
-    yours = diagnosis.Attempt(function, EXERCISES[name].stub)
-    yours.run = Here(function)
-    return yours
+    return diagnosis.Attempt(Here(function), EXERCISES[name].stub)
 
 
 def passes(name: str, function: Callable, seed: int) -> bool:
@@ -138,8 +136,7 @@ def test_functions_among_the_inputs_reach_another_process() -> None:
     one_of_a_unit = {registry.unit_of(name): name for name in names}  # each starts a Python, for a second or more
     for name in one_of_a_unit.values():
         function = STYLES[name][0]
-        yours = attempt(name, function)
-        yours.run = sandbox.Run(function)
+        yours = diagnosis.Attempt(sandbox.Run(function), EXERCISES[name].stub)
         with sandbox.alone():
             EXERCISES[name].examine_fresh(yours, random.Random(1))
             yours.end(print)

@@ -26,12 +26,11 @@ from course_utils import __version__
 from course_utils.classroom import outputs
 from course_utils.classroom.grading import extraction, formats, submissions
 from course_utils.classroom.grading.extraction import Extract
-from course_utils.classroom.grading.results import QuizResult, Result, Verdict
+from course_utils.classroom.grading.results import RESULTS, RUN, QuizResult, Result, Verdict, from_json
 from course_utils.classroom.grading.submissions import Submission
 from course_utils.exercises import registry
 
 LONGEST = 600  # seconds for a submission; the judge's own limits end it much earlier
-RESULTS, RUN = "results", "run.json"  # in the output folder
 COPIED = "It is the course's own solution, word for word. That does not count: write the steps."
 SETTINGS = {"COURSE_PROGRESS": "off", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -68,8 +67,9 @@ def grade(
 
 def default_jobs() -> int:
     """One core is left to whoever uses the machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
+    from course_utils.models import hardware
+
+    return max(1, hardware.usable_cores() - 1)
 
 
 def kept_seed(out: Path) -> int | None:
@@ -170,14 +170,16 @@ class Judge:
     def _answer(self, order: tuple[Submission, int] | None) -> Any:
         try:
             self.connection.send(order)
-            if not self.connection.poll(LONGEST):
-                raise TimeoutError
-            return self.connection.recv()
+            if self.connection.poll(LONGEST):
+                return self.connection.recv()
         except OSError as error:
-            raise error if isinstance(error, TimeoutError) else EOFError from error
+            raise EOFError from error
+        raise TimeoutError
 
     def close(self) -> None:
-        """End it, and all that it has started."""
+        """End it, and all that it has started; harmless for one that has ended."""
+        if not self.process.is_alive():  # its number may be another's by now
+            return
         with suppress(psutil.Error):
             for child in psutil.Process(self.process.pid).children(recursive=True):
                 with suppress(psutil.Error):
@@ -284,12 +286,5 @@ def kept(path: Path, checksum: str) -> Result | None:
     with suppress(OSError, ValueError, LookupError, TypeError):
         content = json.loads(path.read_text("utf-8"))
         if content["checksum"] == checksum:
-            return _from_json(content["result"])
+            return from_json(content["result"])
     return None
-
-
-def _from_json(fields: dict[str, Any]) -> Result:
-    verdicts = {name: Verdict(**verdict) for name, verdict in fields["verdicts"].items()}
-    quizzes = {name: QuizResult(**quiz) for name, quiz in fields["quizzes"].items()}
-    files, notes = tuple(fields["files"]), tuple(fields["notes"])
-    return Result(**fields | {"verdicts": verdicts, "quizzes": quizzes, "files": files, "notes": notes})

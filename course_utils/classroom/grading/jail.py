@@ -189,13 +189,8 @@ def packed(value: Any) -> bytes:
     Raises sandbox.CannotStart for a value that holds an answer.
     """
     content = io.BytesIO()
-    for module in _units():
-        cloudpickle.register_pickle_by_value(module)
-    try:
+    with sandbox.taken_by_value(_units()):
         _Pickler(content).dump(value)
-    finally:
-        for module in _units():
-            cloudpickle.unregister_pickle_by_value(module)
     return content.getvalue()
 
 

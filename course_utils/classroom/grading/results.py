@@ -1,8 +1,10 @@
 """What grading finds out: a verdict for each exercise and each quiz of each student."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 STATUSES = ("passed", "not yet", "open", "missing", "own solution", "not judged")
+RESULTS, RUN = "results", "run.json"  # in the output folder: a file for each student, and what the last run was
 POINTS = {"easy": 1, "medium": 2, "hard": 3}  # for an exercise; a quiz that was answered right gives 1
 
 
@@ -47,3 +49,15 @@ class Result:
     seconds: float = 0.0
     number: str = ""
     lost: bool = False
+
+
+def from_json(fields: dict[str, Any]) -> Result:
+    """The result that `asdict` made `fields` of. ValueError if they are something else."""
+    try:
+        verdicts = {name: Verdict(**verdict) for name, verdict in fields["verdicts"].items()}
+        quizzes = {name: QuizResult(**quiz) for name, quiz in fields["quizzes"].items()}
+        student, number = str(fields["student"]), str(fields["number"])
+        files, notes = tuple(fields["files"]), tuple(fields["notes"])
+        return Result(student, files, verdicts, quizzes, notes, fields["seconds"], number, bool(fields["lost"]))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError("these are no results of a student") from error
