@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import __version__
-from course_utils.classroom import outputs
+from course_utils.classroom import outputs, texts
 from course_utils.classroom.grading import extraction
 from course_utils.classroom.safe_files import BEFORE
 from course_utils.exercises import answers, progress, registry, renames
@@ -96,7 +96,8 @@ def collect(student: str, folder: Path) -> tuple[Bundle, list[str]]:
 def _plain_name(student: str) -> str:
     """A name in one spelling; ValueError for an empty or endless one, and for signs that nobody sees."""
     name = unicodedata.normalize("NFC", student).strip()
-    hidden = any(unicodedata.category(letter).startswith("C") for letter in name)
+    letters = [letter for letter in name if letter not in texts.JOINERS]
+    hidden = any(unicodedata.category(letter).startswith("C") for letter in letters)
     if not name or hidden or len(name) > LONGEST_NAME:
         raise ValueError(f"{student!r} is no name; give yours, as your instructor knows it")
     return name

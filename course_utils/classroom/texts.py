@@ -6,7 +6,8 @@ import unicodedata
 from typing import Any
 
 UNSEEN = ("Cc", "Cf", "Cs")  # Unicode's controls, marks such as those that turn the reading order, half characters
-SEEN = "\n\t\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # the joiners belong to names in Persian or Hindi
+JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # they belong to names in Persian or Hindi
+SEEN = f"\n\t{JOINERS}"
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the wide ones are for East Asian spreadsheets
 

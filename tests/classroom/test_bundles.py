@@ -102,6 +102,12 @@ def test_kept_answers_travel_too(work: Path, tmp_path: Path, monkeypatch: pytest
     assert content.answers == {"7.1.zero_shot": "# 7.1.zero_shot: passed (2026-01-31)\n..."}
 
 
+def test_a_name_may_join_letters(work: Path) -> None:
+    """Persian and Hindi names need signs without a width."""
+    name = "\u0639\u0644\u06cc\u200c\u0631\u0636\u0627"
+    assert bundles.collect(name, work)[0].student == name
+
+
 @pytest.mark.parametrize("name", ["", "   ", "a\nb", "a\u202eb", "x" * 201, "a\x00"])
 def test_a_name_that_is_none(work: Path, name: str) -> None:
     with pytest.raises(ValueError, match="is no name"):
