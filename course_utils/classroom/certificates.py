@@ -19,14 +19,14 @@ import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from course_utils import __version__
 from course_utils.classroom import outputs, texts
-from course_utils.classroom.grading import gradebook
+from course_utils.classroom.grading.points import points, tasks, total
 from course_utils.classroom.grading.results import RESULTS, RUN, Result, from_json
-from course_utils.exercises import registry
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -35,6 +35,7 @@ COURSE = "Advanced generative AI"
 KIND = "certificate, format 1"  # signed too: nothing else that the key signs can be passed off as one
 WHOLE = "all"  # what stands in the place of a unit for the whole course
 PRIVATE, PUBLIC = "issuer_private.pem", "issuer_public.pem"
+LOCKED = b"ENCRYPTED"  # in a private key with a password
 LARGEST = 100_000  # bytes of a certificate or a key
 LONGEST = 200  # characters of a name
 OPENS, CLOSES, END = '<p id="signature">', "</p>", "\n</body>\n</html>\n"
@@ -91,8 +92,7 @@ def _write_new(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write a file that does not exist yet, with `mode` from its first moment on. ValueError if it can't be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "wb") as stream:
+        with open(path, "xb", opener=partial(os.open, mode=mode)) as stream:
             stream.write(content)
     except OSError as error:
         raise ValueError(f"{path} can't be written ({error.strerror}). Name another folder.") from error
@@ -100,7 +100,7 @@ def _write_new(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 def is_locked(path: Path) -> bool:
     """Whether a private key is stored with a password. ValueError if the file can't be read."""
-    return b"ENCRYPTED" in _bytes(path, "key")
+    return LOCKED in _bytes(path, "key")
 
 
 def private_key(path: Path, password: str = "") -> Ed25519PrivateKey:
@@ -109,12 +109,13 @@ def private_key(path: Path, password: str = "") -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     pem = _bytes(path, "key")
-    if is_locked(path) and not password:
+    locked = LOCKED in pem
+    if locked and not password:
         raise ValueError(f"{path.name} is stored with a password, which was not given.")
     try:
         key = load_pem_private_key(pem, password.encode() or None)
     except Exception as error:  # each kind of file fails in its own way
-        why = "the password is wrong" if is_locked(path) else f"it is not the file {PRIVATE} that the course made"
+        why = "the password is wrong" if locked else f"it is not the file {PRIVATE} that the course made"
         raise ValueError(f"{path.name} can't be used to sign: {why}.") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise ValueError(f"{path.name} is a key of another kind. Certificates are signed with Ed25519.")
@@ -191,23 +192,23 @@ def statements(results: Sequence[Result], unit: str, issuer: str, key: Ed25519Pu
 
     ValueError for a unit, a name or an issuer that can't stand on a certificate, and if something was not judged.
     """
-    counted = [task for task in gradebook.tasks(results) if unit in (WHOLE, registry.unit_of(task.name))]
+    counted = [task for task in tasks(results) if unit in (WHOLE, task.unit)]
     if not counted:
         raise ValueError(f"Nothing was handed in for unit {unit!r}. Name one that was, as 7.1, or {WHOLE!r}.")
     issuer = proper_name(issuer, "issuer")
     today = datetime.date.today().isoformat()
     certified = []
     for result in results:
-        open_tasks = [task.name for task in counted if gradebook.points(result, task) is None]
+        open_tasks = [task.name for task in counted if points(result, task) is None]
         if open_tasks:
             names = ", ".join(open_tasks)
             advice = "summary.txt says why. Let them hand in again, or grade again, first."
             raise ValueError(f"{result.student}: {names} could not be judged. {advice}")
-        points, of = gradebook.total(result, counted)
-        if points:
+        reached, possible = total(result, counted)
+        if reached:
             alone = result.student.removesuffix(f" ({result.number})")  # which tells two of one name apart
             name = proper_name(alone, "student")
-            certified.append(Statement(name, unit, points, of, today, issuer, fingerprint(key)))
+            certified.append(Statement(name, unit, reached, possible, today, issuer, fingerprint(key)))
     return certified
 
 

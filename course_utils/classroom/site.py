@@ -24,6 +24,7 @@ from course_utils.workshop.tex import draw_formulas
 STYLE = Path(__file__).parent / "templates" / "site.css"
 BADGE = re.compile(r"\[!\[Open In Colab\]\([^)]*\)\]\(([^)]*)\)")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)\.ipynb(#[^)\s]*|)\)")
+FILE = re.compile(r"\]\((?!https?:)([^)#\s]+\.md)(#[^)\s]*|)\)")
 FOLDED = {"bootstrap": "hide-input"}  # the course's tag, and myst-nb's for a cell that opens at a click
 
 SETTINGS: dict[str, Any] = {
@@ -102,7 +103,7 @@ def _write_sources(folder: Path, names: list[str] | None) -> None:
     for path in chosen:
         _copy(path, folder, chosen)
     for path in notes:
-        text = draw_formulas(path.read_text(encoding="utf-8"))
+        text = draw_formulas(relink_notes(path.read_text(encoding="utf-8"), path))
         place = folder / path.relative_to(settings.NOTEBOOKS)
         place.parent.mkdir(exist_ok=True)
         place.write_text(text, encoding="utf-8")
@@ -143,9 +144,20 @@ def relink(text: str, path: Path, chosen: list[Path], ending: str) -> str:
     return LINK.sub(moved, text)
 
 
+def relink_notes(text: str, path: Path) -> str:
+    """Teaching notes for the site: what they link to outside the notebooks' folder is on GitHub."""
+
+    def moved(link: re.Match[str]) -> str:
+        target = (path.parent / link[1]).resolve()
+        is_page = target.is_relative_to(settings.NOTEBOOKS) or not target.exists()  # or a fault that is found later
+        return link[0] if is_page else f"]({_on_github(target)}{link[2]})"
+
+    return FILE.sub(moved, text)
+
+
 def _on_github(path: Path) -> str:
-    name = path.relative_to(settings.NOTEBOOKS).as_posix()
-    return f"{links.address()}/blob/{settings.BRANCH}/notebooks/{name}"
+    name = path.relative_to(settings.ROOT).as_posix()
+    return f"{links.address()}/blob/{settings.BRANCH}/{name}"
 
 
 def contents(chosen: list[Path], notes: list[Path]) -> str:

@@ -45,6 +45,13 @@ def test_links_lead_to_pages_of_the_site_or_to_github() -> None:
     assert back == "[up](../7.4_self_hosting.ipynb)"
 
 
+def test_notes_for_instructors_lead_to_github_where_the_site_has_no_page() -> None:
+    here = NOTEBOOKS / "teaching" / "README.md"
+    text = site.relink_notes("[a](../../README.md#start) [b](7.2_labs.md) [c](../../nowhere.md)", here)
+    assert "/blob/main/README.md#start) [b](7.2_labs.md)" in text
+    assert "[c](../../nowhere.md)" in text  # is found when the site is built
+
+
 def test_the_badge_becomes_two_links_without_a_picture_from_elsewhere() -> None:
     first = nbformat.read(CHOSEN[1], as_version=4).cells[0].source
     text = site.relink(first, CHOSEN[1], CHOSEN, ".ipynb")

@@ -31,8 +31,7 @@ def is_alike(definition: ast.stmt, task: Exercise) -> bool:
     """Whether a function is the course's own solution, word for word."""
     if not isinstance(definition, ast.FunctionDef):
         return False
-    solution = _solution(task)
-    return _bare(definition) == _bare(solution)
+    return _bare(definition) == _bare_solution(task)
 
 
 def is_no_chance(task: Exercise) -> bool:
@@ -66,6 +65,11 @@ def _solution(task: Exercise) -> ast.FunctionDef:
     source = inspect.getsource(task.reference)
     tree = ast.parse(source)
     return tree.body[0]
+
+
+@functools.cache
+def _bare_solution(task: Exercise) -> str:
+    return _bare(_solution(task))
 
 
 def _bare(function: ast.FunctionDef) -> str:
