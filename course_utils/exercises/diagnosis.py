@@ -203,6 +203,12 @@ class Attempt:
         return [f"    {name} = {show(value)}" for name, value in pairs]
 
 
+def need_gradient(came: Tensor, to: str) -> None:
+    """Raise Wrong if a loss of the right value can't train what `to` names."""
+    if not came.requires_grad:
+        raise Wrong(NO_GRADIENT.format(to))
+
+
 def near(came: Any, wanted: Any, tolerance: float = TOLERANCE) -> bool:
     """Whether a result is `wanted`, up to rounding: of the same kind, and a tensor of the same shape."""
     if isinstance(wanted, Tensor):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from said import cells
+from said import cells, committed
 
 from course_utils.classroom.grading.results import POINTS
 from course_utils.exercises import registry
@@ -30,8 +30,14 @@ class Row:
     text: str
 
     @property
+    def sections(self) -> list[tuple[str, str]]:
+        """The notebook of each link to one, and the link's text."""
+        links = LINK.findall(self.text)
+        return [(Path(target).stem, text) for text, target in links if target.endswith(".ipynb")]
+
+    @property
     def notebooks(self) -> list[str]:
-        return [Path(target).stem for _, target in LINK.findall(self.text) if target.endswith(".ipynb")]
+        return [notebook for notebook, _ in self.sections]
 
     @property
     def exercises(self) -> list[registry.Exercise]:
@@ -75,11 +81,24 @@ def test_a_row_leaves_time_for_its_exercises(plan: Path) -> None:
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda path: path.stem)
-def test_a_row_names_what_stands_in_its_notebooks(plan: Path) -> None:
+def test_a_row_names_what_stands_in_its_sections(plan: Path) -> None:
     for row in rows(plan):
-        code = "\n".join("\n".join(cells(notebook, "code")) for notebook in row.notebooks)
+        code = "\n".join(code_under(notebook, heading) for notebook, heading in row.sections)
         for name in NAME.findall(row.text):
             assert f'check("{name}"' in code or f'quiz("{name}"' in code, (row, name)
+
+
+def code_under(notebook: str, heading: str) -> str:
+    """The code of a section, or of the whole notebook where a link's text names none ("lab")."""
+    if not SECTION.match(heading):
+        return "\n".join(cells(notebook, "code"))
+    title, code = "", ""
+    for cell in committed(notebook).cells:
+        if cell.cell_type == "markdown":
+            title = [title, *re.findall(r"(?m)^## (.*)$", cell.source)][-1]
+        elif title == heading:
+            code += f"{cell.source}\n"
+    return code
 
 
 def pages() -> list[Path]:
@@ -129,13 +148,16 @@ def test_the_points_of_a_plan_are_those_of_grading() -> None:
     assert said in FOUR_HOURS.read_text("utf-8")
 
 
-@pytest.mark.parametrize(("name", "levels"), [("capstone_rubric", 10), ("reflection_rubric", 4)])
-def test_a_rubric_has_a_cell_for_every_level(name: str, levels: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "criteria", "columns", "scope"),
+    [("capstone_rubric", 10, 6, "in all"), ("reflection_rubric", 4, 5, "for each reflection")],
+)
+def test_a_rubric_has_a_cell_for_every_level(name: str, criteria: int, columns: int, scope: str) -> None:
     text = (FOLDER / f"{name}.md").read_text("utf-8")
     table = re.search(r"(?m)^\| criterion .*\n\| ---.*\n((?:\|.*\n)+)", text)[1]
     lines = [line.strip("| ").split(" | ") for line in table.splitlines()]
-    assert len(lines) == levels and f"{3 * levels} in all" in text.replace("12 for each reflection", "12 in all")
-    assert {len(line) for line in lines} == {6 if name == "capstone_rubric" else 5}
+    assert len(lines) == criteria and f"{3 * criteria} {scope}" in text
+    assert {len(line) for line in lines} == {columns}
     assert all(len(set(line[-4:])) == 4 for line in lines)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from course_utils.exercises import drawing
-from course_utils.exercises.diagnosis import NO_GRADIENT, Attempt, Wrong
+from course_utils.exercises.diagnosis import Attempt, need_gradient
 from course_utils.exercises.unit_7_1 import solutions
 from course_utils.exercises.unit_7_1.inputs import encode_texts
 
@@ -66,8 +66,7 @@ def fresh_contrastive_loss(yours: Attempt, draw: Random) -> None:
     image, text, scale = _batch(draw, 4)
     wanted = solutions.contrastive_loss(image, text, scale)
     came = yours.compare((image, text.requires_grad_(), scale), wanted)
-    if not came.requires_grad:
-        raise Wrong(NO_GRADIENT.format("the texts"))
+    need_gradient(came, "the texts")
 
 
 def _batch(draw: Random, pairs: int) -> tuple[Tensor, Tensor, Tensor]:

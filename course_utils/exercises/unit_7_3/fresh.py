@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from course_utils.exercises import drawing
-from course_utils.exercises.diagnosis import NO_GRADIENT, Attempt, Wrong
+from course_utils.exercises.diagnosis import Attempt
 from course_utils.exercises.unit_7_3 import solutions
 from course_utils.exercises.unit_7_3.inputs import Tree
 
@@ -139,16 +139,7 @@ def fresh_distillation_loss(yours: Attempt, draw: Random) -> None:
         inputs = _lesson(draw, n)
         wanted = solutions.distillation_loss(*inputs)
         yours.compare(inputs, wanted)
-    student, teacher, *rest = _lesson(draw, 6)
-    wanted = solutions.distillation_loss(student, teacher, *rest)
-    traced = student.clone().requires_grad_()
-    came = yours.compare((traced, teacher, *rest), wanted)
-    if not came.requires_grad:
-        raise Wrong(NO_GRADIENT.format("the student"))
-    traced = teacher.clone().requires_grad_()
-    came = yours.compare((student, traced, *rest), wanted)
-    if came.requires_grad:
-        raise Wrong("From your loss a gradient flows into the teacher. It is not trained: use `teacher.detach()`.")
+    solutions.examine_gradients(yours, _lesson(draw, 6))
 
 
 def _lesson(draw: Random, n: int) -> tuple[Tensor, Tensor, Tensor, float, float]:

@@ -5,7 +5,7 @@ them and a student can follow by hand. Most numbers are binary fractions: their 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from course_utils.exercises.diagnosis import NO_GRADIENT, Attempt, Wrong, near
+from course_utils.exercises.diagnosis import Attempt, Wrong, near, need_gradient
 from course_utils.exercises.unit_7_3.inputs import TREE
 
 NOTHING = float("-inf")  # the score of a token that may not be seen
@@ -487,13 +487,17 @@ def examine_distillation_loss(yours: Attempt) -> None:
     inputs = (student, teacher, torch.tensor([0, 2]), 2.0, 0.75)
     yours.compare(inputs, distillation_loss(*inputs), distillation_mistakes(*inputs))
     student, teacher = _fractions(6, 5, seed=50), _fractions(6, 5, seed=51)
-    labels = torch.tensor([4, 0, 3, 1, 2, 2])
-    wanted = distillation_loss(student, teacher, labels, 3.0, 0.25)
-    inputs = (student.clone().requires_grad_(), teacher, labels, 3.0, 0.25)
-    came = yours.compare(inputs, wanted, distillation_mistakes(student, teacher, labels, 3.0, 0.25))
-    if not came.requires_grad:
-        raise Wrong(NO_GRADIENT.format("the student"))
-    came = yours.compare((student, teacher.clone().requires_grad_(), labels, 3.0, 0.25), wanted)
+    inputs = (student, teacher, torch.tensor([4, 0, 3, 1, 2, 2]), 3.0, 0.25)
+    examine_gradients(yours, inputs, distillation_mistakes(*inputs))
+
+
+def examine_gradients(yours: Attempt, inputs: tuple, mistakes: Mapping[str, Any] | None = None) -> None:
+    """A gradient for the student is wanted, and none for the teacher."""
+    student, teacher, *rest = inputs
+    wanted = distillation_loss(*inputs)
+    came = yours.compare((student.clone().requires_grad_(), teacher, *rest), wanted, mistakes)
+    need_gradient(came, "the student")
+    came = yours.compare((student, teacher.clone().requires_grad_(), *rest), wanted)
     if came.requires_grad:
         raise Wrong(
             "From your loss a gradient flows into the teacher. It is not trained: it would come down to its student. "

@@ -7,7 +7,6 @@ import math
 from random import Random
 from string import ascii_lowercase
 
-import torch
 from torch import Tensor
 
 from course_utils.exercises import drawing
@@ -94,8 +93,7 @@ def _random_layer(draw: Random) -> tuple[Tensor, Tensor, int, int]:
 
 def _far_from_ties(weight: Tensor, hessian: Tensor, bits: int, group: int) -> bool:
     """Whether no code is so near to its neighbour that the order of sums could decide."""
-    source = torch.Generator().manual_seed(0)
-    noise = torch.randn(8, *weight.shape, generator=source)
+    noise = drawing.normal(Random(0), 8, *weight.shape)
     nudged = weight + 2e-4 * noise  # (8, d, k)
     rows = nudged.flatten(0, 1)  # each row is rounded by itself
     rounded = solutions.gptq(rows, hessian, bits, group)
@@ -112,14 +110,13 @@ def fresh_percentile(yours: Attempt, draw: Random) -> None:
     bounds = _random_bounds(draw)
     first = [40, *[64] * (len(bounds) - 1)]
     some = [16, *[32] * (len(bounds) - 3), 48, 64]
-    places = {
-        "any": (_random_counts(draw, len(bounds)), range(1, 17)),
-        "the first": (first, range(1, 10)),
-        "the second": (some, range(5, 8)),
-        "at its end, before an empty one": (some, [8]),
-        "the last": (some, range(13, 17)),
-    }
-    for counts, sixteenths in places.values():
+    for counts, sixteenths in (
+        (_random_counts(draw, len(bounds)), range(1, 17)),
+        (first, range(1, 10)),
+        (some, range(5, 8)),  # the second
+        (some, [8]),  # at its end, before an empty one
+        (some, range(13, 17)),  # the last
+    ):
         q = draw.choice(sixteenths) / 16
         wanted = solutions.percentile(bounds, counts, q)
         yours.compare((bounds, counts, q), wanted)

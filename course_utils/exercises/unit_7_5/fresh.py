@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from course_utils.exercises import drawing
-from course_utils.exercises.diagnosis import NO_GRADIENT, Attempt, Wrong
+from course_utils.exercises.diagnosis import Attempt, Wrong, need_gradient
 from course_utils.exercises.unit_7_5 import solutions
 
 # --- lora_forward, merge --------------------------------------------------------------------------------
@@ -24,8 +24,7 @@ def fresh_lora_forward(yours: Attempt, draw: Random) -> None:
         weight = drawing.fractions(draw, d, k)
         wanted = solutions.lora_forward(x, weight, A, B, alpha)
         came = yours.compare((x, weight, A.requires_grad_(), B, alpha), wanted)
-        if not came.requires_grad:
-            raise Wrong(NO_GRADIENT.format("A and B"))
+        need_gradient(came, "A and B")
 
 
 def _adapter(draw: Random, d: int, k: int, of: int = 8) -> tuple[Tensor, Tensor, float]:
@@ -64,8 +63,7 @@ def fresh_nf4_quantise(yours: Attempt, draw: Random) -> None:
     weights = _in_blocks(draw, 3, 64)
     wanted = solutions.nf4_quantise(weights, levels)
     came = yours.compare((weights, levels), wanted)
-    if came.dtype != torch.uint8:
-        raise Wrong(f"Your numbers are right, but each is stored as {came.dtype}. End with `.to(torch.uint8)`.")
+    solutions.need_bytes(came)
 
 
 def _in_blocks(draw: Random, blocks: int, size: int) -> Tensor:
@@ -160,8 +158,7 @@ def fresh_loss_labels(yours: Attempt, draw: Random) -> None:
         conversation = torch.tensor(ids)
         wanted = solutions.loss_labels(conversation, opens, ends)
         came = yours.compare((conversation, opens, ends), wanted)
-        if came.is_floating_point():
-            raise Wrong("Your labels are right, but they are floats. Cross-entropy takes whole numbers: torch.int64.")
+        solutions.need_whole_numbers(came)
 
 
 def _tokens(draw: Random) -> list[int]:
@@ -182,8 +179,7 @@ def fresh_dpo_loss(yours: Attempt, draw: Random) -> None:
         before = (_reply_before(draw, chosen), _reply_before(draw, rejected))
         wanted = solutions.dpo_loss(chosen, rejected, *before, beta)
         came = yours.compare((chosen.requires_grad_(), rejected, *before, beta), wanted)
-        if not came.requires_grad:
-            raise Wrong(NO_GRADIENT.format("the model in training"))
+        need_gradient(came, "the model in training")
 
 
 def _log_probs(draw: Random, replies: int) -> Tensor:

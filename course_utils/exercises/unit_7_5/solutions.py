@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from course_utils.exercises.diagnosis import NO_GRADIENT, Attempt, Wrong
+from course_utils.exercises.diagnosis import Attempt, Wrong, need_gradient
 
 # NF4's levels, as bitsandbytes stores them: quantiles of a normal distribution, scaled to -1 to 1, one of them 0
 # (arXiv 2305.14314, appendix E).
@@ -54,8 +54,7 @@ def examine_lora_forward(yours: Attempt) -> None:
     B = _fractions(5, 4, seed=3)
     wanted = lora_forward(x, weight, A, B, 32.0)
     came = yours.compare((x, weight, A.requires_grad_(), B, 32.0), wanted)
-    if not came.requires_grad:
-        raise Wrong(NO_GRADIENT.format("A and B"))
+    need_gradient(came, "A and B")
 
 
 def lora_mistakes(x: Tensor, weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> dict[str, Tensor]:
@@ -111,11 +110,7 @@ def examine_nf4_quantise(yours: Attempt) -> None:
     weights = torch.tensor([0.5, -1.0, 0.1, -2.0, 0.05, 0.015, -0.03, 0.035])
     inputs = (weights, levels, 4)
     came = yours.compare(inputs, nf4_quantise(*inputs), quantise_mistakes(*inputs))
-    if came.dtype != torch.uint8:
-        raise Wrong(
-            f"Your numbers are right, but each is stored as {came.dtype}: {came.element_size()} bytes instead of one. "
-            "Nothing would be saved. End with `.to(torch.uint8)`."
-        )
+    need_bytes(came)
     sizes = torch.tensor([0.02, 3.0, 0.5, 1.0]).repeat_interleave(64)
     draw = torch.Generator().manual_seed(4)
     weights = torch.randn(256, generator=draw) * sizes
@@ -131,6 +126,15 @@ def examine_nf4_quantise(yours: Attempt) -> None:
         zeros = _packed(torch.full((4,), code))
         ends[division.format(code)] = torch.cat([zeros, wanted[2:]])
     yours.compare((weights, levels, 4), wanted, ends)
+
+
+def need_bytes(came: Tensor) -> None:
+    """Raise Wrong if the right codes are stored as larger numbers."""
+    if came.dtype != torch.uint8:
+        raise Wrong(
+            f"Your numbers are right, but each is stored as {came.dtype}: {came.element_size()} bytes instead of one. "
+            "Nothing would be saved. End with `.to(torch.uint8)`."
+        )
 
 
 def _packed(codes: Tensor) -> Tensor:
@@ -375,13 +379,18 @@ def examine_loss_labels(yours: Attempt) -> None:
     """One reply, then two of them, then one that was cut off. 1 ends a turn, 4 opens a reply, 0 is padding."""
     ids = torch.tensor([2, 20, 1, 3, 30, 31, 1, 4, 40, 41, 1, 0])
     came = yours.compare((ids, 4, 1), loss_labels(ids, 4, 1), label_mistakes(ids))
-    if came.is_floating_point():
-        raise Wrong("Your labels are right, but they are floats. Cross-entropy takes whole numbers: torch.int64.")
+    need_whole_numbers(came)
     turns = [2, 20, 1, 3, 30, 1, 4, 40, 41, 1, 3, 31, 32, 1, 4, 42, 1, 0, 0]
     yours.compare((torch.tensor(turns), 4, 1), loss_labels(torch.tensor(turns), 4, 1), turn_mistakes(turns))
     cut = torch.tensor([2, 20, 1, 3, 30, 1, 4, 40, 41, 42])
     dropped = "You drop a reply that has no end. Learn what is there of it."
     yours.compare((cut, 4, 1), loss_labels(cut, 4, 1), {dropped: torch.full_like(cut, IGNORED)})
+
+
+def need_whole_numbers(came: Tensor) -> None:
+    """Raise Wrong if the right labels are floats."""
+    if came.is_floating_point():
+        raise Wrong("Your labels are right, but they are floats. Cross-entropy takes whole numbers: torch.int64.")
 
 
 def label_mistakes(ids: Tensor) -> dict[str, Tensor]:
@@ -449,8 +458,7 @@ def examine_dpo_loss(yours: Attempt) -> None:
     after_and_before = [-2 * _fractions(*shape, seed=20 + i).abs() for i, shape in enumerate(shapes)]
     inputs = (after_and_before[0].requires_grad_(), *after_and_before[1:], 0.1)
     came = yours.compare(inputs, dpo_loss(*inputs).detach(), dpo_mistakes(*inputs))
-    if not came.requires_grad:
-        raise Wrong(NO_GRADIENT.format("the model in training"))
+    need_gradient(came, "the model in training")
     far = (torch.tensor([[-2000.0]]), torch.tensor([[-1.0]]), torch.tensor([[-1.0]]), torch.tensor([[-1.0]]), 0.1)
     underflow = (
         "For a pair that is far on the wrong side your loss is infinite: its sigmoid is 0 in 32 bits, and log 0 is "
