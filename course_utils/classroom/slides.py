@@ -89,20 +89,19 @@ def load(path: Path) -> Any:
 
 def to_pdf(page: Path) -> Path:
     """The slides of an HTML file as PDF beside it, printed by a Chromium without a window."""
-    from playwright.sync_api import Error, sync_playwright
+    from playwright.sync_api import Error
 
     place = page.with_suffix(".pdf")
-    program = browser_tool.find()
     try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=program, args=browser_tool.flags([]))
+        with browser_tool.offline() as browser:
             tab = browser.new_page()
             tab.goto(page.resolve().as_uri())
             tab.pdf(path=place, prefer_css_page_size=True, print_background=True)
-            browser.close()
     except Error as error:
         reason = error.message.splitlines()[0]
-        raise ValueError(f"{program} did not print {page.name}; print it from your own browser. ({reason})") from error
+        raise ValueError(
+            f"{browser_tool.find()} did not print {page.name}; print it from your own browser. ({reason})"
+        ) from error
     return place
 
 
