@@ -60,7 +60,8 @@ def build(out: Path, names: list[str] | None = None) -> Path:
     """Makes the site in the folder `out`, which becomes nothing but the site, and returns its start page.
 
     `names` ("7.1", "labs", a notebook's name) are the notebooks in it; all of them, and the teaching notes, if left
-    out. ValueError if Sphinx is missing, for a folder that holds something else, and for a site with a fault.
+    out. ValueError if Sphinx or one of them is missing, for a folder that holds something else, and for a site with a
+    fault.
     """
     if gap := missing():
         raise ValueError(gap)
@@ -91,11 +92,8 @@ def missing() -> str:
 
 def _write_sources(folder: Path, names: list[str] | None) -> None:
     """Copies of notebooks and teaching notes, as Sphinx should read them, with a start page that lists them."""
-    chosen = [path for path in runner.resolve(names or []) if path.suffix == ".ipynb"]
-    notes = []
-    if not names:
-        chosen = notebooks.built()
-        notes = sorted((settings.NOTEBOOKS / "teaching").glob("*.md"))
+    chosen = notebooks.executed(names) if names else notebooks.built()
+    notes = [] if names else sorted((settings.NOTEBOOKS / "teaching").glob("*.md"))
     static = folder / "static"
     static.mkdir(parents=True)
     shutil.copy(STYLE, static)

@@ -21,7 +21,7 @@ from typing import Any
 
 from course_utils.agents.hands import browser_tool
 from course_utils.classroom.site import relink
-from course_utils.workshop import notebooks, runner
+from course_utils.workshop import notebooks
 from course_utils.workshop.tex import draw_formulas
 
 COURSE = "Advanced generative AI, hands on"
@@ -55,27 +55,20 @@ class Slide:
 def make(names: list[str], out: Path, say: Callable[[str], None]) -> Iterator[Path]:
     """Writes the slides of the notebooks that `names` mean ("7.1": its core notebooks) into `out`; yields the files.
 
-    `say` is told why there is no PDF where no browser can be driven. ValueError for an unknown unit.
+    `say` is told why there is no PDF where no browser can be driven. ValueError for a unit unknown or not built.
     """
-    paths = runner.resolve(names)
+    paths = notebooks.executed(names)
     cure = browser_tool.problem()
     out.mkdir(parents=True, exist_ok=True)
     for path in paths:
         page = out / f"{path.stem}.html"
-        text = deck(load(built(path)))
+        text = deck(load(path))
         page.write_text(text, encoding="utf-8", newline="\n")
         yield page
         if not cure:
             yield to_pdf(page)
     if cure:
         say(f"No PDF. {cure} Or print the page from your own browser: each slide is a sheet of its own.")
-
-
-def built(path: Path) -> Path:
-    """The executed notebook; ValueError where there is only its text."""
-    if path.suffix == ".py":
-        raise ValueError(f"{path.name} was not built yet; `course notebooks {path.stem}` does that.")
-    return path
 
 
 def load(path: Path) -> Any:

@@ -108,6 +108,14 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, name: str) -> 
         site.build(tmp_path / name)
 
 
+@needs_sphinx
+def test_a_notebook_of_which_there_is_only_the_text_is_named(tmp_path: Path) -> None:
+    text = NOTEBOOKS / "text" / "7.4_self_hosting.py"
+    with pytest.raises(ValueError, match="7.4_self_hosting.py was not built yet"):
+        site.build(tmp_path / "out", [str(text)])
+    assert not (tmp_path / "out").exists()
+
+
 # ---------------------------------------------------------------- a small site
 
 
