@@ -16,16 +16,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from course_utils.agents.hands import browser_tool
+from course_utils.classroom.outputs import template
 from course_utils.classroom.site import relink
 from course_utils.workshop import notebooks
 from course_utils.workshop.tex import draw_formulas
 
 COURSE = "Advanced generative AI, hands on"
-TEMPLATES = Path(__file__).parent / "templates"
 ROWS = 12  # of a table on one slide
 WORDY = 1200  # letters of a table on one slide
 CODE = 26  # lines of code on one slide
@@ -49,7 +48,7 @@ class Slide:
     title: str
     body: str
     notes: str = ""
-    kind: str = "text"  # title, section, text, code, figure
+    kind: str = "text"  # title, section, exercise, text, code, figure, table, printed, quiz
 
 
 def make(names: list[str], out: Path, say: Callable[[str], None]) -> Iterator[Path]:
@@ -103,9 +102,7 @@ def deck(notebook: Any) -> str:
     slides = slides_of(notebook)
     title = html.escape(slides[0].title)
     shown = [_section(slide, number, len(slides), title) for number, slide in enumerate(slides, start=1)]
-    parts = {name: (TEMPLATES / f"slides.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
-    template = Template((TEMPLATES / "slides.html").read_text(encoding="utf-8"))
-    return template.substitute(parts, title=title, slides="\n".join(shown), colours=_colours())
+    return template("slides.html").render(title=slides[0].title, slides=shown, colours=_colours())
 
 
 def _section(slide: Slide, number: int, count: int, title: str) -> str:
