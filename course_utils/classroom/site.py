@@ -21,6 +21,7 @@ from course_utils.unit import UNITS
 from course_utils.workshop import links, notebooks, runner
 from course_utils.workshop.tex import draw_formulas
 
+TITLE = "Advanced generative AI, hands on"
 STYLE = Path(__file__).parent / "templates" / "site.css"
 BADGE = re.compile(r"\[!\[Open In Colab\]\([^)]*\)\]\(([^)]*)\)")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)\.ipynb(#[^)\s]*|)\)")
@@ -28,8 +29,8 @@ FILE = re.compile(r"\]\((?!https?:)([^)#\s]+\.md)(#[^)\s]*|)\)")
 FOLDED = {"bootstrap": "hide-input"}  # the course's tag, and myst-nb's for a cell that opens at a click
 
 SETTINGS: dict[str, Any] = {
-    "project": "Advanced generative AI, hands on",
-    "html_title": "Advanced generative AI, hands on",
+    "project": TITLE,
+    "html_title": TITLE,
     "extensions": ["myst_nb"],
     "nb_execution_mode": "off",  # outputs are shown as committed
     "nb_merge_streams": True,
@@ -43,8 +44,8 @@ SETTINGS: dict[str, Any] = {
     "show_warning_types": True,
 }
 
-WELCOME = """\
-# Advanced generative AI, hands on
+WELCOME = f"""\
+# {TITLE}
 
 Five units in which you take generative AI apart: models that see and hear, agents that act, a look inside, models
 that you serve yourself, and models that you teach something new. Each page is a notebook with the results of a real

@@ -20,11 +20,10 @@ from typing import Any
 
 from course_utils.agents.hands import browser_tool
 from course_utils.classroom.outputs import template
-from course_utils.classroom.site import relink
+from course_utils.classroom.site import TITLE, relink
 from course_utils.workshop import notebooks
 from course_utils.workshop.tex import draw_formulas
 
-COURSE = "Advanced generative AI, hands on"
 ROWS = 12  # of a table on one slide
 WORDY = 1200  # letters of a table on one slide
 CODE = 26  # lines of code on one slide
@@ -192,7 +191,7 @@ def _labelled(source: str) -> list[str]:
 def _part_slides(source: str, topic: str, whole: bool) -> list[Slide]:
     kind, title, text = _headed(source)
     if kind == "title":
-        return [Slide(title, f"<p>{COURSE}</p>", kind=kind)]
+        return [Slide(title, f"<p>{TITLE}</p>", kind=kind)]
     if title in PRACTICAL or (kind == "text" and not text.strip()):
         return []
     blocks = [block for block in text.strip().split("\n\n") if block]
