@@ -155,8 +155,7 @@ def relink_notes(text: str, path: Path) -> str:
 
 
 def _on_github(path: Path) -> str:
-    name = path.relative_to(settings.ROOT).as_posix()
-    return f"{links.address()}/blob/{settings.BRANCH}/{name}"
+    return links.on_github(path.relative_to(settings.ROOT).as_posix())
 
 
 def contents(chosen: list[Path], notes: list[Path]) -> str:
