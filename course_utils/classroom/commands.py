@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from course_utils import settings
+from course_utils.classroom.hub import PER_MINUTE
 
 app = typer.Typer()
 
@@ -264,7 +265,7 @@ def share(
     keys: Annotated[Path, typer.Option(help="keys.json, as `course keys` wrote it.")],
     port: int = 8010,
     places: Annotated[int, typer.Option(help="Answers at once; others wait for their turn.")] = 4,
-    per_minute: Annotated[int, typer.Option(help="Requests of one student in a minute.")] = 30,
+    per_minute: Annotated[int, typer.Option(help="Requests of one student in a minute.")] = PER_MINUTE,
     usage: Annotated[Path | None, typer.Option(help="A file for a row about each answer, without content.")] = None,
 ) -> None:
     """Serve one model to a class, on this machine's loopback, until Ctrl-C."""

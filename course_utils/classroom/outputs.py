@@ -7,7 +7,7 @@ import secrets
 import unicodedata
 import zipfile
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,15 @@ SAME_DAY = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can name
 LONGEST = 60  # characters of a file's name; a system counts bytes, up to 255
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Write a file in one step, with its folder where that is missing: a kill leaves the old file or the new one.
 
-    OSError if it can't be written.
+    `mode` says who may read and write it, from its first moment on. OSError if it can't be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".new-{secrets.token_hex(4)}")
     try:
-        with draft.open("xb") as stream:
+        with open(draft, "xb", opener=partial(os.open, mode=mode)) as stream:
             stream.write(content)
             os.fsync(stream.fileno())
         os.replace(draft, path)

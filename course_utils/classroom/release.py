@@ -144,7 +144,8 @@ def _readdressed(found: re.Match[str], name: str, names: list[str], pin: Pin) ->
     target = posixpath.normpath(posixpath.join(posixpath.dirname(name), found[1]))
     if target in names:
         return found[0]
-    return f"]({links.address()}/blob/{pin.name}/notebooks/{target}{found[2]})"
+    address = links.on_github(f"notebooks/{target}", pin.name)
+    return f"]({address}{found[2]})"
 
 
 # ---------------------------------------------------------------- solutions

@@ -21,6 +21,7 @@ from course_utils.unit import UNITS
 from course_utils.workshop import links, notebooks, runner
 from course_utils.workshop.tex import draw_formulas
 
+TITLE = "Advanced generative AI, hands on"
 STYLE = Path(__file__).parent / "templates" / "site.css"
 BADGE = re.compile(r"\[!\[Open In Colab\]\([^)]*\)\]\(([^)]*)\)")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)\.ipynb(#[^)\s]*|)\)")
@@ -28,8 +29,8 @@ FILE = re.compile(r"\]\((?!https?:)([^)#\s]+\.md)(#[^)\s]*|)\)")
 FOLDED = {"bootstrap": "hide-input"}  # the course's tag, and myst-nb's for a cell that opens at a click
 
 SETTINGS: dict[str, Any] = {
-    "project": "Advanced generative AI, hands on",
-    "html_title": "Advanced generative AI, hands on",
+    "project": TITLE,
+    "html_title": TITLE,
     "extensions": ["myst_nb"],
     "nb_execution_mode": "off",  # outputs are shown as committed
     "nb_merge_streams": True,
@@ -43,8 +44,8 @@ SETTINGS: dict[str, Any] = {
     "show_warning_types": True,
 }
 
-WELCOME = """\
-# Advanced generative AI, hands on
+WELCOME = f"""\
+# {TITLE}
 
 Five units in which you take generative AI apart: models that see and hear, agents that act, a look inside, models
 that you serve yourself, and models that you teach something new. Each page is a notebook with the results of a real
@@ -60,7 +61,8 @@ def build(out: Path, names: list[str] | None = None) -> Path:
     """Makes the site in the folder `out`, which becomes nothing but the site, and returns its start page.
 
     `names` ("7.1", "labs", a notebook's name) are the notebooks in it; all of them, and the teaching notes, if left
-    out. ValueError if Sphinx is missing, for a folder that holds something else, and for a site with a fault.
+    out. ValueError if Sphinx or one of them is missing, for a folder that holds something else, and for a site with a
+    fault.
     """
     if gap := missing():
         raise ValueError(gap)
@@ -91,11 +93,8 @@ def missing() -> str:
 
 def _write_sources(folder: Path, names: list[str] | None) -> None:
     """Copies of notebooks and teaching notes, as Sphinx should read them, with a start page that lists them."""
-    chosen = [path for path in runner.resolve(names or []) if path.suffix == ".ipynb"]
-    notes = []
-    if not names:
-        chosen = notebooks.built()
-        notes = sorted((settings.NOTEBOOKS / "teaching").glob("*.md"))
+    chosen = notebooks.executed(names) if names else notebooks.built()
+    notes = [] if names else sorted((settings.NOTEBOOKS / "teaching").glob("*.md"))
     static = folder / "static"
     static.mkdir(parents=True)
     shutil.copy(STYLE, static)
@@ -156,8 +155,7 @@ def relink_notes(text: str, path: Path) -> str:
 
 
 def _on_github(path: Path) -> str:
-    name = path.relative_to(settings.ROOT).as_posix()
-    return f"{links.address()}/blob/{settings.BRANCH}/{name}"
+    return links.on_github(path.relative_to(settings.ROOT).as_posix())
 
 
 def contents(chosen: list[Path], notes: list[Path]) -> str:

@@ -16,16 +16,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from course_utils.agents.hands import browser_tool
-from course_utils.classroom.site import relink
-from course_utils.workshop import notebooks, runner
+from course_utils.classroom.outputs import template
+from course_utils.classroom.site import TITLE, relink
+from course_utils.workshop import notebooks
 from course_utils.workshop.tex import draw_formulas
 
-COURSE = "Advanced generative AI, hands on"
-TEMPLATES = Path(__file__).parent / "templates"
 ROWS = 12  # of a table on one slide
 WORDY = 1200  # letters of a table on one slide
 CODE = 26  # lines of code on one slide
@@ -49,33 +47,26 @@ class Slide:
     title: str
     body: str
     notes: str = ""
-    kind: str = "text"  # title, section, text, code, figure
+    kind: str = "text"  # title, section, exercise, text, code, figure, table, printed, quiz
 
 
 def make(names: list[str], out: Path, say: Callable[[str], None]) -> Iterator[Path]:
     """Writes the slides of the notebooks that `names` mean ("7.1": its core notebooks) into `out`; yields the files.
 
-    `say` is told why there is no PDF where no browser can be driven. ValueError for an unknown unit.
+    `say` is told why there is no PDF where no browser can be driven. ValueError for a unit unknown or not built.
     """
-    paths = runner.resolve(names)
+    paths = notebooks.executed(names)
     cure = browser_tool.problem()
     out.mkdir(parents=True, exist_ok=True)
     for path in paths:
         page = out / f"{path.stem}.html"
-        text = deck(load(built(path)))
+        text = deck(load(path))
         page.write_text(text, encoding="utf-8", newline="\n")
         yield page
         if not cure:
             yield to_pdf(page)
     if cure:
         say(f"No PDF. {cure} Or print the page from your own browser: each slide is a sheet of its own.")
-
-
-def built(path: Path) -> Path:
-    """The executed notebook; ValueError where there is only its text."""
-    if path.suffix == ".py":
-        raise ValueError(f"{path.name} was not built yet; `course notebooks {path.stem}` does that.")
-    return path
 
 
 def load(path: Path) -> Any:
@@ -89,20 +80,19 @@ def load(path: Path) -> Any:
 
 def to_pdf(page: Path) -> Path:
     """The slides of an HTML file as PDF beside it, printed by a Chromium without a window."""
-    from playwright.sync_api import Error, sync_playwright
+    from playwright.sync_api import Error
 
     place = page.with_suffix(".pdf")
-    program = browser_tool.find()
     try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=program, args=browser_tool.flags([]))
+        with browser_tool.offline() as browser:
             tab = browser.new_page()
             tab.goto(page.resolve().as_uri())
             tab.pdf(path=place, prefer_css_page_size=True, print_background=True)
-            browser.close()
     except Error as error:
         reason = error.message.splitlines()[0]
-        raise ValueError(f"{program} did not print {page.name}; print it from your own browser. ({reason})") from error
+        raise ValueError(
+            f"{browser_tool.find()} did not print {page.name}; print it from your own browser. ({reason})"
+        ) from error
     return place
 
 
@@ -111,9 +101,7 @@ def deck(notebook: Any) -> str:
     slides = slides_of(notebook)
     title = html.escape(slides[0].title)
     shown = [_section(slide, number, len(slides), title) for number, slide in enumerate(slides, start=1)]
-    parts = {name: (TEMPLATES / f"slides.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
-    template = Template((TEMPLATES / "slides.html").read_text(encoding="utf-8"))
-    return template.substitute(parts, title=title, slides="\n".join(shown), colours=_colours())
+    return template("slides.html").render(title=slides[0].title, slides=shown, colours=_colours())
 
 
 def _section(slide: Slide, number: int, count: int, title: str) -> str:
@@ -203,7 +191,7 @@ def _labelled(source: str) -> list[str]:
 def _part_slides(source: str, topic: str, whole: bool) -> list[Slide]:
     kind, title, text = _headed(source)
     if kind == "title":
-        return [Slide(title, f"<p>{COURSE}</p>", kind=kind)]
+        return [Slide(title, f"<p>{TITLE}</p>", kind=kind)]
     if title in PRACTICAL or (kind == "text" and not text.strip()):
         return []
     blocks = [block for block in text.strip().split("\n\n") if block]

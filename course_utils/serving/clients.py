@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -53,7 +53,8 @@ class Turns:
         self.free = places
         self.most = max(1, places // 2)
         self.held: Counter[str] = Counter()
-        self.served: OrderedDict[str, None] = OrderedDict()  # who came longest ago stands first
+        self.given = 0  # places, so far
+        self.served: Counter[str] = Counter()  # the number of the place that each was given last
         self.waiting: dict[asyncio.Future, str] = {}  # in the order in which they came
 
     @asynccontextmanager
@@ -83,18 +84,17 @@ class Turns:
             name = self.waiting.pop(place)
             self.free -= 1
             self.held[name] += 1
-            self.served[name] = None
-            self.served.move_to_end(name)
+            self.given += 1
+            self.served[name] = self.given
             place.set_result(None)
 
     def next(self) -> asyncio.Future | None:
         """Whose turn it is, None if nobody may have a place now."""
-        ranks = {name: rank for rank, name in enumerate(self.served)}
         waiting = [place for place in self.waiting if not place.done()]  # done: cancelled, and about to leave
         allowed = [place for place in waiting if self.held[self.waiting[place]] < self.most]
 
         def order(place: asyncio.Future) -> tuple[int, int]:
             name = self.waiting[place]
-            return self.held[name], ranks.get(name, -1)
+            return self.held[name], self.served[name]
 
         return min(allowed, key=order, default=None)

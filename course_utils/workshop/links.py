@@ -21,6 +21,11 @@ def address() -> str:
     return f"https://github.com/{REPOSITORY}"
 
 
+def on_github(file: str, version: str = BRANCH) -> str:
+    """The address of a file ("notebooks/7.1_multimodal_ai.ipynb") on GitHub, as a branch, a tag or a commit has it."""
+    return f"{address()}/blob/{version}/{file}"
+
+
 def badge(name: str) -> str:
     """The Markdown of the button that opens a notebook ("7.1_multimodal_ai", "labs/7.1_lab_video") in Colab."""
     image = "https://colab.research.google.com/assets/colab-badge.svg"

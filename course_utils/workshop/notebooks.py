@@ -53,6 +53,15 @@ def built(folder: Path | None = None) -> list[Path]:
     return [*sorted(place.glob("*.ipynb")), *sorted(place.glob("labs/*.ipynb"))]
 
 
+def executed(names: list[str]) -> list[Path]:
+    """The .ipynb files that `names` mean (see `runner.resolve`). ValueError where there is only the text of one."""
+    paths = runner.resolve(names)
+    for path in paths:
+        if path.suffix == ".py":
+            raise ValueError(f"{path.name} was not built yet; `course notebooks {path.stem}` does that.")
+    return paths
+
+
 def target(source: Path) -> Path:
     """Where the .ipynb of a text source is: notebooks/labs/x.ipynb for notebooks/text/labs/x.py."""
     in_labs = source.parent.name == "labs"

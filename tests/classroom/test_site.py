@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from tabs import asked_elsewhere, dark_tab
 from typer.testing import CliRunner
 
 from course_utils import cli
@@ -107,6 +108,14 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, name: str) -> 
         site.build(tmp_path / name)
 
 
+@needs_sphinx
+def test_a_notebook_of_which_there_is_only_the_text_is_named(tmp_path: Path) -> None:
+    text = NOTEBOOKS / "text" / "7.4_self_hosting.py"
+    with pytest.raises(ValueError, match="7.4_self_hosting.py was not built yet"):
+        site.build(tmp_path / "out", [str(text)])
+    assert not (tmp_path / "out").exists()
+
+
 # ---------------------------------------------------------------- a small site
 
 
@@ -147,17 +156,9 @@ def test_a_site_is_built_over_an_older_one(pages: Path, monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def tab(pages: Path) -> Iterator:
-    """A browser as wide as a phone, in the dark, that notes what it asks for."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        program = browser_tool.find()
-        browser = playwright.chromium.launch(executable_path=program, args=browser_tool.flags([]))
-        tab = browser.new_page(viewport={"width": 375, "height": 700}, color_scheme="dark")
-        tab.asked = []
-        tab.on("request", lambda request: tab.asked.append(request.url))
+    """A browser as wide as a phone."""
+    with dark_tab(375, 700) as tab:
         yield tab
-        browser.close()
 
 
 @pytest.mark.skipif(bool(WITHOUT_BROWSER), reason=WITHOUT_BROWSER)
@@ -167,7 +168,7 @@ def test_on_a_phone_nothing_is_cut_off_and_nothing_comes_from_elsewhere(pages: P
         assert tab.evaluate("document.documentElement.scrollWidth") <= 375, path.name
         right = "Math.max(0, ...[...document.images].map((image) => image.getBoundingClientRect().right))"
         assert tab.evaluate(right) <= 376, path.name
-    assert [url for url in tab.asked if not url.startswith(("file:", "data:"))] == []
+    assert asked_elsewhere(tab) == []
     assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(19, 20, 22)"  # it is dark
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from nbformat import v4
+from tabs import asked_elsewhere, dark_tab
 from typer.testing import CliRunner
 
 from course_utils import cli
@@ -205,18 +206,10 @@ def files(tmp_path_factory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def tab(files: list[Path]) -> Iterator:
-    """The slides in a browser that notes what it asks for."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        program = browser_tool.find()
-        browser = playwright.chromium.launch(executable_path=program, args=browser_tool.flags([]))
-        tab = browser.new_page(viewport={"width": 1280, "height": 720}, color_scheme="dark")
-        tab.asked = []
-        tab.on("request", lambda request: tab.asked.append(request.url))
+    """The slides in a browser."""
+    with dark_tab(1280, 720) as tab:
         tab.goto(files[0].as_uri())
         yield tab
-        browser.close()
 
 
 @pytest.mark.skipif(bool(WITHOUT_BROWSER), reason=WITHOUT_BROWSER)
@@ -227,7 +220,7 @@ class TestInABrowser:
         assert len(zooms) > 40 and min(zooms) >= 0.6
 
     def test_nothing_but_the_page_is_asked_for(self, tab) -> None:
-        assert [url for url in tab.asked if not url.startswith(("file:", "data:"))] == []
+        assert asked_elsewhere(tab) == []
 
     def test_keys_move_and_show_notes_and_turn_the_light_on(self, tab) -> None:
         visible = "[...document.querySelectorAll('.stage')].filter((stage) => stage.offsetParent).length"

@@ -30,6 +30,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
+from course_utils.agents.hands import browser_tool
 from course_utils.classroom.hub import keys
 from course_utils.serving.lifecycle import end_tree, free_port
 from course_utils.settings import ROOT
@@ -247,8 +248,8 @@ async def in_chromium(url: str, name: str, password: str, cells: int) -> list[st
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:
-        program = shutil.which("chromium") or shutil.which("google-chrome")
-        chromium = await playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        flags = [*browser_tool.flags(["127.0.0.1"]), "--disable-gpu"]
+        chromium = await playwright.chromium.launch(executable_path=browser_tool.find(), args=flags)
         page = await chromium.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(CELL_SECONDS * 1000)
         await page.goto(f"{url}/hub/login?next=/user/{name}/lab/tree/{NOTEBOOK}")

@@ -263,12 +263,8 @@ def test_in_a_notebook_the_widget_follows_the_page(looking, monkeypatch):
 def browser():
     if problem := browser_tool.problem():
         pytest.skip(problem)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=browser_tool.find(), args=browser_tool.flags([]))
+    with browser_tool.offline() as started:
         yield started
-        started.close()
 
 
 LIVE = """

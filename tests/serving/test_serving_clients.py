@@ -4,11 +4,11 @@ import asyncio
 import json
 
 import pytest
+from test_serving_gate import send_one
 
 from course_utils.serving.clients import Turns, hashed, read_keys
 from course_utils.serving.gate import Gate
 
-CHAT = "/v1/chat/completions"
 HELLO = json.dumps({"messages": [{"role": "user", "content": "hello"}]}).encode()
 
 
@@ -88,25 +88,9 @@ def class_gate(app, **limits):
     return Gate(app, names, "m", log=rows.append, **limits), rows
 
 
-async def ask(gate, key, body=HELLO):
-    """One question; the status and the words of the answer."""
-    scope = {"type": "http", "method": "POST", "path": CHAT, "client": ("127.0.0.1", 1)}
-    scope["headers"] = [(b"authorization", b"Bearer " + key.encode())]
-    sent, done = [], asyncio.Event()
-    bodies = [{"type": "http.request", "body": body}]
-
-    async def receive():
-        if bodies:
-            return bodies.pop()
-        await done.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message):
-        sent.append(message)
-
-    await gate(scope, receive, send)
-    done.set()
-    return sent[0]["status"], sent[-1]["body"].decode()
+async def ask(gate, key):
+    """One question with a student's key."""
+    return await send_one(gate, key=key, chunks=(HELLO,))
 
 
 def slow(seconds):
@@ -126,18 +110,18 @@ def slow(seconds):
 
 def test_each_key_is_its_students_and_no_other_is_taken():
     gate, rows = class_gate(slow(0)[0])
-    assert asyncio.run(ask(gate, "key-of-anna"))[0] == 200
-    assert asyncio.run(ask(gate, "key-of-carl"))[0] == 401
-    assert asyncio.run(ask(gate, hashed(b"key-of-anna")))[0] == 401  # the file of hashes opens nothing
+    assert asyncio.run(ask(gate, "key-of-anna")).status == 200
+    assert asyncio.run(ask(gate, "key-of-carl")).status == 401
+    assert asyncio.run(ask(gate, hashed(b"key-of-anna"))).status == 401  # the file of hashes opens nothing
     assert rows[0]["client"] == "anna" and "client" not in rows[1]
 
 
 def test_a_students_limits_are_no_limits_of_another():
     gate, _ = class_gate(slow(0)[0], per_minute=2)
     greedy = [asyncio.run(ask(gate, "key-of-anna")) for _ in range(3)]
-    assert [status for status, _ in greedy] == [200, 200, 429]
-    assert "More than 2 requests in a minute" in greedy[-1][1]
-    assert asyncio.run(ask(gate, "key-of-ben"))[0] == 200
+    assert [answer.status for answer in greedy] == [200, 200, 429]
+    assert "More than 2 requests in a minute" in greedy[-1].reason
+    assert asyncio.run(ask(gate, "key-of-ben")).status == 200
 
 
 def test_a_student_may_have_so_many_in_work_and_is_told():
@@ -146,9 +130,9 @@ def test_a_student_may_have_so_many_in_work_and_is_told():
 
     gate, _ = class_gate(slow(0.1)[0], each_at_once=4)
     answers = asyncio.run(crowd(gate))
-    statuses = [status for status, _ in answers]
+    statuses = [answer.status for answer in answers]
     assert sorted(statuses[:6]) == [200] * 4 + [429] * 2 and statuses[6] == 200
-    assert "4 requests of yours are in work" in next(words for status, words in answers if status == 429)
+    assert "4 requests of yours are in work" in next(answer.reason for answer in answers if answer.status == 429)
     assert not gate.in_work and not gate.in_work_of
 
 
@@ -160,7 +144,7 @@ def test_with_turns_the_server_never_has_more_in_work_than_places():
     app, state = slow(0.02)
     gate, _ = class_gate(app, turns=Turns(3))
     answers = asyncio.run(crowd(gate))
-    assert {status for status, _ in answers} == {200} and state["most"] <= 3
+    assert {answer.status for answer in answers} == {200} and state["most"] <= 3
     assert gate.turns.free == 3
 
 
@@ -170,7 +154,7 @@ def test_whoever_waits_too_long_for_a_turn_is_told_and_leaves_no_place_taken():
 
     gate, _ = class_gate(slow(30)[0], turns=Turns(1), answer_seconds=0.2)
     answers = asyncio.run(two(gate))
-    assert [status for status, _ in answers] == [503, 503]
+    assert [answer.status for answer in answers] == [503, 503]
     assert gate.turns.free == 1 and not gate.turns.waiting
 
 

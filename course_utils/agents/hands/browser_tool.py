@@ -7,8 +7,9 @@ With the package playwright and a Chromium or Chrome on the machine it is a real
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from typing import Any, Self
@@ -59,6 +60,22 @@ def flags(hosts: Collection[str]) -> list[str]:
     rules = ", ".join([*allowed, "MAP * ~NOTFOUND"])
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium's own sandbox does not run for root
     return [*QUIET, f"--host-resolver-rules={rules}", *["--no-sandbox"] * is_root]
+
+
+@contextmanager
+def offline() -> Iterator[Any]:
+    """A headless Chromium for files of this machine, as playwright's `Browser`: it reaches no host at all.
+
+    Not for a notebook, in whose thread playwright's plain calls may not run.
+    """
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find(), args=flags([]))
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 def _check(url: str, hosts: Collection[str]) -> None:

@@ -3,16 +3,17 @@
 import csv
 import io
 import json
-import os
 import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from course_utils.classroom.outputs import write
 from course_utils.serving.clients import hashed
 
 PLAIN, HASHED = "keys.csv", "keys.json"
 HEAD = ["student", "key"]
+OWN = 0o600  # only its owner may read and write a file
 NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")  # what hubs allow, and no spreadsheet takes for a formula
 ALLOWED = "Use small letters, digits and . _ @ -."
 KEY_BYTES = 24
@@ -56,7 +57,6 @@ def make_keys(names: Sequence[str], folder: Path) -> tuple[int, int]:
     A student who has a key keeps it; one who is no longer on the list loses it. keys.csv holds the keys, for the hub
     and to hand out: only its owner may read it. keys.json holds their hashes, for the model server.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     plain = folder / PLAIN
     before = read_plain(plain) if plain.exists() else {}
     fresh = {name: BEGIN + secrets.token_urlsafe(KEY_BYTES) for name in names}
@@ -65,19 +65,9 @@ def make_keys(names: Sequence[str], folder: Path) -> tuple[int, int]:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEAD)
     writer.writerows(keys.items())
-    write_private(plain, text.getvalue())
+    write(plain, text.getvalue().encode(), OWN)
     hashes = {name: hashed(key.encode()) for name, key in keys.items()}
-    write_private(folder / HASHED, json.dumps(hashes, indent=1))
+    write(folder / HASHED, json.dumps(hashes, indent=1).encode(), OWN)
     made = keys.keys() - before.keys()
     gone = before.keys() - keys.keys()
     return len(made), len(gone)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file by one that only its owner may read, at once: nobody sees half of it."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    number = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(number, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(part, path)

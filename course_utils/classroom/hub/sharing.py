@@ -17,8 +17,6 @@ from course_utils.serving.upstream import Upstream
 if TYPE_CHECKING:
     from uvicorn import Server as WebServer
 
-PORT = 8010
-PER_MINUTE = 30  # requests of one student
 EACH = 4  # requests of one student in work, those that wait for their turn included
 
 
@@ -43,10 +41,10 @@ def share(
     model: Path,
     names: Mapping[str, str],
     *,
-    port: int = PORT,
-    places: int = 4,
-    per_minute: int = PER_MINUTE,
-    usage: Path | None = None,
+    port: int,
+    places: int,
+    per_minute: int,
+    usage: Path | None,
 ) -> None:
     """Serve the GGUF file `model` on loopback until stopped. `usage` takes a row for each answer, with the name.
 
