@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils.agents.hands import browser_tool
-from course_utils.classroom.outputs import template
+from course_utils.classroom.outputs import template, write
 from course_utils.classroom.site import TITLE, relink
 from course_utils.workshop import notebooks
 from course_utils.workshop.tex import draw_formulas
@@ -57,11 +57,9 @@ def make(names: list[str], out: Path, say: Callable[[str], None]) -> Iterator[Pa
     """
     paths = notebooks.executed(names)
     cure = browser_tool.problem()
-    out.mkdir(parents=True, exist_ok=True)
     for path in paths:
         page = out / f"{path.stem}.html"
-        text = deck(load(path))
-        page.write_text(text, encoding="utf-8", newline="\n")
+        write(page, deck(load(path)).encode())
         yield page
         if not cure:
             yield to_pdf(page)

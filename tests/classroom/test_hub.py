@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from course_utils.classroom.hub import keys, sharing
 from course_utils.models import gguf_file
 from course_utils.serving import balancer, lifecycle
 from course_utils.serving.clients import hashed, read_keys
+from course_utils.serving.gate import read_usage
 from course_utils.settings import MODELS, ROOT
 
 HUB = ROOT / "course_utils" / "classroom" / "hub"
@@ -323,13 +325,21 @@ def client_of(shared, name):
     return lifecycle.client(url, own[name], timeout=60)
 
 
+def written_rows(usage):
+    """The rows of the usage file; an answer's row is written a moment after the answer was sent."""
+    deadline = time.monotonic() + 20
+    while not (rows := read_usage(usage)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return rows
+
+
 HELLO = [{"role": "user", "content": "where is my order 4711?"}]
 
 
 def test_a_student_asks_with_the_openai_client_and_is_counted_by_name(shared):
     reply = client_of(shared, "anna").chat.completions.create(model="prisma", messages=HELLO, max_tokens=8)
     assert reply.choices[0].message.content
-    rows = [json.loads(line) for line in shared[2].read_text("utf-8").splitlines()]
+    rows = written_rows(shared[2])
     assert rows[-1]["client"] == "anna" and "4711" not in json.dumps(rows)
 
 

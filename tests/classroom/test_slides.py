@@ -236,8 +236,9 @@ class TestInABrowser:
 
     def test_the_sheet_fits_a_phone(self, tab) -> None:
         tab.set_viewport_size({"width": 375, "height": 700})
-        right = tab.evaluate("document.querySelector('.now .stage').getBoundingClientRect().right")
-        assert 370 < right <= 376
+        right = "document.querySelector('.now .stage').getBoundingClientRect().right"
+        tab.wait_for_function(f"{right} <= 376")  # the page hears of the new size a moment later
+        assert tab.evaluate(right) > 370
 
     def test_the_pdf_has_a_sheet_for_each_slide(self, files: list[Path]) -> None:
         from pypdf import PdfReader
