@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 SHORT, LONGER = 5, 8  # tokens that the model reads to show how its cache grows
+# The ways that ask the least about numbers, of which there are none, and about their type.
+PLAIN = {"attn_implementation": "eager", "experts_implementation": "batched_mm"}
 # Layers of transformers' caches whose growth is known: a row for each token, and of at most `sliding_window` - 1
 # tokens where there is a window; states, under these names, keep their size.
 GROWING = ("DynamicLayer", "DynamicSlidingWindowLayer", "DynamicIndexedLayer")
@@ -100,10 +102,10 @@ class Counted:
 # ---------------------------------------------------------------------------------------------- building
 
 
-def build(config: Mapping, dtype: "torch.dtype", attention: str | None = None) -> "nn.Module":
+def build(config: Mapping, dtype: "torch.dtype", **ways: str) -> "nn.Module":
     """The model of a config.json without memory (device "meta"), in `dtype`, ready to read.
 
-    `attention` is transformers' name of a way to work attention out; its own choice if left out.
+    `ways` are transformers' names of ways to work attention and experts out; its own choice if left out.
 
     NotCountedError if transformers has no model that writes text for it, or cannot build it.
     """
@@ -114,7 +116,7 @@ def build(config: Mapping, dtype: "torch.dtype", attention: str | None = None) -
     builder = _builder(made, kind)
     try:
         with torch.device("meta"):
-            model = builder.from_config(made, dtype=dtype, attn_implementation=attention)
+            model = builder.from_config(made, dtype=dtype, **ways)
     except Exception as error:  # whatever a kind raises for sizes that do not go together
         raise refused(kind, "cannot be built from this configuration", error) from error
     return model.eval()
@@ -143,7 +145,7 @@ def count(config: Mapping, dtype: str = "bfloat16") -> Counted:
     """
     import torch
 
-    model = build(config, getattr(torch, dtype), attention="eager")  # the way that asks the least about numbers
+    model = build(config, getattr(torch, dtype), **PLAIN)
     kind = config["model_type"]
     experts = Experts(model)
     cache, no_cache = _cache_or_reason(model, kind)

@@ -69,6 +69,7 @@ from course_utils.measures import error_bars, matches
 from course_utils.models import bundled
 from course_utils.models.llama_cpp import through_llama_cpp
 from course_utils.prisma import shop, text, tools
+from course_utils.settings import paced
 
 # %%
 chat = unit.load("chat")
@@ -272,7 +273,7 @@ print(f"With {whose(act)}: {turns} turns, then {answer!r}; expected: {task.answe
 
 # %% tags=["topic:react", "topic:chatbot-vs-agent"]
 fast = chat.tier == "bundled" or unit.device == "cuda"
-many = 72 if fast else 12
+many = paced(72, 12) if fast else 12
 if not fast:
     print(f"{chat.name} runs on the CPU: {many} questions, so the intervals are wide.")
 tasks = text.episodes(many, seed=2024, shop=prisma)
@@ -354,7 +355,7 @@ quiz("7.2.all_solved")
 
 # %% tags=["topic:runaway"]
 broken = toolboxes.Flaky(toolbox, failing=1.0)
-most = 24 if fast else 12
+most = paced(24, 12) if fast else 12
 unbraked = f"none (cut at {most})"
 brakes = {
     unbraked: {"max_steps": most, "max_repeats": 1000},
@@ -765,7 +766,7 @@ names = {
     "a forged conversation": forged,
 }
 unreturned = [order for order in prisma.orders.values() if order.status != "returned"]
-victims = unreturned[: 24 if fast else 4]
+victims = unreturned[: paced(24, 4) if fast else 4]
 asked = [f"Where is order {order.number}?" for order in victims]
 
 

@@ -62,16 +62,21 @@ def test_what_is_counted_is_what_a_real_model_holds(kind: str) -> None:
     assert counted.parameters == sum(parameter.numel() for parameter in model.parameters())
     if kind in small_configs.TOO_LARGE:
         return
-    if kind in small_configs.NOT_UNDERSTOOD:
+    may_be_refused = small_configs.NOT_UNDERSTOOD | small_configs.NOT_YET_UNDERSTOOD
+    if counted.no_cache and kind in may_be_refused:
         assert repr(kind) in counted.no_cache
         return
+    assert kind not in small_configs.NOT_UNDERSTOOD
     assert counted.no_cache == ""
     assert counted.cache_bytes(TOKENS, BATCH) == held_bytes(model)
 
 
-@pytest.mark.parametrize("kind", sorted(small_configs.NOT_BUILT))
+@pytest.mark.parametrize("kind", sorted(small_configs.NOT_BUILT.intersection(CONFIG_MAPPING.keys())))
 def test_what_transformers_cannot_build_is_refused_by_name(kind: str) -> None:
-    config = CONFIG_MAPPING[kind]().to_dict() if kind not in small_configs.NO_DEFAULT else {}
+    try:
+        config = CONFIG_MAPPING[kind]().to_dict()
+    except Exception:  # whatever a kind raises that has no default configuration
+        config = {}
     with pytest.raises(NotCountedError, match=kind):
         counting.count({"num_hidden_layers": 2, **config, "model_type": kind})
 
