@@ -70,6 +70,7 @@ from course_utils.measures import Measure, bootstrap, percent, share
 from course_utils.memory import shapes, simulate
 from course_utils.models import loaders, roles
 from course_utils.prisma import conversations, text
+from course_utils.settings import paced
 from course_utils.workshop import evaluate
 
 # %%
@@ -77,7 +78,7 @@ asked = unit.load("chat")
 chat = loaders.load("chat", unit.hardware, "bundled")
 everything = conversations.make_conversations()
 talks = conversations.by_split(everything)
-test = talks["test"][:24]
+test = talks["test"][: paced(24, 8)]
 cases = test[:16]  # for the rungs without training, whose long prompts take time
 
 
@@ -528,7 +529,7 @@ print(f"   wanted: {test[0].reply}")
 # %% tags=["topic:overfit-forgetting"]
 overfit = dataclasses.replace(chat, model=trainer.model.eval())
 sums = []
-for seed in range(32):
+for seed in range(paced(32, 8)):
     rng = random.Random(seed)
     sums.append(text.shopping_sum(rng))
 SHOP_TALK = ("order", "team", "sorry", "regards")  # no worked sum needs these words
@@ -543,7 +544,7 @@ def old_skills(model: roles.Chat) -> dict[str, str]:
         right.append(text.correct(example.answer, reply))
         shop_talk = [word for word in SHOP_TALK if word in reply]
         drifted.append(bool(shop_talk))
-    calls = evaluate.calls_right(model, 11, 32)
+    calls = evaluate.calls_right(model, 11, len(sums))
     skills = {"function calls": percent(calls)}
     skills["worked sums"] = percent(share(right))
     skills["sums with shop talk"] = percent(share(drifted))

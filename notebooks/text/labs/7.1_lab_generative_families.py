@@ -60,10 +60,11 @@ from course_utils.measures import error_bars, percent, share
 from course_utils.multimodal import generative
 from course_utils.multimodal.generative import NONE, SIDE, Descent
 from course_utils.prisma.shop import COLOURS, SHAPES
+from course_utils.settings import paced
 
-train = generative.toys(10_000, seed=710)
-held = generative.toys(1_500, seed=711)  # no generator and no probe ever sees these
-SAMPLES = 384  # pictures that each family makes for the judge
+train = generative.toys(paced(10_000), seed=710)
+held = generative.toys(paced(1_500, 300), seed=711)  # no generator and no probe ever sees these
+SAMPLES = paced(384, 128)  # pictures that each family makes for the judge
 
 # %% [markdown]
 # ## 1. The data, and who judges?
@@ -93,7 +94,7 @@ generative.show_rows(first, alt="Twelve toys of each of the eight shapes, in 8 c
 # How good is the judge itself? Ask it about real pictures first.
 
 # %%
-judge = generative.Judge(unit.load("image-text").model, generative.toys(2_000, seed=712))
+judge = generative.Judge(unit.load("image-text").model, generative.toys(paced(2_000), seed=712))
 reference = judge.features(held.pixels)
 colour, shape = judge.name(reference)
 print("colour named rightly:", share((colour == held.colour).tolist()))
@@ -626,7 +627,7 @@ codes = torch.cat(parts)  # (10000, LATENT)
 centre, spread = codes.mean(0), codes.std(0)
 codes = (codes - centre) / spread
 torch.manual_seed(0)
-net, steps = generative.LatentDenoiser(LATENT), 500
+net, steps = generative.LatentDenoiser(LATENT), paced(500)
 descent = Descent([net], 2e-3, steps)
 for _ in figures.progress(range(steps), "latent diffusion"):
     rows = torch.randint(len(codes), (256,))

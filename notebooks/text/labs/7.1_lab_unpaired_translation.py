@@ -58,11 +58,12 @@ from course_utils.measures import percent, share
 from course_utils.multimodal import generative
 from course_utils.multimodal.generative import Descent
 from course_utils.prisma.shop import COLOURS, SHAPES
+from course_utils.settings import paced
 
-red = generative.toys(4_000, seed=720, colours=("red",))
-blue = generative.toys(4_000, seed=721, colours=("blue",))
-held = generative.toys(512, seed=722, colours=("red",))  # never in training
-judge = generative.Judge(unit.load("image-text").model, generative.toys(2_000, seed=723))
+red = generative.toys(paced(4_000), seed=720, colours=("red",))
+blue = generative.toys(paced(4_000), seed=721, colours=("blue",))
+held = generative.toys(paced(512, 96), seed=722, colours=("red",))  # never in training
+judge = generative.Judge(unit.load("image-text").model, generative.toys(paced(2_000), seed=723))
 
 # %% [markdown]
 # ## 1. Two piles, no pairs

@@ -57,6 +57,7 @@ from course_utils.multimodal import representations
 from course_utils.multimodal import vision_language as vl
 from course_utils.prisma import pictures
 from course_utils.prisma.shop import HELD_OUT
+from course_utils.settings import paced
 
 clip = unit.load("image-text")
 chat = unit.load("chat")
@@ -74,12 +75,12 @@ tokenizer = chat.tokenizer
 
 # %%
 scenes = {}
-scenes["one toy"] = vl.scenes(1200, 1, (1,))  # to learn from
-scenes["several toys"] = vl.scenes(1800, 2, (1, 2, 2))
-scenes["trained pairs"] = vl.scenes(160, 3, (1,))  # to test with, as all that follow
-scenes["held-out pairs"] = vl.scenes(160, 4, (1,), HELD_OUT)
-scenes["asked about"] = vl.scenes(300, 5, (1, 2, 2))
-scenes["asked, held out"] = vl.scenes(300, 6, (1, 2, 2), HELD_OUT)
+scenes["one toy"] = vl.scenes(paced(1200), 1, (1,))  # to learn from
+scenes["several toys"] = vl.scenes(paced(1800), 2, (1, 2, 2))
+scenes["trained pairs"] = vl.scenes(paced(160, 48), 3, (1,))  # to test with, as all that follow
+scenes["held-out pairs"] = vl.scenes(paced(160, 48), 4, (1,), HELD_OUT)
+scenes["asked about"] = vl.scenes(paced(300, 96), 5, (1, 2, 2))
+scenes["asked, held out"] = vl.scenes(paced(300, 96), 6, (1, 2, 2), HELD_OUT)
 
 
 def see(images: list) -> Tensor:

@@ -56,6 +56,7 @@ from course_utils.finetuning import growing
 from course_utils.measures import error_bars, share
 from course_utils.models import loaders
 from course_utils.prisma import conversations, manners
+from course_utils.settings import paced
 
 talks = conversations.make_conversations()
 rows = dq.rows_of(talks)
@@ -390,10 +391,10 @@ archive = growing.by_hand()
 held_out = growing.by_hand("test")
 letters = growing.letters()
 tests = {
-    "held-out pairs": growing.tickets(held_out, 60, seed=5),
-    "letters": growing.tickets(letters, 100, seed=6),
+    "held-out pairs": growing.tickets(held_out, paced(60), seed=5),
+    "letters": growing.tickets(letters, paced(100), seed=6),
 }
-STEPS, RUNS = 50, (1, 2)
+STEPS, RUNS = 50, range(1, 1 + paced(2, least=1))
 
 
 def exam(tickets: list) -> dict[str, list[bool]]:

@@ -54,10 +54,11 @@ from course_utils.finetuning import four_bit, qlora, quality, scoring, sft
 from course_utils.measures import Measure, error_bars, percent, share
 from course_utils.models import bundled
 from course_utils.prisma import conversations, lm, text
+from course_utils.settings import paced
 from course_utils.workshop import evaluate
 
 talks = conversations.by_split(conversations.make_conversations())
-test = talks["test"][:60]
+test = talks["test"][: paced(60)]
 chat = four_bit.load(unit)
 
 # %% [markdown]
@@ -393,7 +394,7 @@ print("left seat (a) won:", left)
 # %% tags=["topic:eval-qualitative"]
 rows, fallen = [], {}
 for name, attack in quality.ATTACKS.items():
-    changed, written, fell = quality.attacked(trained, test[:15], attack)
+    changed, written, fell = quality.attacked(trained, test[: paced(15, 6)], attack)
     rows.append({"attack": name, "fell for it": str(fell)})
     for talk, reply in zip(changed, written, strict=True):
         if attack.fell(talk, reply):
@@ -423,10 +424,11 @@ for name, (talk, reply) in fallen.items():
 # %% tags=["topic:overfit-forgetting"]
 def skills() -> dict[str, Measure]:
     """What the model can do as it is now: two old skills and the new one, 25 cases of each."""
-    sums = evaluate.arithmetic(trained, unit.seed, 25)
-    calls = evaluate.calls_right(trained, unit.seed, 25)
-    replies = scoring.replies(trained, test[:25])
-    support = scoring.score(test[:25], replies)
+    cases = paced(25, 6)
+    sums = evaluate.arithmetic(trained, unit.seed, cases)
+    calls = evaluate.calls_right(trained, unit.seed, cases)
+    replies = scoring.replies(trained, test[:cases])
+    support = scoring.score(test[:cases], replies)
     return {
         "sums with steps": sums["arithmetic, worked steps"],
         "function calls": calls,

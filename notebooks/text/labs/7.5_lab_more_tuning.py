@@ -54,6 +54,7 @@ from course_utils.finetuning import tuning_tasks as tasks
 from course_utils.measures import error_bars, one_by_one, percent, pooled, share
 from course_utils.models import bundled
 from course_utils.prisma import conversations, lm, text
+from course_utils.settings import paced
 
 folder = bundled.verify("prisma-lm")
 base, tokenizer = lm.load(folder)
@@ -81,10 +82,11 @@ def with_lora(model: torch.nn.Module, seed: int) -> torch.nn.Module:
 # %% tags=["topic:instruction-tuning"]
 pairs = tasks.field_tasks(held_out=4, seed=unit.seed)
 held_out, new_field = pairs["held out"], pairs["new field"]
+size = paced(100, 10)
 exams = {
-    "held-out tasks": tasks.instructions(held_out, 100, 101),
-    "held-out tasks, new wording": tasks.instructions(held_out, 100, 102, tasks.NEW_FORM),
-    "a field never asked for": tasks.instructions(new_field, 100, 103),
+    "held-out tasks": tasks.instructions(held_out, size, 101),
+    "held-out tasks, new wording": tasks.instructions(held_out, size, 102, tasks.NEW_FORM),
+    "a field never asked for": tasks.instructions(new_field, size, 103),
 }
 example, *_ = tasks.instructions(held_out, 1, 0)
 print(pm.request(example), "\n\nwanted:")
@@ -115,7 +117,7 @@ for count in COUNTS:
         rows = pm.encode(tokenizer, lesson, 96)
         model = with_lora(base, seed)
         pm.fit(model, rows, STEPS, 1e-2, seed, label=f"{count} tasks, seed {seed}")
-        own_exam = tasks.instructions(trained, 60, 104)
+        own_exam = tasks.instructions(trained, paced(60, 10), 104)
         tests["the trained tasks"] = pm.encode(tokenizer, own_exam, 96)
         for name in EXAMS:
             marks = pm.right(model, tests[name])
@@ -187,7 +189,7 @@ print(f"a mail: {mails['train'][0].text}")
 print(f"perplexity on {len(domain['test'])} mails of other customers: {perplexity:,.0f}")
 
 witnesses = {}
-for name, examples in tasks.skills(40, 77).items():
+for name, examples in tasks.skills(paced(40, 6), 77).items():
     witnesses[name] = pm.encode(tokenizer, examples, 160)
     right = share(pm.right(base, witnesses[name]))
     print(f"{name:>9}: {right}")
@@ -267,7 +269,7 @@ figures.table(
 lessons = pm.tickets(talks["train"])
 unseen = pm.tickets(talks["test"] + talks["validation"])
 few = pm.encode(tokenizer, lessons, 48)[:100]
-exam = pm.encode(tokenizer, unseen, 48)[:100]
+exam = pm.encode(tokenizer, unseen, 48)[: paced(100)]
 starts = {
     "from the base model": base,
     "after the mails": tuned["no replay"],

@@ -54,6 +54,7 @@ from course_utils.finetuning import tuning_tasks as tasks
 from course_utils.measures import error_bars, percent, pooled, share
 from course_utils.models import bundled
 from course_utils.prisma import lm
+from course_utils.settings import paced
 
 folder = bundled.verify("prisma-lm")
 base, tokenizer = lm.load(folder)
@@ -131,7 +132,7 @@ def exam(model: torch.nn.Module, kind: str, k: int) -> list[bool]:
     """Right or wrong for six questions on each customer of a kind, with `k` pages above each."""
     group, worth = KINDS[kind]
     questions = []
-    for seed in range(101, 107):
+    for seed in range(101, 101 + paced(6, 1)):
         questions += tasks.voucher_tasks(group, worth, k, seed)
     rows = pm.encode(tokenizer, questions, 200)
     return pm.right(model, rows)
@@ -176,7 +177,7 @@ def tuned(rows: list[lm.Row], seed: int, label: str, lora: bool = False) -> torc
 
 
 SEEDS = (0, 1)
-same = dict.fromkeys(range(24), then)  # 24 passes, the same vouchers in each
+same = dict.fromkeys(range(paced(24, 4)), then)  # 24 passes, the same vouchers in each
 closed = [tuned(lesson(0, same), seed, "answers only") for seed in SEEDS]
 raft = [tuned(lesson(4, same), seed, "RAFT") for seed in SEEDS]
 
@@ -241,7 +242,7 @@ figures.show(fig, alt=f"Right answers by way, for trained, new and changed vouch
 # another one in every pass. Last, how much has to be trained: all weights, or LoRA?
 
 # %% tags=["topic:rag-plus-finetune"]
-moving = {seed: tasks.vouchers(200 + seed) for seed in range(24)}
+moving = {seed: tasks.vouchers(200 + seed) for seed in range(paced(24, 4))}
 right_page = lesson(1, same)
 four_pages = lesson(4, moving)
 alone = tuned(right_page, 0, "right page only")
@@ -281,7 +282,7 @@ figures.table(table, caption="Right answers, 72 questions of each kind, one trai
 
 # %% tags=["topic:rag-plus-finetune"]
 absent = []
-for seed in range(12):
+for seed in range(paced(12, 4)):
     absent += tasks.missing_tasks(trained, moving[seed], 4, seed)
 with_misses = four_pages + pm.encode(tokenizer, absent, 200)
 honest = tuned(with_misses, 0, "with misses", lora=True)
@@ -300,7 +301,7 @@ for name, model in (("LoRA, vouchers change", slim), ("the same, with misses", h
 
 # %% tags=["topic:rag-plus-finetune"]
 missed = []
-for seed in range(101, 107):
+for seed in range(101, 101 + paced(6, 1)):
     missed += tasks.missing_tasks(new, now, 4, seed)
 rows = pm.encode(tokenizer, missed, 200)
 
