@@ -36,10 +36,10 @@ check: $(READY)
 notebooks: $(READY)
 	@.venv/bin/course notebooks
 
-# The unit tests under Colab's Python and versions, in an environment of its own.
+# The unit tests under Colab's Python and versions, in an environment of its own. As there, the course is not installed.
 COLAB_PYTHON ?= python3.13
 colab: .venv-colab/.ready
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} .venv-colab/bin/python -m pytest tests
+	@PYTHONPATH="$(CURDIR)" OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} .venv-colab/bin/python -m pytest tests
 
 .venv-colab/.ready: pyproject.toml data/colab-freeze.gpu.txt
 	@echo "Setting up .venv-colab with $(COLAB_PYTHON): several GB, a few minutes."

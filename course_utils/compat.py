@@ -170,6 +170,19 @@ def peft_ready() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _seeded(settings: Any) -> Iterator[None]:
+    """Inside, TRL makes a trainer: `peft_ready`, and the adapter's first weights come from the run's seed.
+
+    Newer versions see to that themselves. TRL 0.29, which Colab brings, draws them before it sets the seed.
+    """
+    from transformers import set_seed
+
+    set_seed(settings.seed)
+    with peft_ready():
+        yield
+
+
 def _with_adapter(model: Any, config: Any) -> Any:
     """`model` with what PEFT adds to it by `config`, ready to be trained."""
     from peft import get_peft_model
@@ -367,7 +380,7 @@ def sft_trainer(
     """
     from trl import SFTTrainer
 
-    with peft_ready():
+    with _seeded(settings):
         trainer = SFTTrainer(
             model=model,
             args=settings,
@@ -417,7 +430,7 @@ def dpo_trainer(model: Any, settings: Any, rows: list[dict], tokenizer: Any, ada
     """
     from trl import DPOTrainer
 
-    with peft_ready():
+    with _seeded(settings):
         trainer = DPOTrainer(
             model=model,
             args=settings,
@@ -462,7 +475,7 @@ def grpo_trainer(model: Any, settings: Any, rows: list[dict], reward: Any, token
     """TRL's GRPO trainer. `reward(completions, **columns of the rows)` gives one number for each completion."""
     from trl import GRPOTrainer
 
-    with peft_ready():
+    with _seeded(settings):
         trainer = GRPOTrainer(
             model=model,
             reward_funcs=reward,
