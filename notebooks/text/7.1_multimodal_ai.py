@@ -70,6 +70,7 @@ from course_utils.measures import error_bars, matches, share
 from course_utils.multimodal import fusion, listening, representations, transcripts
 from course_utils.prisma import natural, pictures, speech
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, SIZES, TRAINED_PAIRS
+from course_utils.settings import paced
 
 clip = unit.load("image-text")
 hearing = unit.load("speech")
@@ -780,8 +781,8 @@ figures.show(fig, alt=f"{told}: {'; '.join(requests)}")
 
 # %% tags=["topic:early-fusion"]
 ANSWERS = len(COLOURS) + len(SHAPES) + 2
-training = {"n": 900, "seed": 0, "test": False}
-testing = {"n": 300, "seed": 1, "test": True}
+training = {"n": paced(900, 192), "seed": 0, "test": False}
+testing = {"n": paced(300, 64), "seed": 1, "test": True}
 draws = [training, testing, testing | {"picture_noise": 0.15}, testing | {"snr_db": 5}]
 cases = []
 for draw in figures.progress(draws, "Encoding"):

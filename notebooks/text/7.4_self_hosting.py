@@ -67,6 +67,7 @@ from course_utils.memory import fit, formulas, shapes
 from course_utils.models import bundled, gguf_file
 from course_utils.prisma import ollama_recipe, text
 from course_utils.serving import ollama, open_models, programs
+from course_utils.settings import paced
 
 # %% [markdown] tags=["topic:why-self-host"]
 # ## 1. Why host at all?
@@ -561,7 +562,7 @@ for seed in range(20):
 said, rows = {}, []
 for bits, file in files.items():
     with serving.serve(file, backend="llama.cpp", users=8) as engine:
-        load = serving.crowd(engine, chats, at_once=8, max_tokens=64)
+        load = serving.crowd(engine, chats, at_once=8, max_tokens=paced(64))
     said[bits] = load.texts
     same = sum(a == b for a, b in zip(load.texts, said["f16"], strict=True))
     right = sum(answer.endswith(end) for answer, end in zip(load.texts, truth, strict=True))
@@ -619,10 +620,10 @@ REPEATS = 2
 def against_users(engine: serving.Server) -> dict[int, list[serving.Load]]:
     """Bursts of streamed answers at each number of users, after one burst to warm up."""
     serving.crowd(engine, chats[:8], at_once=8, max_tokens=4)
-    loads = {}
+    loads, most = {}, paced(12, least=3)
     for n in figures.progress(LEVELS, "Bursts"):
         asked = chats[: max(n, 4)]
-        loads[n] = [serving.crowd(engine, asked, n, max_tokens=12) for _ in range(REPEATS)]
+        loads[n] = [serving.crowd(engine, asked, n, max_tokens=most) for _ in range(REPEATS)]
     return loads
 
 
