@@ -56,9 +56,10 @@ from course_utils import compat, figures
 from course_utils.finetuning import four_bit, qlora
 from course_utils.finetuning import preferences as prefs
 from course_utils.measures import bootstrap, percent
+from course_utils.settings import paced
 
 chat = unit.load("chat")
-SEEDS = (1, 2, 3)
+SEEDS = range(1, 1 + paced(3, least=2))
 
 # %% [markdown]
 # ## 1. A reward that a program can verify
@@ -72,7 +73,7 @@ SEEDS = (1, 2, 3)
 
 # %%
 start = prefs.imitate(chat, seed=1)
-test = prefs.cases(96, seed=2)
+test = prefs.cases(paced(96), seed=2)
 
 
 def row(name: str, texts: list[str]) -> dict:
@@ -302,23 +303,25 @@ figures.table(listed, caption=caption, digits=0)
 
 # %% tags=["topic:rlhf-ppo-grpo"]
 rng = random.Random(1)
-asked = prefs.cases(600, seed=4)
+asked, cut = prefs.cases(paced(600), seed=4), paced(400)
 written = []
 for case in asked:
     first, second = prefs.staff_reply(rng, case), prefs.staff_reply(rng, case)
     written.append((first, second))
 honest = [rater for rater in prefs.RATERS if not rater.upside_down]
 pairs = prefs.rated(asked, written, 1, honest)
-taught, held_out = pairs[:400], pairs[400:]
+taught, held_out = pairs[:cut], pairs[cut:]
 model = prefs.learn_reward(start, taught)
-print("told apart, 400 pairs it was fitted to:", prefs.told_apart(model, start, taught))
-print("told apart, 200 held-out pairs:        ", prefs.told_apart(model, start, held_out))
+print(f"told apart, {cut} pairs it was fitted to:", prefs.told_apart(model, start, taught))
+print(
+    f"told apart, {len(held_out)} held-out pairs:        ", prefs.told_apart(model, start, held_out)
+)
 
 # %% [markdown]
 # A single accuracy hides *which* differences it sees. So we make pairs that differ in one thing only.
 
 # %% tags=["topic:rlhf-ppo-grpo"]
-some = asked[400:500]
+some = asked[cut : cut + 100]
 best = [f"{prefs.THANKS} {case.fact}" for case in some]
 rng = random.Random(4)
 longer = []
@@ -360,7 +363,7 @@ figures.table(listed, caption=f"What the reward model sees, {len(some)} pairs ea
 # %% tags=["topic:rlhf-ppo-grpo"]
 hurried = prefs.Rater("in a hurry", fact=0.0, thanks=3.0, rude=-3.0, length=1.5)
 labelled = prefs.rated(asked, written, 2, [hurried])
-gamed = prefs.learn_reward(start, labelled[:400])
+gamed = prefs.learn_reward(start, labelled[:cut])
 
 
 def learned(model: prefs.RewardModel) -> prefs.Reward:
