@@ -107,13 +107,13 @@ print("before any tuning:", before)
 # all of them). Where will the line for the held-out tasks begin, and where will it end?
 
 # %% tags=["topic:instruction-tuning"]
-COUNTS, SEEDS, STEPS = (1, 2, 4, 8), (0, 1), 80
+COUNTS, SEEDS, STEPS = (1, 2, 4, 8), range(paced(2, least=1)), 80
 EXAMS = ("the trained tasks", *exams)
 scores = defaultdict(list)  # for each exam and number of tasks: the marks of each seed
 for count in COUNTS:
     for seed in SEEDS:
         trained = random.Random(seed).sample(pairs["train"], count)
-        lesson = tasks.instructions(trained, 640, seed)
+        lesson = tasks.instructions(trained, paced(640), seed)
         rows = pm.encode(tokenizer, lesson, 96)
         model = with_lora(base, seed)
         pm.fit(model, rows, STEPS, 1e-2, seed, label=f"{count} tasks, seed {seed}")
