@@ -274,10 +274,10 @@ figures.table(prices(runs), caption=caption, digits=1)
 # %% [markdown]
 # ### The same group in AG2
 #
-# AG2 came out of AutoGen, and made its group chats anew in 2026. Agents meet at a **hub** and talk on a **channel**. A
-# graph says who speaks first, and a tool that returns a `Handoff` says who speaks next. So each role gets all five
-# tools: its own do their work, a colleague's hands over to the colleague. prisma-lm answers through a small class
-# that AG2 calls as it would call a provider. Hub and channel live in memory: nothing is sent.
+# AG2 came out of AutoGen; its version 1.0 replaced the old group chat. Agents meet at a **hub** and talk on a
+# **channel**. A graph says who speaks first, and a tool that returns a `Handoff` says who speaks next. So each role
+# gets all five tools: its own do their work, a colleague's hands over to the colleague. prisma-lm answers through a
+# small class that AG2 calls as it would call a provider. Hub and channel live in memory: nothing is sent.
 
 # %% tags=["topic:multi-agent-roles"]
 from course_utils.agents.many_agents import ag2_group
@@ -318,15 +318,29 @@ for handed in figures.progress(ag2_group.HANDED, "groups"):
 figures.table(prices(runs), caption=caption, digits=1)
 
 # %% [markdown]
-# **What to notice.** With the record, the group in AG2 hands over where the one in LangGraph does, and takes as many
-# model calls. Without it, a role reads that somebody wanted an order, but not what the order says: it takes another
-# tool, or makes a number up. A larger model might write what it found into the reason of its hand-off; prisma-lm
-# never learned to, and never saw a prompt in that form. (So few questions: see whether the intervals overlap.)
+# With the record it solves what the group in LangGraph solves. Without it, some questions still work. Which? Look at
+# what each hand-off carries:
+
+# %% tags=["topic:multi-agent-roles"]
+rows = []
+for task, trace in zip(asked, runs["group in AG2, hands over what is said"], strict=True):
+    handed = [step for step in trace.steps if step.observation.startswith("hands over")]
+    reasons = [f"{step.tool}({step.argument})" for step in handed]
+    row = {"question": task.question, "hand-offs": ", ".join(reasons)}
+    rows.append(row | {"expected": task.answer, "answer": trace.answer or trace.stopped})
+figures.table(rows, caption="The group in AG2, with nothing but what is said")
+
+# %% [markdown]
+# **What to notice.** All questions that work end with a hand-off that is a sum: the call itself carries the numbers.
+# Where an order is wanted, none works. The warehouse reads only its number, and takes the order for looked up or loses
+# the thread. prisma-lm never saw such a prompt; a larger model might look first, and write what it found into the
+# reason of its hand-off. (Few questions: see whether the intervals overlap.) With the record the group takes as many
+# model calls as the one in LangGraph that hands over everything: a hand-off costs a turn in either.
 #
 # So a framework brings the hub, the hand-off, a log of all messages and a limit on turns. What a colleague must know
-# is for you to say, in either. Two more things were left to us: AG2 1.2 does not limit the tool calls *within* a turn,
-# and after a failed turn or an empty reply its channel waits for up to ten minutes. Our class keeps a budget and
-# always says a last word.
+# is for you to say. Two more things were left to us: AG2 1.2 does not limit the tool calls *within* a turn, and after
+# a failed turn or an empty reply its channel waits, up to ten minutes. Our class keeps a budget and always says a
+# last word.
 
 # %% [markdown]
 # ## 4. Reactive, deliberative, BDI
