@@ -102,6 +102,7 @@ def test_on_colab_only_the_missing_ones_are_asked_for():
     missing = {Requirement(line).name for line in colab.missing_requirements(colab_list.colab_packages())}
     assert missing == {
         "a2a-sdk",
+        "ag2",
         "aiosmtpd",
         "bitsandbytes",
         "datasketch",

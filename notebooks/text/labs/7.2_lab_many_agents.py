@@ -50,7 +50,7 @@ from itertools import product
 import torch
 
 from course_utils import figures
-from course_utils.agents import loop, react, success, toolboxes
+from course_utils.agents import function_calls, loop, react, success, toolboxes
 from course_utils.agents.many_agents import bdi, task_queue, teams
 from course_utils.exercises import check, hint, quiz, solution
 from course_utils.measures import bootstrap, majority, share
@@ -222,7 +222,7 @@ figures.table(rows, caption="15 % of all calls time out")
 # Frameworks such as CrewAI, AutoGen (now AG2, and Microsoft's Agent Framework) build teams of *roles*. Ours has
 # three, and each has only its own tools, so nobody can answer a longer question alone. We build it in LangGraph,
 # which the course uses anyway: each role is a node, and a call of a colleague's tool is a **hand-off**, a `Command`
-# that says where to go next. AG2 1.2 installs beside the course's packages without changing one. We have not run it.
+# that says where to go next. Then we build it once more, in AG2.
 
 # %% tags=["topic:multi-agent-roles"]
 rows = [{"role": role, "tools": ", ".join(own)} for role, own in teams.ROLES.items()]
@@ -243,22 +243,26 @@ figures.table(rows, caption=f"{longest.question} Expected: {longest.answer}")
 # Look at the turns before and after a hand-off: a role wants a tool that it does not have, and its colleague
 # reads everything again and says the same. What if the colleague does not get everything?
 
+
 # %% tags=["topic:multi-agent-roles"]
-runs = {
-    "one agent with all tools": react.run_many(chat, toolbox, [task.question for task in asked])
-}
+def prices(runs: dict[str, list]) -> list[dict]:
+    """A row for each way to work: what it solved, and what a question took."""
+    rows = []
+    for name, traces in runs.items():
+        row = {"who": name, "solved": str(success.success(asked, traces))}
+        row["model calls"] = sum(len(trace.log) for trace in traces) / len(traces)
+        row["tokens"] = tokens(traces)
+        rows.append(row)
+    return rows
+
+
+words = [task.question for task in asked]
+runs = {"one agent with all tools": react.run_many(chat, toolbox, words)}
 for handed in figures.progress(teams.HANDED, "groups"):
     group = teams.make_group(chat, toolbox, handed, max_turns=14)
-    runs[f"group, hands over {handed}"] = [teams.run_group(group, task.question) for task in asked]
-rows = []
-for name, traces in runs.items():
-    row = {"who": name, "solved": str(success.success(asked, traces))}
-    row["model calls"] = sum(len(trace.log) for trace in traces) / len(traces)
-    row["tokens"] = tokens(traces)
-    rows.append(row)
-figures.table(
-    rows, caption=f"{len(asked)} questions that need several calls, per question", digits=1
-)
+    runs[f"group, hands over {handed}"] = [teams.run_group(group, question) for question in words]
+caption = f"{len(asked)} questions that need several calls, per question"
+figures.table(prices(runs), caption=caption, digits=1)
 
 # %% [markdown]
 # **What to notice.** With the whole record handed over, compare the group's tokens with those of one agent that has
@@ -266,6 +270,77 @@ figures.table(
 # found stays behind. With the last result the intervals overlap: so few questions show no difference. Roles are worth
 # their price where rights differ (the accountant may pay, customer service may not), not because three names think
 # better than one.
+
+# %% [markdown]
+# ### The same group in AG2
+#
+# AG2 came out of AutoGen; its version 1.0 replaced the old group chat. Agents meet at a **hub** and talk on a
+# **channel**. A graph says who speaks first, and a tool that returns a `Handoff` says who speaks next. So each role
+# gets all five tools: its own do their work, a colleague's hands over to the colleague. prisma-lm answers through a
+# small class that AG2 calls as it would call a provider. Hub and channel live in memory: nothing is sent.
+
+# %% tags=["topic:multi-agent-roles"]
+from course_utils.agents.many_agents import ag2_group
+
+figures.source(ag2_group.make_agent, ag2_group.handing_tool)
+
+# %% [markdown]
+# What does a colleague read? In AG2 it is what was *said* on the channel: the question, and who handed over for
+# what. What a tool found stays in the turn of the role that called it. This is the prompt of the second speaker:
+
+# %% tags=["topic:multi-agent-roles"]
+question = longest.question
+told = await ag2_group.ask_group(chat, toolbox, question, "what is said")  # noqa: F704
+print(told.log[1][0])
+figures.table(told.rows(), caption=f"{question} Expected: {longest.answer}")
+
+# %% [markdown]
+# AG2 has a place for what all should know, the channel's *variables*, but leaves it to you who fills and who reads
+# them. Our group does both in a *middleware*, which AG2 runs around each call of a tool and of the model. The record
+# then stands in the prompt as if the role had made all calls itself, the form that prisma-lm was trained on:
+
+# %% tags=["topic:multi-agent-roles"]
+figures.source(ag2_group.Record)
+
+# %% [markdown]
+# Guess before you run it: how many questions does the group solve either way? And does it take more or fewer model
+# calls than the group in LangGraph? Both speak differently (function calls there, ReAct here), so one agent with
+# function calls stands beside it.
+
+# %% tags=["topic:multi-agent-roles"]
+runs["one agent with all tools, function calls"] = function_calls.run_calls(chat, toolbox, words)
+for handed in figures.progress(ag2_group.HANDED, "groups"):
+    traces = []
+    for question in words:
+        trace = await ag2_group.ask_group(chat, toolbox, question, handed)  # noqa: F704
+        traces.append(trace)
+    runs[f"group in AG2, hands over {handed}"] = traces
+figures.table(prices(runs), caption=caption, digits=1)
+
+# %% [markdown]
+# With the record it solves what the group in LangGraph solves. Without it, some questions still work. Which? Look at
+# what each hand-off carries:
+
+# %% tags=["topic:multi-agent-roles"]
+rows = []
+for task, trace in zip(asked, runs["group in AG2, hands over what is said"], strict=True):
+    handed = [step for step in trace.steps if step.observation.startswith("hands over")]
+    reasons = [f"{step.tool}({step.argument})" for step in handed]
+    row = {"question": task.question, "hand-offs": ", ".join(reasons)}
+    rows.append(row | {"expected": task.answer, "answer": trace.answer or trace.stopped})
+figures.table(rows, caption="The group in AG2, with nothing but what is said")
+
+# %% [markdown]
+# **What to notice.** All questions that work end with a hand-off that is a sum: the call itself carries the numbers.
+# Where an order is wanted, none works. The warehouse reads only its number, and takes the order for looked up or loses
+# the thread. prisma-lm never saw such a prompt; a larger model might look first, and write what it found into the
+# reason of its hand-off. (Few questions: see whether the intervals overlap.) With the record the group takes as many
+# model calls as the one in LangGraph that hands over everything: a hand-off costs a turn in either.
+#
+# So a framework brings the hub, the hand-off, a log of all messages and a limit on turns. What a colleague must know
+# is for you to say. Two more things were left to us: AG2 1.2 does not limit the tool calls *within* a turn, and after
+# a failed turn or an empty reply its channel waits, up to ten minutes. Our class keeps a budget and always says a
+# last word.
 
 # %% [markdown]
 # ## 4. Reactive, deliberative, BDI
