@@ -1149,8 +1149,9 @@ from course_utils.agents import frameworks
 figures.table(frameworks.rows(), caption=f"As of {frameworks.CHECKED}")
 
 # %% [markdown]
-# We ran LangGraph in this notebook. The lab on many agents builds the task queue of AutoGPT and BabyAGI, and groups
-# with roles, by hand. The rest of the table is reading, not measuring: it says what the projects say of themselves.
+# We ran LangGraph in this notebook. The lab on many agents builds the task queue of AutoGPT and BabyAGI by hand, and a
+# group with roles in LangGraph and in AG2. The rest of the table is reading, not measuring: it says what the projects
+# say of themselves.
 #
 # **What to notice.** Several of these are gone, renamed or rewritten. What stayed are the
 # *ideas*: a loop, tools with schemas, a state that can be saved, a person who can say no, a record. You have built
