@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import typer
+from listening import addresses
 from typer.testing import CliRunner
 
 from course_utils import __version__, cli, doctor, settings
@@ -463,7 +464,7 @@ def test_lab_listens_on_loopback_only_and_wants_its_token(tmp_path: Path) -> Non
     process = subprocess.Popen([sys.executable, "-m", "course_utils.cli", "lab"], env=env, stdout=log, stderr=log)
     try:
         server = _server(tmp_path / "run", process)
-        assert set(_listening(process)) <= {"127.0.0.1", "::1"}
+        assert addresses(psutil.Process(process.pid)) <= {"127.0.0.1", "::1"}
         place = f"http://127.0.0.1:{server['port']}/api/contents"
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(place, timeout=20)
@@ -485,14 +486,3 @@ def _server(runtime: Path, process: subprocess.Popen) -> dict:
                 return json.loads(text)
         time.sleep(0.2)
     raise AssertionError(f"JupyterLab didn't start: {(runtime.parent / 'log').read_text()}")
-
-
-def _listening(process: subprocess.Popen) -> list[str]:
-    """The addresses at which a program waits; the system's table, read while others change it, may miss some."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        connections = psutil.Process(process.pid).net_connections()
-        if found := [each.laddr.ip for each in connections if each.status == "LISTEN"]:
-            return found
-        time.sleep(0.2)
-    raise AssertionError("The program listens nowhere.")

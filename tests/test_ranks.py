@@ -15,12 +15,15 @@ from course_utils.settings import search_path
 
 ADDING = """
 import json
+import psutil
 import torch, torch.distributed as dist
 from course_utils import ranks
 with ranks.meeting() as (rank, processes):
     number = torch.tensor([rank + 1.0])
     dist.all_reduce(number)
-    mine = [c.laddr.ip for c in __import__("psutil").Process().net_connections() if c.status == "LISTEN"]
+    own = psutil.Process()
+    connections = getattr(own, "net_connections", None) or own.connections
+    mine = [c.laddr.ip for c in connections() if c.status == "LISTEN"]
 print(json.dumps([rank, processes, number.item(), mine]))
 """
 WAITING = """

@@ -12,6 +12,7 @@ import httpx
 import openai
 import psutil
 import pytest
+from listening import addresses
 
 from course_utils import serving
 from course_utils.memory import formulas, shapes
@@ -70,8 +71,7 @@ def test_it_gives_the_same_tokens_as_transformers(server):
 
 def test_it_wants_its_key_and_listens_on_loopback_only(server):
     tree = psutil.Process(server.process.pid).children(recursive=True)
-    listening = [c for one in tree for c in one.net_connections() if c.status == "LISTEN"]
-    assert {c.laddr.ip for c in listening} == {"127.0.0.1"}
+    assert addresses(*tree) == {"127.0.0.1"}
     with pytest.raises(openai.AuthenticationError):
         serving.client(server.url, "wrong").chat.completions.create(model=server.model, messages=HELLO)
     words = [word for one in tree for word in one.cmdline()]
