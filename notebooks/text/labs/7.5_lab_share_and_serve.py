@@ -59,10 +59,11 @@ from course_utils.finetuning import four_bit, publishing, qlora, scoring, sft
 from course_utils.measures import share
 from course_utils.models import loaders, roles
 from course_utils.prisma import conversations, lm, ollama_recipe
+from course_utils.settings import paced
 
 talks = conversations.by_split(conversations.make_conversations())
 talks["validation"] = talks["validation"][:8]  # a glance at it is enough here
-test = talks["test"][:60]
+test = talks["test"][: paced(60)]
 adapters = unit.folder / "adapters"
 
 
