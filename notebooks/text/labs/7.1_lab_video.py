@@ -55,6 +55,7 @@ from course_utils.finetuning import lora_by_hand
 from course_utils.measures import share, spread
 from course_utils.multimodal import films
 from course_utils.prisma import speech
+from course_utils.settings import paced
 
 clip = unit.load("image-text")
 
@@ -154,8 +155,8 @@ class Reader(nn.Module):
 
 
 # %% tags=["topic:video"]
-raw_learn = films.make_films(clip, 800, seed=31)
-raw_judge = films.make_films(clip, 400, seed=32)
+raw_learn = films.make_films(clip, paced(800, 160), seed=31)
+raw_judge = films.make_films(clip, paced(400, 80), seed=32)
 learn, judge = films.standardise(raw_learn, raw_judge)
 sizes = {"frames": learn.frames.shape[2], "sound": learn.sound.shape[2]}
 print(f"{len(learn)} films to learn from, {len(judge)} to judge by; numbers a moment: {sizes}")
@@ -324,7 +325,7 @@ for _ in range(2000):
     first, last = min(story.hits), max(story.hits)
     if story.answers[3] and first > 0.32 and last < 0.88:  # no delay moves a sound out of the film
         stories.append(story)
-stories = stories[:200]
+stories = stories[: paced(200, 40)]
 seen = films.see(clip, stories, rng)
 truth = films.answers(stories)
 late = []

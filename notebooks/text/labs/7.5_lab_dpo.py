@@ -57,6 +57,7 @@ from course_utils.exercises import check, hint, quiz, solution
 from course_utils.finetuning import four_bit, qlora
 from course_utils.finetuning import preferences as prefs
 from course_utils.measures import percent, share
+from course_utils.settings import paced
 
 chat = unit.load("chat")
 
@@ -88,7 +89,7 @@ for _ in range(3):
 
 # %%
 start = prefs.imitate(chat, seed=1)
-test = prefs.cases(100, seed=2)
+test = prefs.cases(paced(100), seed=2)
 
 
 def exam(policy: object, name: str) -> tuple[dict, list[str]]:
@@ -140,7 +141,7 @@ figures.table([staff, begin, greedy], caption=f"Replies to {len(test)} customers
 # the better one most of the time: the larger the difference in value, the more surely (Bradley and Terry 1952).
 
 # %% tags=["topic:dpo"]
-asked = prefs.cases(450, seed=3)
+asked = prefs.cases(paced(450, 200), seed=3)
 first = prefs.sample(start, asked, seed=1)
 second = prefs.sample(start, asked, seed=101)
 written = list(zip(first, second, strict=True))

@@ -55,6 +55,7 @@ from course_utils.finetuning import peft_methods as pm
 from course_utils.measures import error_bars, percent, pooled, share
 from course_utils.models import bundled
 from course_utils.prisma import conversations, lm, text
+from course_utils.settings import paced
 
 folder = bundled.verify("prisma-lm")
 base, tokenizer = lm.load(folder)
@@ -80,7 +81,7 @@ exams = {"call": pm.calls(140, 2), "ticket": pm.tickets(unseen)}
 rows, tests = {}, {}
 for job in ("call", "ticket"):
     rows[job] = pm.encode(tokenizer, lessons[job], 48)
-    tests[job] = pm.encode(tokenizer, exams[job], 48)[:100]
+    tests[job] = pm.encode(tokenizer, exams[job], 48)[: paced(100)]
     example, *_ = exams[job]
     print(f"{job:>6} asked:  {pm.request(example)}")
     print(f"{'':>6} wanted: {example.pieces[1][0]}\n")
@@ -284,7 +285,7 @@ figures.table(lines)
 # (vectors need a much higher one than matrices). Twice, with two seeds. Guess first: which method fails at which job?
 
 # %% tags=["topic:adapters-prompt-tuning"]
-STEPS, SEEDS = {"call": 30, "ticket": 80}, (0, 1)
+STEPS, SEEDS = {"call": 30, "ticket": 80}, range(paced(2, least=1))
 runs = defaultdict(list)  # for each method and job: the marks of each seed
 paces, kilobytes, keep = defaultdict(list), {}, {}
 for method, rate in RATES.items():
@@ -367,7 +368,7 @@ figures.show(fig, alt)
 
 # %% tags=["topic:mixture-of-adapters"]
 lessons |= {"label": pm.labels(400, 11), "notice": pm.notices(400, 11)}
-exams |= {"label": pm.labels(100, 12), "notice": pm.notices(100, 12)}
+exams |= {"label": pm.labels(paced(100), 12), "notice": pm.notices(paced(100), 12)}
 for job in ("label", "notice"):
     rows[job] = pm.encode(tokenizer, lessons[job])
     tests[job] = pm.encode(tokenizer, exams[job])
