@@ -70,10 +70,11 @@ from course_utils.measures import Measure, bootstrap, percent, share
 from course_utils.memory import shapes, simulate
 from course_utils.models import loaders, roles
 from course_utils.prisma import conversations, text
+
+# %%
 from course_utils.settings import paced
 from course_utils.workshop import evaluate
 
-# %%
 asked = unit.load("chat")
 chat = loaders.load("chat", unit.hardware, "bundled")
 everything = conversations.make_conversations()

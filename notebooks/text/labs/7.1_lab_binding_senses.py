@@ -63,7 +63,6 @@ from course_utils.multimodal import binding, transcripts
 from course_utils.prisma import natural, pictures, speech, wishes
 from course_utils.prisma.pictures import Scene, Toy
 from course_utils.prisma.shop import COLOURS, HELD_OUT, SHAPES, TRAINED_PAIRS
-from course_utils.settings import paced
 from course_utils.training import Learner
 
 clip = unit.load("image-text")
@@ -130,6 +129,8 @@ Audio(sounds[:2, :6400].ravel(), rate=speech.RATE)  # the beginnings of the two 
 # its own picture. **No text is read in the next cell.**
 
 # %%
+from course_utils.settings import paced
+
 train_toys = binding.draw_toys(paced(4096), 21, TRAINED_PAIRS)
 test_toys = binding.draw_toys(paced(512, 128), 22, TRAINED_PAIRS)
 never_toys = binding.draw_toys(paced(512, 128), 23, HELD_OUT)

@@ -54,16 +54,15 @@ from dataclasses import replace
 import openai
 import torch
 
-from course_utils import compat, figures, serving
+from course_utils import compat, figures, serving, settings
 from course_utils.finetuning import four_bit, publishing, qlora, scoring, sft
 from course_utils.measures import share
 from course_utils.models import loaders, roles
 from course_utils.prisma import conversations, lm, ollama_recipe
-from course_utils.settings import paced
 
 talks = conversations.by_split(conversations.make_conversations())
 talks["validation"] = talks["validation"][:8]  # a glance at it is enough here
-test = talks["test"][: paced(60)]
+test = talks["test"][: settings.paced(60)]
 adapters = unit.folder / "adapters"
 
 
