@@ -394,6 +394,13 @@ def sft_trainer(
     return _quiet(trainer, [whole_scores, adapter_first] if checkpointing else [whole_scores])
 
 
+def labels_of(row: dict) -> list[int]:
+    """The labels of a row that TRL has prepared, -100 for what is not learned. TRL 0.29 keeps a mask in their place."""
+    if "labels" in row:
+        return row["labels"]
+    return [token if learned else -100 for token, learned in zip(row["input_ids"], row["completion_mask"], strict=True)]
+
+
 # ---------------------------------------------------------------- preferences (TRL)
 
 

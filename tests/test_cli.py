@@ -455,6 +455,7 @@ def test_sigterm_ends_long_work_in_order() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="JupyterLab takes the command's place only on POSIX")
 def test_lab_listens_on_loopback_only_and_wants_its_token(tmp_path: Path) -> None:
+    pytest.importorskip("jupyterlab")
     config = {"ServerApp": {"allow_root": True, "open_browser": False}}
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "jupyter_server_config.json").write_text(json.dumps(config))

@@ -270,7 +270,8 @@ def plain_steps(model: nn.Module, rows: list[dict], device: torch.device, dtype:
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser, speeds = torch.optim.AdamW(trained, lr=2e-4), []
     for row in rows:
-        batch = {name: torch.tensor([row[name]], device=device) for name in ("input_ids", "labels")}
+        ids, labels = row["input_ids"], compat.labels_of(row)
+        batch = {"input_ids": torch.tensor([ids], device=device), "labels": torch.tensor([labels], device=device)}
         started = time.perf_counter()
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             loss = model(**batch, use_cache=False).loss

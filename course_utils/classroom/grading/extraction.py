@@ -6,6 +6,7 @@ definition, as a run from top to bottom would leave it, after the imports, helpe
 
 import ast
 import functools
+import re
 import symtable
 import warnings
 from collections import defaultdict
@@ -23,6 +24,8 @@ MOST_NEEDS = 5_000  # names looked up for one exercise
 REMEMBERED, SHORT = 1_000, 1_000  # cells, and their characters; most of a class's are those that were handed out
 OPEN, COPIED = "open", "copied"
 ALIKE = "is word for word the course's solution, which is so short that this may be chance"
+# IPython 7, which Colab has, does not see this under a Python from 3.12 on.
+FROM_SHELL = re.compile(r"^(\s*\w+\s*=\s*)!.*$", re.MULTILINE)
 BODY_MAGICS = ("time", "timeit", "capture", "prun")  # cell magics that run what is below them as Python
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
@@ -202,7 +205,7 @@ def _without_magics(text: str) -> str:
         head, _, body = text.lstrip().partition("\n")
         magic = head.removeprefix("%%").split()
         return _as_python(body).text if magic and magic[0] in BODY_MAGICS else ""
-    return TransformerManager().transform_cell(text)
+    return FROM_SHELL.sub(r"\1None", TransformerManager().transform_cell(text))
 
 
 @_remembering
