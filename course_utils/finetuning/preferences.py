@@ -478,7 +478,7 @@ def dpo(chat: Chat, pairs: Sequence[Pair], beta: float, seed: int, steps: int, b
     ids, mask = encode_pairs(chat, pairs)
     n = len(pairs)
     reference = reply_log_probs(chat.model, ids, mask)
-    learner = Learner(policy.model, 1e-3, steps)
+    learner = Learner(policy.model, 1e-3, paced(steps, least=6))
     for chosen in progress(batches(n, batch, learner.steps, seed), "DPO steps", learner.steps):
         rejected = chosen + n  # `encode_pairs` puts them behind all chosen ones
         both = torch.cat([chosen, rejected])
