@@ -57,7 +57,14 @@ def said(capsys) -> Callable[[], str]:
 
 def made(source: str, name: str) -> Callable:
     """The function `name` of a cell, run with what the notebook has imported."""
-    cell = {"torch": torch, "Tensor": Tensor, "F": F, "Callable": Callable, "Sequence": Sequence}
+    cell = {
+        "__name__": "__main__",
+        "torch": torch,
+        "Tensor": Tensor,
+        "F": F,
+        "Callable": Callable,
+        "Sequence": Sequence,
+    }
     cell |= {"json": json, "math": math, "re": re, "unicodedata": unicodedata}
     exec(compile(source, "<cell>", "exec"), cell)
     return cell[name]
