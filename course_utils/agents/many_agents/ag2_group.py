@@ -201,7 +201,7 @@ def own_tool(role: str, name: str, toolbox: Tools, trace: Trace) -> FunctionTool
 
 
 def handing_tool(role: str, name: str, colleague: str, trace: Trace) -> FunctionTool:
-    """A tool of a colleague: its call ends the turn and hands over to the colleague, with the call as the reason."""
+    """A tool of a colleague: its call ends the turn and hands over, with the call as the reason."""
     argument, kind, description = SIGNATURES[name]
 
     async def hand_over(value: Annotated[TYPES[kind], Field(alias=argument)]) -> ToolResult:
@@ -213,12 +213,12 @@ def handing_tool(role: str, name: str, colleague: str, trace: Trace) -> Function
 
 
 class Record(BaseMiddleware):
-    """Writes what the tools found into the channel's variables, and lets whoever speaks next read it.
+    """Writes what the tools found into the channel's variables; whoever speaks next reads it there.
 
-    The model then reads the question and all calls with their results, as if it had made them itself.
+    The model then reads the question and all calls with their results, as if it had made them.
     """
 
-    async def on_tool_execution(self, call_next: Any, event: ToolCallEvent, context: Context) -> Any:
+    async def on_tool_execution(self, call_next: Any, event: ToolCallEvent, context: Context):
         """Run a tool and keep what it found; a hand-off finds nothing."""
         result = await call_next(event, context)
         if not result.result.final:
@@ -226,8 +226,8 @@ class Record(BaseMiddleware):
             await set_context(context.dependencies[CHANNEL_DEP], event.id, found)
         return result
 
-    async def on_llm_call(self, call_next: Any, events: Sequence[BaseEvent], context: Context) -> ModelResponse:
-        """Ask the model with the record of the others and what happened in this turn; what was said is left out."""
+    async def on_llm_call(self, call_next: Any, events: Sequence[BaseEvent], context: Context):
+        """Ask the model with the others' record and this turn's events, not with what was said."""
         variables = dict(context.dependencies[CHANNEL_STATE_DEP].context_vars)
         record: list[BaseEvent] = [ModelRequest([TextInput(variables.pop("question"))])]
         for found in variables.values():
