@@ -10,7 +10,6 @@ import pytest
 from course_utils.agents import success
 from course_utils.agents.function_calls import run_calls
 from course_utils.agents.many_agents import ag2_group, teams
-from course_utils.prisma import text
 from course_utils.prisma.tools import SIGNATURES
 
 SAID, FOUND = ag2_group.HANDED
@@ -53,11 +52,6 @@ def results(messages):
 def read(trace, turn):
     """The messages that the model read in a turn."""
     return json.loads(trace.log[turn][0])["messages"]
-
-
-@pytest.fixture(scope="module")
-def task(prisma):
-    return next(task for task in text.episodes(40, 3, prisma) if task.kind == "total")
 
 
 @pytest.fixture

@@ -31,11 +31,6 @@ class Script:
         return [self.complete(prompt, stop=stop) for prompt in prompts]
 
 
-@pytest.fixture(scope="module")
-def task(prisma):
-    return next(task for task in text.episodes(40, 3, prisma) if task.kind == "total")
-
-
 @pytest.fixture
 def learned(task):
     """Plans and executes `task` rightly, and knows each of its ReAct turns."""
