@@ -14,8 +14,13 @@ _folder = tempfile.TemporaryDirectory(prefix="course-nbval-")
 # Two workers take one file after the other. The long ones go first, so that both end at about the same time; all that
 # is not named here takes seconds.
 LONGEST_FIRST = (
+    "memory/test_simulate.py",
+    "memory/test_counting.py",
+    "7.5_lab_reinforcement_learning.ipynb",
+    "7.5_lab_dpo.ipynb",
     "7.5_lab_evaluation.ipynb",
     "7.1_lab_generative_families.ipynb",
+    "7.5_lab_rag_finetuning.ipynb",
     "7.5_lab_more_tuning.ipynb",
     "7.1_lab_unpaired_translation.ipynb",
     "7.1_lab_binding_senses.ipynb",
@@ -32,8 +37,6 @@ LONGEST_FIRST = (
     "agents/test_capstone_browser.py",
     "agents/test_graph.py",
     "7.5_lab_share_and_serve.ipynb",
-    "memory/test_simulate.py",
-    "memory/test_counting.py",
     "serving/test_serving_real.py",
     "finetuning/test_finetuning.py",
     "finetuning/test_preferences.py",
