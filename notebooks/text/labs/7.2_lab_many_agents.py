@@ -11,7 +11,7 @@
 # - tell reactive, deliberative and BDI agents apart, and say which one a changing world wants;
 # - compare several agents fairly with one.
 #
-# **Time:** about 30 minutes to read and run; the cells take about a minute and a half on two free CPU cores.
+# **Time:** about 35 minutes to read and run; the cells take about two minutes on two free CPU cores.
 #
 # **Downloads:** nothing. All agents are prisma-lm, the course's own model. It was *trained* on the plans and steps of
 # this shop (its card says how), so what you see here is how teams are built and how they fail, not how clever it is.
